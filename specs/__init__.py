@@ -1,0 +1,1 @@
+"""Words: policy packs, the prompts built from them, and the reading of replies. Pure functions."""

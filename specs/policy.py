@@ -1,0 +1,439 @@
+"""Policy packs: Markdown folders parsed, checked and compiled into spec(category).
+
+A pack is a folder with one `style.md` (principles and style guidelines) and one Markdown file
+a policy. A bad pack is refused with the file, the line, what is wrong and what to do. Whatever is
+compiled is plain text whose hash is the version stamped on every row made with it.
+
+    pack = load_pack("specs/harbour")
+    spec = pack.spec(["boats"])            # summaries of all + style + boats in full
+    spec.text, spec.rule_ids
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+STYLE_FILE = "style.md"
+"""The one file of a pack that is not a policy: its principles and style guidelines."""
+
+
+class Outcome(StrEnum):
+    """What a policy wants done with a request."""
+
+    COMPLY = "comply"
+    REFUSE = "refuse"
+    SAFE_COMPLETE = "safe_complete"
+
+
+class PackError(ValueError):
+    """A policy pack that cannot be used; the message names file and line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """What a rule does not cover, and the rule that does."""
+
+    text: str
+    goto: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A boundary case: a request and the outcome it should have."""
+
+    text: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One numbered rule of a policy."""
+
+    id: str
+    title: str
+    outcome: Outcome
+    text: str
+    includes: tuple[str, ...] = ()
+    excludes: tuple[Exclusion, ...] = ()
+    cases: tuple[Case, ...] = ()
+
+    def render(self) -> str:
+        """The rule as a model reads it: the subject first, then id, outcome and text."""
+        lines = [f"- {self.title} [{self.id}, {self.outcome}]: {self.text}"]
+        lines += [f"  Includes: {text}" for text in self.includes]
+        lines += [f"  Excludes: {item.text} (see {item.goto})" for item in self.excludes]
+        lines += [f"  Case: {item.text} ({item.outcome})" for item in self.cases]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One category's policy."""
+
+    id: str
+    title: str
+    version: str
+    summary: Mapping[Outcome, str]
+    terms: tuple[tuple[str, str], ...]
+    rules: tuple[Rule, ...]
+    style: str = ""
+
+    def render_summary(self) -> str:
+        """One line: what is complied with, refused and safe-completed."""
+        parts = [f"{outcome} {text}" for outcome, text in self.summary.items()]
+        return f"- {self.id}: {'; '.join(parts)}"
+
+    def render(self) -> str:
+        """The full detail of the policy."""
+        parts = [f"# Policy {self.id}"]
+        parts += [f"- {term}: {meaning}" for term, meaning in self.terms]
+        parts += [rule.render() for rule in self.rules]
+        if self.style:
+            parts.append(f"Style: {self.style}")
+        return "\n".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """spec(category): the text a model is shown, and which rules it holds in full."""
+
+    categories: tuple[str, ...]
+    detail: Literal["full", "summary"]
+    text: str
+    rule_ids: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The spec version: the first 32 hex digits of the SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack:
+    """A set of policies with the style they share."""
+
+    id: str
+    title: str
+    version: str
+    principles: str
+    style: Mapping[Outcome, str]
+    policies: Mapping[str, Policy]
+
+    @property
+    def rule_ids(self) -> tuple[str, ...]:
+        """Every rule id of the pack, in reading order."""
+        return tuple(rule.id for policy in self.policies.values() for rule in policy.rules)
+
+    def rule(self, rule_id: str) -> Rule:
+        """The rule of that id; KeyError where there is none."""
+        for policy in self.policies.values():
+            for rule in policy.rules:
+                if rule.id == rule_id:
+                    return rule
+        raise KeyError(rule_id)
+
+    def spec(
+        self, categories: Sequence[str], *, detail: Literal["full", "summary"] = "full"
+    ) -> Spec:
+        """Compiles spec(category) (arXiv 2412.16339, section 3.1).
+
+        Summaries of all categories, principles and style come first, because they are the same
+        for every category; then, unless `detail` is `summary`, each named category in full.
+        Raises PackError for a category the pack does not have.
+        """
+        chosen = tuple(sorted(set(categories)))
+        unknown = [name for name in chosen if name not in self.policies]
+        if unknown:
+            raise PackError(
+                f"pack {self.id} has no category {unknown[0]!r}; it has "
+                f"{', '.join(self.policies)}: map the category in the recipe's source"
+            )
+        if not chosen and detail == "full":
+            raise PackError("a full spec needs at least one category; use detail='summary'")
+        parts = ["# Policies"]
+        parts += [policy.render_summary() for policy in self.policies.values()]
+        parts += ["# Principles", self.principles, "# Style"]
+        parts += [f"- {outcome}: {text}" for outcome, text in self.style.items()]
+        rule_ids: tuple[str, ...] = ()
+        if detail == "full":
+            for name in chosen:
+                parts.append(self.policies[name].render())
+                rule_ids += tuple(rule.id for rule in self.policies[name].rules)
+        return Spec(categories=chosen, detail=detail, text="\n".join(parts), rule_ids=rule_ids)
+
+
+def load_pack(path: str | Path) -> Pack:
+    """Reads and checks a pack folder; raises PackError with file and line."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise PackError(f"no policy pack at {folder}: give the folder of its Markdown files")
+    files = sorted(folder.glob("*.md"))
+    style_path = folder / STYLE_FILE
+    if style_path not in files:
+        raise PackError(f"{folder}: no {STYLE_FILE}; add it with the pack's style guidelines")
+    policies: dict[str, Policy] = {}
+    where: dict[str, str] = {}
+    for file in files:
+        if file == style_path:
+            continue
+        page = _Page.read(file)
+        policy = _parse_policy(page)
+        if policy.id in policies:
+            page.fail(1, f"a second policy {policy.id!r}", f"{where[policy.id]} has that id")
+        policies[policy.id] = policy
+        where[policy.id] = file.name
+    if not policies:
+        raise PackError(f"{folder}: no policy; add one Markdown file for each category")
+    pack = _parse_style(_Page.read(style_path), policies)
+    _check_rules(folder, pack, where)
+    return pack
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A piece of a page: a heading, a paragraph or a list item, with its line in the file."""
+
+    kind: Literal["h1", "h2", "text", "item"]
+    text: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    path: Path
+    front: Mapping[str, str]
+    blocks: tuple[_Block, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "_Page":
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise PackError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+        if not lines or lines[0].strip() != "---":
+            raise PackError(f"{path}:1: no front matter; begin the file with a line '---'")
+        try:
+            end = next(i for i, line in enumerate(lines[1:], 1) if line.strip() == "---")
+        except StopIteration:
+            raise PackError(f"{path}:1: front matter never ends; close it with '---'") from None
+        try:
+            front = yaml.safe_load("\n".join(lines[1:end])) or {}
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line = 2 + (mark.line if mark else 0)
+            raise PackError(f"{path}:{line}: front matter is not YAML: {error.problem}") from error
+        if not isinstance(front, dict):
+            raise PackError(f"{path}:2: front matter is not 'key: value' lines; write it so")
+        tokens = MarkdownIt("commonmark").parse("\n".join(lines[end + 1 :]))
+        blocks = tuple(_blocks(tokens, offset=end + 2))
+        return cls(path, {str(key): str(value) for key, value in front.items()}, blocks)
+
+    def fail(self, line: int, what: str, remedy: str) -> None:
+        raise PackError(f"{self.path}:{line}: {what}; {remedy}")
+
+    def take(self, key: str) -> str:
+        value = self.front.get(key, "").strip()
+        if not value:
+            self.fail(2, f"front matter has no {key!r}", f"add a line '{key}: …'")
+        return value
+
+    def refuse_other_keys(self, known: Sequence[str]) -> None:
+        for key in self.front:
+            if key not in known:
+                self.fail(2, f"unknown key {key!r} in front matter", f"use {', '.join(known)}")
+
+
+def _blocks(tokens: Sequence[Token], *, offset: int) -> Iterator[_Block]:
+    """Flattens markdown-it's tokens into headings, paragraphs and list items."""
+    heading = ""
+    depth = 0
+    for token in tokens:
+        if token.type == "heading_open":
+            heading = token.tag
+        elif token.type == "list_item_open":
+            depth += 1
+        elif token.type == "list_item_close":
+            depth -= 1
+        elif token.type == "inline":
+            line = (token.map[0] if token.map else 0) + offset
+            text = " ".join(token.content.split())
+            if heading:
+                yield _Block("h1" if heading == "h1" else "h2", text, line)
+                heading = ""
+            else:
+                yield _Block("item" if depth else "text", text, line)
+
+
+_RULE = re.compile(r"^(?P<id>[A-Z]{1,3}\d{1,2}) (?P<title>.+) \((?P<outcome>[a-z_]+)\)$")
+_TERM = re.compile(r"^\*\*(?P<term>.+?)\*\*: (?P<meaning>.+)$")
+_ITEM = re.compile(r"^(?P<kind>Includes|Excludes|Case): (?P<text>.+?)(?: -> (?P<target>\S+))?$")
+
+
+def _parse_policy(page: _Page) -> Policy:
+    outcomes = [outcome.value for outcome in Outcome]
+    page.refuse_other_keys(["id", "title", "version", *outcomes])
+    summary = {Outcome(key): page.front[key].strip() for key in outcomes if key in page.front}
+    if not summary:
+        page.fail(2, "no summary", f"say in front matter what is done: {', '.join(outcomes)}")
+    terms: list[tuple[str, str]] = []
+    rules: list[Rule] = []
+    style: list[str] = []
+    section = ""
+    open_rule: _OpenRule | None = None
+    for block in page.blocks:
+        if block.kind == "h1":
+            section = block.text
+            if section not in ("Terms", "Rules", "Style"):
+                page.fail(block.line, f"unknown section {section!r}", "use Terms, Rules or Style")
+        elif section == "Terms":
+            match = _TERM.match(block.text)
+            if not match:
+                page.fail(block.line, f"not a term: {block.text!r}", "write '- **term**: meaning'")
+            assert match
+            terms.append((match["term"], match["meaning"]))
+        elif section == "Style":
+            style.append(block.text)
+        elif section == "Rules" and block.kind == "h2":
+            if open_rule:
+                rules.append(open_rule.close(page))
+            open_rule = _OpenRule.begin(page, block)
+        elif section == "Rules" and open_rule:
+            open_rule.add(page, block)
+        else:
+            page.fail(
+                block.line, f"text outside a rule: {block.text!r}", "begin '## K1 Title (refuse)'"
+            )
+    if open_rule:
+        rules.append(open_rule.close(page))
+    if not rules:
+        page.fail(1, "no rules", "add a section '# Rules' with '## K1 Title (refuse)'")
+    return Policy(
+        id=page.take("id"),
+        title=page.take("title"),
+        version=page.take("version"),
+        summary=summary,
+        terms=tuple(terms),
+        rules=tuple(rules),
+        style=" ".join(style),
+    )
+
+
+@dataclass(slots=True)
+class _OpenRule:
+    """A rule whose lines are still being read."""
+
+    id: str
+    title: str
+    outcome: Outcome
+    line: int
+    text: list[str]
+    includes: list[str]
+    excludes: list[Exclusion]
+    cases: list[Case]
+
+    @classmethod
+    def begin(cls, page: _Page, block: _Block) -> "_OpenRule":
+        match = _RULE.match(block.text)
+        if not match:
+            page.fail(block.line, f"not a rule: {block.text!r}", "write '## K1 Title (refuse)'")
+        assert match
+        outcome = _outcome(page, block.line, match["outcome"])
+        return cls(match["id"], match["title"], outcome, block.line, [], [], [], [])
+
+    def add(self, page: _Page, block: _Block) -> None:
+        if block.kind == "text":
+            self.text.append(block.text)
+            return
+        match = _ITEM.match(block.text)
+        if not match:
+            page.fail(
+                block.line,
+                f"not a line of a rule: {block.text!r}",
+                "write 'Includes: …', 'Excludes: … -> K1' or 'Case: … -> refuse'",
+            )
+        assert match
+        kind, text, target = match["kind"], match["text"], match["target"]
+        if kind == "Includes":
+            self.includes.append(text)
+        elif not target:
+            page.fail(block.line, f"{kind} without a target", "end it in ' -> K1' or ' -> refuse'")
+        elif kind == "Excludes":
+            self.excludes.append(Exclusion(text=text, goto=target))
+        else:
+            self.cases.append(Case(text=text, outcome=_outcome(page, block.line, target)))
+
+    def close(self, page: _Page) -> Rule:
+        if not self.text:
+            page.fail(self.line, f"rule {self.id} has no text", "say below it what it covers")
+        return Rule(
+            id=self.id,
+            title=self.title,
+            outcome=self.outcome,
+            text=" ".join(self.text),
+            includes=tuple(self.includes),
+            excludes=tuple(self.excludes),
+            cases=tuple(self.cases),
+        )
+
+
+def _outcome(page: _Page, line: int, text: str) -> Outcome:
+    try:
+        return Outcome(text)
+    except ValueError:
+        known = ", ".join(outcome.value for outcome in Outcome)
+        raise PackError(f"{page.path}:{line}: unknown outcome {text!r}; use {known}") from None
+
+
+def _parse_style(page: _Page, policies: Mapping[str, Policy]) -> Pack:
+    page.refuse_other_keys(["id", "title", "version"])
+    sections: dict[str, list[str]] = {}
+    section = ""
+    headings = ["Principles", *(outcome.value for outcome in Outcome)]
+    for block in page.blocks:
+        if block.kind == "h1":
+            section = block.text
+            if section not in headings:
+                page.fail(block.line, f"unknown section {section!r}", f"use {', '.join(headings)}")
+        elif not section:
+            page.fail(block.line, "text before the first section", "begin with '# Principles'")
+        else:
+            sections.setdefault(section, []).append(block.text)
+    for heading in headings:
+        if not sections.get(heading):
+            page.fail(1, f"no section {heading!r}", f"add '# {heading}' with its guidelines")
+    return Pack(
+        id=page.take("id"),
+        title=page.take("title"),
+        version=page.take("version"),
+        principles=" ".join(sections["Principles"]),
+        style={outcome: " ".join(sections[outcome.value]) for outcome in Outcome},
+        policies=policies,
+    )
+
+
+def _check_rules(folder: Path, pack: Pack, where: Mapping[str, str]) -> None:
+    owner: dict[str, str] = {}
+    for policy in pack.policies.values():
+        for rule in policy.rules:
+            if rule.id in owner:
+                raise PackError(
+                    f"{folder / where[policy.id]}: rule {rule.id} is also in "
+                    f"{where[owner[rule.id]]}; give each rule of a pack its own id"
+                )
+            owner[rule.id] = policy.id
+    for policy in pack.policies.values():
+        for rule in policy.rules:
+            for item in rule.excludes:
+                if item.goto not in owner:
+                    raise PackError(
+                        f"{folder / where[policy.id]}: rule {rule.id} excludes to {item.goto!r}, "
+                        "which no policy has; point it to a rule of this pack"
+                    )

@@ -1,0 +1,179 @@
+"""(prompt, spec) → the messages a writer or a judge is shown.
+
+Templates are Markdown files cut into messages by lines such as `=== system ===` and filled by
+name in one pass, so that text put in is never read as a placeholder. Text that users or models
+wrote can never become structure: special tokens in it are broken by a space, and what a judge is
+shown stands between marks that carry a nonce which the text between them cannot foresee.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from specs.policy import Spec
+
+TemplateSet = Literal["spec_first", "paper"]
+"""`spec_first` puts what rows share before what they do not, so that an engine's prefix cache
+serves it; `paper` keeps the order of figures 5 and 6 of arXiv 2412.16339."""
+
+_FOLDER = Path(__file__).parent / "templates"
+_SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
+_TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?think>"
+_METADATA_INSTRUCTION = (
+    "Another AI's finding may be wrong: on a line of its own begin Agree: or Disagree: "
+    "and say in brief why. "
+)
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt's text, cut into (role, text) sections."""
+
+    name: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        """The template version: the first 32 hex digits of the SHA-256 of its text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+    def fill(
+        self, values: Mapping[str, str], *, conversation: Sequence[Message] = ()
+    ) -> list[Message]:
+        """The template as messages; a section `conversation` becomes the turns given.
+
+        A line whose placeholders are all empty, and that holds nothing else, is left out.
+        """
+        messages: list[Message] = []
+        for role, body in self._sections():
+            if role == "conversation":
+                messages += conversation
+                continue
+            lines = []
+            for line in body.splitlines():
+                filled = _PLACEHOLDER.sub(lambda match: values[match["name"]], line)
+                if filled or not line:
+                    lines.append(filled)
+            messages.append({"role": role, "content": "\n".join(lines)})
+        return messages
+
+    def _sections(self) -> list[tuple[str, str]]:
+        parts = _SECTION.split(self.text)
+        return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@cache
+def load_template(kind: Literal["writer", "judge"], name: TemplateSet) -> Template:
+    """The shipped template of that kind and set."""
+    text = (_FOLDER / f"{kind}_{name}.md").read_text(encoding="utf-8")
+    return Template(name=f"{kind}_{name}", text=text)
+
+
+def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
+    """Breaks whatever a tokenizer could read as a special token, by a space after its first letter.
+
+    `special_tokens` are those of the tokenizer at hand; strings of the forms `<|…|>` and
+    `<think>` are broken for every model.  "a<|im_end|>" → "a< |im_end|>"
+    """
+    named = sorted((token for token in special_tokens if len(token) > 1), key=len, reverse=True)
+    pattern = re.compile("|".join([*map(re.escape, named), _TOKEN_LIKE]))
+    while pattern.search(text):
+        text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+    return text
+
+
+def writer_messages(
+    template: Template,
+    messages: Sequence[Message],
+    *,
+    spec: Spec,
+    special_tokens: Sequence[str] = (),
+) -> list[Message]:
+    """What the generator is shown: the prompt, spec(category) and the call to cite it."""
+    turns = _neutral(messages, special_tokens)
+    if template.name.endswith("paper"):
+        return template.fill({"spec": spec.text, "conversation": _fenced_turns(turns)})
+    filled = template.fill({"spec": spec.text}, conversation=turns)
+    return _one_system(filled)
+
+
+def judge_messages(
+    template: Template,
+    messages: Sequence[Message],
+    *,
+    spec: Spec,
+    answer: str,
+    reasoning: str | None,
+    metadata: Sequence[str] = (),
+    special_tokens: Sequence[str] = (),
+) -> list[Message]:
+    """What a judge is shown. `reasoning` is None where it must not see it (as the reward of RL).
+
+    `metadata` are findings of others about the prompt ("the ideal response is refuse"), which the
+    judge is asked to agree or disagree with (arXiv 2412.16339, figure 6).
+    """
+    neutral = [neutralise(text, special_tokens=special_tokens) for text in metadata]
+    turns = _neutral(messages, special_tokens)
+    answer = neutralise(answer, special_tokens=special_tokens)
+    thought = None if reasoning is None else neutralise(reasoning, special_tokens=special_tokens)
+    nonce = _nonce([*(turn["content"] for turn in turns), answer, thought or "", *neutral])
+    return template.fill(
+        {
+            "spec": spec.text,
+            "conversation": _fence("conversation", _render(turns), nonce),
+            "reasoning": "" if thought is None else _fence("reasoning", thought, nonce),
+            "answer": _fence("answer", answer, nonce),
+            "metadata": "\n".join(f"Another AI determined that {text}." for text in neutral),
+            "metadata_instruction": _METADATA_INSTRUCTION if neutral else "",
+        }
+    )
+
+
+def _neutral(messages: Sequence[Message], special_tokens: Sequence[str]) -> list[Message]:
+    return [
+        {
+            "role": message["role"],
+            "content": neutralise(message["content"], special_tokens=special_tokens),
+        }
+        for message in messages
+    ]
+
+
+def _one_system(messages: Sequence[Message]) -> list[Message]:
+    """Chat templates know one system message, at the start: the prompt's own joins ours."""
+    first, *rest = messages
+    own = [message["content"] for message in rest if message["role"] == "system"]
+    if not own:
+        return list(messages)
+    content = "\n".join([first["content"], "# Instructions of this conversation", *own])
+    turns = [message for message in rest if message["role"] != "system"]
+    return [{"role": "system", "content": content}, *turns]
+
+
+def _render(turns: Sequence[Message]) -> str:
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
+def _fenced_turns(turns: Sequence[Message]) -> str:
+    return _fence("conversation", _render(turns), _nonce([turn["content"] for turn in turns]))
+
+
+def _nonce(texts: Sequence[str]) -> str:
+    """Eight hex digits that depend on all the text between the marks, so it cannot hold them."""
+    return hashlib.sha256("\x00".join(texts).encode()).hexdigest()[:8]
+
+
+def _fence(label: str, text: str, nonce: str) -> str:
+    return f"[{label} {nonce}]\n{text}\n[end {nonce}]"

@@ -1,0 +1,206 @@
+"""A model's reply → reasoning and answer; a judge's reply → verdict, or why there is none.
+
+One rule splits reasoning from answer everywhere, on text and on token ids alike: the reasoning is
+open if the prompt ended on the opening tag or the reply begins with it; it ends at the *first*
+closing tag; all that follows is what the user sees. Another tag after that, or text before the
+opening tag, makes the reply malformed: nothing of the reasoning can reach the answer, and nothing
+visible can be hidden from a judge.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+OPEN_TAG = "<think>"
+CLOSE_TAG = "</think>"
+
+
+class ReplyStatus(StrEnum):
+    """How a reply came out."""
+
+    OK = "ok"
+    UNCLOSED = "unclosed"
+    MALFORMED = "malformed"
+    EMPTY_ANSWER = "empty_answer"
+    EMPTY_REASONING = "empty_reasoning"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply in two parts. Unless the status is `ok` or `empty_reasoning`, the answer is empty."""
+
+    status: ReplyStatus
+    reasoning: str
+    answer: str
+    num_reasoning_tokens: int = 0
+    num_answer_tokens: int = 0
+
+
+def split_text(text: str, *, prefilled: bool = False) -> Reply:
+    """Splits a reply that is at hand as text.
+
+    `prefilled` says that the prompt already ended on the opening tag.
+    "<think>a</think>b" → reasoning "a", answer "b"
+    """
+    body = text.lstrip()
+    if body.startswith(OPEN_TAG) and not prefilled:
+        body = body[len(OPEN_TAG) :]
+    elif not prefilled:
+        status = ReplyStatus.MALFORMED if OPEN_TAG in text else ReplyStatus.UNCLOSED
+        if CLOSE_TAG in text:
+            status = ReplyStatus.MALFORMED
+        return Reply(status, text, "")
+    reasoning, closed, answer = body.partition(CLOSE_TAG)
+    return _judge_parts(reasoning, answer, closed=bool(closed))
+
+
+def split_tokens(
+    token_ids: Sequence[int],
+    *,
+    open_ids: Sequence[int],
+    close_ids: Sequence[int],
+    decode: Callable[[Sequence[int]], str],
+    prefilled: bool = False,
+) -> Reply:
+    """Splits a reply that is at hand as token ids; counts are of tokens between the tags.
+
+    `open_ids` and `close_ids` are the tags in the tokenizer's ids, one or several each; `decode`
+    turns ids into text and drops the end-of-turn token. Text that spells a tag with other tokens
+    counts as a tag: where text and tokens disagree the reply is malformed.
+    """
+    ids = list(token_ids)
+    if not prefilled:
+        start = _find(ids, open_ids)
+        if start < 0 or decode(ids[:start]).strip():
+            return split_text(decode(ids))
+        ids = ids[start + len(open_ids) :]
+    end = _find(ids, close_ids)
+    if end < 0:
+        return split_text(decode(ids), prefilled=True)
+    reasoning_ids, answer_ids = ids[:end], ids[end + len(close_ids) :]
+    reasoning, answer = decode(reasoning_ids), decode(answer_ids)
+    reply = _judge_parts(reasoning, answer, closed=True)
+    return Reply(reply.status, reply.reasoning, reply.answer, len(reasoning_ids), len(answer_ids))
+
+
+def _find(ids: Sequence[int], tag: Sequence[int]) -> int:
+    tag = list(tag)
+    return next((i for i in range(len(ids) - len(tag) + 1) if ids[i : i + len(tag)] == tag), -1)
+
+
+def _judge_parts(reasoning: str, answer: str, *, closed: bool) -> Reply:
+    if not closed:
+        status = ReplyStatus.MALFORMED if OPEN_TAG in reasoning else ReplyStatus.UNCLOSED
+        return Reply(status, reasoning, "")
+    if any(tag in part for tag in (OPEN_TAG, CLOSE_TAG) for part in (reasoning, answer)):
+        return Reply(ReplyStatus.MALFORMED, reasoning, "")
+    reasoning, answer = reasoning.strip(), answer.strip()
+    if not answer:
+        return Reply(ReplyStatus.EMPTY_ANSWER, reasoning, "")
+    status = ReplyStatus.OK if reasoning else ReplyStatus.EMPTY_REASONING
+    return Reply(status, reasoning, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Citations:
+    """The rules a reasoning names: those that exist, and ids that no rule has."""
+
+    known: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+_RULE_ID = re.compile(r"(?P<cue>\b(?:rule|rules|policy) |\[)?\b(?P<id>[A-Z]{1,3}\d{1,2})\b")
+
+
+def find_citations(reasoning: str, *, rule_ids: Sequence[str]) -> Citations:
+    """Rule ids in order of first mention.
+
+    An id that no rule has counts as a citation where its letters are those of a real rule or it
+    is introduced as one ("rule X9", "[X9"): "vitamin B12" is only one if the pack has rules B….
+    """
+    real = set(rule_ids)
+    prefixes = {rule_id.rstrip("0123456789") for rule_id in real}
+    known: dict[str, None] = {}
+    unknown: dict[str, None] = {}
+    for match in _RULE_ID.finditer(reasoning):
+        rule_id = match["id"]
+        if rule_id in real:
+            known[rule_id] = None
+        elif match["cue"] or rule_id.rstrip("0123456789") in prefixes:
+            unknown[rule_id] = None
+    return Citations(tuple(known), tuple(unknown))
+
+
+_SOURCE = r"(?:policy|policies|rules?|guidelines?|instructions?|spec|specification|text|prompt)"
+_DANGLING = re.compile(
+    rf"\b{_SOURCE} (?:above|below|provided|given|supplied|listed|shown|quoted)\b"
+    rf"|\b(?:above|below|provided|given|supplied|aforementioned|following) {_SOURCE}\b"
+    rf"|\b{_SOURCE} (?:that )?(?:I|we) (?:was|were|have been|am|are) (?:given|shown|provided)\b"
+    r"|\b(?:system|developer) (?:prompt|message)\b"
+    r"|\b(?:as|like) (?:stated|mentioned|described|listed|noted) (?:above|below)\b",
+    re.IGNORECASE,
+)
+
+
+def find_dangling(text: str) -> str | None:
+    """The first phrase that points at a spec which is no longer there, or None."""
+    match = _DANGLING.search(text)
+    return match[0] if match else None
+
+
+class VerdictStatus(StrEnum):
+    """How a judge's reply came out."""
+
+    OK = "ok"
+    NO_VERDICT = "no_verdict"
+    OFF_SCALE = "off_scale"
+    REFUSED = "refused"
+    UNCLOSED = "unclosed"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge found. The score is None unless the status is `ok`; it is never 0 by default."""
+
+    status: VerdictStatus
+    score: float | None
+    rationale: str
+    agrees: bool | None = None
+    """Its stand on the finding of another AI, where it was shown one and took one."""
+
+
+MIN_SCORE, MAX_SCORE = 0, 10
+_SCORE = re.compile(r"Score: (?P<score>-?\d{1,4})")
+_STAND = re.compile(r"^(?P<stand>Agree|Disagree):", re.MULTILINE)
+_REFUSAL = re.compile(
+    r"\b(?:I'm sorry|I am sorry|I can(?:no|')t (?:assist|help|rate|judge|do|comply|evaluate)"
+    r"|I(?:'m| am) (?:unable|not able) to|I won't)\b",
+    re.IGNORECASE,
+)
+
+VERDICT_REGEX = r"(.|\n)*\nScore: (10|[0-9])"
+"""What a judge's visible reply looks like, for engines that can be held to a pattern."""
+
+
+def read_verdict(reply: Reply) -> Verdict:
+    """Reads the strict last line `Score: N` of a judge's answer, N from 0 to 10.
+
+    A score elsewhere in the text is not a verdict. A reply with none is `refused` if it declines
+    to judge, else `no_verdict`.
+    """
+    if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
+        return Verdict(VerdictStatus.UNCLOSED, None, reply.reasoning.strip())
+    *body, last = reply.answer.strip().splitlines()
+    rationale = "\n".join(body).strip() or reply.reasoning.strip()
+    stands = _STAND.findall(reply.answer)
+    agrees = stands[-1] == "Agree" if stands else None
+    match = _SCORE.fullmatch(last.strip())
+    if not match:
+        declined = _REFUSAL.search(reply.answer)
+        status = VerdictStatus.REFUSED if declined else VerdictStatus.NO_VERDICT
+        return Verdict(status, None, reply.answer.strip(), agrees)
+    score = int(match["score"])
+    if not MIN_SCORE <= score <= MAX_SCORE:
+        return Verdict(VerdictStatus.OFF_SCALE, None, rationale, agrees)
+    return Verdict(VerdictStatus.OK, float(score), rationale, agrees)
