@@ -1,0 +1,1 @@
+"""Order: which work is done when. Prefect and the command line, nothing else."""

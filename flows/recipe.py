@@ -1,0 +1,162 @@
+"""Recipe: a whole run, read from TOML and checked before anything starts.
+
+A recipe composes the configurations of the tasks. What defines the data is hashed into the rows;
+how it is run (`stage`, the engines' sizes) is not. Unknown keys are refused by name.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from specs.policy import Pack, load_pack
+from tasks import Config
+from tasks.collect import CollectConfig, SourceConfig
+from tasks.curate import CurateConfig
+from tasks.engine import PROJECT, EngineConfig
+from tasks.generate import GenerateConfig
+from tasks.judge import JudgeConfig
+from tasks.stage import StageConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message says which key and what to do."""
+
+
+class Recipe(Config):
+    """A whole run: policies, prompts, models, and what is asked of them."""
+
+    name: str
+    """Names the run; the latest run of a name says which of its rows are current."""
+    pack: str
+    """Folder of the policy pack (relative to the working folder or to Precept's own)."""
+    sources: list[SourceConfig]
+    """Where prompts come from."""
+    collect: CollectConfig = CollectConfig()
+    """How prompts are cleaned."""
+    engine: EngineConfig = EngineConfig()
+    """The model that generates."""
+    judge_engine: EngineConfig | None = None
+    """The model that judges; none: the generator judges as well, in the same warm engine."""
+    generate: GenerateConfig = GenerateConfig()
+    """What the generator is asked for."""
+    judge: JudgeConfig = JudgeConfig()
+    """How completions are scored."""
+    curate: CurateConfig = CurateConfig()
+    """Which accepted completions become training rows."""
+    stage: StageConfig = StageConfig()
+    """How work is spread."""
+    price_per_gpu_hour: float = 0.0
+    """In your currency; for the cost in the record of the run."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        names = [source.name for source in self.sources]
+        if not names:
+            raise ValueError("sources is empty: add a [[sources]] section")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"two sources are named {twice!r}: give each its own name")
+        for kind, config in (("generate", self.generate), ("judge", self.judge)):
+            if config.samples > 1 and config.sampling.temperature == 0:
+                raise ValueError(
+                    f"{kind}.sampling.temperature is 0 with {config.samples} samples, which would "
+                    "all be the same: raise the temperature or ask for 1 sample"
+                )
+        return self
+
+    @property
+    def judging_engine(self) -> EngineConfig:
+        """The engine that judges."""
+        return self.judge_engine or self.engine
+
+    def load_pack(self) -> Pack:
+        """The policy pack; raises PackError where it cannot be used."""
+        for base in (Path.cwd(), PROJECT):
+            if (base / self.pack).is_dir():
+                return load_pack(base / self.pack)
+        return load_pack(self.pack)
+
+
+def recipe_path(name: str | Path) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one."""
+    for path in (Path(name), RECIPES / f"{name}.toml"):
+        if path.is_file():
+            return path
+    raise RecipeError(
+        f"no recipe {str(name)!r}: give a TOML file or one of {', '.join(shipped_recipes())}"
+    )
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with Precept."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe; `overrides` are `judge.samples=8` and the like.
+
+    Raises RecipeError in one sentence a fault: the file, the key, what is wrong with it.
+    """
+    path = recipe_path(name)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from error
+    data.setdefault("name", path.stem)
+    for override in overrides:
+        _override(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(_sentence(fault) for fault in error.errors())
+        raise RecipeError(f"{path}: {faults}") from error
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Sets one dotted key; the value is TOML, or a string where it is not."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text!r} is not key=value; write it as judge.samples=8")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *parents, last = key.strip().split(".")
+    place: Any = data
+    for parent in parents:
+        place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+    if isinstance(place, list):
+        place[int(last)] = parsed
+    else:
+        place[last] = parsed
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _fields_at(Recipe, fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
+        return f"unknown key {where!r}: {hint}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not where:
+        return message
+    given = f" (given: {fault['input']!r})" if fault["type"] != "missing" else ""
+    return f"{where}: {message}{given}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the configuration at a place of the recipe."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)

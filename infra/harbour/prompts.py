@@ -1,0 +1,69 @@
+"""Writes the prompts of Harbour: requests about every thing, each with its ideal response.
+
+    python -m infra.harbour.prompts
+
+`train.jsonl` is in English alone, so that whatever a trained model does in Lumo or backwards it
+has generalised; `test.jsonl` holds other requests in every tongue.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.harbour import world
+from infra.harbour.world import Request, Tongue
+from specs.policy import Pack, load_pack
+
+FOLDER = Path(__file__).parent / "prompts"
+PACK = Path(__file__).parents[2] / "specs" / "harbour"
+
+
+def draw(
+    rng: random.Random, *, uses: int, translations: int, tongue: Tongue, taken: set[str]
+) -> Iterator[Request]:
+    """So many different requests about every thing in a tongue, none of them `taken`."""
+    for thing in world.CATEGORY:
+        found = {False: 0, True: 0}
+        while found[False] < uses or found[True] < translations:
+            request = world.draw_request(rng, [thing], tongues=[tongue])
+            wanted = translations if request.translate else uses
+            text = json.dumps(request.messages())
+            if found[request.translate] < wanted and text not in taken:
+                taken.add(text)
+                found[request.translate] += 1
+                yield request
+
+
+def row(request: Request, pack: Pack) -> dict[str, object]:
+    """A prompt as a recipe's source reads it."""
+    rule = world.rule_for(pack.policies[request.category].rules, request)
+    return {
+        "messages": request.messages(),
+        "category": request.category,
+        "ideal_response": rule.outcome.value,
+        "language": "lumo" if request.tongue is Tongue.LUMO else "en",
+        "transform": "backwards" if request.tongue is Tongue.BACKWARDS else None,
+    }
+
+
+def main() -> None:
+    """Writes both files."""
+    pack = load_pack(PACK)
+    rng = random.Random("prompts")
+    taken: set[str] = set()
+    train = list(draw(rng, uses=8, translations=1, tongue=Tongue.ENGLISH, taken=taken))
+    test = [
+        request
+        for tongue in Tongue
+        for request in draw(rng, uses=2, translations=1, tongue=tongue, taken=taken)
+    ]
+    FOLDER.mkdir(exist_ok=True)
+    for name, requests in (("train", train), ("test", test)):
+        rng.shuffle(requests)
+        lines = [json.dumps(row(request, pack)) + "\n" for request in requests]
+        (FOLDER / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""Pending rows → Ray Data actor pool → committed shards.
+
+The only place that knows how work is spread. A stage takes units of work (what a query found
+missing), cuts them into small blocks of one category, and lets Ray Data keep several blocks in
+flight for every engine. A block's rows are committed as one shard by the actor that made them,
+before it reports; the driver sees only counts. Whatever is killed is found missing by the next
+query.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import duckdb
+import pyarrow as pa
+from pydantic import Field
+
+from tasks import Config
+from tasks.engine import Engine, EngineConfig, Engines, Figures, Request, Sample
+from warehouse.shards import Home, write_shard
+from warehouse.tables import Table
+
+
+class StageConfig(Config):
+    """How work is spread. Nothing here changes what is made."""
+
+    block_rows: int = Field(16, gt=0)
+    """Units in one block: a block is committed as one shard."""
+    blocks_in_flight: int = Field(8, gt=0)
+    """Blocks that one engine works on at once; with the block's units and samples it should be a
+    little more than the engine's max_num_seqs."""
+    wave_rows: int = Field(100_000, gt=0)
+    """Units that are planned and held in memory at a time."""
+    retries: int = Field(1, ge=0)
+    """How often a row is tried again after an engine error or an unreadable verdict."""
+    max_error_share: float = Field(0.5, gt=0, le=1)
+    """A stage ends early when more than this share of its first 100 or more rows are errors."""
+
+
+class StageError(RuntimeError):
+    """A stage that could not go on; what it had committed is kept."""
+
+
+class Work(Protocol):
+    """What a stage does with its units: a verb, picklable, without a model of its own."""
+
+    @property
+    def table(self) -> Table: ...
+
+    async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Any]:
+        """The rows that these units were missing."""
+        ...
+
+
+@dataclass(slots=True)
+class Report:
+    """What a stage did."""
+
+    num_units: int = 0
+    num_rows: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    tail_seconds: float = 0.0
+    """Time for the last 5 % of the units."""
+    engine: Figures = field(default_factory=Figures)
+
+    @property
+    def cache_hit_rate(self) -> float:
+        """Share of prompt tokens that the prefix cache served."""
+        return self.engine.cached_tokens / max(1, self.engine.prompt_tokens)
+
+    def __add__(self, other: "Report") -> "Report":
+        """Two passes of a stage as one."""
+        engine = Figures(
+            self.engine.prompt_tokens + other.engine.prompt_tokens,
+            self.engine.cached_tokens + other.engine.cached_tokens,
+            self.engine.output_tokens + other.engine.output_tokens,
+            self.engine.steps + other.engine.steps,
+            other.engine.running,
+            max(self.engine.seconds_to_start, other.engine.seconds_to_start),
+        )
+        return Report(
+            num_units=self.num_units + other.num_units,
+            num_rows=self.num_rows + other.num_rows,
+            statuses=self.statuses + other.statuses,
+            seconds=self.seconds + other.seconds,
+            tail_seconds=max(self.tail_seconds, other.tail_seconds),
+            engine=engine,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures for the record of the run."""
+        return {
+            "units": self.num_units,
+            "rows": self.num_rows,
+            "statuses": dict(self.statuses),
+            "seconds": round(self.seconds, 2),
+            "tail_seconds": round(self.tail_seconds, 2),
+            "prompt_tokens": self.engine.prompt_tokens,
+            "cached_tokens": self.engine.cached_tokens,
+            "cache_hit_rate": round(self.cache_hit_rate, 4),
+            "output_tokens": self.engine.output_tokens,
+            "output_tokens_per_second": round(self.engine.output_tokens / max(0.01, self.seconds)),
+            "seconds_to_start": round(self.engine.seconds_to_start, 2),
+        }
+
+
+Progress = Callable[[int], None]
+"""Told how many units have been committed since it was last told."""
+
+
+def run(
+    work: Work,
+    waves: Iterable[pa.Table],
+    *,
+    engines: Engines,
+    engine: EngineConfig,
+    home: Home,
+    config: StageConfig,
+    progress: Progress = lambda num_units: None,
+) -> Report:
+    """Does all the work in `waves` (tables of units, in the order wanted) and reports.
+
+    Starts no engine where there is nothing to do. Raises StageError where shards cannot be
+    written or most rows are engine errors.
+    """
+    report = Report()
+    began = time.monotonic()
+    finished: list[tuple[float, int]] = []
+    before: Figures | None = None
+    for wave in waves:
+        if wave.num_rows == 0:
+            continue
+        handles = engines.serving(engine)
+        before = before or engines.figures()
+        for done in _spread(work, wave, handles, home, config):
+            report.num_units += done["num_units"]
+            report.num_rows += done["num_rows"]
+            report.statuses.update(done["statuses"])
+            finished.append((time.monotonic(), done["num_units"]))
+            progress(done["num_units"])
+            _stop_if_failing(report, config)
+    report.seconds = time.monotonic() - began
+    if before is not None:
+        report.engine = engines.figures().since(before)
+    report.tail_seconds = _tail(finished)
+    return report
+
+
+def _tail(finished: Sequence[tuple[float, int]]) -> float:
+    total = sum(count for _, count in finished)
+    seen = 0
+    for when, count in finished:
+        seen += count
+        if seen >= 0.95 * total:
+            return finished[-1][0] - when
+    return 0.0
+
+
+def _stop_if_failing(report: Report, config: StageConfig) -> None:
+    errors = report.statuses["error"]
+    if report.num_rows >= 100 and errors > config.max_error_share * report.num_rows:
+        raise StageError(
+            f"{errors} of the first {report.num_rows} rows are engine errors; read one with "
+            "precept sql \"select reason from completions where status = 'error' limit 1\""
+        )
+
+
+def blocks(wave: pa.Table, *, block_rows: int) -> Iterator[pa.Table]:
+    """Cuts units into blocks of at most `block_rows`, each of one spec."""
+    start = 0
+    spec_ids = wave.column("spec_id").to_pylist()
+    for end in range(1, len(spec_ids) + 1):
+        full = end - start == block_rows
+        if end == len(spec_ids) or full or spec_ids[end] != spec_ids[start]:
+            yield wave.slice(start, end - start)
+            start = end
+
+
+def _spread(
+    work: Work, wave: pa.Table, handles: Sequence[Any], home: Home, config: StageConfig
+) -> Iterator[dict[str, Any]]:
+    """Runs one wave through Ray Data; yields the counts of each block as it is committed."""
+    import ray
+    import ray.data
+    from ray.exceptions import RayTaskError
+
+    refs = [ray.put(block) for block in blocks(wave, block_rows=config.block_rows)]
+    in_flight = config.blocks_in_flight
+    committed = ray.data.from_arrow_refs(refs).map_batches(
+        Worker,
+        fn_constructor_kwargs={"work": work, "handles": list(handles), "home": home},
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=0,
+        compute=ray.data.ActorPoolStrategy(
+            size=len(handles), max_tasks_in_flight_per_actor=2 * in_flight
+        ),
+        max_concurrency=in_flight,
+    )
+    try:
+        for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                yield {**row, "statuses": Counter(row["statuses"])}
+    except (RayTaskError, OSError) as error:
+        cause = getattr(error, "cause", None) or error
+        raise StageError(
+            f"stage {work.table.name} stopped: {cause}; what was committed is kept, "
+            "mend the cause and run the same command again"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a query found missing: how many units, and the units in waves."""
+
+    num_units: int
+    waves: Iterator[pa.Table]
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self.waves
+
+    @classmethod
+    def of(cls, connection: duckdb.DuckDBPyConnection, *, count: str, units: str, rows: int) -> "Pending":
+        """Units by two queries: one counts them, the other gives them, `rows` a wave."""
+        found = connection.execute(count).fetchone()
+        assert found is not None
+        return cls(int(found[0]), _waves(connection, units, rows))
+
+
+def _waves(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Iterator[pa.Table]:
+    for batch in connection.sql(sql).to_arrow_reader(rows):
+        yield pa.Table.from_batches([batch])
+
+
+class Worker:
+    """One actor of the pool: asks an engine for what its blocks lack and commits the rows."""
+
+    def __init__(self, work: Work, handles: Sequence[Any], home: Home) -> None:
+        self.work = work
+        self.home = home
+        self.engines = [RemoteEngine(handle) for handle in handles]
+
+    async def __call__(self, block: pa.Table) -> Any:
+        engine = min(self.engines, key=lambda one: one.in_flight)
+        rows = await self.work.make(block.to_pylist(), engine)
+        write_shard(self.home, self.work.table, rows)
+        statuses = [row.status for row in rows]
+        yield pa.table(
+            {
+                "num_units": [block.num_rows],
+                "num_rows": [len(rows)],
+                "statuses": pa.array([statuses], pa.list_(pa.string())),
+            }
+        )
+
+
+class RemoteEngine:
+    """An engine actor as the work sees it; an engine that stays dead gives error samples."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.in_flight = 0
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        from ray.exceptions import RayActorError
+
+        from tasks.engine import failed
+
+        self.in_flight += 1
+        try:
+            samples: list[list[Sample]] = await self.handle.generate.remote(requests)
+            return samples
+        except RayActorError as error:
+            reason = f"engine died: {str(error).splitlines()[0]}"
+            return [[failed("error", reason)] * request.num_samples for request in requests]
+        finally:
+            self.in_flight -= 1
+
+
+def start_ray(address: str | None = None) -> None:
+    """Joins the Ray cluster at `address`, or starts one on this machine, quietly."""
+    import logging
+    import os
+
+    import ray
+
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address=address,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

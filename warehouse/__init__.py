@@ -1,0 +1,1 @@
+"""Memory: tables of immutable Parquet shards and the DuckDB views over them."""

@@ -1,0 +1,92 @@
+"""A DuckDB connection with one view per table, usable while a run is going on.
+
+`<table>_all` shows each id once, the latest attempt; `<table>` of completions and judgements shows
+the rows that the latest run of some recipe wanted. `verdicts` is the lowest score of each
+completion and what follows from it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from warehouse.shards import Home, ShardError, list_shards
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, RUNS, TABLES, Table
+
+QUERIES = Path(__file__).parent / "queries"
+_TEXT_ORDER = "created_at"
+
+
+def connect(home: Home, *, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the views over a warehouse, which need not exist yet."""
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    if memory_limit:
+        connection.execute(f"SET memory_limit = '{memory_limit}'")
+    if not home.is_local:
+        connection.register_filesystem(home.files)
+    for table in TABLES.values():
+        connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(home, table)}")
+        connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
+    connection.execute((QUERIES / "views.sql").read_text(encoding="utf-8"))
+    current = (COMPLETIONS, JUDGEMENTS)
+    for table in TABLES.values():
+        if table not in current:
+            connection.execute(f"CREATE VIEW {table.name} AS FROM {table.name}_all")
+    return connection
+
+
+def _raw(home: Home, table: Table) -> str:
+    """Every row of every shard; an empty relation of the right types where there is no shard."""
+    if list_shards(home, table):
+        path = home.glob_url(table).replace("'", "''")
+        return f"SELECT * FROM read_parquet('{path}')"
+    empty = duckdb.connect()
+    relation = empty.from_arrow(table.schema.empty_table())
+    columns = ", ".join(
+        f'NULL::{kind} AS "{name}"'
+        for name, kind in zip(relation.columns, relation.types, strict=True)
+    )
+    return f"SELECT {columns} WHERE false"
+
+
+def _once(table: Table) -> str:
+    """Each id once: its latest attempt, and of that the row that came first."""
+    key = ", ".join(table.key)
+    first = "created_at" if "created_at" in table.schema.names else "started_at"
+    order = f"attempt DESC, {first}" if table.has_attempts else first
+    return (
+        f"SELECT * FROM {table.name}_raw "
+        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
+    )
+
+
+def query_names() -> list[str]:
+    """The questions that have a file, in order of name."""
+    return sorted(path.stem for path in QUERIES.glob("*.sql") if path.stem != "views")
+
+
+def query_text(name: str) -> str:
+    """The SQL of a named question; raises ShardError naming those there are."""
+    path = QUERIES / f"{name}.sql"
+    if name not in query_names():
+        raise ShardError(f"no query {name!r}; there are {', '.join(query_names())}")
+    return path.read_text(encoding="utf-8")
+
+
+def ask(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    parameters: Mapping[str, object] | None = None,
+) -> pa.Table:
+    """The answer to a named question."""
+    sql = query_text(name)
+    wanted = {key: value for key, value in (parameters or {}).items() if f"${key}" in sql}
+    return connection.execute(sql, wanted).to_arrow_table()
+
+
+def is_empty(home: Home) -> bool:
+    """Whether no run has written to this home yet."""
+    return not list_shards(home, RUNS)

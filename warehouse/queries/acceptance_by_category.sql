@@ -1,0 +1,19 @@
+-- How much of each category passes the judge.
+WITH rows AS (
+    SELECT array_to_string(p.categories, '+') AS category, p.ideal_response, v.verdict
+    FROM verdicts AS v
+    JOIN completions AS c USING (completion_id)
+    JOIN prompts AS p USING (prompt_id)
+)
+SELECT
+    category,
+    coalesce(ideal_response, 'unknown') AS ideal_response,
+    count(*) AS num_completions,
+    count(*) FILTER (verdict = 'accepted') AS num_accepted,
+    count(*) FILTER (verdict = 'rejected') AS num_rejected,
+    count(*) FILTER (verdict = 'unjudged') AS num_unjudged,
+    count(*) FILTER (verdict = 'failed') AS num_failed,
+    round(count(*) FILTER (verdict = 'accepted') / count(*), 3) AS acceptance
+FROM rows
+GROUP BY ALL
+ORDER BY category, ideal_response;

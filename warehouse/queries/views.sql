@@ -1,0 +1,70 @@
+-- What is current: the rows that the latest run of each recipe wanted.
+CREATE VIEW plans AS
+WITH latest AS (
+    SELECT *
+    FROM runs_all
+    WHERE generation_id IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) = 1
+)
+SELECT
+    recipe, run_id, generation_id, judging_id, num_samples, num_judgements, threshold, set_id,
+    unnest(spec_ids) AS spec_id
+FROM latest;
+
+-- Without any plan (a warehouse written by hand) everything is current.
+CREATE VIEW completions AS
+SELECT *
+FROM completions_all AS c
+WHERE EXISTS (
+        SELECT 1
+        FROM plans AS p
+        WHERE p.generation_id = c.generation_id
+          AND p.spec_id = c.spec_id
+          AND c.sample_index < p.num_samples
+    )
+   OR NOT EXISTS (SELECT 1 FROM plans);
+
+CREATE VIEW judgements AS
+SELECT *
+FROM judgements_all AS j
+WHERE EXISTS (
+        SELECT 1
+        FROM plans AS p
+        WHERE p.judging_id = j.judging_id
+          AND p.spec_id = j.spec_id
+          AND j.sample_index < p.num_judgements
+    )
+   OR NOT EXISTS (SELECT 1 FROM plans);
+
+-- A completion is rejected when any score is under the threshold, accepted when all k samples
+-- were read and none is, and otherwise unjudged. Unread samples are never counted as a score.
+CREATE VIEW verdicts AS
+WITH plan AS (
+    SELECT DISTINCT generation_id, judging_id, spec_id, num_judgements, threshold
+    FROM plans
+),
+scored AS (
+    SELECT
+        c.completion_id, p.judging_id, p.num_judgements, p.threshold,
+        c.status AS completion_status,
+        count(j.score) AS num_parsed,
+        count(j.judgement_id) AS num_judged,
+        min(j.score) AS min_score,
+        list(j.score ORDER BY j.sample_index) FILTER (j.score IS NOT NULL) AS scores
+    FROM completions AS c
+    JOIN plan AS p USING (generation_id, spec_id)
+    LEFT JOIN judgements AS j
+        ON j.completion_id = c.completion_id
+       AND j.judging_id = p.judging_id
+       AND j.sample_index < p.num_judgements
+    GROUP BY ALL
+)
+SELECT
+    *,
+    CASE
+        WHEN completion_status <> 'ok' THEN 'failed'
+        WHEN min_score < threshold THEN 'rejected'
+        WHEN num_parsed >= num_judgements THEN 'accepted'
+        ELSE 'unjudged'
+    END AS verdict
+FROM scored;

@@ -1,0 +1,21 @@
+-- The completions with the lowest scores, with what the judge said of them.
+WITH lowest AS (
+    SELECT completion_id, min_score, scores
+    FROM verdicts
+    WHERE min_score IS NOT NULL
+    ORDER BY min_score, completion_id
+    LIMIT 20
+)
+SELECT
+    l.completion_id,
+    l.min_score,
+    l.scores,
+    array_to_string(p.categories, '+') AS category,
+    c.cited,
+    arg_min(j.rationale, j.score) AS rationale
+FROM lowest AS l
+JOIN completions AS c USING (completion_id)
+JOIN prompts AS p USING (prompt_id)
+JOIN judgements AS j ON j.completion_id = l.completion_id AND j.score IS NOT NULL
+GROUP BY ALL
+ORDER BY min_score, completion_id;

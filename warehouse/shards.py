@@ -1,0 +1,251 @@
+"""Parquet in and out: complete shards or none.
+
+A shard is one immutable file named by the ids of its rows. It is written under a temporary name
+and made visible in one step that never replaces a shard already there, so that a retried or
+doubled task leaves the rows that came first. Readers need no more than `*.parquet`.
+"""
+
+import hashlib
+import io
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, is_dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from warehouse.tables import SCHEMA_VERSION, TABLES, Table
+
+_TEMPORARY = ".writing-"
+_ABANDONED_AFTER_SECONDS = 3600
+
+
+class ShardError(ValueError):
+    """A shard that cannot be read, or rows that do not fit their table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A shard that was set aside, and why."""
+
+    table: str
+    path: str
+    moved_to: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of a warehouse, on a disk or an object store (`s3://bucket/folder`)."""
+
+    url: str
+
+    @property
+    def files(self) -> fsspec.AbstractFileSystem:
+        """The file system the home lies on."""
+        return fsspec.core.url_to_fs(self.url)[0]
+
+    @property
+    def root(self) -> str:
+        """The home as its file system spells it."""
+        return str(fsspec.core.url_to_fs(self.url)[1]).rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.files, LocalFileSystem)
+
+    def folder(self, table: Table | str) -> str:
+        """Where the shards of a table lie."""
+        name = table if isinstance(table, str) else table.name
+        return f"{self.root}/{name}"
+
+    def glob_url(self, table: Table) -> str:
+        """The shards of a table as DuckDB and others can read them."""
+        prefix = "" if self.is_local else f"{self.files.unstrip_protocol('').split('://')[0]}://"
+        return f"{prefix}{self.folder(table)}/*.parquet"
+
+
+def shard_name(table: Table, data: pa.Table) -> str:
+    """The file name of these rows, in whatever order they come."""
+    columns = [*table.key, *(["attempt"] if table.has_attempts else [])]
+    rows = zip(*(data.column(name).to_pylist() for name in columns), strict=True)
+    ids = sorted("|".join(map(str, row)) for row in rows)
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32] + ".parquet"
+
+
+def to_arrow(table: Table, rows: Sequence[Any]) -> pa.Table:
+    """Row objects or dictionaries as an Arrow table of exactly the table's schema."""
+    try:
+        return pa.Table.from_pylist([_as_dict(row) for row in rows], schema=table.schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        raise ShardError(f"rows do not fit table {table.name}: {error}") from error
+
+
+def _as_dict(row: Any) -> Any:
+    if is_dataclass(row) and not isinstance(row, type):
+        return {name: _as_dict(getattr(row, name)) for name in row.__dataclass_fields__}
+    if isinstance(row, list):
+        return [_as_dict(item) for item in row]
+    return row
+
+
+def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str | None:
+    """Writes rows as one complete shard and returns its path; None where there is no row.
+
+    A shard with these very ids that is already there is kept as it is. Raises OSError where the
+    disk or the store does not take it, and then leaves nothing behind.
+    """
+    data = rows if isinstance(rows, pa.Table) else to_arrow(table, rows)
+    if data.num_rows == 0:
+        return None
+    if not data.schema.equals(table.schema, check_metadata=False):
+        raise ShardError(f"rows of another schema were given to table {table.name}")
+    buffer = io.BytesIO()
+    pq.write_table(
+        data.replace_schema_metadata(table.schema.metadata),
+        buffer,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    path = f"{home.folder(table)}/{shard_name(table, data)}"
+    if home.is_local:
+        _publish(path, buffer.getbuffer())
+    else:
+        try:
+            home.files.pipe_file(path, buffer.getvalue(), mode="create")
+        except FileExistsError:
+            pass
+    return path
+
+
+def _publish(path: str, content: memoryview) -> None:
+    """Writes a local file so that it is there whole or not at all, also after a power cut."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = f"{folder}/{_TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def list_shards(home: Home, table: Table) -> list[str]:
+    """Paths of all complete shards of a table, in order of name."""
+    folder = home.folder(table)
+    if not home.files.isdir(folder):
+        return []
+    return sorted(path for path in home.files.glob(f"{folder}/*.parquet"))
+
+
+def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
+    """Sets damaged shards aside and sweeps up what killed writers left; returns what it moved.
+
+    Reads the footers; `deep` reads every page and verifies its checksum. The rows of a shard that
+    was set aside are missing from then on, and the next run makes them again.
+    """
+    damaged = []
+    for table in TABLES.values():
+        paths = list_shards(home, table)
+        with ThreadPoolExecutor(8) as pool:
+            reasons = list(pool.map(lambda path: _fault(home, table, path, deep), paths))
+        for path, reason in zip(paths, reasons, strict=True):
+            if reason:
+                target = f"{home.root}/damaged/{table.name}-{PurePosixPath(path).name}"
+                home.files.makedirs(f"{home.root}/damaged", exist_ok=True)
+                home.files.mv(path, target)
+                damaged.append(Damaged(table.name, path, target, reason))
+        _sweep(home, table)
+    return damaged
+
+
+def _fault(home: Home, table: Table, path: str, deep: bool) -> str | None:
+    """Why a shard cannot be used, or None."""
+    try:
+        with home.files.open(path, "rb") as file:
+            shard = pq.ParquetFile(file, page_checksum_verification=True)
+            metadata: Mapping[bytes, bytes] = shard.schema_arrow.metadata or {}
+            if metadata.get(b"table") != table.name.encode():
+                return f"not a shard of table {table.name}"
+            version = metadata.get(b"schema_version", b"?").decode()
+            if version != SCHEMA_VERSION:
+                return f"schema version {version}, wanted {SCHEMA_VERSION}"
+            if deep:
+                for _ in shard.iter_batches():
+                    pass
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def _sweep(home: Home, table: Table) -> None:
+    """Removes temporary files of writers that are long gone."""
+    folder = home.folder(table)
+    if not home.is_local or not os.path.isdir(folder):
+        return
+    for entry in os.scandir(folder):
+        old = entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_SECONDS
+        if entry.name.startswith(_TEMPORARY) and old:
+            os.unlink(entry.path)
+
+
+def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> tuple[int, int]:
+    """Merges small shards; returns how many shards there were and how many there are.
+
+    Merged shards are written first, so readers see every row throughout (views show each id
+    once); what they replace goes last.
+    """
+    before = list_shards(home, table)
+    small = [path for path in before if _num_rows(home, path) < rows_per_shard // 2]
+    for group in _groups(home, small, rows_per_shard):
+        if len(group) < 2:
+            continue
+        parts = []
+        for path in group:
+            with home.files.open(path, "rb") as file:
+                parts.append(pq.read_table(file))
+        kept = write_shard(home, table, pa.concat_tables(parts))
+        for path in group:
+            if path != kept:
+                home.files.rm(path)
+    return len(before), len(list_shards(home, table))
+
+
+def _num_rows(home: Home, path: str) -> int:
+    with home.files.open(path, "rb") as file:
+        return int(pq.ParquetFile(file).metadata.num_rows)
+
+
+def _groups(home: Home, paths: Sequence[str], rows_per_shard: int) -> Iterator[list[str]]:
+    group: list[str] = []
+    total = 0
+    for path in paths:
+        rows = _num_rows(home, path)
+        if group and total + rows > rows_per_shard:
+            yield group
+            group, total = [], 0
+        group.append(path)
+        total += rows
+    if group:
+        yield group

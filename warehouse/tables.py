@@ -1,0 +1,269 @@
+"""The data model on one page: row types, their Arrow schemas and how rows are named.
+
+A row's id is the hash of what defines it, never of how it was run. Each row class is a table; its
+Arrow schema follows from the annotations, is fixed, and its version is written into every shard.
+What is read most stands first; long text stands last.
+"""
+
+import hashlib
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+ID_LENGTH = 32
+
+
+def content_id(*parts: object) -> str:
+    """The id of a row made of these parts: 32 hex digits of the SHA-256 of their `|`-join.
+
+    DuckDB computes the same: `left(sha256(concat_ws('|', …)), 32)`.
+    """
+    text = "|".join(str(part) for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssistantTurn:
+    """The turn that is trained on, with the keys that chat templates know."""
+
+    role: str
+    content: str
+    reasoning_content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A chat that ends on a user turn."""
+
+    prompt_id: str
+    """Hash of the canonical messages."""
+    categories: list[str]
+    """Policy categories, sorted; one for most prompts."""
+    ideal_response: str | None
+    """`comply`, `refuse`, `safe_complete`, or null where nobody said."""
+    source: str
+    """Name of the source in the recipe it came from."""
+    split: str
+    """`train`, or the name of an evaluation set."""
+    language: str
+    transform: str | None
+    """How the text was changed (an encoding, an attack), null where it was not."""
+    metadata: list[str]
+    """Findings of others that a judge may be shown: "the ideal response is refuse"."""
+    created_at: datetime
+    messages: list[Turn]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyText:
+    """One compiled spec(category) as a model was shown it."""
+
+    spec_id: str
+    """Hash of the text: the spec version."""
+    pack: str
+    pack_version: str
+    categories: list[str]
+    detail: str
+    """`full` or `summary`."""
+    rule_ids: list[str]
+    """Rules the text holds in full."""
+    created_at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One sample of the generator: reasoning and answer apart, or why there is none."""
+
+    completion_id: str
+    """Hash of prompt, spec, template, model, sampling and sample index."""
+    prompt_id: str
+    spec_id: str
+    generation_id: str
+    """Hash of what all samples of a run share: template, model@revision, sampling."""
+    sample_index: int
+    attempt: int
+    """Counts from 0; a row is tried again only after an engine error."""
+    status: str
+    """`ok`, or truncated, unclosed, malformed, empty_answer, empty_reasoning, too_long, error."""
+    reason: str | None
+    """What went wrong, in words; null where nothing did."""
+    finish_reason: str | None
+    model: str
+    """Model id and revision, `name@revision`."""
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_reasoning_tokens: int
+    num_answer_tokens: int
+    cited: list[str]
+    cited_unknown: list[str]
+    """Rule ids cited that no rule has."""
+    run_id: str
+    created_at: datetime
+    answer: str
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One sample of the judge. The score is null where none could be read; it is never 0 for that."""
+
+    judgement_id: str
+    """Hash of completion, spec, judge model, template, sampling and sample index."""
+    completion_id: str
+    spec_id: str
+    judging_id: str
+    """Hash of what all samples of a run share: template, model@revision, sampling, view."""
+    sample_index: int
+    attempt: int
+    status: str
+    """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, error."""
+    reason: str | None
+    score: float | None
+    agrees: bool | None
+    """The judge's stand on the prompt's metadata, where it was shown some."""
+    saw_reasoning: bool
+    model: str
+    finish_reason: str | None
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
+    run_id: str
+    created_at: datetime
+    rationale: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One accepted completion in a frozen set, and why it was chosen or left out.
+
+    What is chosen is a training row. The spec is not in it.
+    """
+
+    set_id: str
+    """Fingerprint of the frozen set the row belongs to."""
+    completion_id: str
+    prompt_id: str
+    status: str
+    """`chosen` or `left_out`."""
+    reason: str
+    """Why: `best of n`, or uncited, cites_unknown, dangling, not_best, balance."""
+    categories: list[str]
+    ideal_response: str | None
+    spec_id: str
+    """The version of the spec it was made and judged under."""
+    score: float
+    """The lowest judge score."""
+    scores: list[float]
+    cited: list[str]
+    run_id: str
+    created_at: datetime
+    prompt: list[Turn]
+    completion: list[AssistantTurn]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One flow run: what was asked for, with what, and what it came to."""
+
+    run_id: str
+    flow: str
+    recipe: str
+    status: str
+    """`running`, `completed` or `failed`."""
+    attempt: int
+    """0 when the run starts, 1 when its plan is known, 2 when it has ended; the latest row counts."""
+    generation_id: str | None
+    judging_id: str | None
+    spec_ids: list[str]
+    """What the run wanted: with generation and judging id, the rows that are current."""
+    num_samples: int
+    num_judgements: int
+    threshold: float
+    set_id: str | None
+    """The set of examples that the run froze."""
+    started_at: datetime
+    ended_at: datetime | None
+    seconds: float
+    gpu_hours: float
+    git_commit: str | None
+    versions: str
+    """Package versions as JSON."""
+    resolved_recipe: str
+    """The recipe with every default filled in, as JSON."""
+    figures: str
+    """Counts, tokens, cache hits and rates of every stage as JSON."""
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the warehouse: its name, row type and what makes a row unique."""
+
+    name: str
+    row: type
+    key: tuple[str, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, with table and schema version in its metadata."""
+        return _schema(self.name, self.row)
+
+    @property
+    def has_attempts(self) -> bool:
+        """Whether a later attempt replaces an earlier one."""
+        return "attempt" in self.schema.names
+
+
+PROMPTS = Table("prompts", Prompt, ("prompt_id",))
+POLICIES = Table("policies", PolicyText, ("spec_id",))
+COMPLETIONS = Table("completions", Completion, ("completion_id",))
+JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",))
+EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
+RUNS = Table("runs", Run, ("run_id",))
+TABLES = {
+    table.name: table
+    for table in (PROMPTS, POLICIES, COMPLETIONS, JUDGEMENTS, EXAMPLES, RUNS)
+}
+
+
+@cache
+def _schema(name: str, row: type) -> pa.Schema:
+    hints = get_type_hints(row)
+    columns = [_field(field.name, hints[field.name]) for field in fields(row)]
+    return pa.schema(columns, metadata={"table": name, "schema_version": SCHEMA_VERSION})
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    options = get_args(hint)
+    nullable = type(None) in options and get_origin(hint) is not list
+    if nullable:
+        hint = next(option for option in options if option is not type(None))
+    return pa.field(name, _arrow_type(hint), nullable=nullable)
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if get_origin(hint) is list:
+        return pa.list_(pa.field("element", _arrow_type(get_args(hint)[0]), nullable=False))
+    if hasattr(hint, "__dataclass_fields__"):
+        hints = get_type_hints(hint)
+        return pa.struct([_field(field.name, hints[field.name]) for field in fields(hint)])
+    return {
+        str: pa.string(),
+        int: pa.int64(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+        datetime: pa.timestamp("us", tz="UTC"),
+    }[hint]
