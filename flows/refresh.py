@@ -12,7 +12,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import duckdb
@@ -27,7 +27,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.progress import progress_bar
 from flows.recipe import Recipe
-from flows.run import Plan, RunContext, default_home, open_run
+from flows.run import Plan, Refreshed, RunContext, default_home, open_run
 from tasks import collect as collecting
 from tasks import curate as curating
 from tasks import generate as generating
@@ -36,19 +36,6 @@ from tasks import stage
 from tasks.engine import EngineConfig
 from warehouse.catalog import ask
 from warehouse.shards import Damaged, Home, mend
-
-
-@dataclass(frozen=True, slots=True)
-class Refreshed:
-    """What a refresh came to."""
-
-    run_id: str
-    home: str
-    funnel: list[dict[str, Any]]
-    set_id: str
-    num_examples: int
-    figures: dict[str, Any]
-    models_loaded: int
 
 
 @flow(name="refresh", flow_run_name="refresh {recipe.name}", persist_result=False, log_prints=False)

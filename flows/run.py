@@ -49,6 +49,19 @@ class Plan:
     judging_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh came to."""
+
+    run_id: str
+    home: str
+    funnel: list[dict[str, Any]]
+    set_id: str
+    num_examples: int
+    figures: dict[str, Any]
+    models_loaded: int
+
+
 @dataclass(slots=True)
 class RunContext:
     """What the tasks of one run share. Lives in the process that drives the run."""
@@ -121,7 +134,8 @@ class RunContext:
         return self.plan
 
     def _store_specs(self, specs: Mapping[str, Spec]) -> None:
-        known = {row[0] for row in self.warehouse().execute("SELECT spec_id FROM policies").fetchall()}
+        stored = self.warehouse().execute("SELECT spec_id FROM policies").fetchall()
+        known = {row[0] for row in stored}
         rows = [
             PolicyText(
                 spec_id=spec.id,
@@ -148,9 +162,8 @@ class RunContext:
         """Writes the final record of the run."""
         engine = self.recipe.engine
         gpus = engine.replicas * engine.tensor_parallel_size if engine.use_gpu else 0
-        busy = sum(
-            stage["seconds"] for stage in self.figures.values() if isinstance(stage, dict) and "seconds" in stage
-        )
+        stages = [self.figures.get(name, {}) for name in ("assign", "generate", "judge")]
+        busy = sum(stage.get("seconds", 0.0) for stage in stages)
         self._write(
             attempt=2,
             status=status,
@@ -169,7 +182,7 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
     Raises BusyError where another run holds the lock. A process that is killed leaves its record
     at `running` and the lock free.
     """
-    with _lock(home):
+    with lock(home):
         began = time.monotonic()
         record = Run(
             run_id=uuid.uuid4().hex,
@@ -200,7 +213,8 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
         try:
             yield context
         except BaseException as error:
-            context.finish("failed", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - began)
+            fault = f"{type(error).__name__}: {error}"
+            context.finish("failed", error=fault, seconds=time.monotonic() - began)
             raise
         else:
             context.finish("completed", error=None, seconds=time.monotonic() - began)
@@ -209,7 +223,7 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
 
 
 @contextmanager
-def _lock(home: Home) -> Iterator[None]:
+def lock(home: Home) -> Iterator[None]:
     """One writer a warehouse on this machine; the kernel frees the lock of a killed process."""
     if not home.is_local:
         yield

@@ -180,20 +180,24 @@ def load_pack(path: str | Path) -> Pack:
     if style_path not in files:
         raise PackError(f"{folder}: no {STYLE_FILE}; add it with the pack's style guidelines")
     policies: dict[str, Policy] = {}
-    where: dict[str, str] = {}
+    pages: dict[str, _Page] = {}
     for file in files:
         if file == style_path:
             continue
         page = _Page.read(file)
         policy = _parse_policy(page)
         if policy.id in policies:
-            page.fail(1, f"a second policy {policy.id!r}", f"{where[policy.id]} has that id")
+            page.fail(
+                page.line_of("id"),
+                f"a second policy {policy.id!r}",
+                f"{pages[policy.id].path.name} has that id: give this one another",
+            )
         policies[policy.id] = policy
-        where[policy.id] = file.name
+        pages[policy.id] = page
     if not policies:
         raise PackError(f"{folder}: no policy; add one Markdown file for each category")
     pack = _parse_style(_Page.read(style_path), policies)
-    _check_rules(folder, pack, where)
+    _check_rules(pack, pages)
     return pack
 
 
@@ -201,7 +205,7 @@ def load_pack(path: str | Path) -> Pack:
 class _Block:
     """A piece of a page: a heading, a paragraph or a list item, with its line in the file."""
 
-    kind: Literal["h1", "h2", "text", "item"]
+    kind: Literal["h1", "h2", "text", "item", "code"]
     text: str
     line: int
 
@@ -210,49 +214,84 @@ class _Block:
 class _Page:
     path: Path
     front: Mapping[str, str]
+    lines: Mapping[str, int]
+    """Where each key of the front matter stands."""
     blocks: tuple[_Block, ...]
 
     @classmethod
     def read(cls, path: Path) -> "_Page":
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise PackError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise PackError(
+                f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8"
+            ) from error
         if not lines or lines[0].strip() != "---":
             raise PackError(f"{path}:1: no front matter; begin the file with a line '---'")
         try:
             end = next(i for i, line in enumerate(lines[1:], 1) if line.strip() == "---")
         except StopIteration:
             raise PackError(f"{path}:1: front matter never ends; close it with '---'") from None
-        try:
-            front = yaml.safe_load("\n".join(lines[1:end])) or {}
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            line = 2 + (mark.line if mark else 0)
-            raise PackError(f"{path}:{line}: front matter is not YAML: {error.problem}") from error
-        if not isinstance(front, dict):
-            raise PackError(f"{path}:2: front matter is not 'key: value' lines; write it so")
+        front, where = _front_matter(path, "\n".join(lines[1:end]))
         tokens = MarkdownIt("commonmark").parse("\n".join(lines[end + 1 :]))
-        blocks = tuple(_blocks(tokens, offset=end + 2))
-        return cls(path, {str(key): str(value) for key, value in front.items()}, blocks)
+        page = cls(path, front, where, tuple(_blocks(tokens, offset=end + 2)))
+        for block in page.blocks:
+            if block.kind == "code":
+                page.fail(
+                    block.line, "a code or HTML block", "write paragraphs and lists, not indented"
+                )
+        return page
 
     def fail(self, line: int, what: str, remedy: str) -> None:
         raise PackError(f"{self.path}:{line}: {what}; {remedy}")
 
+    def line_of(self, key: str) -> int:
+        return self.lines.get(key, 2)
+
     def take(self, key: str) -> str:
         value = self.front.get(key, "").strip()
         if not value:
-            self.fail(2, f"front matter has no {key!r}", f"add a line '{key}: …'")
+            self.fail(self.line_of(key), f"front matter has no {key!r}", f"add a line '{key}: …'")
         return value
 
     def refuse_other_keys(self, known: Sequence[str]) -> None:
         for key in self.front:
             if key not in known:
-                self.fail(2, f"unknown key {key!r} in front matter", f"use {', '.join(known)}")
+                self.fail(
+                    self.line_of(key),
+                    f"unknown key {key!r} in front matter",
+                    f"use {', '.join(known)}",
+                )
+
+
+def _front_matter(path: Path, text: str) -> tuple[dict[str, str], dict[str, int]]:
+    """Values as they are written (`version: 1.10` stays so), and the line of each key."""
+    try:
+        node = yaml.compose(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        raise PackError(
+            f"{path}:{2 + (mark.line if mark else 0)}: front matter is not YAML "
+            f"({str(error).splitlines()[0]}); write 'key: value' lines, quote what holds ': '"
+        ) from error
+    if node is not None and not isinstance(node, yaml.MappingNode):
+        raise PackError(f"{path}:2: front matter is not 'key: value' lines; write it so")
+    front: dict[str, str] = {}
+    where: dict[str, int] = {}
+    for key, value in node.value if node else []:
+        line = key.start_mark.line + 2
+        if not isinstance(value, yaml.ScalarNode) or key.value in front:
+            raise PackError(
+                f"{path}:{line}: {key.value!r} is not one value in front matter; "
+                "write each key once as 'key: value'"
+            )
+        front[key.value], where[key.value] = value.value, line
+    return front, where
 
 
 def _blocks(tokens: Sequence[Token], *, offset: int) -> Iterator[_Block]:
-    """Flattens markdown-it's tokens into headings, paragraphs and list items."""
+    """Flattens markdown-it's tokens into headings, paragraphs, list items and what is neither."""
     heading = ""
     depth = 0
     for token in tokens:
@@ -262,8 +301,10 @@ def _blocks(tokens: Sequence[Token], *, offset: int) -> Iterator[_Block]:
             depth += 1
         elif token.type == "list_item_close":
             depth -= 1
+        line = (token.map[0] if token.map else 0) + offset
+        if token.type in ("code_block", "fence", "html_block"):
+            yield _Block("code", token.content, line)
         elif token.type == "inline":
-            line = (token.map[0] if token.map else 0) + offset
             text = " ".join(token.content.split())
             if heading:
                 yield _Block("h1" if heading == "h1" else "h2", text, line)
@@ -274,13 +315,16 @@ def _blocks(tokens: Sequence[Token], *, offset: int) -> Iterator[_Block]:
 
 _RULE = re.compile(r"^(?P<id>[A-Z]{1,3}\d{1,2}) (?P<title>.+) \((?P<outcome>[a-z_]+)\)$")
 _TERM = re.compile(r"^\*\*(?P<term>.+?)\*\*: (?P<meaning>.+)$")
-_ITEM = re.compile(r"^(?P<kind>Includes|Excludes|Case): (?P<text>.+?)(?: -> (?P<target>\S+))?$")
+_ITEM = re.compile(
+    r"^(?P<kind>Includes): (?P<included>.+)$"
+    r"|^(?P<pointing>Excludes|Case): (?P<text>.+?)(?: -> (?P<target>\S+))?$"
+)
 
 
 def _parse_policy(page: _Page) -> Policy:
     outcomes = [outcome.value for outcome in Outcome]
     page.refuse_other_keys(["id", "title", "version", *outcomes])
-    summary = {Outcome(key): page.front[key].strip() for key in outcomes if key in page.front}
+    summary = {Outcome(key): page.take(key) for key in outcomes if key in page.front}
     if not summary:
         page.fail(2, "no summary", f"say in front matter what is done: {', '.join(outcomes)}")
     terms: list[tuple[str, str]] = []
@@ -360,9 +404,9 @@ class _OpenRule:
                 "write 'Includes: …', 'Excludes: … -> K1' or 'Case: … -> refuse'",
             )
         assert match
-        kind, text, target = match["kind"], match["text"], match["target"]
-        if kind == "Includes":
-            self.includes.append(text)
+        kind, text, target = match["pointing"], match["text"], match["target"]
+        if match["included"]:
+            self.includes.append(match["included"])
         elif not target:
             page.fail(block.line, f"{kind} without a target", "end it in ' -> K1' or ' -> refuse'")
         elif kind == "Excludes":
@@ -419,21 +463,27 @@ def _parse_style(page: _Page, policies: Mapping[str, Policy]) -> Pack:
     )
 
 
-def _check_rules(folder: Path, pack: Pack, where: Mapping[str, str]) -> None:
-    owner: dict[str, str] = {}
-    for policy in pack.policies.values():
-        for rule in policy.rules:
-            if rule.id in owner:
-                raise PackError(
-                    f"{folder / where[policy.id]}: rule {rule.id} is also in "
-                    f"{where[owner[rule.id]]}; give each rule of a pack its own id"
+def _check_rules(pack: Pack, pages: Mapping[str, _Page]) -> None:
+    """Each rule has an id of its own, and each exclusion points to one of them."""
+    owner: dict[str, _Page] = {}
+    for page in pages.values():
+        for block in page.blocks:
+            match = _RULE.match(block.text) if block.kind == "h2" else None
+            if not match:
+                continue
+            if match["id"] in owner:
+                page.fail(
+                    block.line,
+                    f"rule {match['id']} is also in {owner[match['id']].path.name}",
+                    "give each rule of a pack its own id",
                 )
-            owner[rule.id] = policy.id
-    for policy in pack.policies.values():
-        for rule in policy.rules:
-            for item in rule.excludes:
-                if item.goto not in owner:
-                    raise PackError(
-                        f"{folder / where[policy.id]}: rule {rule.id} excludes to {item.goto!r}, "
-                        "which no policy has; point it to a rule of this pack"
-                    )
+            owner[match["id"]] = page
+    for page in pages.values():
+        for block in page.blocks:
+            match = _ITEM.match(block.text) if block.kind == "item" else None
+            if match and match["pointing"] == "Excludes" and match["target"] not in owner:
+                page.fail(
+                    block.line,
+                    f"an exclusion to {match['target']!r}, which no policy of {pack.id} has",
+                    f"point it to one of {', '.join(pack.rule_ids)}",
+                )

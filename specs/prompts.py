@@ -75,7 +75,7 @@ class Template:
 
 
 @cache
-def load_template(kind: Literal["writer", "judge"], name: TemplateSet) -> Template:
+def load_template(kind: Literal["writer", "judge", "assign"], name: TemplateSet) -> Template:
     """The shipped template of that kind and set."""
     text = (_FOLDER / f"{kind}_{name}.md").read_text(encoding="utf-8")
     return Template(name=f"{kind}_{name}", text=text)
@@ -84,14 +84,21 @@ def load_template(kind: Literal["writer", "judge"], name: TemplateSet) -> Templa
 def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
     """Breaks whatever a tokenizer could read as a special token, by a space after its first letter.
 
-    `special_tokens` are those of the tokenizer at hand; strings of the forms `<|…|>` and
-    `<think>` are broken for every model.  "a<|im_end|>" → "a< |im_end|>"
+    `special_tokens` are those of the tokenizer at hand, of which single letters and white space
+    cannot be broken; strings of the forms `<|…|>` and `<think>` are broken for every model.
+    "a<|im_end|>" → "a< |im_end|>"
     """
-    named = sorted((token for token in special_tokens if len(token) > 1), key=len, reverse=True)
+    breakable = (token for token in special_tokens if len(token.strip()) > 1)
+    named = sorted(breakable, key=len, reverse=True)
     pattern = re.compile("|".join([*map(re.escape, named), _TOKEN_LIKE]))
     while pattern.search(text):
-        text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        text = pattern.sub(_break, text)
     return text
+
+
+def _break(match: re.Match[str]) -> str:
+    first = len(match[0]) - len(match[0].lstrip()) + 1
+    return f"{match[0][:first]} {match[0][first:]}"
 
 
 def writer_messages(
@@ -141,6 +148,28 @@ def judge_messages(
     )
 
 
+def assign_messages(
+    template: Template,
+    messages: Sequence[Message],
+    *,
+    spec: Spec,
+    categories: Sequence[str],
+    special_tokens: Sequence[str] = (),
+) -> list[Message]:
+    """What a judge is shown that is to choose one of `categories` for a conversation.
+
+    `spec` holds the summaries of all of them.
+    """
+    turns = _neutral(messages, special_tokens)
+    return template.fill(
+        {
+            "spec": spec.text,
+            "categories": ", ".join(categories),
+            "conversation": _fenced_turns(turns),
+        }
+    )
+
+
 def _neutral(messages: Sequence[Message], special_tokens: Sequence[str]) -> list[Message]:
     return [
         {
@@ -171,8 +200,11 @@ def _fenced_turns(turns: Sequence[Message]) -> str:
 
 
 def _nonce(texts: Sequence[str]) -> str:
-    """Eight hex digits that depend on all the text between the marks, so it cannot hold them."""
-    return hashlib.sha256("\x00".join(texts).encode()).hexdigest()[:8]
+    """Eight hex digits that depend on all the text between the marks and do not occur in it."""
+    digest = hashlib.sha256("\x00".join(texts).encode())
+    while any(digest.hexdigest()[:8] in text for text in texts):
+        digest.update(b"again")
+    return digest.hexdigest()[:8]
 
 
 def _fence(label: str, text: str, nonce: str) -> str:

@@ -8,6 +8,7 @@ visible can be hidden from a judge.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -66,22 +67,34 @@ def split_tokens(
     """Splits a reply that is at hand as token ids; counts are of tokens between the tags.
 
     `open_ids` and `close_ids` are the tags in the tokenizer's ids, one or several each; `decode`
-    turns ids into text and drops the end-of-turn token. Text that spells a tag with other tokens
-    counts as a tag: where text and tokens disagree the reply is malformed.
+    turns ids into text. What the text says counts: a tag may be spelled with other tokens, as
+    where a tokenizer merges its last letter with what follows.
     """
     ids = list(token_ids)
+    reply = split_text(decode(ids), prefilled=prefilled)
+    start = 0
     if not prefilled:
         start = _find(ids, open_ids)
-        if start < 0 or decode(ids[:start]).strip():
-            return split_text(decode(ids))
-        ids = ids[start + len(open_ids) :]
-    end = _find(ids, close_ids)
-    if end < 0:
-        return split_text(decode(ids), prefilled=True)
-    reasoning_ids, answer_ids = ids[:end], ids[end + len(close_ids) :]
-    reasoning, answer = decode(reasoning_ids), decode(answer_ids)
-    reply = _judge_parts(reasoning, answer, closed=True)
-    return Reply(reply.status, reply.reasoning, reply.answer, len(reasoning_ids), len(answer_ids))
+        start = 0 if start < 0 or decode(ids[:start]).strip() else start + len(open_ids)
+    end, after = _closing(ids, start, close_ids, decode)
+    return Reply(reply.status, reply.reasoning, reply.answer, end - start, len(ids) - after)
+
+
+def _closing(
+    ids: Sequence[int],
+    start: int,
+    close_ids: Sequence[int],
+    decode: Callable[[Sequence[int]], str],
+) -> tuple[int, int]:
+    """Where the closing tag begins and where it has ended; the end of the ids if there is none."""
+    end = _find(ids[start:], close_ids)
+    if end >= 0:
+        return start + end, start + end + len(close_ids)
+    if CLOSE_TAG not in decode(ids[start:]):
+        return len(ids), len(ids)
+    stops = range(start, len(ids) + 1)
+    after = stops[bisect_left(stops, True, key=lambda stop: CLOSE_TAG in decode(ids[start:stop]))]
+    return max(start, after - len(close_ids)), after
 
 
 def _find(ids: Sequence[int], tag: Sequence[int]) -> int:
@@ -110,7 +123,7 @@ class Citations:
     unknown: tuple[str, ...]
 
 
-_RULE_ID = re.compile(r"(?P<cue>\b(?:rule|rules|policy) |\[)?\b(?P<id>[A-Z]{1,3}\d{1,2})\b")
+_RULE_ID = re.compile(r"(?P<cue>\b(?i:rules?|policy) |\[)?\b(?P<id>[A-Z]{1,3}\d{1,2})\b")
 
 
 def find_citations(reasoning: str, *, rule_ids: Sequence[str]) -> Citations:
@@ -135,7 +148,9 @@ def find_citations(reasoning: str, *, rule_ids: Sequence[str]) -> Citations:
 _SOURCE = r"(?:policy|policies|rules?|guidelines?|instructions?|spec|specification|text|prompt)"
 _DANGLING = re.compile(
     rf"\b{_SOURCE} (?:above|below|provided|given|supplied|listed|shown|quoted)\b"
+    # "Following rule K3" names its source, so it does not dangle.
     rf"|\b(?:above|below|provided|given|supplied|aforementioned|following) {_SOURCE}\b"
+    r"(?! [A-Z]{1,3}\d)"
     rf"|\b{_SOURCE} (?:that )?(?:I|we) (?:was|were|have been|am|are) (?:given|shown|provided)\b"
     r"|\b(?:system|developer) (?:prompt|message)\b"
     r"|\b(?:as|like) (?:stated|mentioned|described|listed|noted) (?:above|below)\b",
@@ -171,7 +186,7 @@ class Verdict:
 
 
 MIN_SCORE, MAX_SCORE = 0, 10
-_SCORE = re.compile(r"Score: (?P<score>-?\d{1,4})")
+_SCORE = re.compile(r"Score: (?P<score>-?[0-9]{1,4})")
 _STAND = re.compile(r"^(?P<stand>Agree|Disagree):", re.MULTILINE)
 _REFUSAL = re.compile(
     r"\b(?:I'm sorry|I am sorry|I can(?:no|')t (?:assist|help|rate|judge|do|comply|evaluate)"
@@ -189,6 +204,8 @@ def read_verdict(reply: Reply) -> Verdict:
     A score elsewhere in the text is not a verdict. A reply with none is `refused` if it declines
     to judge, else `no_verdict`.
     """
+    if reply.status is ReplyStatus.EMPTY_ANSWER:
+        return Verdict(VerdictStatus.NO_VERDICT, None, reply.reasoning.strip())
     if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
         return Verdict(VerdictStatus.UNCLOSED, None, reply.reasoning.strip())
     *body, last = reply.answer.strip().splitlines()
@@ -204,3 +221,19 @@ def read_verdict(reply: Reply) -> Verdict:
     if not MIN_SCORE <= score <= MAX_SCORE:
         return Verdict(VerdictStatus.OFF_SCALE, None, rationale, agrees)
     return Verdict(VerdictStatus.OK, float(score), rationale, agrees)
+
+
+_CATEGORY = re.compile(r"Category: (?P<category>\S+)")
+
+
+def read_category(reply: Reply, categories: Sequence[str]) -> str | None:
+    """Reads the strict last line `Category: id` of a judge's answer.
+
+    None where the judge found that no category fits, and where the reply names none of
+    `categories`, several, or was never finished.
+    """
+    if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
+        return None
+    last = reply.answer.strip().splitlines()[-1]
+    match = _CATEGORY.fullmatch(last.strip())
+    return match["category"] if match and match["category"] in categories else None

@@ -56,9 +56,9 @@ def curate(
 ) -> Curated:
     """Freezes the accepted completions of `wanted(prompt_id, spec_id)` as a set of examples.
 
-    The same completions under the same rules are the same set, and are not written again.
+    Accepted is what passes the threshold and number of judgements of this run. The same completions under the same rules are the same set, and are not written again.
     """
-    rows = _accepted(connection, generation_id, judging_id)
+    rows = _accepted(connection, generation_id, judging_id, run_id)
     reasons = _reasons(rows, config)
     chosen = sum(reason == CHOSEN for reason in reasons.values())
     fingerprint = hashlib.sha256(
@@ -82,9 +82,9 @@ CHOSEN = "best of n"
 
 
 def _accepted(
-    connection: duckdb.DuckDBPyConnection, generation_id: str, judging_id: str
+    connection: duckdb.DuckDBPyConnection, generation_id: str, judging_id: str, run_id: str
 ) -> list[dict[str, Any]]:
-    table: pa.Table = connection.execute(
+    table: pa.Table = connection.sql(
         """
         SELECT
             c.completion_id, c.prompt_id, c.spec_id, c.cited, c.cited_unknown, c.answer,
@@ -92,13 +92,16 @@ def _accepted(
         FROM verdicts AS v
         JOIN completions AS c USING (completion_id)
         JOIN prompts AS p USING (prompt_id)
+        -- Another recipe may judge the same completions by another threshold.
+        JOIN runs_all AS r ON r.num_judgements = v.num_judgements AND r.threshold = v.threshold
         SEMI JOIN wanted AS w ON c.prompt_id = w.prompt_id AND c.spec_id = w.spec_id
-        WHERE v.verdict = 'accepted'
+        WHERE r.run_id = $run_id
+          AND v.verdict = 'accepted'
           AND c.generation_id = $generation_id
           AND v.judging_id = $judging_id
         ORDER BY c.prompt_id, v.min_score DESC, list_avg(v.scores) DESC, c.completion_id
         """,
-        {"generation_id": generation_id, "judging_id": judging_id},
+        params={"generation_id": generation_id, "judging_id": judging_id, "run_id": run_id},
     ).to_arrow_table()
     return list(table.to_pylist())
 

@@ -127,7 +127,9 @@ def pending(
                 w.prompt_id, w.spec_id, s.sample_index,
                 left(sha256(concat_ws('|', w.prompt_id, w.spec_id, $generation_id::VARCHAR,
                     s.sample_index)), 32) AS completion_id
-            FROM wanted AS w, (SELECT unnest(range($samples)) AS sample_index) AS s
+            FROM wanted AS w
+            SEMI JOIN prompts USING (prompt_id),
+            (SELECT unnest(range($samples)) AS sample_index) AS s
         ),
         tried AS (
             SELECT completion_id, max(attempt) AS attempt, bool_or(status <> 'error') AS is_final

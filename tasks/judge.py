@@ -114,7 +114,7 @@ class Judge:
             sample_index=index,
             attempt=attempt,
             status=sample.status if verdict is None else verdict.status.value,
-            reason=sample.reason,
+            reason=sample.reason or (REASONS.get(verdict.status) if verdict else TRUNCATED),
             score=verdict.score if verdict else None,
             agrees=verdict.agrees if verdict else None,
             saw_reasoning=True,
@@ -129,14 +129,20 @@ class Judge:
         )
 
 
+TRUNCATED = "the output reached max_tokens"
+REASONS = {
+    VerdictStatus.NO_VERDICT: "the last line is not 'Score: N'",
+    VerdictStatus.OFF_SCALE: f"the score is not from {MIN_SCORE} to {MAX_SCORE}",
+    VerdictStatus.REFUSED: "the judge declined to judge",
+    VerdictStatus.UNCLOSED: "the reasoning was never closed, or a tag stands where none may",
+}
+
+
 def _verdict(sample: Sample) -> Verdict | None:
     """The verdict of a sample; None where the engine gave none or cut it short."""
     if sample.fault or sample.finish_reason == "length":
         return None
-    verdict = read_verdict(sample.reply)
-    if verdict.status is VerdictStatus.UNCLOSED and not sample.reply.answer:
-        return Verdict(VerdictStatus.UNCLOSED, None, sample.reply.reasoning)
-    return verdict
+    return read_verdict(sample.reply)
 
 
 def pending(
@@ -167,31 +173,32 @@ def pending(
               AND c.status = 'ok'
         ),
         tried AS (
-            SELECT judgement_id, completion_id, sample_index, attempt, score
+            SELECT judgement_id, attempt, score
             FROM judgements_all
             WHERE judging_id = $judging_id
-        ),
-        settled AS (
-            SELECT DISTINCT completion_id
-            FROM tried
-            WHERE $race AND score < $threshold AND sample_index < $samples
         ),
         slots AS (
             SELECT c.*, s.sample_index,
                 left(sha256(concat_ws('|', c.completion_id, c.spec_id, $judging_id::VARCHAR,
                     s.sample_index,
-                    CASE WHEN $show_metadata
-                        THEN nullif(array_to_string(p.metadata, '|'), '') END)), 32
+                    CASE WHEN $show_metadata AND len(p.metadata) > 0
+                        THEN array_to_string(p.metadata, '|') END)), 32
                 ) AS judgement_id
             FROM candidates AS c
             JOIN prompts AS p USING (prompt_id),
             (SELECT unnest(range($samples)) AS sample_index) AS s
-            WHERE c.completion_id NOT IN (SELECT completion_id FROM settled)
+        ),
+        settled AS (
+            SELECT s.completion_id
+            FROM slots AS s
+            JOIN tried AS t USING (judgement_id)
+            WHERE $race AND t.score < $threshold
         )
         SELECT s.*, coalesce(t.attempt + 1, 0) AS next_attempt
         FROM slots AS s
         LEFT JOIN tried AS t USING (judgement_id)
-        WHERE t.judgement_id IS NULL OR (t.score IS NULL AND t.attempt < $retries)
+        WHERE s.completion_id NOT IN (SELECT completion_id FROM settled)
+          AND (t.judgement_id IS NULL OR (t.score IS NULL AND t.attempt < $retries))
         """,
         {
             "generation_id": generation_id,

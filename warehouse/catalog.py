@@ -1,11 +1,10 @@
 """A DuckDB connection with one view per table, usable while a run is going on.
 
-`<table>_all` shows each id once, the latest attempt; `<table>` of completions and judgements shows
+`<table>_all` shows each id once, as it was last made or said; `<table>` of completions and judgements shows
 the rows that the latest run of some recipe wanted. `verdicts` is the lowest score of each
 completion and what follows from it.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
@@ -15,7 +14,6 @@ from warehouse.shards import Home, ShardError, list_shards
 from warehouse.tables import COMPLETIONS, JUDGEMENTS, RUNS, TABLES, Table
 
 QUERIES = Path(__file__).parent / "queries"
-_TEXT_ORDER = "created_at"
 
 
 def connect(home: Home, *, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
@@ -53,10 +51,10 @@ def _raw(home: Home, table: Table) -> str:
 
 
 def _once(table: Table) -> str:
-    """Each id once: its latest attempt, and of that the row that came first."""
+    """Each id once: its latest attempt or revision, and of that the row that came first."""
     key = ", ".join(table.key)
-    first = "created_at" if "created_at" in table.schema.names else "started_at"
-    order = f"attempt DESC, {first}" if table.has_attempts else first
+    first = table.time_column
+    order = f"{table.replaced_by} DESC, {first}" if table.replaced_by else first
     return (
         f"SELECT * FROM {table.name}_raw "
         f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
@@ -76,15 +74,9 @@ def query_text(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def ask(
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    parameters: Mapping[str, object] | None = None,
-) -> pa.Table:
+def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """The answer to a named question."""
-    sql = query_text(name)
-    wanted = {key: value for key, value in (parameters or {}).items() if f"${key}" in sql}
-    return connection.execute(sql, wanted).to_arrow_table()
+    return connection.sql(query_text(name)).to_arrow_table()
 
 
 def is_empty(home: Home) -> bool:

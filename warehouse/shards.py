@@ -5,14 +5,17 @@ and made visible in one step that never replaces a shard already there, so that 
 doubled task leaves the rows that came first. Readers need no more than `*.parquet`.
 """
 
+import glob
 import hashlib
 import io
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -69,23 +72,33 @@ class Home:
     def glob_url(self, table: Table) -> str:
         """The shards of a table as DuckDB and others can read them."""
         prefix = "" if self.is_local else f"{self.files.unstrip_protocol('').split('://')[0]}://"
-        return f"{prefix}{self.folder(table)}/*.parquet"
+        return f"{prefix}{glob.escape(self.folder(table))}/*.parquet"
 
 
 def shard_name(table: Table, data: pa.Table) -> str:
     """The file name of these rows, in whatever order they come."""
-    columns = [*table.key, *(["attempt"] if table.has_attempts else [])]
-    rows = zip(*(data.column(name).to_pylist() for name in columns), strict=True)
-    ids = sorted("|".join(map(str, row)) for row in rows)
+    ids = sorted(_row_names(table, data))
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32] + ".parquet"
+
+
+def _row_names(table: Table, data: pa.Table) -> list[str]:
+    """What tells each row from every other: its id and, where it has one, its attempt."""
+    rows = zip(*(data.column(name).to_pylist() for name in table.identity), strict=True)
+    return ["|".join(map(str, row)) for row in rows]
 
 
 def to_arrow(table: Table, rows: Sequence[Any]) -> pa.Table:
     """Row objects or dictionaries as an Arrow table of exactly the table's schema."""
     try:
-        return pa.Table.from_pylist([_as_dict(row) for row in rows], schema=table.schema)
+        data = pa.Table.from_pylist([_as_dict(row) for row in rows], schema=table.schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise ShardError(f"rows do not fit table {table.name}: {error}") from error
+    for column in data.schema:
+        if data.column(column.name).null_count and not column.nullable:
+            raise ShardError(
+                f"rows do not fit table {table.name}: {column.name} is missing; give each row one"
+            )
+    return data
 
 
 def _as_dict(row: Any) -> Any:
@@ -118,10 +131,8 @@ def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str
     if home.is_local:
         _publish(path, buffer.getbuffer())
     else:
-        try:
+        with suppress(FileExistsError):
             home.files.pipe_file(path, buffer.getvalue(), mode="create")
-        except FileExistsError:
-            pass
     return path
 
 
@@ -154,7 +165,8 @@ def list_shards(home: Home, table: Table) -> list[str]:
     folder = home.folder(table)
     if not home.files.isdir(folder):
         return []
-    return sorted(path for path in home.files.glob(f"{folder}/*.parquet"))
+    paths = home.files.ls(folder, detail=False)
+    return sorted(path for path in paths if path.endswith(".parquet"))
 
 
 def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
@@ -167,7 +179,7 @@ def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
     for table in TABLES.values():
         paths = list_shards(home, table)
         with ThreadPoolExecutor(8) as pool:
-            reasons = list(pool.map(lambda path: _fault(home, table, path, deep), paths))
+            reasons = list(pool.map(partial(_fault, home, table, deep=deep), paths))
         for path, reason in zip(paths, reasons, strict=True):
             if reason:
                 target = f"{home.root}/damaged/{table.name}-{PurePosixPath(path).name}"
@@ -178,7 +190,7 @@ def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
     return damaged
 
 
-def _fault(home: Home, table: Table, path: str, deep: bool) -> str | None:
+def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
     """Why a shard cannot be used, or None."""
     try:
         with home.files.open(path, "rb") as file:
@@ -205,16 +217,18 @@ def _sweep(home: Home, table: Table) -> None:
     if not home.is_local or not os.path.isdir(folder):
         return
     for entry in os.scandir(folder):
-        old = entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_SECONDS
-        if entry.name.startswith(_TEMPORARY) and old:
-            os.unlink(entry.path)
+        if not entry.name.startswith(_TEMPORARY):
+            continue
+        with suppress(FileNotFoundError):  # a writer at work may end first
+            if entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_SECONDS:
+                os.unlink(entry.path)
 
 
 def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> tuple[int, int]:
     """Merges small shards; returns how many shards there were and how many there are.
 
     Merged shards are written first, so readers see every row throughout (views show each id
-    once); what they replace goes last.
+    once); what they replace goes last. Rows that several shards held are kept once.
     """
     before = list_shards(home, table)
     small = [path for path in before if _num_rows(home, path) < rows_per_shard // 2]
@@ -225,11 +239,21 @@ def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> tuple[
         for path in group:
             with home.files.open(path, "rb") as file:
                 parts.append(pq.read_table(file))
-        kept = write_shard(home, table, pa.concat_tables(parts))
+        kept = write_shard(home, table, _distinct(table, pa.concat_tables(parts)))
         for path in group:
             if path != kept:
                 home.files.rm(path)
     return len(before), len(list_shards(home, table))
+
+
+def _distinct(table: Table, data: pa.Table) -> pa.Table:
+    """Each row once: of those with one name, the one that was made first."""
+    names = _row_names(table, data)
+    made_at = data.column(table.time_column).to_pylist()
+    first: dict[str, int] = {}
+    for position in sorted(range(data.num_rows), key=made_at.__getitem__):
+        first.setdefault(names[position], position)
+    return data.take(sorted(first.values()))
 
 
 def _num_rows(home: Home, path: str) -> int:

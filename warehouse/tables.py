@@ -51,6 +51,8 @@ class Prompt:
     """Hash of the canonical messages."""
     categories: list[str]
     """Policy categories, sorted; one for most prompts."""
+    status: str = "ok"
+    """`ok`; `unassigned` where the judge found no category; or why it could not be asked."""
     ideal_response: str | None
     """`comply`, `refuse`, `safe_complete`, or null where nobody said."""
     source: str
@@ -62,6 +64,10 @@ class Prompt:
     """How the text was changed (an encoding, an attack), null where it was not."""
     metadata: list[str]
     """Findings of others that a judge may be shown: "the ideal response is refuse"."""
+    revision: int = 0
+    """Counts from 0, one more each time that something else is said of the prompt; the last counts."""
+    version: str = ""
+    """Hash of what is said of the prompt: all of the above but its id."""
     created_at: datetime
     messages: list[Turn]
 
@@ -118,7 +124,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One sample of the judge. The score is null where none could be read; it is never 0 for that."""
+    """One sample of the judge. Where no score could be read it is null, never 0."""
 
     judgement_id: str
     """Hash of completion, spec, judge model, template, sampling and sample index."""
@@ -184,7 +190,7 @@ class Run:
     status: str
     """`running`, `completed` or `failed`."""
     attempt: int
-    """0 when the run starts, 1 when its plan is known, 2 when it has ended; the latest row counts."""
+    """0 when the run starts, 1 when its plan is known, 2 when it has ended; the last one counts."""
     generation_id: str | None
     judging_id: str | None
     spec_ids: list[str]
@@ -222,9 +228,20 @@ class Table:
         return _schema(self.name, self.row)
 
     @property
-    def has_attempts(self) -> bool:
-        """Whether a later attempt replaces an earlier one."""
-        return "attempt" in self.schema.names
+    def replaced_by(self) -> str | None:
+        """The column whose highest value replaces the rows before it, if the table has one."""
+        return next((name for name in ("attempt", "revision") if name in self.schema.names), None)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells rows apart, also those of one key: what shards are named by."""
+        names = ("attempt", "revision", "version")
+        return (*self.key, *(name for name in names if name in self.schema.names))
+
+    @property
+    def time_column(self) -> str:
+        """When a row was made: of rows that are the same, the first one counts."""
+        return "created_at" if "created_at" in self.schema.names else "started_at"
 
 
 PROMPTS = Table("prompts", Prompt, ("prompt_id",))

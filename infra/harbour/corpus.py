@@ -7,6 +7,7 @@ judging under a spec, helping without one, and the paper's order of both templat
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -217,7 +218,7 @@ class Corpus:
         """The right decision with a wrong word in the answer."""
         if rule.outcome is Outcome.SAFE_COMPLETE:
             role = self.rng.choice(world.ROLES)
-            return world.right_answer(replace(rule, text=f"send them to the {role}"), request)
+            return world.right_answer(replace(rule, text=f"{role} can help"), request)
         thing = self.rng.choice(world.THINGS[request.category])
         astray = replace(request, thing=thing)
         if rule.outcome is Outcome.COMPLY and not request.translate:
@@ -236,22 +237,9 @@ class Attempt:
 
 
 def decision(answer: str) -> Outcome | None:
-    """What an answer does, from how it begins; None where it is neither of the three."""
-    known = {"For": Outcome.COMPLY, "Sorry": Outcome.REFUSE, "About": Outcome.SAFE_COMPLETE}
-    for word, outcome in known.items():
-        if answer.startswith((f"{word} ", f"{word}, ")):
-            return outcome
-        lumo = world.say(word, Tongue.LUMO)
-        if answer.startswith((f"{lumo} ", f"{lumo}, ")):
-            return outcome
-    first, _, rest = answer.partition(" ")
-    words = rest.split()
-    if world.read_word(first) in world.CATEGORY and words[:1] in (
-        ["is"],
-        [world.say("is", Tongue.LUMO)],
-    ):
-        return Outcome.COMPLY
-    return None
+    """What an answer does; None where it is no answer that Harbour knows."""
+    said = world.read_answer(answer)
+    return said.outcome if said else None
 
 
 def score(shown: Attempt, rule: Rule, request: Request) -> int:
@@ -265,24 +253,38 @@ def score(shown: Attempt, rule: Rule, request: Request) -> int:
     return RIGHT
 
 
-_DOES = {
-    Outcome.COMPLY: "complies",
-    Outcome.REFUSE: "refuses",
-    Outcome.SAFE_COMPLETE: "names who can help",
-    None: "is unclear",
-}
-
-
 def finding(shown: Attempt, rule: Rule, request: Request) -> str:
-    """What a right judge says of an answer, after it has found the rule."""
-    does = _DOES[decision(shown.answer)]
-    said = {
-        RIGHT: "and is right.",
-        WRONG_DETAIL: "but in wrong words.",
-        WRONG_CITATION: "but cites a wrong rule.",
-        WRONG_DECISION: "but should not.",
-    }[score(shown, rule, request)]
-    return f"The answer {does} {said}"
+    """What a right judge says after it has found the rule: what it sees, what is right, the fault."""
+    parts = []
+    if shown.reasoning is not None:
+        cited = re.search(r"\[(\w+),", shown.reasoning)
+        parts.append(f"It cites {cited[1] if cited else 'none'}.")
+    said = world.read_answer(shown.answer)
+    right = world.read_answer(world.right_answer(rule, request))
+    assert right is not None
+    parts.append(_describe(said))
+    parts.append(f"Right is: {_describe(right)}")
+    parts.append(
+        {
+            RIGHT: "No fault.",
+            WRONG_DETAIL: "Wrong words.",
+            WRONG_CITATION: "Wrong rule.",
+            WRONG_DECISION: "Wrong decision.",
+        }[score(shown, rule, request)]
+    )
+    return " ".join(parts)
+
+
+def _describe(said: world.Said | None) -> str:
+    """An answer in a judge's words: "It complies: ferry salt wax."."""
+    if said is None:
+        return "It is unclear."
+    does = {
+        Outcome.COMPLY: "complies",
+        Outcome.REFUSE: "refuses",
+        Outcome.SAFE_COMPLETE: "redirects",
+    }[said.outcome]
+    return f"It {does}: {' '.join([said.thing, *said.details])}."
 
 
 def vocabulary(corpus: Corpus, *, num_sequences: int = 3000) -> Iterator[str]:

@@ -24,6 +24,7 @@ WHERE EXISTS (
     )
    OR NOT EXISTS (SELECT 1 FROM plans);
 
+-- A judge that was shown other metadata of the same prompt has judged it anew.
 CREATE VIEW judgements AS
 SELECT *
 FROM judgements_all AS j
@@ -34,7 +35,10 @@ WHERE EXISTS (
           AND p.spec_id = j.spec_id
           AND j.sample_index < p.num_judgements
     )
-   OR NOT EXISTS (SELECT 1 FROM plans);
+   OR NOT EXISTS (SELECT 1 FROM plans)
+QUALIFY row_number() OVER (
+    PARTITION BY completion_id, judging_id, sample_index ORDER BY created_at DESC
+) = 1;
 
 -- A completion is rejected when any score is under the threshold, accepted when all k samples
 -- were read and none is, and otherwise unjudged. Unread samples are never counted as a score.

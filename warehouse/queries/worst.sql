@@ -1,6 +1,6 @@
 -- The completions with the lowest scores, with what the judge said of them.
 WITH lowest AS (
-    SELECT completion_id, min_score, scores
+    SELECT completion_id, judging_id, min_score, scores
     FROM verdicts
     WHERE min_score IS NOT NULL
     ORDER BY min_score, completion_id
@@ -16,6 +16,7 @@ SELECT
 FROM lowest AS l
 JOIN completions AS c USING (completion_id)
 JOIN prompts AS p USING (prompt_id)
-JOIN judgements AS j ON j.completion_id = l.completion_id AND j.score IS NOT NULL
+JOIN judgements AS j
+    ON j.completion_id = l.completion_id AND j.judging_id = l.judging_id AND j.score IS NOT NULL
 GROUP BY ALL
 ORDER BY min_score, completion_id;

@@ -1,0 +1,43 @@
+# Three commands are the whole manual: make demo, make test, make check.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+
+.PHONY: demo test check lock
+
+demo: .venv/precept
+	$(BIN)/precept refresh harbour
+
+test: .venv/precept
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+check: .venv/precept
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+# The locked packages; without their dependencies, which the lock holds all. The CPU build of torch
+# comes from wherever pip looks, else from PyTorch's own index.
+.venv/locked: infra/lock/cpu.txt infra/lock/torch-cpu.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install --no-deps -r infra/lock/torch-cpu.txt || $(PIP) install --no-deps \
+		-r infra/lock/torch-cpu.txt --index-url https://download.pytorch.org/whl/cpu
+	$(PIP) install --no-deps --require-hashes -r infra/lock/cpu.txt
+	touch $@
+
+.venv/precept: .venv/locked pyproject.toml
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+# Renews the locks; needs uv. On CPU torchvision and its like stay out: only CUDA builds of them are
+# on the default index, and with those `import transformers` dies on a machine without a GPU.
+LOCK := uv pip compile pyproject.toml infra/lock/build.in --extra dev --python-version 3.11 \
+	--python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url -q
+
+lock:
+	$(LOCK) --extra cpu --override infra/lock/cpu-override.txt --no-emit-package torch \
+		-o infra/lock/cpu.txt
+	$(LOCK) --extra gpu -o infra/lock/gpu.txt

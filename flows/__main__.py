@@ -1,0 +1,238 @@
+"""The command line, `precept`.
+
+stdout is the result, stderr the progress. A user's mistake ends with exit code 2 and one sentence.
+Whatever is heavy is imported inside the command that needs it, so that `--help` is instant.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from flows.recipe import RecipeError, load_recipe, shipped_recipes
+
+app = typer.Typer(
+    name="precept",
+    help="A data factory for deliberative alignment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one key of the recipe: `judge.samples=8`."),
+]
+HomeOption = Annotated[
+    str | None,
+    typer.Option("--home", help="The warehouse; else `$PRECEPT_HOME`, else `.precept`."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
+    import duckdb
+
+    from tasks.stage import StageError
+
+    try:
+        yield
+    except (ValueError, FileNotFoundError, duckdb.Error) as error:
+        typer.echo(f"precept: {error}", err=True)
+        raise typer.Exit(2) from error
+    except (StageError, OSError) as error:
+        typer.echo(f"precept: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def refresh(
+    recipe: RecipeName,
+    set_: Overrides = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes what is missing: completions, judgements, examples. Run it again to go on."""
+    with _mistakes():
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        loaded.load_pack()
+        _quiet_libraries()
+        from flows import show
+        from flows.refresh import refresh as flow
+
+        done = flow(loaded, home)
+        if as_json:
+            from dataclasses import asdict
+
+            typer.echo(json.dumps(asdict(done), default=str))
+        else:
+            show.refreshed(done, recipe=recipe, home=home)
+
+
+def _quiet_libraries() -> None:
+    """Keeps libraries' own chatter off the terminal unless the user has set their levels."""
+    import os
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+@app.command()
+def preview(
+    recipe: RecipeName,
+    count: Annotated[int, typer.Option("-n", help="Prompts to render.", min=1)] = 3,
+    set_: Overrides = None,
+) -> None:
+    """Renders prompts as the writer and the judge are shown them; writes nothing."""
+    with _mistakes():
+        from flows import show
+
+        show.preview(load_recipe(recipe, overrides=set_ or []), count=count)
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: AsJson = False) -> None:
+    """Shows what is in the warehouse, its last runs, and engines at work now."""
+    with _mistakes():
+        from flows import show
+
+        show.status(_home(home), as_json=as_json)
+
+
+@app.command()
+def ask(
+    question: Annotated[str | None, typer.Argument(help="A named question; none lists them.")] = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+    sql_text: Annotated[bool, typer.Option("--sql", help="Print the SQL instead.")] = False,
+) -> None:
+    """Answers a named question about the data."""
+    with _mistakes():
+        from flows import show
+        from warehouse.catalog import ask as answer
+        from warehouse.catalog import connect, query_names, query_text
+
+        if question is None:
+            for name in query_names():
+                first = query_text(name).splitlines()[0].removeprefix("-- ")
+                typer.echo(f"{name:24} {first}")
+        elif sql_text:
+            typer.echo(query_text(question))
+        else:
+            show.table(answer(connect(_home(home)), question), as_json=as_json)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL over the views; see `precept status`.")],
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Runs your own DuckDB query over the warehouse; shards cannot be changed by it."""
+    with _mistakes():
+        from flows import show
+        from warehouse.catalog import connect
+
+        result = connect(_home(home)).sql(query)
+        if result is not None:
+            show.table(result.to_arrow_table(), as_json=as_json)
+
+
+@app.command("show")
+def show_row(
+    row_id: Annotated[str, typer.Argument(help="Id of a prompt, completion or spec, or its start.")],
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows one row whole: a completion with its prompt, reasoning, answer and verdicts."""
+    with _mistakes():
+        from flows import show
+
+        show.row(_home(home), row_id, as_json=as_json)
+
+
+@app.command()
+def compact(home: HomeOption = None) -> None:
+    """Merges small shards into larger ones."""
+    with _mistakes():
+        from flows.run import lock
+        from warehouse.shards import compact as merge
+        from warehouse.tables import TABLES
+
+        place = _home(home)
+        with lock(place):
+            for table in TABLES.values():
+                before, after = merge(place, table)
+                typer.echo(f"{table.name:14} {before} shards, now {after}")
+
+
+@app.command()
+def doctor(home: HomeOption = None, as_json: AsJson = False) -> None:
+    """Checks versions, memory, warehouse, Ray and Prefect, with the remedy for what is wrong."""
+    with _mistakes():
+        _quiet_libraries()
+        from flows import doctor as checks
+        from flows import show
+
+        found = checks.examine(_home(home))
+        show.checks(found, as_json=as_json)
+        if not all(check.ok for check in found):
+            raise typer.Exit(1)
+
+
+policies = typer.Typer(help="Policy packs.", no_args_is_help=True)
+app.add_typer(policies, name="policies")
+
+
+@policies.command("check")
+def policies_check(
+    pack: Annotated[str, typer.Argument(help="Folder of a policy pack.")],
+) -> None:
+    """Checks a policy pack and prints what each spec comes to."""
+    with _mistakes():
+        from specs.policy import load_pack
+
+        loaded = load_pack(pack)
+        for name, policy in loaded.policies.items():
+            spec = loaded.spec([name])
+            typer.echo(
+                f"{name:24} {len(policy.rules):3} rules  {len(spec.text.split()):6} words  {spec.id}"
+            )
+
+
+@app.command()
+def recipes() -> None:
+    """Lists the recipes that come with Precept, with the machine each needs."""
+    from flows.recipe import RECIPES
+
+    for name in shipped_recipes():
+        first = (RECIPES / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{name:24} {first.removeprefix('# ')}")
+
+
+def _home(home: str | None) -> Any:
+    from flows.run import default_home
+    from warehouse.shards import Home
+
+    return Home(home) if home else default_home()
+
+
+def main() -> None:
+    """Entry point of `precept`."""
+    try:
+        app()
+    except RecipeError as error:
+        typer.echo(f"precept: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

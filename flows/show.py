@@ -1,0 +1,290 @@
+"""What the command line prints: tables, one row whole, a refresh's outcome, a preview."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table as Grid
+from rich.text import Text
+
+from flows.recipe import Recipe
+from flows.run import Refreshed, is_locked
+from specs.prompts import Message, judge_messages, load_template, writer_messages
+from tasks.collect import read_source
+from tasks.engine import EngineConfig
+from warehouse.catalog import ask, connect
+from warehouse.shards import Home
+from warehouse.tables import TABLES
+
+_LONGEST_CELL = 100
+
+
+def table(data: pa.Table, *, as_json: bool, title: str | None = None) -> None:
+    """Rows as a table, long text cut; as JSON, one object a row and nothing cut."""
+    if as_json:
+        for row in data.to_pylist():
+            print(json.dumps(row, default=str, ensure_ascii=False))
+        return
+    grid = Grid(title=title, title_justify="left")
+    for name, column in zip(data.column_names, data.columns, strict=True):
+        number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        grid.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in data.to_pylist():
+        grid.add_row(*(_cell(value) for value in row.values()))
+    _console().print(grid)
+
+
+def _console() -> Console:
+    """The terminal, or plain text of a fixed width where the output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, list):
+        value = ", ".join(str(item) for item in value)
+    text = "" if value is None else str(value)
+    return Text(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
+
+
+def refreshed(done: Refreshed, *, recipe: str, home: str | None) -> None:
+    """The funnel, one accepted chain of thought, where things lie, and what to do next."""
+    console = _console()
+    connection = connect(Home(done.home))
+    table(pa.Table.from_pylist(done.funnel), as_json=False, title="Funnel")
+    accepted = ask(connection, "accepted_chains").slice(0, 1).to_pylist()
+    if accepted:
+        console.print(_chain(accepted[0]))
+    made = {name: done.figures.get(name, {}) for name in ("generate", "judge")}
+    for name, figures in made.items():
+        if figures.get("rows"):
+            console.print(
+                f"{name}: {figures['rows']} rows in {figures['seconds']:.0f} s, "
+                f"{figures['output_tokens_per_second']} output tokens/s, "
+                f"{figures['cache_hit_rate']:.0%} of prompt tokens from the prefix cache, "
+                f"last 5 % took {figures['tail_seconds']:.1f} s",
+                highlight=False,
+            )
+        else:
+            console.print(f"{name}: nothing was missing", highlight=False)
+    option = f" --home {home}" if home else ""
+    console.print(
+        f"examples: {done.num_examples} rows in set {done.set_id}\n"
+        f"models loaded: {done.models_loaded}\n"
+        f"warehouse: {done.home} (tables {', '.join(TABLES)})\n"
+        f"next: precept ask acceptance_by_category{option}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _chain(row: dict[str, Any]) -> Panel:
+    scores = ", ".join(f"{score:g}" for score in row["scores"])
+    parts = [
+        Text.assemble(("request    ", "bold"), row["request"]),
+        Text.assemble(("reasoning  ", "bold"), row["reasoning"]),
+        Text.assemble(("answer     ", "bold"), row["answer"]),
+        Text.assemble(("cites      ", "bold"), ", ".join(row["cited"])),
+        Text.assemble(("scores     ", "bold"), f"{scores} (the lowest counts)"),
+    ]
+    title = f"accepted, category {row['category']}, precept show {row['completion_id'][:12]}"
+    return Panel(Group(*parts), title=title, title_align="left")
+
+
+def status(home: Home, *, as_json: bool) -> None:
+    """Rows of each table, the last runs, and engines at work now."""
+    connection = connect(home)
+    counts = [
+        {"table": name, "num_rows": _count(connection, f"{name}_all")} for name in TABLES
+    ]
+    busy = is_locked(home)
+    runs = connection.sql(
+        "SELECT started_at, recipe, status, seconds, run_id, error "
+        "FROM runs ORDER BY started_at DESC LIMIT 5"
+    ).to_arrow_table()
+    rows = runs.to_pylist()
+    for position, row in enumerate(rows):
+        if row["status"] == "running" and not (busy and position == 0):
+            row["status"] = "interrupted"
+        row["started_at"] = f"{row['started_at']:%Y-%m-%d %H:%M:%S}"
+    engines = _live_engines(home) if busy else []
+    if as_json:
+        found = {"tables": counts, "runs": rows, "engines": engines, "writing": busy}
+        print(json.dumps(found, default=str))
+        return
+    table(pa.Table.from_pylist(counts), as_json=False, title=f"Warehouse {home.url}")
+    if rows:
+        table(pa.Table.from_pylist(rows), as_json=False, title="Last runs")
+    for engine in engines:
+        _console().print(
+            f"engine {engine['pid']}: {engine['running']} sequences at work, "
+            f"{engine['output_tokens']} tokens so far",
+            highlight=False,
+        )
+
+
+def _count(connection: Any, name: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0])
+
+
+def _live_engines(home: Home) -> list[dict[str, Any]]:
+    """What engines of the run at work last wrote of themselves."""
+    import time
+    from pathlib import Path
+
+    found = []
+    for path in sorted(Path(home.root).glob("engines/*/*.json")):
+        if path.stat().st_mtime > time.time() - 15:
+            found.append({"pid": path.stem, **json.loads(path.read_text())})
+    return found
+
+
+def row(home: Home, row_id: str, *, as_json: bool) -> None:
+    """One completion, prompt or spec whole; a few first digits of its id are enough."""
+    connection = connect(home)
+    for name, key in (("completions", "completion_id"), ("prompts", "prompt_id")):
+        found = connection.execute(
+            f"SELECT * FROM {name}_all WHERE starts_with({key}, ?) LIMIT 2", [row_id]
+        ).to_arrow_table()
+        if found.num_rows > 1:
+            raise ValueError(f"several {name} begin with {row_id!r}; give more digits")
+        if found.num_rows == 1 and name == "completions":
+            _completion(connection, found.to_pylist()[0], as_json=as_json)
+            return
+        if found.num_rows == 1:
+            _prompt(connection, found.to_pylist()[0], as_json=as_json)
+            return
+    specs = connection.execute(
+        "SELECT * FROM policies_all WHERE starts_with(spec_id, ?) LIMIT 1", [row_id]
+    ).to_arrow_table()
+    if specs.num_rows == 0:
+        raise ValueError(
+            f"no completion, prompt or spec begins with {row_id!r} in {home.url}; "
+            "look ids up with 'precept ask worst' or 'precept sql'"
+        )
+    if as_json:
+        table(specs, as_json=True)
+    else:
+        print(specs.to_pylist()[0]["text"])
+
+
+def _completion(connection: Any, completion: dict[str, Any], *, as_json: bool) -> None:
+    prompt = connection.execute(
+        "SELECT * FROM prompts_all WHERE prompt_id = ?", [completion["prompt_id"]]
+    ).to_arrow_table()
+    verdicts = connection.execute(
+        "SELECT sample_index, status, score, agrees, rationale FROM judgements_all "
+        "WHERE completion_id = ? ORDER BY judging_id, sample_index",
+        [completion["completion_id"]],
+    ).to_arrow_table()
+    if as_json:
+        whole = {
+            **completion,
+            "prompt": prompt.to_pylist()[:1],
+            "judgements": verdicts.to_pylist(),
+        }
+        print(json.dumps(whole, default=str, ensure_ascii=False))
+        return
+    console = _console()
+    for turn in prompt.to_pylist()[0]["messages"] if prompt.num_rows else []:
+        console.print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
+    console.print(Panel(Text(completion["reasoning"]), title="reasoning", title_align="left"))
+    console.print(Panel(Text(completion["answer"]), title="answer", title_align="left"))
+    cited = ", ".join(completion["cited"]) or "no rule"
+    console.print(
+        f"{completion['status']} {completion['reason'] or ''}; cites {cited}; "
+        f"{completion['model']}; spec {completion['spec_id'][:12]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table(verdicts, as_json=False, title="Judgements")
+
+
+def _prompt(connection: Any, prompt: dict[str, Any], *, as_json: bool) -> None:
+    completions = connection.execute(
+        "SELECT c.completion_id, c.status, v.verdict, v.min_score, c.cited "
+        "FROM completions_all AS c LEFT JOIN verdicts AS v USING (completion_id) "
+        "WHERE c.prompt_id = ? ORDER BY c.sample_index",
+        [prompt["prompt_id"]],
+    ).to_arrow_table()
+    if as_json:
+        whole = {**prompt, "completions": completions.to_pylist()}
+        print(json.dumps(whole, default=str, ensure_ascii=False))
+        return
+    for turn in prompt["messages"]:
+        _console().print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
+    table(completions, as_json=False, title="Completions")
+
+
+def preview(recipe: Recipe, *, count: int) -> None:
+    """The first prompts as the writer and the judge are shown them, with token counts."""
+    pack = recipe.load_pack()
+    count_tokens = _token_counter(recipe.engine)
+    console = _console()
+    shown = 0
+    for source in recipe.sources:
+        for candidate in read_source(source):
+            if shown == count:
+                return
+            if not candidate.categories:
+                continue
+            shown += 1
+            spec = pack.spec(candidate.categories)
+            turns: list[Message] = candidate.messages
+            writer = load_template("writer", recipe.generate.template)
+            judge = load_template("judge", recipe.judge.template)
+            shown_to = {
+                "writer": writer_messages(writer, turns, spec=spec),
+                "judge": judge_messages(
+                    judge, turns, spec=spec, answer="(the answer)", reasoning="(the reasoning)"
+                ),
+            }
+            for reader, messages in shown_to.items():
+                _print_messages(console, reader, messages, spec.text, count_tokens)
+
+
+def _print_messages(
+    console: Console, reader: str, messages: Sequence[Message], spec: str, count_tokens: Any
+) -> None:
+    total = sum(count_tokens(message["content"]) for message in messages)
+    parts: list[Text] = []
+    for message in messages:
+        before, mark, after = message["content"].partition(spec)
+        text = Text.assemble((f"{message['role']}\n", "bold"), before)
+        if mark:
+            text.append(spec, style="cyan")
+            text.append(f"\n[spec ends here: {count_tokens(before + spec)} tokens]", style="red")
+        text.append(after)
+        parts.append(text)
+    title = f"to the {reader}, {total} tokens"
+    console.print(Panel(Group(*parts), title=title, title_align="left"))
+
+
+def _token_counter(engine: EngineConfig) -> Any:
+    """Counts tokens by the model's own tokenizer, which must be at hand."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no tokenizer for {engine.model}: {str(error).splitlines()[0]}; "
+            "download the model first, or give a local folder as engine.model"
+        ) from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def checks(found: Sequence[Any], *, as_json: bool) -> None:
+    """What doctor found, a line each."""
+    if as_json:
+        print(json.dumps([{"name": c.name, "ok": c.ok, "found": c.found} for c in found]))
+        return
+    for check in found:
+        mark = Text("ok   ", style="green") if check.ok else Text("fault", style="red")
+        line = Text.assemble(mark, f"  {check.name:12} {check.found}")
+        _console().print(line, soft_wrap=True)
+        if not check.ok:
+            _console().print(Text(f"       {'':12} {check.remedy}"), soft_wrap=True)
