@@ -4,15 +4,15 @@ stdout is the result, stderr the progress. A user's mistake ends with exit code 
 Whatever is heavy is imported inside the command that needs it, so that `--help` is instant.
 """
 
+import atexit
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-
-from flows.recipe import RecipeError, load_recipe, shipped_recipes
 
 app = typer.Typer(
     name="precept",
@@ -61,10 +61,13 @@ def refresh(
 ) -> None:
     """Makes what is missing: completions, judgements, examples. Run it again to go on."""
     with _mistakes():
-        loaded = load_recipe(recipe, overrides=set_ or [])
-        loaded.load_pack()
         _quiet_libraries()
         from flows import show
+        from flows.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        loaded.load_pack()
+        # Prefect is the slowest import: after the recipe is known to be right.
         from flows.refresh import refresh as flow
 
         done = flow(loaded, home)
@@ -78,9 +81,7 @@ def refresh(
 
 def _quiet_libraries() -> None:
     """Keeps libraries' own chatter off the terminal unless the user has set their levels."""
-    import os
-
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
@@ -94,6 +95,7 @@ def preview(
     """Renders prompts as the writer and the judge are shown them; writes nothing."""
     with _mistakes():
         from flows import show
+        from flows.recipe import load_recipe
 
         show.preview(load_recipe(recipe, overrides=set_ or []), count=count)
 
@@ -109,7 +111,9 @@ def status(home: HomeOption = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def ask(
-    question: Annotated[str | None, typer.Argument(help="A named question; none lists them.")] = None,
+    question: Annotated[
+        str | None, typer.Argument(help="A named question; none lists them.")
+    ] = None,
     home: HomeOption = None,
     as_json: AsJson = False,
     sql_text: Annotated[bool, typer.Option("--sql", help="Print the SQL instead.")] = False,
@@ -148,7 +152,9 @@ def sql(
 
 @app.command("show")
 def show_row(
-    row_id: Annotated[str, typer.Argument(help="Id of a prompt, completion or spec, or its start.")],
+    row_id: Annotated[
+        str, typer.Argument(help="Id of a prompt, completion or spec, or its start.")
+    ],
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -211,7 +217,7 @@ def policies_check(
 @app.command()
 def recipes() -> None:
     """Lists the recipes that come with Precept, with the machine each needs."""
-    from flows.recipe import RECIPES
+    from flows.recipe import RECIPES, shipped_recipes
 
     for name in shipped_recipes():
         first = (RECIPES / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
@@ -225,13 +231,16 @@ def _home(home: str | None) -> Any:
     return Home(home) if home else default_home()
 
 
+def _end_quietly() -> None:
+    """DuckDB's bindings print what outlives the interpreter; nothing of ours is said after this."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def main() -> None:
     """Entry point of `precept`."""
-    try:
-        app()
-    except RecipeError as error:
-        typer.echo(f"precept: {error}", err=True)
-        sys.exit(2)
+    atexit.register(_end_quietly)
+    app()
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def assign_categories(run: RunContext, collected: collecting.Collected) -> stage
     if collected.to_assign.num_rows == 0:
         return None
     engine = run.recipe.judging_engine
-    work = collecting.Assign(pack=run.pack, run_id=run.id)
+    work = collecting.Assign(pack=run.pack, run_id=run.id, sampling=run.recipe.judge.sampling)
     return _run_stage(
         run, "assign", work, engine, lambda _: collecting.pending(collected, run.warehouse())
     )
@@ -193,9 +193,10 @@ def _run_stage(
     total = stage.Report()
     while (pending := find_pending(run.warehouse())).num_units:
         stage.start_ray(os.environ.get("RAY_ADDRESS"))
-        with _prefect_progress(name) as publish, progress_bar(
-            name, pending.num_units, publish=publish
-        ) as advance:
+        with (
+            _prefect_progress(name) as publish,
+            progress_bar(name, pending.num_units, publish=publish) as advance,
+        ):
             total += stage.run(
                 work,
                 pending,

@@ -97,9 +97,7 @@ def _chain(row: dict[str, Any]) -> Panel:
 def status(home: Home, *, as_json: bool) -> None:
     """Rows of each table, the last runs, and engines at work now."""
     connection = connect(home)
-    counts = [
-        {"table": name, "num_rows": _count(connection, f"{name}_all")} for name in TABLES
-    ]
+    counts = [{"table": name, "num_rows": _count(connection, f"{name}_all")} for name in TABLES]
     busy = is_locked(home)
     runs = connection.sql(
         "SELECT started_at, recipe, status, seconds, run_id, error "
@@ -127,7 +125,8 @@ def status(home: Home, *, as_json: bool) -> None:
 
 
 def _count(connection: Any, name: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0])
+    [(count,)] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+    return int(count)
 
 
 def _live_engines(home: Home) -> list[dict[str, Any]]:

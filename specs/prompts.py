@@ -24,6 +24,7 @@ _FOLDER = Path(__file__).parent / "templates"
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
 _TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?think>"
+_TURN_LIKE = re.compile(r"^(?=(?:system|developer|user|assistant|tool):)", re.MULTILINE)
 _METADATA_INSTRUCTION = (
     "Another AI's finding may be wrong: on a line of its own begin Agree: or Disagree: "
     "and say in brief why. "
@@ -192,7 +193,10 @@ def _one_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def _render(turns: Sequence[Message]) -> str:
-    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    """One line or more a turn; a line of its text that looks like a new turn is set in."""
+    return "\n".join(
+        f"{turn['role']}: {_TURN_LIKE.sub(' ', turn['content'])}" for turn in turns
+    )
 
 
 def _fenced_turns(turns: Sequence[Message]) -> str:

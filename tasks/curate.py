@@ -65,10 +65,10 @@ def curate(
         "\n".join(f"{key} {reasons[key]}" for key in sorted(reasons)).encode()
     ).hexdigest()
     set_id = content_id(config.model_dump_json(), judging_id, fingerprint)
-    known = connection.execute(
+    [(num_known,)] = connection.execute(
         "SELECT count(*) FROM examples_all WHERE set_id = $set_id", {"set_id": set_id}
-    ).fetchone()
-    if known != (len(rows),):
+    ).fetchall()
+    if num_known != len(rows):
         for start in range(0, len(rows), _ROWS_PER_SHARD):
             part = rows[start : start + _ROWS_PER_SHARD]
             examples = [

@@ -460,6 +460,7 @@ class Engines:
             self._handles = [
                 actor.remote(config, self.live_folder) for _ in range(config.replicas)
             ]
+            ray.get([handle.start.remote() for handle in self._handles])
             self._config = config
             self.num_started += config.replicas
         return self._handles

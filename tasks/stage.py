@@ -62,6 +62,7 @@ class Report:
     num_rows: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    """Without the time for engines to start."""
     tail_seconds: float = 0.0
     """Time for the last 5 % of the units."""
     engine: Figures = field(default_factory=Figures)
@@ -127,7 +128,7 @@ def run(
     written or most rows are engine errors.
     """
     report = Report()
-    began = time.monotonic()
+    began: float | None = None
     finished: list[tuple[float, int]] = []
     before: Figures | None = None
     for wave in waves:
@@ -135,6 +136,7 @@ def run(
             continue
         handles = engines.serving(engine)
         before = before or engines.figures()
+        began = began or time.monotonic()
         for done in _spread(work, wave, handles, home, config):
             report.num_units += done["num_units"]
             report.num_rows += done["num_rows"]
@@ -142,8 +144,8 @@ def run(
             finished.append((time.monotonic(), done["num_units"]))
             progress(done["num_units"])
             _stop_if_failing(report, config)
-    report.seconds = time.monotonic() - began
-    if before is not None:
+    if before is not None and began is not None:
+        report.seconds = time.monotonic() - began
         report.engine = engines.figures().since(before)
     report.tail_seconds = _tail(finished)
     return report
@@ -226,9 +228,8 @@ class Pending:
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection, *, count: str, units: str, rows: int) -> "Pending":
         """Units by two queries: one counts them, the other gives them, `rows` a wave."""
-        found = connection.execute(count).fetchone()
-        assert found is not None
-        return cls(int(found[0]), _waves(connection, units, rows))
+        [(num_units,)] = connection.execute(count).fetchall()
+        return cls(int(num_units), _waves(connection, units, rows))
 
 
 def _waves(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Iterator[pa.Table]:

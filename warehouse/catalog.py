@@ -1,8 +1,8 @@
 """A DuckDB connection with one view per table, usable while a run is going on.
 
-`<table>_all` shows each id once, as it was last made or said; `<table>` of completions and judgements shows
-the rows that the latest run of some recipe wanted. `verdicts` is the lowest score of each
-completion and what follows from it.
+`<table>_all` shows each id once, as it was last made or said; `<table>` of completions and
+judgements shows the rows that the latest run of some recipe wanted. `verdicts` is the lowest score
+of each completion and what follows from it.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def connect(home: Home, *, memory_limit: str | None = None) -> duckdb.DuckDBPyCo
     if not home.is_local:
         connection.register_filesystem(home.files)
     for table in TABLES.values():
-        connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(home, table)}")
+        connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, home, table)}")
         connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
     connection.execute((QUERIES / "views.sql").read_text(encoding="utf-8"))
     current = (COMPLETIONS, JUDGEMENTS)
@@ -36,13 +36,12 @@ def connect(home: Home, *, memory_limit: str | None = None) -> duckdb.DuckDBPyCo
     return connection
 
 
-def _raw(home: Home, table: Table) -> str:
+def _raw(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> str:
     """Every row of every shard; an empty relation of the right types where there is no shard."""
     if list_shards(home, table):
         path = home.glob_url(table).replace("'", "''")
         return f"SELECT * FROM read_parquet('{path}')"
-    empty = duckdb.connect()
-    relation = empty.from_arrow(table.schema.empty_table())
+    relation = connection.from_arrow(table.schema.empty_table())
     columns = ", ".join(
         f'NULL::{kind} AS "{name}"'
         for name, kind in zip(relation.columns, relation.types, strict=True)

@@ -201,12 +201,15 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
             version = metadata.get(b"schema_version", b"?").decode()
             if version != SCHEMA_VERSION:
                 return f"schema version {version}, wanted {SCHEMA_VERSION}"
+            if not shard.schema_arrow.equals(table.schema):
+                return f"columns that are not those of table {table.name}"
             if deep:
-                for _ in shard.iter_batches():
-                    pass
+                for group in range(shard.num_row_groups):
+                    shard.read_row_group(group).validate(full=True)
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        # ValueError: a footer with a bad byte in a name is no text.
         return str(error).splitlines()[0]
     return None
 

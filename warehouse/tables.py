@@ -65,7 +65,7 @@ class Prompt:
     metadata: list[str]
     """Findings of others that a judge may be shown: "the ideal response is refuse"."""
     revision: int = 0
-    """Counts from 0, one more each time that something else is said of the prompt; the last counts."""
+    """Counts from 0, one more when something else is said of the prompt; the highest counts."""
     version: str = ""
     """Hash of what is said of the prompt: all of the above but its id."""
     created_at: datetime

@@ -32,7 +32,11 @@ def replies(
     for start in range(0, len(examples), batch_size):
         prompts = [chat([example])[0].text for example in examples[start : start + batch_size]]
         encoded = tokenizer(
-            prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
         ).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             out = model.generate(

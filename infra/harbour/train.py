@@ -129,9 +129,7 @@ def copying(
     return ids, masked
 
 
-def collate(
-    chats: Sequence[list[Turn]], tokenizer: PreTrainedTokenizerFast
-) -> Batch:
+def collate(chats: Sequence[list[Turn]], tokenizer: PreTrainedTokenizerFast) -> Batch:
     """Chats as one batch, padded on the right."""
     rows = []
     for turns in chats:

@@ -8,21 +8,21 @@ WITH parts AS (
 stages AS (
     SELECT 1 AS position, 'prompts' AS stage, count(DISTINCT prompt_id) AS num_rows FROM completions
     UNION ALL
-    SELECT 2, 'generated', count(*) FROM parts
+    SELECT 2, 'generated', count(DISTINCT completion_id) FROM parts
     UNION ALL
-    SELECT 3, 'parsed', count(*) FROM parts WHERE status = 'ok'
+    SELECT 3, 'parsed', count(DISTINCT completion_id) FROM parts WHERE status = 'ok'
     UNION ALL
-    SELECT 4, 'judged', count(*) FROM parts WHERE verdict IN ('accepted', 'rejected')
+    SELECT 4, 'judged', count(DISTINCT completion_id) FROM parts WHERE verdict IN ('accepted', 'rejected')
     UNION ALL
-    SELECT 5, 'accepted', count(*) FROM parts WHERE verdict = 'accepted'
+    SELECT 5, 'accepted', count(DISTINCT completion_id) FROM parts WHERE verdict = 'accepted'
 ),
 lost AS (
-    SELECT 3 AS position, status AS reason, count(*) AS num_rows
+    SELECT 3 AS position, status AS reason, count(DISTINCT completion_id) AS num_rows
     FROM parts WHERE status <> 'ok' GROUP BY ALL
     UNION ALL
-    SELECT 4, 'unjudged', count(*) FROM parts WHERE verdict = 'unjudged'
+    SELECT 4, 'unjudged', count(DISTINCT completion_id) FROM parts WHERE verdict = 'unjudged'
     UNION ALL
-    SELECT 5, 'score under threshold', count(*) FROM parts WHERE verdict = 'rejected'
+    SELECT 5, 'score under threshold', count(DISTINCT completion_id) FROM parts WHERE verdict = 'rejected'
 ),
 reasons AS (
     SELECT

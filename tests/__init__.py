@@ -1,0 +1,1 @@
+"""One file for each module; names of tests are claims."""
