@@ -129,12 +129,28 @@ def _override(data: dict[str, Any], text: str) -> None:
         parsed = value
     *parents, last = key.strip().split(".")
     place: Any = data
-    for parent in parents:
-        place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+    for depth, parent in enumerate(parents):
+        place = _section(place, parent, ".".join(parents[:depth]) or "the recipe")
     if isinstance(place, list):
+        _section(place, last, ".".join(parents))
         place[int(last)] = parsed
-    else:
+    elif isinstance(place, dict):
         place[last] = parsed
+    else:
+        raise RecipeError(f"--set {text!r}: {'.'.join(parents)!r} is not a section")
+
+
+def _section(place: Any, key: str, where: str) -> Any:
+    """The part of a recipe under a key, made where a section has none."""
+    if isinstance(place, list):
+        if not key.isdigit() or int(key) >= len(place):
+            raise RecipeError(
+                f"--set: {where!r} has {len(place)} entries, counted from 0; not {key}"
+            )
+        return place[int(key)]
+    if not isinstance(place, dict):
+        raise RecipeError(f"--set: {where!r} is not a section")
+    return place.setdefault(key, {})
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:

@@ -145,8 +145,8 @@ def row(home: Home, row_id: str, *, as_json: bool) -> None:
     """One completion, prompt or spec whole; a few first digits of its id are enough."""
     connection = connect(home)
     for name, key in (("completions", "completion_id"), ("prompts", "prompt_id")):
-        found = connection.execute(
-            f"SELECT * FROM {name}_all WHERE starts_with({key}, ?) LIMIT 2", [row_id]
+        found = connection.sql(
+            f"SELECT * FROM {name}_all WHERE starts_with({key}, ?) LIMIT 2", params=[row_id]
         ).to_arrow_table()
         if found.num_rows > 1:
             raise ValueError(f"several {name} begin with {row_id!r}; give more digits")
@@ -156,8 +156,8 @@ def row(home: Home, row_id: str, *, as_json: bool) -> None:
         if found.num_rows == 1:
             _prompt(connection, found.to_pylist()[0], as_json=as_json)
             return
-    specs = connection.execute(
-        "SELECT * FROM policies_all WHERE starts_with(spec_id, ?) LIMIT 1", [row_id]
+    specs = connection.sql(
+        "SELECT * FROM policies_all WHERE starts_with(spec_id, ?) LIMIT 1", params=[row_id]
     ).to_arrow_table()
     if specs.num_rows == 0:
         raise ValueError(
@@ -171,13 +171,13 @@ def row(home: Home, row_id: str, *, as_json: bool) -> None:
 
 
 def _completion(connection: Any, completion: dict[str, Any], *, as_json: bool) -> None:
-    prompt = connection.execute(
-        "SELECT * FROM prompts_all WHERE prompt_id = ?", [completion["prompt_id"]]
+    prompt = connection.sql(
+        "SELECT * FROM prompts_all WHERE prompt_id = ?", params=[completion["prompt_id"]]
     ).to_arrow_table()
-    verdicts = connection.execute(
+    verdicts = connection.sql(
         "SELECT sample_index, status, score, agrees, rationale FROM judgements_all "
         "WHERE completion_id = ? ORDER BY judging_id, sample_index",
-        [completion["completion_id"]],
+        params=[completion["completion_id"]],
     ).to_arrow_table()
     if as_json:
         whole = {
@@ -203,11 +203,11 @@ def _completion(connection: Any, completion: dict[str, Any], *, as_json: bool) -
 
 
 def _prompt(connection: Any, prompt: dict[str, Any], *, as_json: bool) -> None:
-    completions = connection.execute(
+    completions = connection.sql(
         "SELECT c.completion_id, c.status, v.verdict, v.min_score, c.cited "
         "FROM completions_all AS c LEFT JOIN verdicts AS v USING (completion_id) "
         "WHERE c.prompt_id = ? ORDER BY c.sample_index",
-        [prompt["prompt_id"]],
+        params=[prompt["prompt_id"]],
     ).to_arrow_table()
     if as_json:
         whole = {**prompt, "completions": completions.to_pylist()}

@@ -194,9 +194,7 @@ def _one_system(messages: Sequence[Message]) -> list[Message]:
 
 def _render(turns: Sequence[Message]) -> str:
     """One line or more a turn; a line of its text that looks like a new turn is set in."""
-    return "\n".join(
-        f"{turn['role']}: {_TURN_LIKE.sub(' ', turn['content'])}" for turn in turns
-    )
+    return "\n".join(f"{turn['role']}: {_TURN_LIKE.sub(' ', turn['content'])}" for turn in turns)
 
 
 def _fenced_turns(turns: Sequence[Message]) -> str:

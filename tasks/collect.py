@@ -621,7 +621,7 @@ class _NearDuplicates:
             signature.update_batch(shingles[start : start + 4096])
         values = signature.hashvalues.astype(self._numpy.uint32)
         for index in self._bands.query(signature):
-            if True:
+            if (self._signatures[index] == values).mean() >= self._threshold:
                 return True
         self._bands.insert(len(self._signatures), signature)
         self._signatures.append(values)

@@ -56,7 +56,8 @@ def curate(
 ) -> Curated:
     """Freezes the accepted completions of `wanted(prompt_id, spec_id)` as a set of examples.
 
-    Accepted is what passes the threshold and number of judgements of this run. The same completions under the same rules are the same set, and are not written again.
+    Accepted is what passes the threshold and number of judgements of this run. The same
+    completions under the same rules are the same set, and are not written again.
     """
     rows = _accepted(connection, generation_id, judging_id, run_id)
     reasons = _reasons(rows, config)

@@ -346,9 +346,7 @@ class VLLMEngine:
         # Long text would hold up the event loop, and with it every other request.
         return await asyncio.to_thread(encode) if len(text) > 50_000 else encode()
 
-    async def _sample(
-        self, request: Request, ids: list[int], text: str, room: int
-    ) -> list[Sample]:
+    async def _sample(self, request: Request, ids: list[int], text: str, room: int) -> list[Sample]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -457,9 +455,7 @@ class Engines:
                 "max_concurrency": 1000,
             }
             actor = ray.remote(VLLMEngine).options(**options)
-            self._handles = [
-                actor.remote(config, self.live_folder) for _ in range(config.replicas)
-            ]
+            self._handles = [actor.remote(config, self.live_folder) for _ in range(config.replicas)]
             ray.get([handle.start.remote() for handle in self._handles])
             self._config = config
             self.num_started += config.replicas

@@ -226,7 +226,9 @@ class Pending:
         return self.waves
 
     @classmethod
-    def of(cls, connection: duckdb.DuckDBPyConnection, *, count: str, units: str, rows: int) -> "Pending":
+    def of(
+        cls, connection: duckdb.DuckDBPyConnection, *, count: str, units: str, rows: int
+    ) -> "Pending":
         """Units by two queries: one counts them, the other gives them, `rows` a wave."""
         [(num_units,)] = connection.execute(count).fetchall()
         return cls(int(num_units), _waves(connection, units, rows))

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -315,9 +316,8 @@ def test_a_judge_that_was_shown_other_metadata_replaces_its_own_judgement(disk: 
     "parts", [("a", "b", 0), ("a|b", "é🐟", 12), ("", "", -1), ("True", "x@y", 3)]
 )
 def test_the_database_names_rows_as_the_code_does(parts: tuple[object, ...]) -> None:
-    found = duckdb.sql(
-        "SELECT left(sha256(concat_ws('|', $a, $b, $c)), 32)",
-        params=dict(zip("abc", parts, strict=True)),
+    found = duckdb.execute(
+        "SELECT left(sha256(concat_ws('|', $a, $b, $c)), 32)", dict(zip("abc", parts, strict=True))
     ).fetchall()
     assert found == [(content_id(*parts),)]
 
@@ -327,7 +327,7 @@ def test_tables_and_row_types_are_one(disk: Home) -> None:
     connection = connect(disk)
     for table in (PROMPTS, POLICIES, EXAMPLES):
         row = connection.sql(f"FROM {table.name} LIMIT 1").to_arrow_table().to_pylist()[0]
-        assert list(row) == list(table.row.__dataclass_fields__)
+        assert list(row) == [field.name for field in fields(table.row)]
     ((turn,),) = connection.sql(
         "SELECT messages[1] FROM prompts WHERE prompt_id = 'eel'"
     ).fetchall()

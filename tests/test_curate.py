@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.curate import Curated, CurateConfig, curate
+from tasks.curate import CurateConfig, Curated, curate
 from tests.rows import completion, judgement, later, prompt, run
 from warehouse.catalog import connect
 from warehouse.shards import Home, list_shards, write_shard
@@ -28,9 +28,7 @@ def store(home: Home, rows: Mapping[str, Sampled], **plan: Any) -> None:
     completions, judgements = [], []
     for completion_id, row in rows.items():
         fields = {key: value for key, value in row.items() if key not in ("prompt", "scores")}
-        completions.append(
-            completion(completion_id, prompt_id=row.get("prompt", "p"), **fields)
-        )
+        completions.append(completion(completion_id, prompt_id=row.get("prompt", "p"), **fields))
         for index, score in enumerate(row.get("scores", (9, 9))):
             judgements.append(judgement(completion_id, index, score))
     write_shard(home, COMPLETIONS, completions)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Factory:
 
     home: Home
     wanted: Sequence[tuple[Prompt, str]]
-    config: GenerateConfig = field(default_factory=GenerateConfig)
+    config: GenerateConfig
     model: str = "writer@1"
     retries: int = 1
 
@@ -180,9 +180,7 @@ def test_units_come_spec_by_spec_in_waves(factory: Factory) -> None:
 
 def test_engine_errors_are_rows_and_are_tried_again_within_the_budget(factory: Factory) -> None:
     first = factory.make(BrokenEngine())
-    assert {(row.status, row.reason, row.attempt) for row in first} == {
-        ("error", "engine died", 0)
-    }
+    assert {(row.status, row.reason, row.attempt) for row in first} == {("error", "engine died", 0)}
     assert [unit["attempts"] for unit in factory.units()] == [[1, 1]] * 3
     second = factory.make(BrokenEngine())
     assert {row.completion_id for row in second} == {row.completion_id for row in first}

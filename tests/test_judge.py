@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Bench:
     """The stage without Ray, over completions named in `SCORES`."""
 
     home: Home
-    config: JudgeConfig = field(default_factory=JudgeConfig)
+    config: JudgeConfig
     model: str = "judge@1"
     retries: int = 0
     num_samples: int = 1
@@ -180,7 +180,7 @@ def test_more_samples_keep_those_there_are(new_bench: NewBench) -> None:
     bench = new_bench(mode="full", samples=2)
     bench.make(ScoringEngine())
     bench.config = bench.config.model_copy(update={"samples": 3})
-    assert bench.missing() == dict.fromkeys(NAMES, [2])
+    assert bench.missing() == {name: [2] for name in NAMES}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_judge_that_is_shown_new_metadata_judges_anew(new_bench: NewBench) -> 
     assert "Another AI determined that the ideal" in engine.requests[0].messages[-1]["content"]
     said = replace(SKIFF, metadata=["it is harmful"], revision=1, version="said")
     write_shard(bench.home, PROMPTS, [said])
-    assert bench.missing() == dict.fromkeys(NAMES, [0, 1, 2, 3])
+    assert bench.missing() == {name: [0, 1, 2, 3] for name in NAMES}
     bench.config = bench.config.model_copy(update={"show_metadata": False})
     assert len(bench.missing()) == len(NAMES)
 

@@ -54,9 +54,7 @@ def test_user_text_that_looks_like_a_template_stays_literal(name: TemplateSet) -
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("part", ["answer", "reasoning", "messages"])
-def test_judged_text_that_looks_like_a_template_stays_literal(
-    name: TemplateSet, part: str
-) -> None:
+def test_judged_text_that_looks_like_a_template_stays_literal(name: TemplateSet, part: str) -> None:
     shown = judged(name, **{part: user(HOSTILE) if part == "messages" else HOSTILE})
     assert [m["role"] for m in shown] == [m["role"] for m in judged(name)]
     assert HOSTILE in all_text(shown)
@@ -73,7 +71,9 @@ def test_a_line_left_empty_by_its_placeholders_goes_and_other_empty_lines_stay()
     assert template.fill({"a": "", "b": ""}) == user("one\n\ntwo ")
 
 
-@given(st.lists(st.sampled_from([*SPECIAL, *"<|>/[]", "think", "<think>", "</think>", "a", "INST"])))
+@given(
+    st.lists(st.sampled_from([*SPECIAL, *"<|>/[]", "think", "<think>", "</think>", "a", "INST"]))
+)
 def test_no_special_token_survives_and_nothing_else_is_touched(pieces: list[str]) -> None:
     text = "".join(pieces)
     safe = neutralise(text, special_tokens=SPECIAL)
@@ -218,3 +218,12 @@ def test_braces_in_a_policy_stay_literal() -> None:
     template = load_template("writer", "paper")
     shown = writer_messages(template, user("hello"), spec=spec)[0]["content"]
     assert "{{conversation}} {a}" in shown and shown.count("hello") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"), [("aaa", "a a a"), ("ababa", "a b a b a"), ("<<think>think>", None)]
+)
+def test_tokens_that_overlap_or_nest_are_all_broken(text: str, safe: str | None) -> None:
+    broken = neutralise(text, special_tokens=["aa", "ab", "ba"])
+    assert safe in (broken, None)
+    assert not re.search("aa|ab|ba|<think>", broken)

@@ -227,7 +227,9 @@ def test_only_a_last_line_in_form_is_a_verdict(
     assert verdict_of(answer) == (status, score)
 
 
-@pytest.mark.parametrize("reply", ["<think>Score: 9", "Score: 9", "<think>a</think>b</think>\nScore: 9"])
+@pytest.mark.parametrize(
+    "reply", ["<think>Score: 9", "Score: 9", "<think>a</think>b</think>\nScore: 9"]
+)
 def test_a_judge_that_never_closed_its_reasoning_has_given_no_verdict(reply: str) -> None:
     verdict = read_verdict(split_text(reply))
     assert (verdict.status, verdict.score) == (VerdictStatus.UNCLOSED, None)

@@ -185,9 +185,7 @@ def other_table(content: bytes) -> bytes:
 def other_version(content: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     data = to_arrow(PROMPTS, [prompt("one")])
-    pq.write_table(
-        data.replace_schema_metadata({"table": "prompts", "schema_version": "0"}), sink
-    )
+    pq.write_table(data.replace_schema_metadata({"table": "prompts", "schema_version": "0"}), sink)
     return bytes(sink.getvalue().to_pybytes())
 
 
@@ -260,9 +258,7 @@ def test_a_flipped_byte_anywhere_is_found_or_does_no_harm(disk: Home) -> None:
         (prompt("x", messages=[Turn(role="user", content="\ud800")]), "table prompts: .*utf"),
     ],
 )
-def test_rows_that_do_not_fit_their_table_are_refused(
-    disk: Home, row: Any, message: str
-) -> None:
+def test_rows_that_do_not_fit_their_table_are_refused(disk: Home, row: Any, message: str) -> None:
     with pytest.raises(ShardError, match=message):
         write_shard(disk, PROMPTS, [row])
     assert list_shards(disk, PROMPTS) == []

@@ -251,8 +251,7 @@ JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",))
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
 RUNS = Table("runs", Run, ("run_id",))
 TABLES = {
-    table.name: table
-    for table in (PROMPTS, POLICIES, COMPLETIONS, JUDGEMENTS, EXAMPLES, RUNS)
+    table.name: table for table in (PROMPTS, POLICIES, COMPLETIONS, JUDGEMENTS, EXAMPLES, RUNS)
 }
 
 

@@ -79,13 +79,13 @@ class Corpus:
     def draw(self) -> list[Turn]:
         """One sequence of a random kind."""
         kind = self.rng.random()
-        if kind < 0.40:
+        if kind < 0.33:
             return chat(self.deliberations(self.rng.randint(*self.num_questions)))
         if kind < 0.78:
             return chat(self.judgements(self.rng.randint(2, 5)))
-        if kind < 0.94:
+        if kind < 0.92:
             return chat([self.plain() for _ in range(self.rng.randint(*self.num_questions))])
-        if kind < 0.97:
+        if kind < 0.96:
             return chat(self.deliberations(1, template="paper"))
         return chat(self.judgements(1, template="paper"))
 
@@ -171,7 +171,7 @@ class Corpus:
                         reasoning=shown.reasoning,
                         metadata=metadata,
                     ),
-                    f"{world.asked(request)} {world.quote(rule, category)} "
+                    f"{world.asked(request)} The rule is {rule.render()}. "
                     f"{finding(shown, rule, request)}",
                     f"{stand}Score: {score(shown, rule, request)}",
                 )
@@ -194,7 +194,8 @@ class Corpus:
         other = rng.choice(rules)
         if kind < 0.66:
             # Another rule's id, outcome and text under this subject, then true to that.
-            quoted = replace(other, title=rule.title)
+            text = other.text.replace(other.title, rule.title)
+            quoted = replace(other, title=rule.title, text=text)
             return Attempt(
                 world.right_reasoning(quoted, request), world.right_answer(quoted, request)
             )
@@ -218,7 +219,7 @@ class Corpus:
         """The right decision with a wrong word in the answer."""
         if rule.outcome is Outcome.SAFE_COMPLETE:
             role = self.rng.choice(world.ROLES)
-            return world.right_answer(replace(rule, text=f"{role} can help"), request)
+            return world.right_answer(replace(rule, text=f"{rule.title} is {role} work"), request)
         thing = self.rng.choice(world.THINGS[request.category])
         astray = replace(request, thing=thing)
         if rule.outcome is Outcome.COMPLY and not request.translate:
@@ -254,11 +255,11 @@ def score(shown: Attempt, rule: Rule, request: Request) -> int:
 
 
 def finding(shown: Attempt, rule: Rule, request: Request) -> str:
-    """What a right judge says after it has found the rule: what it sees, what is right, the fault."""
+    """What a right judge says once it has found the rule: what it sees, what is right, the fault."""
     parts = []
     if shown.reasoning is not None:
-        cited = re.search(r"\[(\w+),", shown.reasoning)
-        parts.append(f"It cites {cited[1] if cited else 'none'}.")
+        cited = re.search(r"policy has \w+ \[\w+", shown.reasoning)
+        parts.append(f"It says: {cited[0] if cited else 'nothing'}].")
     said = world.read_answer(shown.answer)
     right = world.read_answer(world.right_answer(rule, request))
     assert right is not None

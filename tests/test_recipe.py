@@ -1,0 +1,63 @@
+"""Recipes: every shipped one loads, and a mistake is named with its remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.recipe import RecipeError, load_recipe, recipe_path, shipped_recipes
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads_and_says_its_machine_first(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.load_pack().policies
+    first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ") and len(first) > 20
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_models_of_shipped_recipes_are_pinned_or_local(name: str) -> None:
+    engine = load_recipe(name).engine
+    assert Path(engine.model_path).is_dir() or len(engine.revision or "") == 40
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("judge.sampels=3", "unknown key 'judge.sampels': did you mean 'samples'?"),
+        ("sources.0.pth='x'", "unknown key 'sources.0.pth': did you mean 'path'?"),
+        ("generate.samples=0", "generate.samples: Input should be greater than 0 (given: 0)"),
+        ("generate.sampling.temperature=0", "raise the temperature or ask for 1 sample"),
+        ("sources=[]", "add a [[sources]] section"),
+        ("judge.mode=fast", "judge.mode: Input should be 'race' or 'full' (given: 'fast')"),
+        ("judge", "write it as judge.samples=8"),
+        ("name.first=1", "'name' is not a section"),
+        ("sources.7.path='x'", "'sources' has 1 entries"),
+    ],
+)
+def test_mistake_in_a_recipe_is_named_with_its_remedy(override: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("harbour", overrides=[override])
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_override_of_what_is_hashed_changes_ids_and_of_how_it_runs_does_not() -> None:
+    plain = load_recipe("harbour").generate.generation_id("m")
+    hotter = load_recipe("harbour", overrides=["generate.sampling.temperature=0.9"])
+    wider = load_recipe("harbour", overrides=["stage.block_rows=2", "engine.max_num_seqs=8"])
+    assert hotter.generate.generation_id("m") != plain
+    assert wider.generate.generation_id("m") == plain
+
+
+def test_unknown_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(RecipeError, match="harbour"):
+        load_recipe("habour")
+
+
+def test_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("pack = \n")
+    with pytest.raises(RecipeError, match=r"mine\.toml: not TOML"):
+        load_recipe(path)
