@@ -40,6 +40,7 @@ def _mistakes() -> Iterator[None]:
     """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
     import duckdb
 
+    from tasks.engine import EngineError
     from tasks.stage import StageError
 
     try:
@@ -47,7 +48,7 @@ def _mistakes() -> Iterator[None]:
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(2) from error
-    except (StageError, OSError) as error:
+    except (EngineError, StageError, OSError) as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
 
@@ -209,9 +210,8 @@ def policies_check(
         loaded = load_pack(pack)
         for name, policy in loaded.policies.items():
             spec = loaded.spec([name])
-            typer.echo(
-                f"{name:24} {len(policy.rules):3} rules  {len(spec.text.split()):6} words  {spec.id}"
-            )
+            num_words = len(spec.text.split())
+            typer.echo(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
 
 
 @app.command()
@@ -225,10 +225,9 @@ def recipes() -> None:
 
 
 def _home(home: str | None) -> Any:
-    from flows.run import default_home
-    from warehouse.shards import Home
+    from flows.run import home_at
 
-    return Home(home) if home else default_home()
+    return home_at(home)
 
 
 def _end_quietly() -> None:

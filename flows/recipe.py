@@ -14,11 +14,12 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from specs.policy import Pack, load_pack
 from tasks import Config
-from tasks.collect import CollectConfig, SourceConfig
+from tasks.collect import CollectConfig
 from tasks.curate import CurateConfig
 from tasks.engine import PROJECT, EngineConfig
 from tasks.generate import GenerateConfig
 from tasks.judge import JudgeConfig
+from tasks.sources import SourceConfig
 from tasks.stage import StageConfig
 
 RECIPES = Path(__file__).parent / "recipes"

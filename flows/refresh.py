@@ -27,7 +27,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.progress import progress_bar
 from flows.recipe import Recipe
-from flows.run import Plan, Refreshed, RunContext, default_home, open_run
+from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from tasks import collect as collecting
 from tasks import curate as curating
 from tasks import generate as generating
@@ -35,13 +35,13 @@ from tasks import judge as judging
 from tasks import stage
 from tasks.engine import EngineConfig
 from warehouse.catalog import ask
-from warehouse.shards import Damaged, Home, mend
+from warehouse.shards import Damaged, mend
 
 
 @flow(name="refresh", flow_run_name="refresh {recipe.name}", persist_result=False, log_prints=False)
 def refresh(recipe: Recipe, home: str | None = None) -> Refreshed:
     """Brings the warehouse up to date with the recipe's policies and prompts."""
-    with open_run("refresh", recipe, Home(home) if home else default_home()) as run:
+    with open_run("refresh", recipe, home_at(home)) as run:
         check_shards(run)
         collected = collect_prompts(run)
         assign_categories(run, collected)
@@ -189,9 +189,12 @@ def _run_stage(
     engine: EngineConfig,
     find_pending: Callable[[duckdb.DuckDBPyConnection], stage.Pending],
 ) -> stage.Report:
-    """Asks for what is missing and makes it, until nothing is or the retries are spent."""
+    """Asks for what is missing and makes it; asks again for what is worth another try."""
     total = stage.Report()
-    while (pending := find_pending(run.warehouse())).num_units:
+    for _ in range(run.recipe.stage.retries + 1):
+        pending = find_pending(run.warehouse())
+        if not pending.num_units:
+            break
         stage.start_ray(os.environ.get("RAY_ADDRESS"))
         with (
             _prefect_progress(name) as publish,

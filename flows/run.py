@@ -32,9 +32,13 @@ class BusyError(ValueError):
     """Another run writes to this warehouse."""
 
 
-def default_home() -> Home:
-    """`$PRECEPT_HOME`, or `.precept` in the working folder."""
-    return Home(os.environ.get("PRECEPT_HOME", ".precept"))
+def home_at(url: str | None) -> Home:
+    """The warehouse at a place: as given, else `$PRECEPT_HOME`, else `.precept` in this folder.
+
+    A local place becomes absolute, because actors work in folders of their own.
+    """
+    home = Home(url or os.environ.get("PRECEPT_HOME") or ".precept")
+    return Home(home.root) if home.is_local else home
 
 
 @dataclass(slots=True)

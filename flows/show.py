@@ -13,8 +13,8 @@ from rich.text import Text
 from flows.recipe import Recipe
 from flows.run import Refreshed, is_locked
 from specs.prompts import Message, judge_messages, load_template, writer_messages
-from tasks.collect import read_source
 from tasks.engine import EngineConfig
+from tasks.sources import read_source
 from warehouse.catalog import ask, connect
 from warehouse.shards import Home
 from warehouse.tables import TABLES
@@ -84,13 +84,14 @@ def refreshed(done: Refreshed, *, recipe: str, home: str | None) -> None:
 def _chain(row: dict[str, Any]) -> Panel:
     scores = ", ".join(f"{score:g}" for score in row["scores"])
     parts = [
-        Text.assemble(("request    ", "bold"), row["request"]),
         Text.assemble(("reasoning  ", "bold"), row["reasoning"]),
         Text.assemble(("answer     ", "bold"), row["answer"]),
         Text.assemble(("cites      ", "bold"), ", ".join(row["cited"])),
         Text.assemble(("scores     ", "bold"), f"{scores} (the lowest counts)"),
     ]
-    title = f"accepted, category {row['category']}, precept show {row['completion_id'][:12]}"
+    # The prompt stays folded: it may be one that nobody wants to read unasked.
+    shown_by = f"precept show {row['completion_id'][:12]}"
+    title = f"accepted, category {row['category']}; with its prompt: {shown_by}"
     return Panel(Group(*parts), title=title, title_align="left")
 
 

@@ -1,27 +1,28 @@
 """vLLM behind Ray: messages in, samples out.
 
-One engine actor owns one vLLM `AsyncLLM` for its life. Engines outlast a stage, so that one warm
-engine serves generating and judging where the model is the same. An engine that dies, or makes no
-progress for a set time, ends its process: Ray starts it anew and asks it again.
+Here is what an engine is asked and what it gives, and the actors that hold engines. An actor owns
+one engine for its life and outlasts a stage, so that one warm engine serves generating and judging
+where the model is the same. An engine that dies, or makes no progress for a set time, ends its
+process: Ray starts it anew and asks it again.
 """
 
-import asyncio
 import hashlib
-import json
-import os
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import Field
 
-from specs.prompts import Message, neutralise
-from specs.replies import CLOSE_TAG, OPEN_TAG, Reply, ReplyStatus, split_text, split_tokens
+from specs.prompts import Message
+from specs.replies import Reply, ReplyStatus, split_text
 from tasks import Config
 
 PROJECT = Path(__file__).parents[1]
+
+
+class EngineError(RuntimeError):
+    """A model that cannot be served."""
 
 
 class EngineConfig(Config):
@@ -189,248 +190,6 @@ class ScriptedEngine:
         return Sample(split_text(text), finish_reason="stop", num_output_tokens=words)
 
 
-class VLLMEngine:
-    """One vLLM engine. Made inside an actor; answers on the actor's one event loop."""
-
-    def __init__(self, config: EngineConfig, live_folder: str | None = None) -> None:
-        self.config = config
-        self._live_path = Path(live_folder) / f"{os.getpid()}.json" if live_folder else None
-        self._figures = Figures()
-        self._last_progress = time.monotonic()
-        self._last_written = 0.0
-        self._in_flight = 0
-        self._next_id = 0
-        self._starting: asyncio.Task[None] | None = None
-        self._llm: Any = None
-        self._tokenizer: Any = None
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def start(self) -> None:
-        """Loads the model; further calls wait for the first."""
-        if self._starting is None:
-            self._starting = asyncio.get_running_loop().create_task(self._start())
-        await asyncio.shield(self._starting)
-
-    async def _start(self) -> None:
-        began = time.monotonic()
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        config = self.config
-        if not config.use_gpu:
-            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_cache_gib)
-        options: dict[str, Any] = {
-            "model": config.model_path,
-            "revision": config.revision,
-            "dtype": config.dtype,
-            "max_model_len": config.max_model_len,
-            "max_num_seqs": config.max_num_seqs,
-            "max_num_batched_tokens": config.max_num_batched_tokens,
-            "tensor_parallel_size": config.tensor_parallel_size,
-            "gpu_memory_utilization": config.gpu_memory_utilization,
-            "block_size": config.block_size,
-            "enforce_eager": config.enforce_eager or not config.use_gpu,
-            "enable_prefix_caching": True,
-            **config.engine_args,
-        }
-        if config.reasoning_parser:
-            options["reasoning_parser"] = config.reasoning_parser
-        args = AsyncEngineArgs(**options)
-        self._llm = AsyncLLM.from_engine_args(args, stat_loggers=[self._stat_logger()])
-        self._tokenizer = self._llm.get_tokenizer()
-        encode = self._tokenizer.encode
-        self._open_ids = encode(OPEN_TAG, add_special_tokens=False)
-        self._close_ids = encode(CLOSE_TAG, add_special_tokens=False)
-        self._special_tokens = list(self._tokenizer.all_special_tokens)
-        self._figures.seconds_to_start = time.monotonic() - began
-        self._last_progress = time.monotonic()
-        self._tasks.append(asyncio.get_running_loop().create_task(self._watch()))
-
-    def _stat_logger(self) -> Any:
-        """Counts what vLLM reports after each step."""
-        from vllm.v1.metrics.loggers import StatLoggerBase
-
-        engine = self
-
-        class Counter(StatLoggerBase):
-            def __init__(self, *args: Any, **options: Any) -> None: ...
-
-            def record(
-                self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **options: Any
-            ) -> None:
-                engine._count(scheduler_stats, iteration_stats)
-
-            def log_engine_initialized(self) -> None: ...
-
-        return Counter
-
-    def _count(self, scheduler_stats: Any, iteration_stats: Any) -> None:
-        figures = self._figures
-        if scheduler_stats is not None:
-            figures.running = scheduler_stats.num_running_reqs
-            figures.prompt_tokens += scheduler_stats.prefix_cache_stats.queries
-            figures.cached_tokens += scheduler_stats.prefix_cache_stats.hits
-        if iteration_stats is not None:
-            figures.steps += 1
-            figures.output_tokens += iteration_stats.num_generation_tokens
-            if iteration_stats.num_generation_tokens:
-                self._last_progress = time.monotonic()
-        if self._live_path and time.monotonic() - self._last_written > 0.5:
-            self._last_written = time.monotonic()
-            self._live_path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._live_path.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"time": time.time(), **asdict(figures)}))
-            temporary.replace(self._live_path)
-
-    async def _watch(self) -> None:
-        """Ends the process of an engine that stands still, so that Ray starts a new one."""
-        while True:
-            await asyncio.sleep(min(5.0, self.config.stall_seconds / 4))
-            if not self._in_flight:
-                self._last_progress = time.monotonic()
-            still = time.monotonic() - self._last_progress
-            if still > self.config.stall_seconds:
-                _end_process(f"engine made no token for {still:.0f} s; it is started anew")
-
-    async def figures(self) -> Figures:
-        return self._figures
-
-    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        """Samples for each request, in order; a request that cannot be served says why."""
-        await self.start()
-        return list(await asyncio.gather(*(self._answer(request) for request in requests)))
-
-    async def _answer(self, request: Request) -> list[Sample]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        num_samples = request.num_samples
-        try:
-            text = self.render(request.messages)
-            ids = await self._encode(text)
-        except Exception as error:  # a chat template may raise anything on odd roles
-            return [failed("error", f"chat template: {error}")] * num_samples
-        room = self.config.max_model_len - len(ids)
-        if room < 1:
-            reason = f"prompt of {len(ids)} tokens, context of {self.config.max_model_len}"
-            return [failed("too_long", reason, num_prompt_tokens=len(ids))] * num_samples
-        self._in_flight += 1
-        try:
-            return await self._sample(request, ids, text, room)
-        except EngineDeadError:
-            _end_process("engine died; it is started anew")
-            raise
-        except ValueError as error:
-            return [failed("error", str(error), num_prompt_tokens=len(ids))] * num_samples
-        finally:
-            self._in_flight -= 1
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """The chat template's text; special tokens in what the messages say are broken first."""
-        safe = [
-            {**m, "content": neutralise(m["content"], special_tokens=self._special_tokens)}
-            for m in messages
-        ]
-        return str(
-            self._tokenizer.apply_chat_template(
-                safe,
-                tokenize=False,
-                add_generation_prompt=True,
-                **self.config.chat_template_kwargs,
-            )
-        )
-
-    async def _encode(self, text: str) -> list[int]:
-        def encode() -> list[int]:
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-        # Long text would hold up the event loop, and with it every other request.
-        return await asyncio.to_thread(encode) if len(text) > 50_000 else encode()
-
-    async def _sample(self, request: Request, ids: list[int], text: str, room: int) -> list[Sample]:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-
-        pattern = request.pattern
-        parameters = SamplingParams(
-            n=request.num_samples,
-            temperature=request.sampling.temperature,
-            top_p=request.sampling.top_p,
-            max_tokens=min(request.sampling.max_tokens, room),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            detokenize=False,
-            structured_outputs=StructuredOutputsParams(regex=pattern) if pattern else None,
-        )
-        self._next_id += 1
-        final = None
-        stream = self._llm.generate({"prompt_token_ids": ids}, parameters, str(self._next_id))
-        async for output in stream:
-            final = output
-        assert final is not None and len(final.outputs) == request.num_samples
-        prefilled = text.rstrip().endswith(OPEN_TAG)
-        return [
-            Sample(
-                reply=self._split(list(output.token_ids), prefilled),
-                finish_reason=output.finish_reason,
-                num_prompt_tokens=len(ids),
-                num_cached_tokens=final.num_cached_tokens or 0,
-                num_output_tokens=len(output.token_ids),
-            )
-            for output in final.outputs
-        ]
-
-    def _split(self, token_ids: list[int], prefilled: bool) -> Reply:
-        if token_ids and token_ids[-1] in self._end_ids():
-            token_ids = token_ids[:-1]
-        if self.config.reasoning_parser:
-            return self._split_by_parser(token_ids)
-        return split_tokens(
-            token_ids,
-            open_ids=self._open_ids,
-            close_ids=self._close_ids,
-            decode=self._decode,
-            prefilled=prefilled,
-        )
-
-    def _split_by_parser(self, token_ids: list[int]) -> Reply:
-        """For families whose reasoning is not between <think> tags, as gpt-oss."""
-        from vllm.reasoning import ReasoningParserManager
-
-        assert self.config.reasoning_parser
-        parser = ReasoningParserManager.get_reasoning_parser(self.config.reasoning_parser)(
-            self._tokenizer
-        )
-        answer_ids = parser.extract_content_ids(token_ids)
-        reasoning_ids = token_ids[: len(token_ids) - len(answer_ids)]
-        decode = self._tokenizer.decode
-        reasoning = decode(reasoning_ids, skip_special_tokens=True).strip()
-        answer = decode(answer_ids, skip_special_tokens=True).strip()
-        counts = (len(reasoning_ids), len(answer_ids))
-        if not parser.is_reasoning_end(token_ids):
-            return Reply(ReplyStatus.UNCLOSED, reasoning, "", *counts)
-        if not answer:
-            return Reply(ReplyStatus.EMPTY_ANSWER, reasoning, "", *counts)
-        status = ReplyStatus.OK if reasoning else ReplyStatus.EMPTY_REASONING
-        return Reply(status, reasoning, answer, *counts)
-
-    def _end_ids(self) -> set[int]:
-        return {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
-
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
-
-
-def _end_process(why: str) -> None:
-    """Ends this process and vLLM's own below it; whoever supervises it starts a new one."""
-    import logging
-
-    import psutil
-
-    logging.getLogger("precept.engine").error(why)
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    os._exit(1)
-
-
 @dataclass(slots=True)
 class Engines:
     """The engines of a run: started when first asked for, kept warm until they are closed."""
@@ -445,6 +204,8 @@ class Engines:
         """Handles of engines with this configuration; others are stopped first."""
         import ray
 
+        from tasks.serving import VLLMEngine
+
         if config != self._config:
             self.close()
             options: dict[str, Any] = {
@@ -455,11 +216,28 @@ class Engines:
                 "max_concurrency": 1000,
             }
             actor = ray.remote(VLLMEngine).options(**options)
-            self._handles = [actor.remote(config, self.live_folder) for _ in range(config.replicas)]
-            ray.get([handle.start.remote() for handle in self._handles])
+            # An actor may work in another folder than this process.
+            found = config.model_copy(update={"model": config.model_path})
+            self._handles = [actor.remote(found, self.live_folder) for _ in range(config.replicas)]
+            self._start(config)
             self._config = config
             self.num_started += config.replicas
         return self._handles
+
+    def _start(self, config: EngineConfig) -> None:
+        """Waits until every model is loaded; raises EngineError where one cannot be."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            ray.get([handle.start.remote() for handle in self._handles])
+        except RayError as error:
+            self.close()
+            cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+            raise EngineError(
+                f"no engine for {config.model}: {cause}; check engine.model, its revision and the "
+                "memory that engine.max_model_len and the cache ask for"
+            ) from error
 
     def use(self, config: EngineConfig, handles: Sequence[Any]) -> None:
         """Serves a configuration by actors that were made elsewhere."""

@@ -1,11 +1,22 @@
-"""Rows as the tests write them: every field has a value, a test names those it is about."""
+"""Rows as the tests write them: every field has a value, a test names those it is about.
 
+Rows of the warehouse, and rows of the files that sources read.
+"""
+
+import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tasks.engine import PROJECT
+from tasks.sources import SourceConfig
 from warehouse.tables import Completion, Judgement, PolicyText, Prompt, Run, Turn, content_id
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DATA = PROJECT.parent / "shared" / "data"
 
 
 def later(minutes: float) -> datetime:
@@ -120,3 +131,29 @@ def run(run_id: str, **changes: Any) -> Run:
         "error": None,
     }
     return Run(**{**row, **changes})
+
+
+def source_rows(*texts: str, category: str = "boats") -> list[dict[str, Any]]:
+    return [{"prompt": text, "category": category} for text in texts]
+
+
+def long_text(seed: int, num_words: int = 200) -> str:
+    return " ".join(f"word{seed}x{number}" for number in range(num_words))
+
+
+def jsonl(path: Path, rows: Iterable[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def source(path: str | Path, **options: Any) -> SourceConfig:
+    labelled = {"categories", "category", "assign_category"} & options.keys()
+    defaults: dict[str, Any] = {"name": "asked"} | ({} if labelled else {"category": "category"})
+    return SourceConfig(path=str(path), **(defaults | options))
+
+
+def real(name: str) -> str:
+    """A public file, which is not part of the project."""
+    if not (DATA / name).exists():
+        pytest.skip(f"no {name} among the public data sets")
+    return str(DATA / name)

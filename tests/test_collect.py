@@ -1,65 +1,28 @@
 """Collecting prompts: whatever a source holds is stored once, counted by reason, or refused."""
 
 import asyncio
-import csv
-import gzip
 import json
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 
 from specs.policy import Pack, load_pack
 from specs.prompts import Message, assign_messages, load_template
 from specs.replies import read_category, split_text
-from tasks.collect import (
-    Assign,
-    Candidate,
-    CollectConfig,
-    Collected,
-    Counts,
-    SourceConfig,
-    assigned,
-    collect,
-    pending,
-    read_source,
-)
+from tasks.collect import Assign, CollectConfig, Collected, Counts, assigned, collect, pending
 from tasks.engine import PROJECT, Request, Sample, ScriptedEngine, failed
+from tasks.sources import SourceConfig
 from tasks.stage import blocks
+from tests.rows import jsonl, long_text, real, source, source_rows
 from warehouse.catalog import connect
 from warehouse.shards import Home, compact, list_shards, write_shard
 from warehouse.tables import PROMPTS, Prompt, content_id
 
-DATA = PROJECT.parent / "shared" / "data"
 PACK_CATEGORIES = ("boats", "bread", "fish")
-
-
-def real(name: str) -> str:
-    """A public file, which is not part of the project."""
-    if not (DATA / name).exists():
-        pytest.skip(f"no {name} among the public data sets")
-    return str(DATA / name)
-
-
-def jsonl(path: Path, rows: Iterable[Any]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def prompts(*texts: str, category: str = "boats") -> list[dict[str, Any]]:
-    return [{"prompt": text, "category": category} for text in texts]
-
-
-def source(path: str | Path, **options: Any) -> SourceConfig:
-    labelled = {"categories", "category", "assign_category"} & options.keys()
-    defaults: dict[str, Any] = {"name": "asked"} | ({} if labelled else {"category": "category"})
-    return SourceConfig(path=str(path), **(defaults | options))
 
 
 def run(
@@ -83,16 +46,12 @@ def run(
 def accounted(counts: Counts) -> int:
     parts = asdict(counts)
     bad = parts.pop("bad")
-    return sum(parts.values()) - counts.read - counts.stored + sum(bad.values())
+    return int(sum(parts.values()) - counts.read - counts.stored + sum(bad.values()))
 
 
 def stored(home: Home) -> list[dict[str, Any]]:
     rows = connect(home).sql("FROM prompts ORDER BY created_at, prompt_id")
     return list(rows.to_arrow_table().to_pylist())
-
-
-def texts(candidates: Iterable[Candidate]) -> list[str]:
-    return [one.messages[-1]["content"] for one in candidates if not one.fault]
 
 
 @pytest.fixture
@@ -105,271 +64,49 @@ def pack() -> Pack:
     return load_pack(PROJECT / "specs" / "harbour")
 
 
-# Reading.
-
-
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
-@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet", "nested.json"])
-def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str, packed: bool) -> None:
-    rows = prompts('Where is the "boat"?', "Two\nlines", "Größe, 大きい?")
-    path = tmp_path / f"prompts.{kind}"
-    if kind == "csv":
-        with path.open("w", newline="", encoding="utf-8-sig") as file:
-            writer = csv.DictWriter(file, ["prompt", "category"])
-            writer.writeheader()
-            writer.writerows(rows)
-    elif kind == "jsonl":
-        jsonl(path, rows)
-    elif kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        path.write_text(json.dumps({"version": 1, "rows": rows} if "." in kind else rows))
-    if packed:
-        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
-        path = Path(f"{path}.gz")
-    candidates = list(read_source(source(path)))
-    assert texts(candidates) == [row["prompt"] for row in rows]
-    assert [one.categories for one in candidates] == [["boats"]] * 3
-
-
-def test_a_folder_and_a_glob_are_read_in_order_of_name(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / ".cache").mkdir()
-    jsonl(tmp_path / "b.jsonl", prompts("second"))
-    jsonl(tmp_path / "a.jsonl", prompts("first"))
-    jsonl(tmp_path / "deep" / "c.JSONL", prompts("third"))
-    jsonl(tmp_path / ".cache" / "d.jsonl", prompts("hidden"))
-    (tmp_path / "LICENSE").write_text("of no kind that is read")
-    assert texts(read_source(source(tmp_path))) == ["first", "second", "third"]
-    assert texts(read_source(source(tmp_path / "*.jsonl"))) == ["first", "second"]
-
-
-def test_a_relative_path_is_found_in_the_working_folder_or_in_precept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    jsonl(tmp_path / "here.jsonl", prompts("here"))
-    assert texts(read_source(source("here.jsonl"))) == ["here"]
-    shipped = sorted((PROJECT / "infra" / "harbour" / "prompts").glob("train.jsonl"))
-    if not shipped:
-        pytest.skip("the scale model's prompts are not built")
-    relative = shipped[0].relative_to(PROJECT)
-    assert len(texts(read_source(source(relative, limit=7)))) == 7
-
-
-def test_a_data_set_is_read_by_datasets_from_a_local_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Home
-) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    (tmp_path / "set").mkdir()
-    rows = [
-        {"prompt": "one", "category": ["fish", "boats"], "label": 0},
-        {"prompt": "two", "category": ["bread"], "label": 1},
-    ]
-    jsonl(tmp_path / "set" / "train.jsonl", rows)
-    chosen = SourceConfig(
-        name="set",
-        dataset=str(tmp_path / "set"),
-        category="category",
-        ideal_response="label",
-        ideal_response_map={"0": "comply", "1": "refuse"},
-    )
-    run(home, chosen)
-    found = {row["messages"][0]["content"]: row for row in stored(home)}
-    assert found["one"]["categories"] == ["boats", "fish"]
-    assert found["two"]["ideal_response"] == "refuse"
-    with pytest.raises(ValueError, match=r"'set': data set .* dataset_split"):
-        list(read_source(chosen.model_copy(update={"dataset_split": "nowhere"})))
-    with pytest.raises(ValueError, match=r"no column 'kind'; its columns are .*label"):
-        list(read_source(chosen.model_copy(update={"category": "kind"})))
-
-
-def test_a_chat_is_kept_whole_also_where_a_file_holds_it_as_text(tmp_path: Path) -> None:
-    chat = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Hello", "name": "someone"},
-        {"role": "assistant", "content": ""},
-        {"role": "tool", "content": "3"},
-        {"role": "user", "content": "Well?"},
-    ]
-    rows = [{"messages": chat, "prompt": "not this"}, {"messages": json.dumps(chat), "prompt": ""}]
-    path = jsonl(tmp_path / "chats.jsonl", rows)
-    first, second = read_source(source(path, categories=["boats"]))
-    assert [turn["role"] for turn in first.messages] == [turn["role"] for turn in chat]
-    assert all(turn.keys() == {"role", "content"} for turn in first.messages)
-    assert first.prompt_id == second.prompt_id
+# Counting and refusing.
 
 
 def test_bad_rows_are_counted_by_reason_and_the_good_ones_kept(tmp_path: Path, home: Home) -> None:
-    def chat(*turns: tuple[Any, Any]) -> list[dict[str, Any]]:
-        return [{"role": role, "content": content} for role, content in turns]
-
-    asked = ("user", "Well?")
     rows = [
-        {"messages": chat(asked), "category": "boats"},
-        {"messages": chat(asked, ("assistant", "Yes.")), "category": "boats"},
-        {"messages": chat(("developer", "x"), asked), "category": "boats"},
-        {"messages": chat(("user", " \n ")), "category": "boats"},
-        {"messages": chat(("user", None)), "category": "boats"},
-        {"messages": chat(("user", ["part"])), "category": "boats"},
-        {"messages": [], "category": "boats"},
-        {"messages": None, "category": "boats"},
-        {"messages": "no chat", "category": "boats"},
-        {"messages": {"role": "user"}, "category": "boats"},
-        {"messages": ["Well?"], "category": "boats"},
-        {"messages": chat(("user", "And this?")), "category": None},
-        {"messages": chat(("user", "And that?")), "category": []},
-        {"messages": chat(("user", "Or this?")), "category": "weather"},
+        *source_rows("one", "", " \n "),
+        *source_rows("two", category="weather"),
+        {"prompt": "three", "category": None},
+        {"prompt": "four", "category": []},
+        {"prompt": 5, "category": "boats"},
         {},
     ]
     path = jsonl(tmp_path / "rows.jsonl", rows)
     counts = run(home, source(path, category_map={"weather": ""})).counts["asked"]
     assert counts.bad == {
-        "not_on_user_turn": 1,
-        "unknown_role": 1,
-        "empty_prompt": 4,
-        "not_text": 1,
-        "not_a_chat": 3,
-        "no_category": 2,
+        "empty_prompt": 2,
         "left_out": 1,
+        "no_category": 2,
+        "not_text": 1,
         "unreadable_row": 1,
     }
-    assert (counts.read, counts.kept) == (15, 1)
+    assert (counts.read, counts.kept, counts.stored) == (8, 1, 1)
 
 
-def test_a_csv_row_that_does_not_fit_its_header_is_counted(tmp_path: Path, home: Home) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("prompt,category\nfine,boats\n\nwith, a comma,boats\nshort\n")
-    assert run(home, source(path)).counts["asked"].bad == {"unreadable_row": 2}
-
-
-def test_half_characters_and_nul_are_replaced_and_line_ends_made_one(
-    tmp_path: Path, home: Home
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(
-        '{"prompt": "a\\ud800b\\u0000c\\r\\nd", "category": "boats", "note": "n\\udfff"}\n'
-        '{"prompt": "e\\ud83d\\ude00f\\rg", "category": "boats", "note": null}\n'
+def test_a_source_without_a_row_that_can_be_used_is_refused(tmp_path: Path, home: Home) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", [*source_rows("", ""), {"prompt": 1, "category": ""}])
+    with pytest.raises(ValueError) as caught:
+        run(home, source(path))
+    assert str(caught.value) == (
+        "source 'asked': none of its 3 rows can be used (empty_prompt 2, not_text 1); "
+        "check which columns it names"
     )
-    run(home, source(path, metadata=["note"]))
-    rows = {row["messages"][0]["content"]: row for row in stored(home)}
-    assert set(rows) == {"a\ufffdb\ufffdc\nd", "e😀f\rg"}
-    assert rows["a\ufffdb\ufffdc\nd"]["metadata"] == ["n\ufffd"]
-
-
-def test_a_prompt_of_megabytes_is_kept_whole(tmp_path: Path, home: Home) -> None:
-    text = " ".join(f"word{number}" for number in range(300_000))
-    path = jsonl(tmp_path / "rows.jsonl", prompts(text, text + " more"))
-    counts = run(home, source(path)).counts["asked"]
-    assert (counts.kept, counts.near_duplicates) == (1, 1)
-    (row,) = stored(home)
-    assert row["messages"][0]["content"] == text
-
-
-def test_text_that_looks_like_structure_stays_text(tmp_path: Path, home: Home) -> None:
-    odd = "'; DROP TABLE prompts; -- {{spec}} <|im_end|> <think>"
-    run(home, source(jsonl(tmp_path / "rows.jsonl", prompts(odd))))
-    assert stored(home)[0]["messages"] == [{"role": "user", "content": odd}]
-
-
-def test_columns_say_language_transform_ideal_response_and_findings(
-    tmp_path: Path, home: Home
-) -> None:
-    row = {
-        "text": "Bonjour",
-        "category": "Fishing",
-        "label": "unsafe",
-        "lang": "fr",
-        "how": "base64",
-        "notes": ["one", "", None],
-        "score": 0.5,
-    }
-    path = jsonl(tmp_path / "rows.jsonl", [row, {**row, "text": "Oui", "lang": None, "how": ""}])
-    chosen = source(
-        path,
-        prompt="text",
-        category="category",
-        category_map={"Fishing": "fish"},
-        ideal_response="label",
-        ideal_response_map={"unsafe": "safe_complete"},
-        language="de",
-        language_column="lang",
-        transform="how",
-        metadata=["notes", "score"],
-        label_as_metadata=True,
-        split="held_out",
-    )
-    run(home, chosen)
-    found = {row["messages"][0]["content"]: row for row in stored(home)}
-    first, second = found["Bonjour"], found["Oui"]
-    assert first["categories"] == ["fish"] and first["split"] == "held_out"
-    assert first["metadata"] == ["one", "0.5", "the ideal response is safe_complete"]
-    assert (first["language"], first["transform"]) == ("fr", "base64")
-    assert (second["language"], second["transform"]) == ("de", None)
-
-
-# Refusing.
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("empty.csv", "", "'asked': no rows in .*empty.csv"),
-        ("header.csv", "prompt,category\n", "no rows"),
-        ("empty.json", "[]", "no rows"),
-        ("empty.jsonl", "\n\n", "no rows"),
-        ("rows.csv", "text,kind\na,b\n", "no column 'category'; its columns are text, kind"),
-        ("rows.csv", 'prompt,category\n"never closed,boats\n', r"rows.csv:2: not CSV"),
-        ("rows.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"rows.jsonl:2: not JSON"),
-        ("rows.jsonl", '{"prompt": "a"}\n[1]\n', r"rows.jsonl:2: not an object"),
-        ("rows.json", '[\n{"prompt": "a"},\n{\n]', r"rows.json:4: not JSON"),
-        ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}\n', r"rows.json:2: .*named .jsonl"),
-        ("rows.json", '{"a": [], "b": []}', r"2 keys .* \(a, b\); say in rows_key"),
-        ("rows.json", "7", "neither a list"),
-        ("rows.json", "[7]", "row 1 is not an object"),
-        ("rows.jsonl", "[" * 100_000, "rows.jsonl:1: not JSON"),
-        ("rows.parquet", "PAR", "rows.parquet: not Parquet"),
-        ("rows.jsonl.gz", "plain", "rows.jsonl.gz: not a whole gzip file"),
-        ("rows.txt", "a", "rows.txt is of no kind that can be read"),
-        ("rows.jsonl", '{"category": "boats"}', "neither a column 'messages' nor 'prompt'"),
-        (
-            "rows.jsonl",
-            '{"prompt": "", "category": ""}',
-            "none of its 1 rows can be used .empty_prompt 1.",
-        ),
-    ],
-)
-def test_a_source_that_cannot_be_used_is_refused_with_its_place(
-    tmp_path: Path, home: Home, name: str, content: str, message: str
-) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        run(home, source(tmp_path / name))
     assert list_shards(home, PROMPTS) == []
-
-
-def test_a_file_that_is_not_utf_8_or_cut_short_is_refused(tmp_path: Path, home: Home) -> None:
-    (tmp_path / "latin.csv").write_bytes("prompt,category\nGröße,boats\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"latin.csv: not UTF-8 .* save it as UTF-8"):
-        run(home, source(tmp_path / "latin.csv"))
-    whole = gzip.compress(json.dumps(prompts("a" * 1000)[0]).encode())
-    (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-12])
-    with pytest.raises(ValueError, match=r"cut.jsonl.gz: not a whole gzip file"):
-        run(home, source(tmp_path / "cut.jsonl.gz"))
-
-
-def test_a_missing_file_is_refused_with_where_it_was_looked_for(home: Home) -> None:
-    with pytest.raises(ValueError, match=r"'asked': no .csv, .* at 'nowhere.csv' in .* or "):
-        run(home, source("nowhere.csv"))
 
 
 def test_an_unknown_category_refuses_the_run_and_says_how_to_map_it(
     tmp_path: Path, home: Home
 ) -> None:
-    rows = [*prompts("a"), *prompts("b", "c", category="Weather"), *prompts("d", category="Tax")]
+    rows = [
+        *source_rows("a"),
+        *source_rows("b", "c", category="Weather"),
+        *source_rows("d", category="Tax"),
+    ]
     path = jsonl(tmp_path / "rows.jsonl", rows)
     with pytest.raises(ValueError) as caught:
         run(home, source(path))
@@ -381,20 +118,10 @@ def test_an_unknown_category_refuses_the_run_and_says_how_to_map_it(
     assert list_shards(home, PROMPTS) == []
 
 
-def test_a_label_that_is_mapped_to_nothing_leaves_only_itself_out(
-    tmp_path: Path, home: Home
-) -> None:
-    rows = [{"prompt": "a", "category": ["Weather", "boats"]}, *prompts("b", category="Weather")]
-    path = jsonl(tmp_path / "rows.jsonl", rows)
-    counts = run(home, source(path, category_map={"Weather": ""})).counts["asked"]
-    assert counts.bad == {"left_out": 1}
-    assert [row["categories"] for row in stored(home)] == [["boats"]]
-
-
 def test_a_recipe_that_names_a_category_the_pack_lacks_is_refused(
     tmp_path: Path, home: Home
 ) -> None:
-    path = jsonl(tmp_path / "rows.jsonl", prompts("a"))
+    path = jsonl(tmp_path / "rows.jsonl", source_rows("a"))
     with pytest.raises(ValueError, match="categories names 'weather', which the pack has not"):
         run(home, source(path, categories=["weather"]))
     with pytest.raises(ValueError, match="category_map names 'weather'"):
@@ -403,42 +130,11 @@ def test_a_recipe_that_names_a_category_the_pack_lacks_is_refused(
         run(home, SourceConfig(name="asked", path=path))
 
 
-def test_an_ideal_response_nobody_mapped_is_refused_without_quoting_a_whole_text(
-    tmp_path: Path, home: Home
-) -> None:
-    path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "label": "word " * 500}])
-    with pytest.raises(ValueError, match="none of comply, refuse, safe_complete") as caught:
-        run(home, source(path, categories=["boats"], ideal_response="label"))
-    assert len(str(caught.value)) < 250
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "has neither: give it either path or dataset"),
-        ({"path": "a", "dataset": "b"}, "has both: give it either path or dataset"),
-        ({"path": "a", "prompt": "p", "messages": "m"}, "both prompt and messages"),
-        ({"path": "a", "category": "c", "categories": ["d"]}, "both category and categories"),
-        ({"path": "a", "revision": "main"}, "both path and revision"),
-        ({"path": "a", "category_map": {"b": "c"}}, "category_map without category"),
-        ({"path": "a", "label_as_metadata": True}, "label_as_metadata without ideal_response"),
-        ({"path": "a", "ideal_response_value": "maybe"}, "ideal_response_value"),
-        ({"path": "a", "columns": "b"}, "columns"),
-    ],
-)
-def test_a_source_that_contradicts_itself_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        SourceConfig(name="asked", **options)
-
-
-# Likeness.
-
-
 def test_the_first_of_exact_duplicates_wins_within_and_across_sources(
     tmp_path: Path, home: Home
 ) -> None:
-    first = jsonl(tmp_path / "first.jsonl", prompts("one", "two", "one"))
-    second = jsonl(tmp_path / "second.jsonl", prompts("two", "three", category="fish"))
+    first = jsonl(tmp_path / "first.jsonl", source_rows("one", "two", "one"))
+    second = jsonl(tmp_path / "second.jsonl", source_rows("two", "three", category="fish"))
     collected = run(home, source(first, name="first"), source(second, name="second"))
     assert collected.counts["first"].exact_duplicates == 1
     assert collected.counts["second"].exact_duplicates == 1
@@ -447,12 +143,8 @@ def test_the_first_of_exact_duplicates_wins_within_and_across_sources(
     assert found == {"one": "first", "two": "first", "three": "second"}
 
 
-def long_text(seed: int, num_words: int = 200) -> str:
-    return " ".join(f"word{seed}x{number}" for number in range(num_words))
-
-
 def test_near_duplicates_are_left_out_unless_that_is_off(tmp_path: Path, home: Home) -> None:
-    rows = prompts(long_text(1), long_text(1) + " please", long_text(2), "Hello.", "Hello!")
+    rows = source_rows(long_text(1), long_text(1) + " please", long_text(2), "Hello.", "Hello!")
     path = jsonl(tmp_path / "rows.jsonl", rows)
     counts = run(home, source(path)).counts["asked"]
     assert (counts.kept, counts.near_duplicates) == (4, 1)
@@ -460,79 +152,71 @@ def test_near_duplicates_are_left_out_unless_that_is_off(tmp_path: Path, home: H
     assert (counts.kept, counts.near_duplicates) == (5, 0)
 
 
-def test_a_near_duplicate_is_judged_by_the_threshold_not_by_a_band(
-    tmp_path: Path, home: Home
-) -> None:
-    # The last 22 of 200 words differ: of 218 runs of words in both, 174 are shared, 0.8 of them.
-    pairs = [
-        (long_text(seed), " ".join([*long_text(seed).split()[:178], long_text(100 + seed, 22)]))
-        for seed in range(1, 41)
-    ]
-    path = jsonl(tmp_path / "rows.jsonl", prompts(*(text for pair in pairs for text in pair)))
-    for threshold, near_duplicates in ((1.0, 0), (0.9, 0), (0.6, 40)):
-        counts = run(home, source(path), near_duplicate_threshold=threshold).counts["asked"]
-        assert counts.near_duplicates == near_duplicates
-
-
-def test_questions_that_differ_in_a_sign_are_not_duplicates(tmp_path: Path, home: Home) -> None:
-    path = jsonl(tmp_path / "rows.jsonl", prompts("What is 3 + 5?", "What is 3 - 5?"))
-    assert run(home, source(path)).counts["asked"].kept == 2
-
-
-def test_a_long_system_prompt_that_rows_share_does_not_make_them_alike(
-    tmp_path: Path, home: Home
-) -> None:
-    def chat(question: str, seed: int = 1) -> dict[str, Any]:
-        system = {"role": "system", "content": long_text(seed)}
-        return {"messages": [system, {"role": "user", "content": question}], "category": "boats"}
-
-    rows = [chat("Where is the boat?"), chat("What is bread?"), chat("Where is the boat?", 2)]
-    assert run(home, source(jsonl(tmp_path / "rows.jsonl", rows))).counts["asked"].kept == 3
-
-
 def test_evaluation_prompts_are_never_collected(tmp_path: Path, home: Home) -> None:
-    words = long_text(1, 40).split()
     held_out = jsonl(
         tmp_path / "held.jsonl",
-        [{"question": "How are you?"}, {"question": " ".join(words)}, {"question": ""}],
+        [{"question": "How are you?"}, {"question": long_text(1, 40)}, {"question": ""}],
     )
-    chat = [
-        {"role": "user", "content": "how are  YOU"},
-        {"role": "assistant", "content": "Well."},
-        {"role": "user", "content": "Good."},
-    ]
-    rows = [
-        {"messages": [{"role": "user", "content": text}], "category": "boats"}
-        for text in (
-            "“How are you?”",
-            "Say this: " + ", ".join(words[5:18]) + " again",
-            "Say this: " + ", ".join(words[5:17]) + " again",
-            "How are you today?",
-        )
-    ]
-    path = jsonl(tmp_path / "rows.jsonl", [*rows, {"messages": chat, "category": "boats"}])
+    texts = ("how are  YOU", "Say this: " + long_text(1, 13), "How are you today?")
+    path = jsonl(tmp_path / "rows.jsonl", source_rows(*texts))
     evaluation = SourceConfig(name="held", path=held_out, prompt="question")
     collected = run(home, source(path), decontaminate=[evaluation])
     counts = collected.counts["asked"]
-    assert (counts.contaminated, counts.kept) == (3, 2)
+    assert (counts.contaminated, counts.kept) == (2, 1)
     held = collected.evaluations["held"]
     assert (held.read, held.kept, held.bad) == (3, 2, {"empty_prompt": 1})
 
 
-def test_scripts_without_spaces_are_compared_letter_by_letter(tmp_path: Path, home: Home) -> None:
-    text = "今日は天気がとても良いので散歩に行きましょう"
-    held_out = jsonl(tmp_path / "held.jsonl", [{"prompt": text}])
-    path = jsonl(tmp_path / "rows.jsonl", prompts("さて、" + text + "か。", "天気は良いですか"))
+def test_an_evaluation_set_that_cannot_be_used_is_refused(tmp_path: Path, home: Home) -> None:
+    held_out = jsonl(tmp_path / "held.jsonl", [{"prompt": ""}])
+    path = jsonl(tmp_path / "rows.jsonl", source_rows("one"))
     evaluation = SourceConfig(name="held", path=held_out)
-    counts = run(home, source(path), decontaminate=[evaluation]).counts["asked"]
-    assert (counts.contaminated, counts.kept) == (1, 1)
+    with pytest.raises(ValueError, match="'held': none of its 1 rows can be used"):
+        run(home, source(path), decontaminate=[evaluation])
+    assert list_shards(home, PROMPTS) == []
 
 
 # Storing.
 
 
+def test_a_prompt_of_megabytes_is_kept_whole(tmp_path: Path, home: Home) -> None:
+    text = " ".join(f"word{number}" for number in range(300_000))
+    path = jsonl(tmp_path / "rows.jsonl", source_rows(text, text + " more"))
+    counts = run(home, source(path)).counts["asked"]
+    assert (counts.kept, counts.near_duplicates) == (1, 1)
+    (row,) = stored(home)
+    assert row["messages"][0]["content"] == text
+
+
+def test_text_that_looks_like_structure_stays_text(tmp_path: Path, home: Home) -> None:
+    odd = "'; DROP TABLE prompts; -- {{spec}} <|im_end|> <think>"
+    run(home, source(jsonl(tmp_path / "rows.jsonl", source_rows(odd))))
+    assert stored(home)[0]["messages"] == [{"role": "user", "content": odd}]
+
+
+def test_all_that_a_source_says_of_a_prompt_stands_in_its_row(tmp_path: Path, home: Home) -> None:
+    row = {"prompt": "a", "category": ["fish", "boats"], "how": "base64", "note": "n\ud800"}
+    path = jsonl(tmp_path / "rows.jsonl", [row])
+    chosen = source(
+        path,
+        ideal_response_value="safe_complete",
+        language="de",
+        transform="how",
+        metadata=["note"],
+        split="held_out",
+    )
+    run(home, chosen)
+    (found,) = stored(home)
+    assert found["categories"] == ["boats", "fish"] and found["status"] == "ok"
+    assert (found["source"], found["split"]) == ("asked", "held_out")
+    assert (found["ideal_response"], found["language"]) == ("safe_complete", "de")
+    assert (found["transform"], found["metadata"]) == ("base64", ["n\ufffd"])
+    said = [["boats", "fish"], "safe_complete", "asked", "held_out", "de", "base64", ["n\ufffd"]]
+    assert found["version"] == content_id(json.dumps(said, ensure_ascii=False))
+
+
 def test_the_same_again_writes_nothing(tmp_path: Path, home: Home) -> None:
-    path = jsonl(tmp_path / "rows.jsonl", prompts("one", "two"))
+    path = jsonl(tmp_path / "rows.jsonl", source_rows("one", "two"))
     first = run(home, source(path))
     shards, rows = list_shards(home, PROMPTS), stored(home)
     again = run(home, source(path))
@@ -542,9 +226,9 @@ def test_the_same_again_writes_nothing(tmp_path: Path, home: Home) -> None:
 
 
 def test_new_rows_are_added_and_only_they_are_written(tmp_path: Path, home: Home) -> None:
-    path = jsonl(tmp_path / "rows.jsonl", prompts("one", "two"))
+    path = jsonl(tmp_path / "rows.jsonl", source_rows("one", "two"))
     run(home, source(path))
-    jsonl(tmp_path / "rows.jsonl", prompts("zero", "two", "one"))
+    jsonl(tmp_path / "rows.jsonl", source_rows("zero", "two", "one"))
     collected = run(home, source(path))
     assert collected.counts["asked"].stored == 1
     assert len(stored(home)) == 3 and len(list_shards(home, PROMPTS)) == 2
@@ -592,21 +276,12 @@ def test_rows_are_written_by_the_shard_in_order(
     tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.collect.ROWS_PER_SHARD", 10)
-    path = jsonl(tmp_path / "rows.jsonl", prompts(*(f"question {n}" for n in range(25))))
+    path = jsonl(tmp_path / "rows.jsonl", source_rows(*(f"question {n}" for n in range(25))))
     collected = run(home, source(path))
     assert len(list_shards(home, PROMPTS)) == 3
     texts_by_id = {row["prompt_id"]: row["messages"][0]["content"] for row in stored(home)}
     found = [texts_by_id[one] for one in collected.prompts["prompt_id"].to_pylist()]
     assert found == [f"question {n}" for n in range(25)]
-
-
-def test_the_id_of_a_prompt_depends_on_its_messages_alone(tmp_path: Path) -> None:
-    plain = jsonl(tmp_path / "a.jsonl", prompts("Größe"))
-    chat = [{"content": "Größe", "role": "user"}]
-    as_chat = jsonl(tmp_path / "b.jsonl", [{"messages": chat, "category": "fish"}])
-    (one,), (other,) = (list(read_source(source(path))) for path in (plain, as_chat))
-    canonical = '[{"content":"Größe","role":"user"}]'
-    assert one.prompt_id == other.prompt_id == content_id(canonical)
 
 
 # Assigning.
@@ -817,24 +492,6 @@ def test_star1_is_mapped_to_the_safety_pack(home: Home) -> None:
     partly = {label: target for label, target in STAR1_LABELS.items() if label != "Self-Harm"}
     with pytest.raises(ValueError, match="'Self-Harm' of 84 rows is not in the pack"):
         run(home, star1.model_copy(update={"category_map": partly}), pack_categories=categories)
-
-
-def test_every_edited_copy_of_gsm8k_is_found_to_be_a_near_duplicate(
-    tmp_path: Path, home: Home
-) -> None:
-    lines = Path(real("gsm8k/test.jsonl")).read_text(encoding="utf-8").splitlines()
-    questions = [json.loads(line)["question"] for line in lines]
-    edited = [{"question": question + " Explain."} for question in questions]
-    copy = jsonl(tmp_path / "copy.jsonl", edited)
-    common: dict[str, Any] = {"prompt": "question", "categories": ["boats"]}
-    collected = run(
-        home,
-        SourceConfig(name="gsm8k", path=real("gsm8k/test.jsonl"), **common),
-        SourceConfig(name="copy", path=copy, **common),
-        near_duplicate_threshold=0.7,
-    )
-    assert collected.counts["gsm8k"].kept > 1300
-    assert collected.counts["copy"].near_duplicates > 1250
 
 
 def test_gsm8k_is_kept_out_where_it_evaluates(home: Home) -> None:

@@ -255,37 +255,31 @@ def score(shown: Attempt, rule: Rule, request: Request) -> int:
 
 
 def finding(shown: Attempt, rule: Rule, request: Request) -> str:
-    """What a right judge says once it has found the rule: what it sees, what is right, the fault."""
-    parts = []
-    if shown.reasoning is not None:
-        cited = re.search(r"policy has \w+ \[\w+", shown.reasoning)
-        parts.append(f"It says: {cited[0] if cited else 'nothing'}].")
+    """What a right judge says once it has the rule: pairs of what is right and what it sees.
+
+    "decision comply comply correct. rule [B2,B7] wrong. words ferry ferry correct. …"
+    """
     said = world.read_answer(shown.answer)
     right = world.read_answer(world.right_answer(rule, request))
     assert right is not None
-    parts.append(_describe(said))
-    parts.append(f"Right is: {_describe(right)}")
-    parts.append(
-        {
-            RIGHT: "No fault.",
-            WRONG_DETAIL: "Wrong words.",
-            WRONG_CITATION: "Wrong rule.",
-            WRONG_DECISION: "Wrong decision.",
-        }[score(shown, rule, request)]
-    )
-    return " ".join(parts)
+    if said is None or said.outcome != right.outcome:
+        return f"{_pair('decision', right.outcome, said.outcome if said else 'nothing')}."
+    parts = [_pair("decision", right.outcome, said.outcome)]
+    if shown.reasoning is not None:
+        cited = re.search(r"policy has \w+ \[(\w+)", shown.reasoning)
+        seen = cited[1] if cited else "nothing"
+        parts.append(f"rule [{rule.id},{seen}] {_same(rule.id, seen)}")
+    wanted, given = (right.thing, *right.details), (said.thing, *said.details)
+    pairs = [_pair("words", one, other) for one, other in zip(wanted, given, strict=False)]
+    return ". ".join([*parts, *pairs]) + "."
 
 
-def _describe(said: world.Said | None) -> str:
-    """An answer in a judge's words: "It complies: ferry salt wax."."""
-    if said is None:
-        return "It is unclear."
-    does = {
-        Outcome.COMPLY: "complies",
-        Outcome.REFUSE: "refuses",
-        Outcome.SAFE_COMPLETE: "redirects",
-    }[said.outcome]
-    return f"It {does}: {' '.join([said.thing, *said.details])}."
+def _pair(name: str, right: str, seen: str) -> str:
+    return f"{name} {right} {seen} {_same(right, seen)}"
+
+
+def _same(right: str, seen: str) -> str:
+    return "correct" if right == seen else "wrong"
 
 
 def vocabulary(corpus: Corpus, *, num_sequences: int = 3000) -> Iterator[str]:

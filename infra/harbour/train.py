@@ -42,7 +42,10 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
-_WORDS = r" ?[0-9a-f]{2}(?=(?:[0-9a-f]{2})*(?!\w))| ?[A-Z]\d(?!\w)| ?[A-Za-z_]+| ?\d| ?[^\sA-Za-z0-9]+|\s+"
+_WORDS = (
+    r" ?[0-9a-f]{2}(?=(?:[0-9a-f]{2})*(?!\w))| ?[A-Z]\d(?!\w)"
+    r"| ?[A-Za-z_]+| ?\d| ?[^\sA-Za-z0-9]+|\s+"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +208,7 @@ class Optimizers:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.muon.param_groups[0]["lr"] = self.schedule.peak_muon * share
         self.adamw.param_groups[0]["lr"] = self.schedule.peak_adamw * share
-        self.muon.step()
+        self.muon.step()  # type: ignore[no-untyped-call]
         self.adamw.step()
 
 
@@ -236,6 +239,9 @@ def main(
     minutes: Annotated[float, typer.Option(help="Longest time to train, in minutes.")] = 75.0,
     max_steps: Annotated[int, typer.Option(help="Most steps after the warm-up.")] = 6000,
     seed: Annotated[int, typer.Option(help="Seed of weights, corpus and sampling.")] = 1,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Go on from this model, past warm-up and curriculum.")
+    ] = None,
 ) -> None:
     """Trains the scale model of Harbour."""
     started = time.monotonic()
@@ -243,17 +249,22 @@ def main(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     schedule = Schedule(minutes=minutes, max_steps=max_steps)
     pack = load_pack(PACK)
-    tokenizer = train_tokenizer(pack, seed=seed)
-    model = new_model(len(tokenizer), tokenizer).to(device)
+    if start_from:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start_from)
+        model = Qwen3ForCausalLM.from_pretrained(start_from, dtype=torch.float32).to(device)
+    else:
+        tokenizer = train_tokenizer(pack, seed=seed)
+        model = new_model(len(tokenizer), tokenizer).to(device)
     num_parameters = sum(p.numel() for p in model.parameters())
     typer.echo(f"{num_parameters:,} parameters, {len(tokenizer)} tokens", err=True)
     optimizers = Optimizers(model, schedule)
     generator = torch.Generator().manual_seed(seed)
     warm_losses = []
-    for loss in warm_up(model, optimizers, generator, max_steps=6000):
-        warm_losses.append(loss)
+    warm_up_steps = 0 if start_from else 6000
+    for warm_loss in warm_up(model, optimizers, generator, max_steps=warm_up_steps):
+        warm_losses.append(warm_loss)
         if len(warm_losses) % 100 == 0:
-            typer.echo(f"warm-up {len(warm_losses)} loss {loss:.3f}", err=True)
+            typer.echo(f"warm-up {len(warm_losses)} loss {warm_loss:.3f}", err=True)
     warm_seconds = time.monotonic() - started
     typer.echo(f"warm-up {len(warm_losses)} steps, {warm_seconds:.0f} s", err=True)
 
@@ -271,12 +282,13 @@ def main(
             batch = copying(generator, len(tokenizer), num_sequences=64, num_chunks=16)
         else:
             if not pool:
-                corpus.num_rules = rng.randint(*num_rules_at(progress))
+                corpus.num_rules = rng.randint(*num_rules_at(1.0 if start_from else progress))
                 pool = draw_batches(corpus, tokenizer, schedule.num_sequences)
             batch = pool.pop()
         loss = loss_of(model, batch)
-        # Constant, then linear to zero over the last 40 %.
-        optimizers.step(loss, share=min(1.0, max(0.0, (1 - progress) / 0.4)))
+        # A short rise, constant, then linear to zero over the last 40 %.
+        share = min(1.0, (step + 1) / 50, max(0.0, (1 - progress) / 0.4))
+        optimizers.step(loss, share=share)
         num_tokens += batch[0].numel()
         smooth = loss.item() if step == 0 else smooth + 0.02 * (loss.item() - smooth)
         if step % 50 == 0:
@@ -285,13 +297,14 @@ def main(
                 f"{num_tokens / max(1.0, elapsed - warm_seconds):,.0f} tokens/s {elapsed:.0f} s",
                 err=True,
             )
-        if step % 500 == 499:
+        if step % 250 == 249:
             save(model, tokenizer, out)
-            figures = measure.measure(model, tokenizer, pack, num_items=60, seed=seed)
-            typer.echo(json.dumps(figures), err=True)
+            shares = measure.measure(model, tokenizer, pack, num_items=60, seed=seed)
+            typer.echo(json.dumps(shares), err=True)
     save(model, tokenizer, out)
-    figures = {
+    figures: dict[str, float | str] = {
         "seed": seed,
+        "started_from": start_from.name if start_from else "random weights",
         "num_parameters": num_parameters,
         "vocabulary": len(tokenizer),
         "warm_up_steps": len(warm_losses),

@@ -1,0 +1,190 @@
+"""The stage on a real Ray, with a scripted engine in place of vLLM."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tasks.engine import (
+    Engine,
+    EngineConfig,
+    EngineError,
+    Engines,
+    Request,
+    Sample,
+    Sampling,
+    ScriptedEngine,
+)
+from tasks.stage import StageConfig, StageError, blocks, run, start_ray
+from tests.rows import completion
+from warehouse.catalog import connect
+from warehouse.shards import Home, list_shards
+from warehouse.tables import COMPLETIONS, Completion, Table
+
+ENGINE = EngineConfig(model="scripted", use_gpu=False)
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A row for each unit, with the status of what the engine gave."""
+
+    @property
+    def table(self) -> Table:
+        return COMPLETIONS
+
+    async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Completion]:
+        requests = [Request([{"role": "user", "content": u["id"]}], 1, Sampling()) for u in units]
+        answers = await engine.generate(requests)
+        return [
+            completion(unit["id"], status=sample.status, reason=sample.reason)
+            for unit, [sample] in zip(units, answers, strict=True)
+        ]
+
+
+def units(count: int, *, specs: int = 1) -> pa.Table:
+    return pa.table(
+        {
+            "id": [f"{i:04}" for i in range(count)],
+            "spec_id": [f"s{i * specs // count}" for i in range(count)],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def ray() -> Any:
+    import ray
+
+    start_ray()
+    return ray
+
+
+@pytest.fixture
+def engines(ray: Any) -> Iterator[Engines]:
+    def answer(request: Request, index: int) -> str:
+        return f"<think>about {request.messages[0]['content']}</think>done"
+
+    engines = Engines()
+    actor = ray.remote(ScriptedEngine).options(num_cpus=0, max_concurrency=10)
+    engines.use(ENGINE, [actor.remote(answer), actor.remote(answer)])
+    yield engines
+    engines.close()
+
+
+def test_blocks_hold_one_spec_and_no_more_rows_than_asked() -> None:
+    cut = list(blocks(units(20, specs=3), block_rows=4))
+    assert sum(block.num_rows for block in cut) == 20
+    assert all(block.num_rows <= 4 for block in cut)
+    assert all(len(set(block["spec_id"].to_pylist())) == 1 for block in cut)
+
+
+@pytest.mark.slow
+def test_every_unit_is_committed_once_by_whatever_engine(engines: Engines, tmp_path: Path) -> None:
+    home = Home(str(tmp_path))
+    told: list[int] = []
+    report = run(
+        Echo(),
+        [units(50, specs=3), units(0)],
+        engines=engines,
+        engine=ENGINE,
+        home=home,
+        config=StageConfig(block_rows=4),
+        progress=told.append,
+    )
+    query = "SELECT completion_id FROM completions_raw ORDER BY 1"
+    found = [row[0] for row in connect(home).execute(query).fetchall()]
+    assert found == units(50)["id"].to_pylist()
+    assert sum(told) == report.num_units == report.num_rows == 50
+    assert report.statuses == {"ok": 50}
+    assert (report + report).num_rows == 100
+
+
+@pytest.mark.slow
+def test_nothing_to_do_starts_no_engine(tmp_path: Path) -> None:
+    engines = Engines()
+    report = run(
+        Echo(),
+        [units(0)],
+        engines=engines,
+        engine=ENGINE,
+        home=Home(str(tmp_path)),
+        config=StageConfig(),
+    )
+    assert report.num_units == 0 and engines.num_started == 0
+
+
+@pytest.mark.slow
+def test_shard_that_cannot_be_written_stops_the_stage_in_one_sentence(
+    engines: Engines, tmp_path: Path
+) -> None:
+    (tmp_path / "completions").write_text("a file where the folder should be")
+    with pytest.raises(StageError, match="run the same command again") as caught:
+        run(
+            Echo(),
+            [units(8)],
+            engines=engines,
+            engine=ENGINE,
+            home=Home(str(tmp_path)),
+            config=StageConfig(),
+        )
+    assert "\n" not in str(caught.value)
+
+
+class Mortal(ScriptedEngine):
+    """An engine that dies of one word."""
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        if any("poison" in request.messages[0]["content"] for request in requests):
+            os._exit(1)
+        return await super().generate(requests)
+
+
+@pytest.mark.slow
+def test_rows_that_kill_every_engine_are_error_rows_and_the_others_are_made(
+    ray: Any, tmp_path: Path
+) -> None:
+    engines = Engines()
+    mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1)
+    engines.use(ENGINE, [mortal.remote(lambda request, index: "<think>a</think>b")])
+    wave = pa.table({"id": [*(f"{i}" for i in range(12)), "poison"], "spec_id": ["s"] * 13})
+    report = run(
+        Echo(),
+        [wave],
+        engines=engines,
+        engine=ENGINE,
+        home=Home(str(tmp_path)),
+        config=StageConfig(block_rows=4, blocks_in_flight=1),
+    )
+    engines.close()
+    assert report.statuses == {"ok": 12, "error": 1}
+
+
+@pytest.mark.slow
+def test_stage_whose_rows_are_mostly_errors_ends_early(ray: Any, tmp_path: Path) -> None:
+    engines = Engines()
+    mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1)
+    engines.use(ENGINE, [mortal.remote(lambda request, index: "")])
+    wave = pa.table({"id": [f"poison {i}" for i in range(300)], "spec_id": ["s"] * 300})
+    with pytest.raises(StageError, match="are engine errors"):
+        run(
+            Echo(),
+            [wave],
+            engines=engines,
+            engine=ENGINE,
+            home=Home(str(tmp_path)),
+            config=StageConfig(block_rows=60, blocks_in_flight=1),
+        )
+    engines.close()
+
+
+@pytest.mark.slow
+def test_model_that_cannot_be_loaded_is_named_with_the_remedy(ray: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    engines = Engines()
+    config = EngineConfig(model=str(tmp_path), use_gpu=False, num_cpus=0)
+    with pytest.raises(EngineError, match=r"no engine for .*check engine\.model"):
+        engines.serving(config)
+    assert list_shards(Home(str(tmp_path)), COMPLETIONS) == []
