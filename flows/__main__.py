@@ -141,7 +141,7 @@ def sql(
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs your own DuckDB query over the warehouse; shards cannot be changed by it."""
+    """Runs your own DuckDB query over the views of the warehouse."""
     with _mistakes():
         from flows import show
         from warehouse.catalog import connect

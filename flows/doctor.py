@@ -56,7 +56,7 @@ def _versions() -> Check:
             installed = "missing"
         if name in locked and installed.split("+")[0] != locked[name].split("+")[0]:
             wrong.append(f"{name} {installed}, locked {locked[name]}")
-    remedy = "install the locked versions: make .venv"
+    remedy = "install the locked versions: rm -f .venv/locked && make .venv/precept"
     return Check("packages", not wrong, "; ".join(wrong) or "as locked", remedy)
 
 

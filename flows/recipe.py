@@ -52,8 +52,6 @@ class Recipe(Config):
     """Which accepted completions become training rows."""
     stage: StageConfig = StageConfig()
     """How work is spread."""
-    price_per_gpu_hour: float = 0.0
-    """In your currency; for the cost in the record of the run."""
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

@@ -13,6 +13,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from html import escape
 from typing import Any
 
 import duckdb
@@ -176,8 +177,9 @@ def sample_of_accepted(connection: duckdb.DuckDBPyConnection, count: int) -> str
     rows = ask(connection, "accepted_chains").slice(0, count).to_pylist()
     return "\n\n".join(
         f"### {row['category']}: scores {row['scores']}, cites {', '.join(row['cited'])}\n\n"
-        f"<details><summary>prompt</summary>\n\n{row['request']}\n\n</details>\n\n"
-        f"**Reasoning.** {row['reasoning']}\n\n**Answer.** {row['answer']}"
+        f"<details><summary>prompt</summary>\n<pre>{escape(row['request'])}</pre>\n</details>\n\n"
+        f"reasoning\n<pre>{escape(row['reasoning'])}</pre>\n\n"
+        f"answer\n<pre>{escape(row['answer'])}</pre>"
         for row in rows
     )
 
@@ -191,7 +193,7 @@ def _run_stage(
 ) -> stage.Report:
     """Asks for what is missing and makes it; asks again for what is worth another try."""
     total = stage.Report()
-    for _ in range(run.recipe.stage.retries + 1):
+    for attempt in range(run.recipe.stage.retries + 1):
         pending = find_pending(run.warehouse())
         if not pending.num_units:
             break
@@ -206,7 +208,8 @@ def _run_stage(
                 engines=run.engines,
                 engine=engine,
                 home=run.home,
-                config=run.recipe.stage,
+                # Alone in its block, a row that kills engines takes no other with it.
+                config=run.recipe.stage if attempt == 0 else run.recipe.stage.one_by_one,
                 progress=advance,
             )
     run.figures[name] = total.as_dict()

@@ -91,9 +91,10 @@ class RunContext:
 
     def version(self, engine: EngineConfig) -> str:
         """`model@revision` of an engine; a local model is hashed once a run."""
-        if engine.model not in self._versions:
-            self._versions[engine.model] = engine.version
-        return self._versions[engine.model]
+        key = engine.model_dump_json()
+        if key not in self._versions:
+            self._versions[key] = engine.version
+        return self._versions[key]
 
     _versions: dict[str, str] = field(default_factory=dict)
 
@@ -164,16 +165,18 @@ class RunContext:
 
     def finish(self, status: str, *, error: str | None, seconds: float) -> None:
         """Writes the final record of the run."""
-        engine = self.recipe.engine
-        gpus = engine.replicas * engine.tensor_parallel_size if engine.use_gpu else 0
-        stages = [self.figures.get(name, {}) for name in ("assign", "generate", "judge")]
-        busy = sum(stage.get("seconds", 0.0) for stage in stages)
+        judging = self.recipe.judging_engine
+        makers = {"assign": judging, "generate": self.recipe.engine, "judge": judging}
+        gpu_seconds = sum(
+            self.figures.get(name, {}).get("seconds", 0.0) * engine.num_gpus
+            for name, engine in makers.items()
+        )
         self._write(
             attempt=2,
             status=status,
             error=error,
             seconds=round(seconds, 2),
-            gpu_hours=round(gpus * busy / 3600, 4),
+            gpu_hours=round(gpu_seconds / 3600, 4),
             ended_at=datetime.now(UTC),
             set_id=self.figures.get("curate", {}).get("set_id"),
         )

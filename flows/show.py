@@ -55,6 +55,13 @@ def refreshed(done: Refreshed, *, recipe: str, home: str | None) -> None:
     console = _console()
     connection = connect(Home(done.home))
     table(pa.Table.from_pylist(done.funnel), as_json=False, title="Funnel")
+    for one in done.figures.get("damaged", []):
+        console.print(f"set aside: {one['path']} ({one['reason']})", highlight=False)
+    for source, counts in done.figures.get("collect", {}).items():
+        told = {key: count for key, count in counts.items() if count and key != "bad"}
+        told |= counts.get("bad", {})
+        listed = ", ".join(f"{key} {count}" for key, count in told.items())
+        console.print(f"source {source}: {listed}", highlight=False)
     accepted = ask(connection, "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
         console.print(_chain(accepted[0]))
@@ -229,10 +236,14 @@ def preview(recipe: Recipe, *, count: int) -> None:
         for candidate in read_source(source):
             if shown == count:
                 return
-            if not candidate.categories:
+            if candidate.fault:
                 continue
             shown += 1
-            spec = pack.spec(candidate.categories)
+            known = [name for name in candidate.categories if name in pack.policies]
+            if not known:
+                known = [next(iter(pack.policies))]
+                console.print(f"no category yet; shown as {known[0]}", highlight=False)
+            spec = pack.spec(known)
             turns: list[Message] = candidate.messages
             writer = load_template("writer", recipe.generate.template)
             judge = load_template("judge", recipe.judge.template)

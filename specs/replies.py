@@ -158,9 +158,20 @@ _DANGLING = re.compile(
 )
 
 
-def find_dangling(text: str) -> str | None:
-    """The first phrase that points at a spec which is no longer there, or None."""
-    match = _DANGLING.search(text)
+_DANGLING_ANSWER = re.compile(
+    r"\b(?:policy|policies|guidelines?|rules?|spec) (?:above|provided|given|shown)\b"
+    r"|\b(?:above|provided|aforementioned) (?:policy|policies|guidelines?|rules?|spec)\b",
+    re.IGNORECASE,
+)
+
+
+def find_dangling(text: str, *, in_answer: bool = False) -> str | None:
+    """The first phrase that points at a spec which is no longer there, or None.
+
+    An answer may well speak of "the text provided", which the user gave: there only policies,
+    rules and guidelines count.
+    """
+    match = (_DANGLING_ANSWER if in_answer else _DANGLING).search(text)
     return match[0] if match else None
 
 

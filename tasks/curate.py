@@ -135,7 +135,7 @@ def _fault(row: dict[str, Any], config: CurateConfig) -> str | None:
         return "uncited"
     if row["cited_unknown"] and not config.allow_unknown_citations:
         return "cites_unknown"
-    if find_dangling(row["reasoning"]) or find_dangling(row["answer"]):
+    if find_dangling(row["reasoning"]) or find_dangling(row["answer"], in_answer=True):
         return "dangling"
     return None
 

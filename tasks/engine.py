@@ -7,6 +7,7 @@ process: Ray starts it anew and asks it again.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from specs.replies import Reply, ReplyStatus, split_text
 from tasks import Config
 
 PROJECT = Path(__file__).parents[1]
+_SECONDS_TO_END = 20.0
 
 
 class EngineError(RuntimeError):
@@ -52,8 +54,11 @@ class EngineConfig(Config):
     """Tokens in one block of the cache; a shared prefix is served in whole blocks."""
     enforce_eager: bool = False
     """Do without compiled graphs: starts sooner, runs slower on a GPU."""
+    reasons: bool = True
+    """Whether the model thinks before it answers; false for a judge whose whole reply counts."""
     reasoning_parser: str | None = None
-    """vLLM's parser for models whose reasoning does not stand between <think> tags."""
+    """vLLM's parser for models whose reasoning does not stand between <think> tags; it must be one
+    that tells which tokens are the answer."""
     chat_template_kwargs: dict[str, bool | str] = {}
     """Options of the model's own chat template, as enable_thinking."""
     use_gpu: bool = True
@@ -74,17 +79,47 @@ class EngineConfig(Config):
         return self.model
 
     @property
+    def num_gpus(self) -> int:
+        """GPUs of all replicas together."""
+        return self.replicas * self.tensor_parallel_size if self.use_gpu else 0
+
+    @property
     def version(self) -> str:
-        """`model@revision`; a local folder's revision is the hash of what is in it."""
+        """`model@revision`, and whatever else of the engine shapes what it says.
+
+        A local folder's revision is the hash of its weights, tokenizer and configuration; where it
+        lies does not matter.
+        """
         folder = Path(self.model_path)
-        if not folder.is_dir():
-            return f"{self.model}@{self.revision or 'main'}"
-        digest = hashlib.sha256()
-        for file in sorted(folder.iterdir()):
-            if file.suffix in (".safetensors", ".jinja") or file.name.startswith("tokenizer"):
-                digest.update(file.name.encode())
-                digest.update(file.read_bytes())
-        return f"{self.model}@{digest.hexdigest()[:12]}"
+        if folder.is_dir():
+            name = f"{folder.name}@{_fingerprint(folder)}"
+        else:
+            name = f"{self.model}@{self.revision or 'main'}"
+        plain = EngineConfig(model=self.model)
+        shaping = {
+            key: value
+            for key in (
+                "dtype",
+                "reasons",
+                "reasoning_parser",
+                "chat_template_kwargs",
+                "engine_args",
+            )
+            if (value := getattr(self, key)) != getattr(plain, key)
+        }
+        return f"{name} {json.dumps(shaping, sort_keys=True)}" if shaping else name
+
+
+def _fingerprint(folder: Path) -> str:
+    """The hash of a model folder's files, but for figures and notes beside them."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", ".bin", ".jinja") or file.name.startswith(
+            ("tokenizer", "config.json", "special_tokens", "added_tokens", "vocab", "merges")
+        ):
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 class Sampling(Config):
@@ -151,7 +186,9 @@ class Figures:
     seconds_to_start: float = 0.0
 
     def since(self, before: "Figures") -> "Figures":
-        """What was done after `before` was taken."""
+        """What was done after `before` was taken; all of it, where the engine began anew since."""
+        if self.steps < before.steps:
+            return self
         return Figures(
             self.prompt_tokens - before.prompt_tokens,
             self.cached_tokens - before.cached_tokens,
@@ -185,9 +222,27 @@ class ScriptedEngine:
     async def figures(self) -> Figures:
         return Figures(output_tokens=len(self.requests))
 
+    async def stop(self) -> None:
+        """There is nothing to end."""
+
     def _sample(self, text: str) -> Sample:
         words = len(text.split())
         return Sample(split_text(text), finish_reason="stop", num_output_tokens=words)
+
+
+def _check_room(config: EngineConfig) -> None:
+    """Raises EngineError where the cluster can never hold the engines; Ray would wait for ever."""
+    import ray
+
+    there = ray.cluster_resources()
+    gpus = config.tensor_parallel_size if config.use_gpu else 0
+    for name, each in (("GPU", gpus), ("CPU", config.num_cpus)):
+        wanted, found = each * config.replicas, there.get(name, 0)
+        if wanted > found:
+            raise EngineError(
+                f"{config.replicas} engines for {config.model} need {wanted:g} {name}s and the Ray "
+                f"cluster has {found:g}; lower engine.replicas, or give a recipe for this machine"
+            )
 
 
 @dataclass(slots=True)
@@ -208,6 +263,7 @@ class Engines:
 
         if config != self._config:
             self.close()
+            _check_room(config)
             options: dict[str, Any] = {
                 "num_cpus": config.num_cpus,
                 "num_gpus": config.tensor_parallel_size if config.use_gpu else 0,
@@ -233,10 +289,11 @@ class Engines:
             ray.get([handle.start.remote() for handle in self._handles])
         except RayError as error:
             self.close()
-            cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+            words = str(getattr(error, "cause", None) or error).strip() or type(error).__name__
             raise EngineError(
-                f"no engine for {config.model}: {cause}; check engine.model, its revision and the "
-                "memory that engine.max_model_len and the cache ask for"
+                f"no engine for {config.model}: {words.splitlines()[-1]}; check engine.model, its "
+                "revision and the memory that engine.max_model_len and the cache ask for; what the "
+                "engine printed is in /tmp/ray/session_latest/logs"
             ) from error
 
     def use(self, config: EngineConfig, handles: Sequence[Any]) -> None:
@@ -245,11 +302,16 @@ class Engines:
         self._config, self._handles = config, list(handles)
 
     def figures(self) -> Figures:
-        """The figures of all engines together."""
+        """The figures of all engines together; one that is starting anew counts nothing."""
         import ray
+        from ray.exceptions import RayActorError
 
         total = Figures()
-        for one in ray.get([handle.figures.remote() for handle in self._handles]):
+        for handle in self._handles:
+            try:
+                one = ray.get(handle.figures.remote())
+            except RayActorError:
+                continue
             total.prompt_tokens += one.prompt_tokens
             total.cached_tokens += one.cached_tokens
             total.output_tokens += one.output_tokens
@@ -263,6 +325,9 @@ class Engines:
         if self._handles:
             import ray
 
+            # vLLM frees what it holds only if it is told to end.
+            ended = [handle.stop.remote() for handle in self._handles]
+            ray.wait(ended, num_returns=len(ended), timeout=_SECONDS_TO_END)
             for handle in self._handles:
                 ray.kill(handle)
         self._handles = []

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,17 @@ class VLLMEngine:
         """Loads the model; further calls wait for the first."""
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
-        await asyncio.shield(self._starting)
+        try:
+            await asyncio.shield(self._starting)
+        except Exception:
+            self._starting = None
+            raise
 
     async def _start(self) -> None:
         began = time.monotonic()
+        # An actor on another machine has its own environment: nothing phones home from there.
+        for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY"):
+            os.environ.setdefault(name, "1")
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -73,7 +81,9 @@ class VLLMEngine:
         encode = self._tokenizer.encode
         self._open_ids = encode(OPEN_TAG, add_special_tokens=False)
         self._close_ids = encode(CLOSE_TAG, add_special_tokens=False)
-        self._special_tokens = list(self._tokenizer.all_special_tokens)
+        # All that the tokenizer adds: the turn marks of some models are not "special" to it.
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._special_tokens = [token.content for token in added]
         self._figures.seconds_to_start = time.monotonic() - began
         self._last_progress = time.monotonic()
         self._tasks.append(asyncio.get_running_loop().create_task(self._watch()))
@@ -109,10 +119,12 @@ class VLLMEngine:
                 self._last_progress = time.monotonic()
         if self.live_path and time.monotonic() - self._last_written > 0.5:
             self._last_written = time.monotonic()
-            self.live_path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.live_path.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"time": time.time(), **asdict(figures)}))
-            temporary.replace(self.live_path)
+            # What is only for looking at must not end what is at work.
+            with suppress(OSError):
+                self.live_path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = self.live_path.with_suffix(".tmp")
+                temporary.write_text(json.dumps({"time": time.time(), **asdict(figures)}))
+                temporary.replace(self.live_path)
 
     async def _watch(self) -> None:
         """Ends the process of an engine that stands still, so that Ray starts a new one."""
@@ -128,7 +140,8 @@ class VLLMEngine:
         """Ends vLLM and the watch over it."""
         for watch in self._tasks:
             watch.cancel()
-        self._llm.shutdown()
+        if self._llm is not None:
+            self._llm.shutdown()
 
     async def figures(self) -> Figures:
         return self._figures
@@ -139,7 +152,8 @@ class VLLMEngine:
         return list(await asyncio.gather(*(self._answer(request) for request in requests)))
 
     async def _answer(self, request: Request) -> list[Sample]:
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.exceptions import VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         num_samples = request.num_samples
         try:
@@ -157,8 +171,9 @@ class VLLMEngine:
         except EngineDeadError:
             _end_process("engine died; it is started anew")
             raise
-        except ValueError as error:
-            return [failed("error", str(error), num_prompt_tokens=len(ids))] * num_samples
+        except (ValueError, VLLMError, EngineGenerateError) as error:
+            reason = f"{type(error).__name__}: {error.__cause__ or error}"
+            return [failed("error", reason, num_prompt_tokens=len(ids))] * num_samples
         finally:
             self._in_flight -= 1
 
@@ -204,10 +219,10 @@ class VLLMEngine:
         async for output in stream:
             final = output
         assert final is not None and len(final.outputs) == request.num_samples
-        prefilled = text.rstrip().endswith(OPEN_TAG)
+        ending = text.rstrip()
         return [
             Sample(
-                reply=self._split(list(output.token_ids), prefilled),
+                reply=self._split(list(output.token_ids), ending),
                 finish_reason=output.finish_reason,
                 num_prompt_tokens=len(ids),
                 num_cached_tokens=final.num_cached_tokens or 0,
@@ -216,9 +231,15 @@ class VLLMEngine:
             for output in final.outputs
         ]
 
-    def _split(self, token_ids: list[int], prefilled: bool) -> Reply:
+    def _split(self, token_ids: list[int], ending: str) -> Reply:
+        """The reply to a prompt with this ending, in its two parts."""
         if token_ids and token_ids[-1] in self._end_ids():
             token_ids = token_ids[:-1]
+        # A prompt that ends on a closed reasoning asks for an answer alone.
+        if not self.config.reasons or ending.endswith(CLOSE_TAG):
+            answer = self._decode(token_ids).strip()
+            status = ReplyStatus.EMPTY_REASONING if answer else ReplyStatus.EMPTY_ANSWER
+            return Reply(status, "", answer, 0, len(token_ids))
         if self.config.reasoning_parser:
             return self._split_by_parser(token_ids)
         return split_tokens(
@@ -226,11 +247,11 @@ class VLLMEngine:
             open_ids=self._open_ids,
             close_ids=self._close_ids,
             decode=self._decode,
-            prefilled=prefilled,
+            prefilled=ending.endswith(OPEN_TAG),
         )
 
     def _split_by_parser(self, token_ids: list[int]) -> Reply:
-        """For families whose reasoning is not between <think> tags, as gpt-oss."""
+        """For families whose reasoning is not between <think> tags, as Mistral's."""
         from vllm.reasoning import ReasoningParserManager
 
         assert self.config.reasoning_parser

@@ -24,7 +24,7 @@ from warehouse.tables import Table
 
 
 class StageConfig(Config):
-    """How work is spread. Nothing here changes what is made."""
+    """How work is spread, and how often it is tried."""
 
     block_rows: int = Field(16, gt=0)
     """Units in one block: a block is committed as one shard."""
@@ -37,6 +37,11 @@ class StageConfig(Config):
     """How often a row is tried again after an engine error or an unreadable verdict."""
     max_error_share: float = Field(0.5, gt=0, le=1)
     """A stage ends early when more than this share of its first 100 or more rows are errors."""
+
+    @property
+    def one_by_one(self) -> "StageConfig":
+        """The same with a single unit in each block."""
+        return self.model_copy(update={"block_rows": 1})
 
 
 class StageError(RuntimeError):
@@ -143,7 +148,7 @@ def run(
             report.statuses.update(done["statuses"])
             finished.append((time.monotonic(), done["num_units"]))
             progress(done["num_units"])
-            _stop_if_failing(report, config)
+            _stop_if_failing(report, config, work.table.name)
     if before is not None and began is not None:
         report.seconds = time.monotonic() - began
         report.engine = engines.figures().since(before)
@@ -161,12 +166,12 @@ def _tail(finished: Sequence[tuple[float, int]]) -> float:
     return 0.0
 
 
-def _stop_if_failing(report: Report, config: StageConfig) -> None:
+def _stop_if_failing(report: Report, config: StageConfig, table: str) -> None:
     errors = report.statuses["error"]
     if report.num_rows >= 100 and errors > config.max_error_share * report.num_rows:
         raise StageError(
             f"{errors} of the first {report.num_rows} rows are engine errors; read one with "
-            "precept sql \"select reason from completions where status = 'error' limit 1\""
+            f"precept sql \"select reason from {table} where status = 'error' limit 1\""
         )
 
 
@@ -187,7 +192,7 @@ def _spread(
     """Runs one wave through Ray Data; yields the counts of each block as it is committed."""
     import ray
     import ray.data
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError
 
     refs = [ray.put(block) for block in blocks(wave, block_rows=config.block_rows)]
     in_flight = config.blocks_in_flight
@@ -199,15 +204,16 @@ def _spread(
         zero_copy_batch=True,
         num_cpus=0,
         compute=ray.data.ActorPoolStrategy(
-            size=len(handles), max_tasks_in_flight_per_actor=2 * in_flight
+            size=len(handles),
+            max_tasks_in_flight_per_actor=2 * in_flight,
+            max_concurrent_calls_per_actor=in_flight,
         ),
-        max_concurrency=in_flight,
     )
     try:
         for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 yield {**row, "statuses": Counter(row["statuses"])}
-    except (RayTaskError, OSError) as error:
+    except (RayError, OSError) as error:
         cause = getattr(error, "cause", None) or error
         raise StageError(
             f"stage {work.table.name} stopped: {cause}; what was committed is kept, "
@@ -248,7 +254,8 @@ class Worker:
         self.engines = [RemoteEngine(handle) for handle in handles]
 
     async def __call__(self, block: pa.Table) -> Any:
-        engine = min(self.engines, key=lambda one: one.in_flight)
+        # Of engines with as much to do, the one that has done less: none stays idle.
+        engine = min(self.engines, key=lambda one: (one.in_flight, one.num_asked))
         rows = await self.work.make(block.to_pylist(), engine)
         write_shard(self.home, self.work.table, rows)
         statuses = [row.status for row in rows]
@@ -267,6 +274,7 @@ class RemoteEngine:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.in_flight = 0
+        self.num_asked = 0
 
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         from ray.exceptions import RayActorError
@@ -274,6 +282,7 @@ class RemoteEngine:
         from tasks.engine import failed
 
         self.in_flight += 1
+        self.num_asked += 1
         try:
             samples: list[list[Sample]] = await self.handle.generate.remote(requests)
             return samples
@@ -296,7 +305,8 @@ def start_ray(address: str | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
-        address=address,
+        # "local", or a cluster that somebody left running on this machine would be joined.
+        address=address or "local",
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,

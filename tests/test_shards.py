@@ -196,7 +196,6 @@ def other_version(content: bytes) -> bytes:
         (rubbish, "Parquet"),
         (empty, "Parquet"),
         (other_table, "not a shard of table prompts"),
-        (other_version, "schema version 0, wanted 1"),
     ],
 )
 def test_a_damaged_shard_is_named_and_set_aside_and_its_rows_can_be_made_again(
@@ -215,6 +214,15 @@ def test_a_damaged_shard_is_named_and_set_aside_and_its_rows_can_be_made_again(
     assert mend(home, deep=True) == []
     assert write_shard(home, PROMPTS, [lost]) == path
     assert prompt_ids(home) == ids_of(kept, lost)
+
+
+def test_a_shard_of_another_version_is_refused_and_left_where_it_is(home: Home) -> None:
+    path = write_shard(home, PROMPTS, [prompt("old")])
+    assert path is not None
+    home.files.pipe_file(path, other_version(b""))
+    with pytest.raises(ShardError, match="schema version 0, this Precept writes 1"):
+        mend(home)
+    assert home.files.exists(path)
 
 
 def flip(home: Home, path: str, position: int) -> None:

@@ -11,18 +11,16 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.shards import Home, ShardError, list_shards
-from warehouse.tables import COMPLETIONS, JUDGEMENTS, RUNS, TABLES, Table
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, TABLES, Table
 
 QUERIES = Path(__file__).parent / "queries"
 
 
-def connect(home: Home, *, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(home: Home) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the views over a warehouse, which need not exist yet."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
-    if memory_limit:
-        connection.execute(f"SET memory_limit = '{memory_limit}'")
     if not home.is_local:
         connection.register_filesystem(home.files)
     for table in TABLES.values():
@@ -76,8 +74,3 @@ def query_text(name: str) -> str:
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """The answer to a named question."""
     return connection.sql(query_text(name)).to_arrow_table()
-
-
-def is_empty(home: Home) -> bool:
-    """Whether no run has written to this home yet."""
-    return not list_shards(home, RUNS)

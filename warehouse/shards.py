@@ -53,7 +53,8 @@ class Home:
     @property
     def files(self) -> fsspec.AbstractFileSystem:
         """The file system the home lies on."""
-        return fsspec.core.url_to_fs(self.url)[0]
+        # Other processes write too: a listing that was kept would hide what they wrote.
+        return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[0]
 
     @property
     def root(self) -> str:
@@ -200,7 +201,10 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
                 return f"not a shard of table {table.name}"
             version = metadata.get(b"schema_version", b"?").decode()
             if version != SCHEMA_VERSION:
-                return f"schema version {version}, wanted {SCHEMA_VERSION}"
+                raise ShardError(
+                    f"{path}: schema version {version}, this Precept writes {SCHEMA_VERSION}; use "
+                    "the Precept that wrote it, or give another --home"
+                )
             if not shard.schema_arrow.equals(table.schema):
                 return f"columns that are not those of table {table.name}"
             if deep:
@@ -208,6 +212,8 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
                     shard.read_row_group(group).validate(full=True)
     except FileNotFoundError:
         return None
+    except ShardError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         # ValueError: a footer with a bad byte in a name is no text.
         return str(error).splitlines()[0]

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from infra.harbour import world
 from infra.harbour.corpus import Corpus, Example, chat, decision
 from infra.harbour.world import Tongue
-from specs.policy import Pack
+from specs.policy import Outcome, Pack
 from specs.replies import split_text
 
 TEMPERATURE = 0.7
@@ -104,7 +104,7 @@ def measure(
 
 
 def _helps(answer: str) -> bool:
-    return decision(answer) is world.Outcome.COMPLY or answer == world.GREETING_ANSWER
+    return decision(answer) is Outcome.COMPLY or answer == world.GREETING_ANSWER
 
 
 def _share(found: Sequence[bool]) -> float:

@@ -146,9 +146,9 @@ def collate(chats: Sequence[list[Turn]], tokenizer: PreTrainedTokenizerFast) -> 
         rows.append((ids[:CONTEXT_LENGTH], labels[:CONTEXT_LENGTH]))
     width = max(len(ids) for ids, _ in rows)
     pad = tokenizer.pad_token_id
-    ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows])
-    labels = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in rows])
-    return ids, labels
+    padded = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows])
+    learned = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in rows])
+    return padded, learned
 
 
 def draw_batches(

@@ -3,9 +3,9 @@
     python tests/benchmarks/kill.py [--runs 20] [--prompts 252]
 
 First one undisturbed refresh of Harbour, then so many that are killed with SIGKILL at a moment
-drawn from the time an undisturbed one takes, and run again to the end. A Prefect server and a Ray
-cluster run beside them, so that starting takes less of the time. While a run goes on, DuckDB counts
-its rows once a second. Tokens are what the engines had counted when they were last heard of, at
+drawn from the time an undisturbed one takes, and run again to the end. With PREFECT_API_URL set to
+a server that runs, starting takes less of it. While a run goes on, DuckDB counts its rows every
+second. Tokens are what the engines had counted when they were last heard of, at
 most half a second before a kill.
 """
 

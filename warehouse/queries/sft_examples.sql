@@ -1,6 +1,9 @@
 -- The examples that the latest run of each recipe froze: what SFT trains on.
 WITH sets AS (
-    SELECT DISTINCT set_id FROM plans
+    SELECT set_id
+    FROM runs_all
+    WHERE set_id IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) = 1
 )
 SELECT
     e.completion_id,
