@@ -16,73 +16,61 @@ import time
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import generate
 from tasks.generate import GenerateConfig
 from warehouse.catalog import connect
 from warehouse.shards import Home
-from warehouse.tables import COMPLETIONS, PROMPTS
+from warehouse.tables import COMPLETIONS, PROMPTS, Table
 
 CONFIG = GenerateConfig(samples=1)
 MODEL = "model@revision"
 
 
-def write(home: Home, *, num_prompts: int, num_finished: int, per_shard: int) -> None:
-    """Shards of finished rows and of the prompts that are not, as a run would leave them."""
-    generation_id = CONFIG.generation_id(MODEL)
+def fill(home: Home, table: Table, columns: dict[str, str], *, rows: range, per_shard: int) -> None:
+    """Shards of a table; `columns` are SQL over the row's number i, others are null or 0."""
     connection = duckdb.connect()
-    Path(home.folder(COMPLETIONS)).mkdir(parents=True)
-    columns = {
-        "completion_id": f"left(sha256(concat_ws('|', md5(i::VARCHAR), md5((i % 7)::VARCHAR), "
+    Path(home.folder(table)).mkdir(parents=True)
+    filler = {"string": "''", "timestamp[us, tz=UTC]": "TIMESTAMPTZ '2026-01-01 00:00:00+00'"}
+    select = ", ".join(
+        f"{columns.get(field.name) or filler.get(str(field.type), '0')} AS {field.name}"
+        if not field.nullable or field.name in columns
+        else f"NULL AS {field.name}"
+        for field in table.schema
+    )
+    for start in range(rows.start, rows.stop, per_shard):
+        end = min(rows.stop, start + per_shard)
+        data = connection.sql(f"SELECT {select} FROM range({start}, {end}) AS r(i)")
+        whole = data.to_arrow_table().cast(table.schema)
+        pq.write_table(whole, f"{home.folder(table)}/{start}.parquet", compression="zstd")
+
+
+def write(home: Home, *, num_prompts: int, num_finished: int, per_shard: int) -> None:
+    """Shards of all prompts and of the finished rows, as a run would leave them."""
+    generation_id = CONFIG.generation_id(MODEL)
+    prompt_id, spec_id = "md5(i::VARCHAR)", "md5((i % 7)::VARCHAR)"
+    prompts = {
+        "prompt_id": prompt_id,
+        "categories": "['boats']",
+        "status": "'ok'",
+        "metadata": "[]::VARCHAR[]",
+        "messages": "[{'role': 'user', 'content': 'How do I use the ferry number ' || i || '?'}]",
+    }
+    fill(home, PROMPTS, prompts, rows=range(num_prompts), per_shard=per_shard)
+    completions = {
+        "completion_id": f"left(sha256(concat_ws('|', {prompt_id}, {spec_id}, "
         f"'{generation_id}', 0)), 32)",
-        "prompt_id": "md5(i::VARCHAR)",
-        "spec_id": "md5((i % 7)::VARCHAR)",
+        "prompt_id": prompt_id,
+        "spec_id": spec_id,
         "generation_id": f"'{generation_id}'",
         "status": "'ok'",
-        "finish_reason": "'stop'",
-        "model": f"'{MODEL}'",
         "cited": "['B1']",
         "cited_unknown": "[]::VARCHAR[]",
-        "run_id": "'run'",
-        "created_at": "TIMESTAMPTZ '2026-01-01 00:00:00+00'",
         "answer": "'answer ' || i",
         "reasoning": "'reasoning ' || i",
     }
-    select = ", ".join(
-        f"{columns.get(field.name, 'NULL' if field.nullable else '0')} AS {field.name}"
-        for field in COMPLETIONS.schema
-    )
-    for start in range(0, num_finished, per_shard):
-        end = min(num_finished, start + per_shard)
-        data = (
-            connection.sql(f"SELECT {select} FROM range({start}, {end}) AS r(i)")
-            .to_arrow_table()
-            .cast(COMPLETIONS.schema)
-        )
-        pq.write_table(data, f"{home.folder(COMPLETIONS)}/{start}.parquet", compression="zstd")
-    Path(home.folder(PROMPTS)).mkdir(parents=True)
-    missing = [
-        {
-            "prompt_id": row[0],
-            "categories": ["boats"],
-            "ideal_response": None,
-            "metadata": [],
-            "messages": [{"role": "user", "content": "How do I use the ferry?"}],
-        }
-        for row in connection.sql(
-            f"SELECT md5(i::VARCHAR) FROM range({num_finished}, {num_prompts}) AS r(i)"
-        ).fetchall()
-    ]
-    filler = {"int64": 0, "string": "", "timestamp[us, tz=UTC]": 0}
-    for row in missing:
-        for field in PROMPTS.schema:
-            row.setdefault(field.name, filler.get(str(field.type)))
-    pq.write_table(
-        pa.Table.from_pylist(missing, schema=PROMPTS.schema),
-        f"{home.folder(PROMPTS)}/missing.parquet",
-    )
+    fill(home, COMPLETIONS, completions, rows=range(num_finished), per_shard=per_shard)
 
 
 def plan(home: Home, *, num_prompts: int) -> dict[str, float]:
