@@ -57,15 +57,19 @@ def progress_bar(
 
         def advance(count: int) -> None:
             bar.advance(row, count)
-            state.done += count
             now = time.monotonic()
+            # The first rows wait for actors to start: the rate is that of the rows after them.
+            if state.done == 0:
+                state.began = now
+                state.before = count
+            state.done += count
             if now - state.published > _ARTIFACT_EVERY_SECONDS:
                 state.published = now
                 publish(100 * state.done / max(1, total))
             if not console.is_terminal and now - state.printed > _LINE_EVERY_SECONDS:
                 state.printed = now
-                rate = state.done / max(0.1, now - state.began)
-                left = (total - state.done) / max(0.1, rate)
+                rate = (state.done - state.before) / max(0.1, now - state.began)
+                left = (total - state.done) / max(0.01, rate)
                 print(
                     f"{title}: {state.done} of {total}, {rate:.1f}/s, {left:.0f} s left",
                     file=sys.stderr,
@@ -79,6 +83,7 @@ def progress_bar(
 @dataclass(slots=True)
 class _State:
     done: int = 0
+    before: int = 0
     began: float = field(default_factory=time.monotonic)
     printed: float = field(default_factory=time.monotonic)
     published: float = 0.0
