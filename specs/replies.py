@@ -160,7 +160,8 @@ _DANGLING = re.compile(
 
 _DANGLING_ANSWER = re.compile(
     r"\b(?:policy|policies|guidelines?|rules?|spec) (?:above|provided|given|shown)\b"
-    r"|\b(?:above|provided|aforementioned) (?:policy|policies|guidelines?|rules?|spec)\b",
+    r"|\b(?:above|provided|aforementioned) (?:policy|policies|guidelines?|rules?|spec)\b"
+    r"|\b(?:policy|policies|guidelines?|rules?|spec) (?:that )?(?:I|we) (?:was|were) given\b",
     re.IGNORECASE,
 )
 

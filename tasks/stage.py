@@ -214,11 +214,18 @@ def _spread(
             for row in batch.to_pylist():
                 yield {**row, "statuses": Counter(row["statuses"])}
     except (RayError, OSError) as error:
-        cause = getattr(error, "cause", None) or error
         raise StageError(
-            f"stage {work.table.name} stopped: {cause}; what was committed is kept, "
+            f"stage {work.table.name} stopped: {_innermost(error)}; what was committed is kept, "
             "mend the cause and run the same command again"
         ) from error
+
+
+def _innermost(error: BaseException) -> str:
+    """What went wrong first, in one line: Ray wraps it several times."""
+    while inner := getattr(error, "cause", None) or error.__cause__:
+        error = inner
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
 
 
 @dataclass(frozen=True, slots=True)

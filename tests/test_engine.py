@@ -123,10 +123,12 @@ def test_version_of_a_local_model_is_the_hash_of_what_is_in_it(tmp_path: Path) -
     shutil.copytree(load_recipe("harbour").engine.model_path, folder)
     before = EngineConfig(model=str(folder)).version
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 0xFF
+    weights.write_bytes(content)
     after = EngineConfig(model=str(folder)).version
     assert before != after
-    assert before.partition("@")[0] == str(folder)
+    assert before.partition("@")[0] == "model"  # where the folder lies does not matter
 
 
 def test_version_of_a_hub_model_is_its_revision() -> None:
