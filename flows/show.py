@@ -62,6 +62,9 @@ def refreshed(done: Refreshed, *, recipe: str, home: str | None) -> None:
         told |= counts.get("bad", {})
         listed = ", ".join(f"{key} {count}" for key, count in told.items())
         console.print(f"source {source}: {listed}", highlight=False)
+    if sorted_out := done.figures.get("assign", {}).get("statuses"):
+        listed = ", ".join(f"{status} {count}" for status, count in sorted_out.items())
+        console.print(f"categories chosen by the judge model: {listed}", highlight=False)
     accepted = ask(connection, "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
         console.print(_chain(accepted[0]))

@@ -121,7 +121,8 @@ def main() -> None:
             totals["queries"] += poll.num_queries
             totals["query_faults"] += poll.faults
             ratios.append(tokens_spent(home) / paid)
-            print(f"killed at {moment:.0f} s: tokens {ratios[-1]:.3f} of one pass", flush=True)
+            share = f"tokens {ratios[-1]:.3f} of one pass"
+            print(f"killed at {moment:.0f} s: {share}; so far {json.dumps(totals)}", flush=True)
     mean = sum(ratios) / len(ratios)
     print(
         json.dumps({**totals, "tokens_mean": round(mean, 3), "tokens_max": round(max(ratios), 3)})
