@@ -83,8 +83,15 @@ def refresh(home: str, *overrides: str) -> Figures:
     for override in overrides:
         command += ["--set", override]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
-    figures: Figures = json.loads(done.stdout.strip().splitlines()[-1])["figures"]
+    figures: Figures = last_object(done.stdout)["figures"]
     return figures
+
+
+def last_object(printed: str) -> Figures:
+    """The last JSON object that a command printed, among whatever libraries say."""
+    lines = [line for line in printed.splitlines() if line.startswith("{")]
+    found: Figures = json.loads(lines[-1])
+    return found
 
 
 def main() -> None:
@@ -99,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--bare", "--samples", str(options.samples)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
-        alone = json.loads(done.stdout.strip().splitlines()[-1])
+        alone = last_object(done.stdout)
         print("bare vLLM   ", json.dumps({key: round(value) for key, value in alone.items()}))
         for template in ("spec_first", "paper"):
             home = f"{folder}/{template}"
