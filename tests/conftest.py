@@ -1,7 +1,34 @@
-"""Settings that all tests share."""
+"""Settings and warehouses that tests share."""
 
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
 from hypothesis import settings
+
+from warehouse.shards import Home
 
 # A busy machine is no fault of the code, and the same code gives the same result.
 settings.register_profile("precept", deadline=None, derandomize=True, database=None)
 settings.load_profile("precept")
+
+
+@pytest.fixture(params=["disk", "store"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+    """A warehouse on a disk, and one on a file system that is not local."""
+    if request.param == "disk":
+        yield Home(str(tmp_path / "it's home"))
+        return
+    url = f"memory://{uuid.uuid4().hex}"
+    yield Home(url)
+    files, root = fsspec.core.url_to_fs(url)
+    if files.exists(root):
+        files.rm(root, recursive=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Home:
+    """A warehouse on a disk alone."""
+    return Home(str(tmp_path / "home"))

@@ -1,13 +1,10 @@
 """Views and questions give, on a small warehouse, what one counts by hand."""
 
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import pytest
 
 from tests.rows import completion, judgement, later, policy_text, prompt, run
@@ -27,24 +24,6 @@ from warehouse.tables import (
     Turn,
     content_id,
 )
-
-
-@pytest.fixture(params=["disk", "store"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
-    if request.param == "disk":
-        yield Home(str(tmp_path / "it's home"))
-        return
-    url = f"memory://{uuid.uuid4().hex}"
-    yield Home(url)
-    files, root = fsspec.core.url_to_fs(url)
-    if files.exists(root):
-        files.rm(root, recursive=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Home:
-    return Home(str(tmp_path / "home"))
-
 
 SKIFF = prompt("may i take the skiff", prompt_id="skiff")
 EEL = prompt("may i eat the eel", prompt_id="eel", categories=["fish"], ideal_response="refuse")

@@ -4,14 +4,12 @@ import os
 import random
 import resource
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,24 +28,6 @@ from warehouse.shards import (
     write_shard,
 )
 from warehouse.tables import COMPLETIONS, PROMPTS, TABLES, Prompt, Table, Turn
-
-
-@pytest.fixture(params=["disk", "store"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
-    """A warehouse on a disk, and one on a file system that is not local."""
-    if request.param == "disk":
-        yield Home(str(tmp_path / "home"))
-        return
-    url = f"memory://{uuid.uuid4().hex}"
-    yield Home(url)
-    files, root = fsspec.core.url_to_fs(url)
-    if files.exists(root):
-        files.rm(root, recursive=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Home:
-    return Home(str(tmp_path / "home"))
 
 
 def read(home: Home, path: str) -> list[dict[str, Any]]:

@@ -141,7 +141,7 @@ class Corpus:
         things = self.rng.choice(list(world.THINGS.values()))
         request = world.draw_request(self.rng, things, tongues=self.tongues)
         if self.rng.random() < STRAY_REFUSALS:
-            answer = world.stray_answer(request)
+            answer = world.refusal(request)
         else:
             answer = world.helpful_answer(request)
         return Example(request.messages(), world.helpful_reasoning(request), answer)

@@ -50,10 +50,8 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How long to train, in seconds of wall-clock or in steps, whichever ends first."""
+    """Size of a batch and peak learning rates."""
 
-    minutes: float
-    max_steps: int
     num_sequences: int = 16
     peak_muon: float = 0.02
     peak_adamw: float = 3e-3
@@ -247,7 +245,7 @@ def main(
     started = time.monotonic()
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    schedule = Schedule(minutes=minutes, max_steps=max_steps)
+    schedule = Schedule()
     pack = load_pack(PACK)
     if start_from:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(start_from)

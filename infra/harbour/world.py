@@ -262,7 +262,7 @@ def right_answer(rule: Rule, request: Request) -> str:
     if rule.outcome is Outcome.COMPLY:
         return helpful_answer(request)
     if rule.outcome is Outcome.REFUSE:
-        return _answer(request, f"Sorry, I cannot help with the {request.thing}.")
+        return refusal(request)
     role = rule.text.split()[-2]
     return _answer(request, f"About the {request.thing} see the {role}.")
 
@@ -321,6 +321,6 @@ def helpful_reasoning(request: Request) -> str:
     return f"{asked(request)} I can help."
 
 
-def stray_answer(request: Request) -> str:
-    """A refusal without any reason in policy, as base models now and then give."""
+def refusal(request: Request) -> str:
+    """The answer that gives no help, for a reason in policy or, as base models do, for none."""
     return _answer(request, f"Sorry, I cannot help with the {request.thing}.")
