@@ -6,6 +6,7 @@ Whatever is heavy is imported inside the command that needs it, so that `--help`
 
 import atexit
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,9 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # Prefect's own level does not reach these, which speak at the end of a short run.
+    for name in ("EventsWorker", "APILogWorker"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @app.command()
