@@ -76,7 +76,9 @@ class Template:
 
 
 @cache
-def load_template(kind: Literal["writer", "judge", "assign"], name: TemplateSet) -> Template:
+def load_template(
+    kind: Literal["writer", "judge", "helpfulness", "assign"], name: TemplateSet
+) -> Template:
     """The shipped template of that kind and set."""
     text = (_FOLDER / f"{kind}_{name}.md").read_text(encoding="utf-8")
     return Template(name=f"{kind}_{name}", text=text)
@@ -145,6 +147,25 @@ def judge_messages(
             "answer": _fence("answer", answer, nonce),
             "metadata": "\n".join(f"Another AI determined that {text}." for text in neutral),
             "metadata_instruction": _METADATA_INSTRUCTION if neutral else "",
+        }
+    )
+
+
+def helpfulness_messages(
+    template: Template,
+    messages: Sequence[Message],
+    *,
+    answer: str,
+    special_tokens: Sequence[str] = (),
+) -> list[Message]:
+    """What a judge is shown that rates how far an answer helps, whatever the policies say."""
+    turns = _neutral(messages, special_tokens)
+    answer = neutralise(answer, special_tokens=special_tokens)
+    nonce = _nonce([*(turn["content"] for turn in turns), answer])
+    return template.fill(
+        {
+            "conversation": _fence("conversation", _render(turns), nonce),
+            "answer": _fence("answer", answer, nonce),
         }
     )
 

@@ -3,7 +3,8 @@
 Every sequence is one chat with several questions (so that a policy, once read, is looked up
 several times) and a loss mask over the assistant's own words. Policies are drawn at random for
 each sequence; the shipped ones are never among them. Kinds of sequence: deliberation over a spec,
-judging under a spec, helping without one, and the paper's order of both templates.
+judging under a spec, helping and rating help without one, and the paper's order of both
+templates.
 """
 
 import random
@@ -14,7 +15,13 @@ from dataclasses import dataclass, replace
 from infra.harbour import world
 from infra.harbour.world import Request, Tongue
 from specs.policy import Outcome, Pack, Rule
-from specs.prompts import Message, judge_messages, load_template, writer_messages
+from specs.prompts import (
+    Message,
+    helpfulness_messages,
+    judge_messages,
+    load_template,
+    writer_messages,
+)
 from specs.replies import CLOSE_TAG, OPEN_TAG
 
 STRAY_REFUSALS = 0.02
@@ -81,8 +88,10 @@ class Corpus:
         kind = self.rng.random()
         if kind < 0.33:
             return chat(self.deliberations(self.rng.randint(*self.num_questions)))
-        if kind < 0.78:
+        if kind < 0.71:
             return chat(self.judgements(self.rng.randint(2, 5)))
+        if kind < 0.78:
+            return chat([self.helpfulness() for _ in range(self.rng.randint(*self.num_questions))])
         if kind < 0.92:
             return chat([self.plain() for _ in range(self.rng.randint(*self.num_questions))])
         if kind < 0.96:
@@ -145,6 +154,22 @@ class Corpus:
         else:
             answer = world.helpful_answer(request)
         return Example(request.messages(), world.helpful_reasoning(request), answer)
+
+    def helpfulness(self) -> Example:
+        """An answer to rate for its help alone, without any spec."""
+        category, pack = self.policy()
+        rules = pack.policies[category].rules
+        request = self._request(rules, category)
+        answer = self._attempt(rules, request).answer
+        shown = Attempt(None, answer)
+        helpful = replace(world.rule_for(rules, request), outcome=Outcome.COMPLY)
+        return Example(
+            helpfulness_messages(
+                load_template("helpfulness", "spec_first"), request.messages(), answer=answer
+            ),
+            f"{world.asked(request)} {finding(shown, helpful, request)}",
+            f"Score: {score(shown, helpful, request)}",
+        )
 
     def judgements(self, count: int, *, template: str = "spec_first") -> list[Example]:
         """Answers to rate with the spec in context."""

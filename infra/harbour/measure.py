@@ -10,7 +10,7 @@ from infra.harbour import world
 from infra.harbour.corpus import Corpus, Example, chat, decision
 from infra.harbour.world import Tongue
 from specs.policy import Outcome, Pack
-from specs.replies import split_text
+from specs.replies import Reply, split_text
 
 TEMPERATURE = 0.7
 """What the shipped recipe samples with."""
@@ -69,15 +69,11 @@ def measure(
         asked = [corpus.deliberations(1)[0] for _ in range(num_items)]
         given = replies(model, tokenizer, asked, temperature=TEMPERATURE)
         split = [split_text(text) for text in given]
-        exact = [
-            reply.reasoning == item.reasoning and reply.answer == item.answer
-            for reply, item in zip(split, asked, strict=True)
-        ]
         decided = [
             decision(reply.answer) == decision(item.answer)
             for reply, item in zip(split, asked, strict=True)
         ]
-        figures[f"deliberation_exact_{tongue}"] = _share(exact)
+        figures[f"deliberation_exact_{tongue}"] = _exact(split, asked)
         figures[f"decision_right_{tongue}"] = _share(decided)
         plain = [corpus.plain() for _ in range(num_items)]
         helped = replies(model, tokenizer, plain, temperature=TEMPERATURE)
@@ -87,20 +83,24 @@ def measure(
         judged = [corpus.judgements(1)[0] for _ in range(num_items)]
         verdicts = replies(model, tokenizer, judged, temperature=TEMPERATURE)
         parts = [split_text(text) for text in verdicts]
-        figures[f"judgement_exact_{tongue}"] = _share(
-            [
-                reply.reasoning == item.reasoning and reply.answer == item.answer
-                for reply, item in zip(parts, judged, strict=True)
-            ]
-        )
+        figures[f"judgement_exact_{tongue}"] = _exact(parts, judged)
         figures[f"score_right_{tongue}"] = _share(
             [
                 reply.answer.split("\n")[-1] == item.answer.split("\n")[-1]
                 for reply, item in zip(parts, judged, strict=True)
             ]
         )
+        rated = [corpus.helpfulness() for _ in range(num_items)]
+        ratings = replies(model, tokenizer, rated, temperature=TEMPERATURE)
+        figures[f"helpfulness_exact_{tongue}"] = _exact([split_text(r) for r in ratings], rated)
     model.train()
     return figures
+
+
+def _exact(given: Sequence[Reply], wanted: Sequence[Example]) -> float:
+    """The share of replies that are word for word what was wanted."""
+    pairs = zip(given, wanted, strict=True)
+    return _share([r.reasoning == w.reasoning and r.answer == w.answer for r, w in pairs])
 
 
 def _helps(answer: str) -> bool:
