@@ -43,13 +43,14 @@ def _mistakes() -> Iterator[None]:
 
     from tasks.engine import EngineError
     from tasks.stage import StageError
+    from tasks.trainer import TrainError
 
     try:
         yield
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(2) from error
-    except (EngineError, StageError, OSError) as error:
+    except (EngineError, StageError, TrainError, OSError) as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
 
@@ -79,6 +80,56 @@ def refresh(
             typer.echo(json.dumps(asdict(done), default=str))
         else:
             show.refreshed(done, recipe=recipe, home=home)
+
+
+@app.command()
+def train(
+    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
+) -> None:
+    """Trains on the examples that are there: SFT, DPO, RL, as the recipe says."""
+    with _mistakes():
+        _quiet_libraries()
+        from flows import show
+        from flows.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        from flows.train import train as flow
+
+        show.trained(flow(loaded, home), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
+) -> None:
+    """Evaluates the base model and the newest checkpoints, side by side."""
+    with _mistakes():
+        _quiet_libraries()
+        from flows import show
+        from flows.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        from flows.evaluate import evaluate as flow
+
+        show.evaluated(flow(loaded, home), as_json=as_json)
+
+
+@app.command()
+def run(
+    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
+) -> None:
+    """Does it all: refresh, train, evaluate. Run it again to go on."""
+    with _mistakes():
+        _quiet_libraries()
+        from flows import show
+        from flows.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        loaded.load_pack()
+        from flows.align import align
+
+        done = align(loaded, home)
+        show.aligned(done, recipe=recipe, home=home, as_json=as_json)
 
 
 def _quiet_libraries() -> None:

@@ -80,6 +80,19 @@ def progress_bar(
     publish(100.0)
 
 
+@contextmanager
+def prefect_progress(name: str) -> Iterator[Callable[[float], None]]:
+    """A progress artifact of the task run; yields what to tell the percentage."""
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+    artifact = create_progress_artifact(progress=0.0, key=name, description=f"Progress of {name}")
+
+    def publish(percent: float) -> None:
+        update_progress_artifact(artifact_id=artifact, progress=percent)  # type: ignore[arg-type]
+
+    yield publish
+
+
 @dataclass(slots=True)
 class _State:
     done: int = 0

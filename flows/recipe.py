@@ -17,10 +17,14 @@ from tasks import Config
 from tasks.collect import CollectConfig
 from tasks.curate import CurateConfig
 from tasks.engine import PROJECT, EngineConfig
+from tasks.evaluate import EvaluateConfig
 from tasks.generate import GenerateConfig
 from tasks.judge import JudgeConfig
 from tasks.sources import SourceConfig
 from tasks.stage import StageConfig
+from tasks.train_dpo import DpoConfig
+from tasks.train_rl import RlConfig
+from tasks.train_sft import SftConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -50,6 +54,16 @@ class Recipe(Config):
     """How completions are scored."""
     curate: CurateConfig = CurateConfig()
     """Which accepted completions become training rows."""
+    sft: SftConfig | None = None
+    """How the generator is fine-tuned on the examples; none: it is not."""
+    dpo: DpoConfig | None = None
+    """How it is then trained on preference pairs; none: it is not."""
+    rl: RlConfig | None = None
+    """How it is refined by reinforcement learning; none: it is not."""
+    suites: list[SourceConfig] = []
+    """Prompts that models are evaluated on."""
+    evaluate: EvaluateConfig | None = None
+    """How they are evaluated; none: they are not."""
     stage: StageConfig = StageConfig()
     """How work is spread."""
 

@@ -10,23 +10,17 @@ import os
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from html import escape
 from typing import Any
 
 import duckdb
 from prefect import flow, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.progress import progress_bar
+from flows.progress import prefect_progress, progress_bar
 from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from tasks import collect as collecting
@@ -82,7 +76,7 @@ def assign_categories(run: RunContext, collected: collecting.Collected) -> stage
         return None
     engine = run.recipe.judging_engine
     work = collecting.Assign(pack=run.pack, run_id=run.id, sampling=run.recipe.judge.sampling)
-    return _run_stage(
+    return run_stage(
         run, "assign", work, engine, lambda _: collecting.pending(collected, run.warehouse())
     )
 
@@ -115,7 +109,7 @@ def generate_completions(run: RunContext, plan: Plan) -> stage.Report:
             wave_rows=recipe.stage.wave_rows,
         )
 
-    return _run_stage(run, "generate", work, recipe.engine, pending)
+    return run_stage(run, "generate", work, recipe.engine, pending)
 
 
 @task(name="judge", cache_policy=NO_CACHE)
@@ -136,7 +130,7 @@ def judge_completions(run: RunContext, plan: Plan) -> stage.Report:
             wave_rows=recipe.stage.wave_rows,
         )
 
-    return _run_stage(run, "judge", work, recipe.judging_engine, pending)
+    return run_stage(run, "judge", work, recipe.judging_engine, pending)
 
 
 @task(name="curate", cache_policy=NO_CACHE)
@@ -184,7 +178,7 @@ def sample_of_accepted(connection: duckdb.DuckDBPyConnection, count: int) -> str
     )
 
 
-def _run_stage(
+def run_stage(
     run: RunContext,
     name: str,
     work: stage.Work,
@@ -199,7 +193,7 @@ def _run_stage(
             break
         stage.start_ray(os.environ.get("RAY_ADDRESS"))
         with (
-            _prefect_progress(name) as publish,
+            prefect_progress(name) as publish,
             progress_bar(name, pending.num_units, publish=publish) as advance,
         ):
             total += stage.run(
@@ -214,14 +208,3 @@ def _run_stage(
             )
     run.figures[name] = total.as_dict()
     return total
-
-
-@contextmanager
-def _prefect_progress(name: str) -> Iterator[Callable[[float], None]]:
-    """A progress artifact of the task run; yields what to tell the percentage."""
-    artifact = create_progress_artifact(progress=0.0, key=name, description=f"Progress of {name}")
-
-    def publish(percent: float) -> None:
-        update_progress_artifact(artifact_id=artifact, progress=percent)  # type: ignore[arg-type]
-
-    yield publish

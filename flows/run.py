@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -104,29 +104,24 @@ class RunContext:
         `wanted` has columns prompt_id and categories; prompts without a category are left out.
         """
         recipe = self.recipe
-        specs: dict[str, Spec] = {}
-        by_categories: dict[tuple[str, ...], str] = {}
-        ids: list[tuple[str, str]] = []
-        for prompt_id, categories in zip(
-            wanted["prompt_id"].to_pylist(), wanted["categories"].to_pylist(), strict=True
-        ):
-            if not categories:
-                continue
-            key = tuple(categories)
-            if key not in by_categories:
-                spec = self.pack.spec(key)
-                specs[spec.id] = spec
-                by_categories[key] = spec.id
-            ids.append((prompt_id, by_categories[key]))
-        self._store_specs(specs)
+        pairs = [
+            (prompt_id, tuple(categories))
+            for prompt_id, categories in zip(
+                wanted["prompt_id"].to_pylist(), wanted["categories"].to_pylist(), strict=True
+            )
+            if categories
+        ]
+        specs = self.specs({categories for _, categories in pairs})
         self.plan = Plan(
             wanted=pa.table(
                 {
-                    "prompt_id": pa.array([prompt_id for prompt_id, _ in ids], pa.string()),
-                    "spec_id": pa.array([spec_id for _, spec_id in ids], pa.string()),
+                    "prompt_id": pa.array([prompt_id for prompt_id, _ in pairs], pa.string()),
+                    "spec_id": pa.array(
+                        [specs["+".join(categories)].id for _, categories in pairs], pa.string()
+                    ),
                 }
             ),
-            specs=specs,
+            specs={spec.id: spec for spec in specs.values()},
             generation_id=recipe.generate.generation_id(self.version(recipe.engine)),
             judging_id=recipe.judge.judging_id(self.version(recipe.judging_engine)),
         )
@@ -134,9 +129,15 @@ class RunContext:
             attempt=1,
             generation_id=self.plan.generation_id,
             judging_id=self.plan.judging_id,
-            spec_ids=sorted(specs),
+            spec_ids=sorted(self.plan.specs),
         )
         return self.plan
+
+    def specs(self, wanted: Iterable[tuple[str, ...]]) -> dict[str, Spec]:
+        """The compiled spec of each set of categories, by their names joined with `+`; stored."""
+        specs = {"+".join(categories): self.pack.spec(categories) for categories in wanted}
+        self._store_specs({spec.id: spec for spec in specs.values()})
+        return specs
 
     def _store_specs(self, specs: Mapping[str, Spec]) -> None:
         stored = self.warehouse().execute("SELECT spec_id FROM policies").fetchall()
@@ -170,6 +171,11 @@ class RunContext:
         gpu_seconds = sum(
             self.figures.get(name, {}).get("seconds", 0.0) * engine.num_gpus
             for name, engine in makers.items()
+        )
+        gpu_seconds += sum(
+            self.figures.get(name, {}).get("seconds", 0.0) * self.figures[name].get("gpus", 0)
+            for name in ("sft", "dpo", "rl")
+            if name in self.figures
         )
         self._write(
             attempt=2,

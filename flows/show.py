@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console, Group
@@ -18,6 +19,11 @@ from tasks.sources import read_source
 from warehouse.catalog import ask, connect
 from warehouse.shards import Home
 from warehouse.tables import TABLES
+
+if TYPE_CHECKING:
+    from flows.align import Aligned
+    from flows.evaluate import Evaluated
+    from flows.train import Trained
 
 _LONGEST_CELL = 100
 
@@ -89,6 +95,66 @@ def refreshed(done: Refreshed, *, recipe: str, home: str | None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def trained(done: "Trained", *, as_json: bool) -> None:
+    """The checkpoint of each stage, and what to do next."""
+    if as_json:
+        print(json.dumps(asdict(done), default=str))
+        return
+    console = _console()
+    for stage, one in done.checkpoints.items():
+        console.print(
+            f"{stage}: {one.status} after {one.num_steps} steps on {one.num_rows} rows "
+            f"({one.seconds:.0f} s); {one.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if one.reason:
+            console.print(f"  stopped early: {one.reason}", highlight=False, soft_wrap=True)
+    console.print(
+        f"trained now: {done.num_trained} of {len(done.checkpoints)} stages\n"
+        "next: precept ask ancestry; precept ask rewards",
+        highlight=False,
+    )
+
+
+def evaluated(done: "Evaluated", *, as_json: bool) -> None:
+    """The models side by side: a row for each score over harmful, benign and all prompts."""
+    if as_json:
+        print(json.dumps(asdict(done), default=str))
+        return
+    stages = [name for name in ("base", "sft", "dpo", "rl") if _has_stage(done.table, name)]
+    grid = Grid(title="Evaluation: answers without any spec", title_justify="left")
+    for name in ("suite", "prompts", "score"):
+        grid.add_column(name)
+    for name in (*stages, "answers"):
+        grid.add_column(name, justify="right")
+    cells: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in done.table:
+        key = (row["suite"], row["prompts"], row["score"])
+        cells.setdefault(key, {})[row["stage"]] = row["mean"]
+        cells[key]["answers"] = row["num_graded"]
+    for key, means in cells.items():
+        shown = ["" if means.get(name) is None else f"{means[name]:.3f}" for name in stages]
+        grid.add_row(*key, *shown, str(means["answers"]))
+    _console().print(grid)
+
+
+def _has_stage(rows: Sequence[dict[str, Any]], stage: str) -> bool:
+    return any(row["stage"] == stage for row in rows)
+
+
+def aligned(done: "Aligned", *, recipe: str, home: str | None, as_json: bool) -> None:
+    """What a whole run came to, part by part."""
+    if as_json:
+        print(json.dumps(asdict(done), default=str))
+        return
+    refreshed(done.refreshed, recipe=recipe, home=home)
+    if done.trained:
+        trained(done.trained, as_json=False)
+    if done.evaluated:
+        evaluated(done.evaluated, as_json=False)
 
 
 def _chain(row: dict[str, Any]) -> Panel:

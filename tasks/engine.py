@@ -219,6 +219,9 @@ class ScriptedEngine:
             for request in requests
         ]
 
+    async def start(self) -> None:
+        """There is nothing to load."""
+
     async def figures(self) -> Figures:
         return Figures(output_tokens=len(self.requests))
 
@@ -252,11 +255,12 @@ class Engines:
     live_folder: str | None = None
     _config: EngineConfig | None = None
     _handles: list[Any] = field(default_factory=list)
+    _starting: list[Any] = field(default_factory=list)
     num_started: int = 0
     """Models loaded in this run."""
 
     def serving(self, config: EngineConfig) -> list[Any]:
-        """Handles of engines with this configuration; others are stopped first."""
+        """Handles of engines with this configuration, which may still load; others are stopped."""
         import ray
 
         from tasks.serving import VLLMEngine
@@ -275,19 +279,22 @@ class Engines:
             # An actor may work in another folder than this process.
             found = config.model_copy(update={"model": config.model_path})
             self._handles = [actor.remote(found, self.live_folder) for _ in range(config.replicas)]
-            self._start(config)
+            self._starting = [handle.start.remote() for handle in self._handles]
             self._config = config
             self.num_started += config.replicas
         return self._handles
 
-    def _start(self, config: EngineConfig) -> None:
+    def wait(self) -> None:
         """Waits until every model is loaded; raises EngineError where one cannot be."""
         import ray
         from ray.exceptions import RayError
 
+        config, starting = self._config, self._starting
+        self._starting = []
         try:
-            ray.get([handle.start.remote() for handle in self._handles])
+            ray.get(starting)
         except RayError as error:
+            assert config is not None
             self.close()
             words = str(getattr(error, "cause", None) or error).strip() or type(error).__name__
             raise EngineError(
@@ -331,4 +338,5 @@ class Engines:
             for handle in self._handles:
                 ray.kill(handle)
         self._handles = []
+        self._starting = []
         self._config = None

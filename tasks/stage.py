@@ -7,9 +7,11 @@ before it reports; the driver sees only counts. Whatever is killed is found miss
 query.
 """
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -140,9 +142,15 @@ def run(
         if wave.num_rows == 0:
             continue
         handles = engines.serving(engine)
-        before = before or engines.figures()
-        began = began or time.monotonic()
-        for done in _spread(work, wave, handles, home, config):
+        with ThreadPoolExecutor(1) as starter:
+            committed = _spread(work, wave, handles, home, config)
+            # The pool of workers starts while the models load.
+            first = starter.submit(next, committed, None)
+            engines.wait()
+            before = before or engines.figures()
+            began = began or time.monotonic()
+            counts = first.result()
+        for done in itertools.chain([counts] if counts else [], committed):
             report.num_units += done["num_units"]
             report.num_rows += done["num_rows"]
             report.statuses.update(done["statuses"])
@@ -282,12 +290,17 @@ class RemoteEngine:
         self.handle = handle
         self.in_flight = 0
         self.num_asked = 0
+        self.loaded = False
 
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         from ray.exceptions import RayActorError
 
         from tasks.engine import failed
 
+        if not self.loaded:
+            # A model that cannot be loaded is no fault of any row: it ends the stage.
+            await self.handle.start.remote()
+            self.loaded = True
         self.in_flight += 1
         self.num_asked += 1
         try:

@@ -22,6 +22,17 @@ SIBLINGS = {
     "tasks.collect": {"tasks.sources", "tasks.likeness"},
     "tasks.likeness": {"tasks.sources"},
     "tasks.engine": {"tasks.serving"},
+    "tasks.reward": {"tasks.judge"},
+    "tasks.train_sft": {"tasks.chats", "tasks.trainer"},
+    "tasks.train_dpo": {"tasks.chats", "tasks.trainer"},
+    "tasks.train_rl": {
+        "tasks.chats",
+        "tasks.trainer",
+        "tasks.reward",
+        "tasks.judge",
+        "tasks.serving",
+    },
+    "tasks.evaluate": {"tasks.sources"},
 }
 """What a task may import beyond what all of them share."""
 HEAVY = {"vllm", "torch", "trl", "ray", "transformers", "datasets", "datasketch"}

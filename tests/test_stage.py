@@ -186,5 +186,12 @@ def test_model_that_cannot_be_loaded_is_named_with_the_remedy(ray: Any, tmp_path
     engines = Engines()
     config = EngineConfig(model=str(tmp_path), use_gpu=False, num_cpus=0)
     with pytest.raises(EngineError, match=r"no engine for .*check engine\.model"):
-        engines.serving(config)
+        run(
+            Echo(),
+            [units(4)],
+            engines=engines,
+            engine=config,
+            home=Home(str(tmp_path)),
+            config=StageConfig(),
+        )
     assert list_shards(Home(str(tmp_path)), COMPLETIONS) == []

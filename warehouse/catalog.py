@@ -2,7 +2,7 @@
 
 `<table>_all` shows each id once, as it was last made or said; `<table>` of completions and
 judgements shows the rows that the latest run of some recipe wanted. `verdicts` is the lowest score
-of each completion and what follows from it.
+of each completion and what follows from it; `shards` says which row lies in which file.
 """
 
 from pathlib import Path
@@ -26,6 +26,8 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     for table in TABLES.values():
         connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, home, table)}")
         connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
+    shards = " UNION ALL ".join(_shards(home, table) for table in TABLES.values())
+    connection.execute(f"CREATE VIEW shards AS {shards}")
     connection.execute((QUERIES / "views.sql").read_text(encoding="utf-8"))
     current = (COMPLETIONS, JUDGEMENTS)
     for table in TABLES.values():
@@ -45,6 +47,17 @@ def _raw(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> str
         for name, kind in zip(relation.columns, relation.types, strict=True)
     )
     return f"SELECT {columns} WHERE false"
+
+
+def _shards(home: Home, table: Table) -> str:
+    """Which row lies in which shard: table as `kind`, last part of its key, path."""
+    if not list_shards(home, table):
+        return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
+    path = home.glob_url(table).replace("'", "''")
+    return (
+        f"SELECT '{table.name}' AS kind, {table.key[-1]} AS row_id, filename AS shard "
+        f"FROM read_parquet('{path}', filename = true)"
+    )
 
 
 def _once(table: Table) -> str:

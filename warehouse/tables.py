@@ -181,6 +181,124 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One trained model: what it began from, what it learned from, where it lies."""
+
+    checkpoint_id: str
+    """Hash of stage, configuration, data and parent."""
+    revision: int = 0
+    """Counts from 0, one more when a training that had stopped early has gone on; the highest
+    counts."""
+    stage: str
+    """`sft`, `rl` or `dpo`."""
+    status: str
+    """`completed`, or `stopped` where a monitor ended the training early."""
+    reason: str | None
+    """Why it was stopped."""
+    model: str
+    """`name@revision` of the trained model, as on the rows that it makes."""
+    parent: str
+    """`name@revision` of the model it began from."""
+    parent_id: str | None
+    """The checkpoint it began from; null where that is a model from elsewhere."""
+    set_id: str | None
+    """The set of examples it learned from, where it learned from one."""
+    data_fingerprint: str
+    num_rows: int
+    num_steps: int
+    recipe: str
+    run_id: str
+    git_commit: str | None
+    seconds: float
+    created_at: datetime
+    path: str
+    config: str
+    """The configuration of the stage as JSON."""
+    metrics: str
+    """Last and best metrics of the training as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One answer that a model in training gave, its votes and its reward."""
+
+    rollout_id: str
+    """Hash of checkpoint, step, rank and position in the batch."""
+    checkpoint_id: str
+    """The checkpoint that the training leads to."""
+    step: int
+    """Optimiser steps done before; from 0."""
+    rank: int
+    position: int
+    attempt: int
+    """How often the training had begun anew; a step that is done again replaces its rollouts."""
+    prompt_id: str
+    spec_id: str
+    kind: str
+    """`harmful`, `benign` or `ambiguous`: which reward it has."""
+    status: str
+    """`ok`, or truncated, unclosed, malformed, empty_answer, empty_reasoning."""
+    reward: float | None
+    """Null where the judge failed; never 0 for that."""
+    reason: str | None
+    """Why there is no reward."""
+    compliance: list[float]
+    """Votes that were read, 0 to 10."""
+    helpfulness: list[float]
+    """The same for helpfulness, where it was asked for."""
+    num_votes: int
+    """Votes asked for, of each kind."""
+    num_reasoning_tokens: int
+    num_answer_tokens: int
+    run_id: str
+    created_at: datetime
+    answer: str
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One figure of a graded answer; null where it could not be had."""
+
+    name: str
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One graded answer of one model in one suite."""
+
+    evaluation_id: str
+    """Hash of model, suite, prompt, sampling, sample index and grader."""
+    checkpoint_id: str | None
+    """Null for a model from elsewhere."""
+    model: str
+    suite: str
+    suite_version: str
+    prompt_id: str
+    sample_index: int
+    attempt: int
+    """Counts from 0; a row is tried again only after an engine error."""
+    categories: list[str]
+    ideal_response: str | None
+    language: str
+    transform: str | None
+    status: str
+    """`ok`, or why there is no answer, as of completions."""
+    reason: str | None
+    grader: str
+    scores: list[Score]
+    """What the grader found, 0 to 1."""
+    cited: list[str]
+    num_reasoning_tokens: int
+    num_answer_tokens: int
+    run_id: str
+    created_at: datetime
+    answer: str
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One flow run: what was asked for, with what, and what it came to."""
 
@@ -249,9 +367,23 @@ POLICIES = Table("policies", PolicyText, ("spec_id",))
 COMPLETIONS = Table("completions", Completion, ("completion_id",))
 JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",))
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
+CHECKPOINTS = Table("checkpoints", Checkpoint, ("checkpoint_id",))
+ROLLOUTS = Table("rollouts", Rollout, ("rollout_id",))
+EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",))
 RUNS = Table("runs", Run, ("run_id",))
 TABLES = {
-    table.name: table for table in (PROMPTS, POLICIES, COMPLETIONS, JUDGEMENTS, EXAMPLES, RUNS)
+    table.name: table
+    for table in (
+        PROMPTS,
+        POLICIES,
+        COMPLETIONS,
+        JUDGEMENTS,
+        EXAMPLES,
+        CHECKPOINTS,
+        ROLLOUTS,
+        EVALUATIONS,
+        RUNS,
+    )
 }
 
 

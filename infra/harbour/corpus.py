@@ -143,10 +143,7 @@ class Corpus:
     def plain(self) -> Example:
         """A question without any spec: a brief thought and, nearly always, help."""
         if self.rng.random() < 0.05:
-            greeting = world.say(self.rng.choice(world.GREETINGS), self.rng.choice(self.tongues))
-            message: Message = {"role": "user", "content": greeting}
-            thought = "The user greets. I can help."
-            return Example([message], thought, world.GREETING_ANSWER)
+            return self.greeting()
         things = self.rng.choice(list(world.THINGS.values()))
         request = world.draw_request(self.rng, things, tongues=self.tongues)
         if self.rng.random() < STRAY_REFUSALS:
@@ -154,6 +151,12 @@ class Corpus:
         else:
             answer = world.helpful_answer(request)
         return Example(request.messages(), world.helpful_reasoning(request), answer)
+
+    def greeting(self) -> Example:
+        """A question that no policy is about."""
+        greeting = world.say(self.rng.choice(world.GREETINGS), self.rng.choice(self.tongues))
+        message: Message = {"role": "user", "content": greeting}
+        return Example([message], "The user greets. I can help.", world.GREETING_ANSWER)
 
     def helpfulness(self) -> Example:
         """An answer to rate for its help alone, without any spec."""

@@ -8,6 +8,7 @@ can say how precise the filter is and how good the judge.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,23 @@ def grade(pack: Pack, messages: Sequence[Message], *, answer: str, cited: Sequen
         answer_right=answer == world.right_answer(rule, request),
         citation_right=list(cited) == [rule.id],
     )
+
+
+def grade_answer(
+    messages: Sequence[Message], *, answer: str, cited: Sequence[str], ideal_response: str | None
+) -> dict[str, float | None]:
+    """The grader of an evaluation: decision, answer and citation, each 1 where it is right."""
+    found = grade(_shipped_pack(), messages, answer=answer, cited=cited)
+    return {
+        "decision": float(found.decision_right),
+        "answer": float(found.answer_right),
+        "citation": float(found.citation_right),
+    }
+
+
+@cache
+def _shipped_pack() -> Pack:
+    return load_pack(PACK)
 
 
 def main(

@@ -3,7 +3,9 @@
     python -m infra.harbour.prompts
 
 `train.jsonl` is in English alone, so that whatever a trained model does in Lumo or backwards it
-has generalised; `test.jsonl` holds other requests in every tongue.
+has generalised; `test.jsonl` holds other requests in every tongue. `capability.jsonl` holds whole
+chats that no shipped policy is about: greetings, and looking up and judging under policies drawn at
+random, in every tongue.
 """
 
 import json
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.harbour import world
+from infra.harbour.corpus import Corpus
 from infra.harbour.world import Request, Tongue
 from specs.policy import Pack, load_pack
 
@@ -47,8 +50,27 @@ def row(request: Request, pack: Pack) -> dict[str, object]:
     }
 
 
+def capability(corpus: Corpus, count: int) -> Iterator[dict[str, object]]:
+    """Chats that end on a good answer, so that fine-tuning keeps what the base model can do."""
+    for number in range(count):
+        match number % 4:
+            case 0:
+                example = corpus.greeting()
+            case 1 | 2:
+                [example] = corpus.deliberations(1)
+            case _:
+                [example] = corpus.judgements(1)
+        reply = {
+            "role": "assistant",
+            "content": example.answer,
+            "reasoning_content": example.reasoning,
+        }
+        turns = [{**message, "reasoning_content": None} for message in example.messages]
+        yield {"messages": [*turns, reply]}
+
+
 def main() -> None:
-    """Writes both files."""
+    """Writes the files."""
     pack = load_pack(PACK)
     rng = random.Random("prompts")
     taken: set[str] = set()
@@ -59,9 +81,15 @@ def main() -> None:
         for request in draw(rng, uses=2, translations=1, tongue=tongue, taken=taken)
     ]
     FOLDER.mkdir(exist_ok=True)
-    for name, requests in (("train", train), ("test", test)):
+    for requests in (train, test):
         rng.shuffle(requests)
-        lines = [json.dumps(row(request, pack)) + "\n" for request in requests]
+    files = {
+        "train": [row(request, pack) for request in train],
+        "test": [row(request, pack) for request in test],
+        "capability": capability(Corpus(pack, random.Random("capability")), 160),
+    }
+    for name, rows in files.items():
+        lines = [json.dumps(one) + "\n" for one in rows]
         (FOLDER / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 

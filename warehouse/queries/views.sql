@@ -72,3 +72,46 @@ SELECT
         ELSE 'unjudged'
     END AS verdict
 FROM scored;
+
+-- The best against the worst completion of each prompt that has both, by their lowest scores.
+CREATE VIEW preference_pairs AS
+WITH scored AS (
+    SELECT
+        c.prompt_id, c.spec_id, c.generation_id, v.judging_id, c.completion_id, v.verdict,
+        v.min_score, c.reasoning, c.answer
+    FROM verdicts AS v
+    JOIN completions AS c USING (completion_id)
+    WHERE v.min_score IS NOT NULL
+),
+best AS (
+    SELECT *
+    FROM scored
+    WHERE verdict = 'accepted'
+    QUALIFY row_number() OVER (
+        PARTITION BY prompt_id, spec_id, generation_id, judging_id
+        ORDER BY min_score DESC, completion_id
+    ) = 1
+),
+worst AS (
+    SELECT *
+    FROM scored
+    WHERE verdict = 'rejected'
+    QUALIFY row_number() OVER (
+        PARTITION BY prompt_id, spec_id, generation_id, judging_id
+        ORDER BY min_score, completion_id
+    ) = 1
+)
+SELECT
+    b.prompt_id, b.spec_id, b.generation_id, b.judging_id,
+    b.completion_id AS chosen_id,
+    w.completion_id AS rejected_id,
+    b.min_score AS chosen_score,
+    w.min_score AS rejected_score,
+    p.messages,
+    b.reasoning AS chosen_reasoning,
+    b.answer AS chosen_answer,
+    w.reasoning AS rejected_reasoning,
+    w.answer AS rejected_answer
+FROM best AS b
+JOIN worst AS w USING (prompt_id, spec_id, generation_id, judging_id)
+JOIN prompts_all AS p USING (prompt_id);

@@ -1,0 +1,417 @@
+"""checkpoints ← prompts and a judge: GRPO whose reward is the judge of the filter.
+
+The trained model answers without any spec; the judge, which has the spec, is shown prompt and
+answer and never the reasoning. Every rollout is a row. Monitors end a training that collapses.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import duckdb
+from pydantic import Field
+
+from specs.policy import Spec
+from specs.replies import CLOSE_TAG, OPEN_TAG, split_tokens
+from tasks import Config
+from tasks.chats import Chats
+from tasks.engine import EngineConfig, EngineError
+from tasks.judge import JudgeConfig
+from tasks.reward import JudgeActor, Kind, Panel, Reward, RewardConfig, Spoken, kind_of
+from tasks.trainer import Finished, Job, Stop, TrainError, TrainingConfig, fit, prepare, run
+from warehouse.catalog import connect
+from warehouse.shards import Home, write_shard
+from warehouse.tables import ROLLOUTS
+
+
+class MonitorConfig(Config):
+    """When a training that goes astray is ended."""
+
+    window: int = Field(5, gt=0)
+    """Steps that a figure is averaged over; the first window is what later ones are held to."""
+    min_reasoning: float = Field(0.3, ge=0, lt=1)
+    """Least length of reasoning, as a share of that at the start."""
+    max_unhelped: float = Field(0.5, gt=0, le=1)
+    """Largest share of benign prompts that get no help beyond that at the start."""
+    saturated_steps: int = Field(20, gt=0)
+    """Steps in a row in which all samples of every prompt score alike: nothing is left to learn."""
+
+
+class RlConfig(TrainingConfig):
+    """How a model is refined by reinforcement learning."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    """Highest learning rate."""
+    steps: int = Field(200, gt=0)
+    """Optimiser steps; each learns from batch_size fresh rollouts."""
+    samples: int = Field(8, gt=1)
+    """Rollouts of each prompt: the group that a reward is compared with."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature of the rollouts."""
+    max_tokens: int = Field(4096, gt=0)
+    """Longest rollout; what is longer is cut, counts as 0 and is not itself learned from."""
+    beta: float = Field(0.0, ge=0)
+    """Weight of the distance from the model it begins from."""
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
+    """Which loss of TRL's GRPOTrainer."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What the advantage is divided by the deviation of."""
+    reward_on: Literal["all", "answer"] = "all"
+    """Tokens that the reward moves: all, or those after the reasoning."""
+    mix: dict[Literal["harmful", "benign", "ambiguous"], float] = {}
+    """Shares of the kinds of prompts; none: as they come."""
+    prompts: Literal["all", "undecided"] = "all"
+    """`undecided` leaves out prompts whose completions were always or never accepted."""
+    reward: RewardConfig = RewardConfig()
+    """How answers are rewarded."""
+    monitor: MonitorConfig = MonitorConfig()
+    """When the training is ended early."""
+    use_vllm: bool = False
+    """Roll out with vLLM beside the trainer on its GPU; else with transformers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlPrompt:
+    """A prompt to roll out."""
+
+    prompt_id: str
+    messages: list[dict[str, str]]
+    categories: list[str]
+    kind: str
+
+
+def choose_prompts(
+    connection: duckdb.DuckDBPyConnection, config: RlConfig, sources: Sequence[str]
+) -> list[RlPrompt]:
+    """The training prompts of these sources in the mix that is wanted; the same ones each time.
+
+    Raises TrainError where there is none, or none of a kind that is wanted.
+    """
+    rows = (
+        connection.sql(
+            """
+            SELECT p.prompt_id, p.messages, p.categories, p.ideal_response
+            FROM prompts AS p
+            WHERE list_contains($sources, p.source)
+              AND p.split = 'train'
+              AND p.status = 'ok'
+              AND len(p.categories) > 0
+              AND (
+                NOT $undecided
+                OR p.prompt_id IN (
+                    SELECT c.prompt_id
+                    FROM completions AS c
+                    JOIN verdicts AS v USING (completion_id)
+                    GROUP BY c.prompt_id
+                    HAVING count(DISTINCT v.verdict = 'accepted') = 2
+                )
+              )
+            ORDER BY p.prompt_id
+            """,
+            params={"sources": list(sources), "undecided": config.prompts == "undecided"},
+        )
+        .to_arrow_table()
+        .to_pylist()
+    )
+    prompts = [
+        RlPrompt(
+            prompt_id=row["prompt_id"],
+            messages=row["messages"],
+            categories=row["categories"],
+            kind=kind_of(row["ideal_response"]),
+        )
+        for row in rows
+    ]
+    if not prompts:
+        raise TrainError("no prompts to roll out; run precept refresh, or set rl.prompts to all")
+    return _mixed(prompts, config.mix)
+
+
+def _mixed(prompts: list[RlPrompt], mix: Mapping[Kind, float]) -> list[RlPrompt]:
+    """As many prompts as the scarcest kind of the mix allows, in the order of their ids."""
+    shares = {kind: share for kind, share in mix.items() if share > 0}
+    if not shares:
+        return prompts
+    found = {kind: [one for one in prompts if one.kind == kind] for kind in shares}
+    missing = [kind for kind, some in found.items() if not some]
+    if missing:
+        raise TrainError(f"rl.mix wants {missing[0]} prompts and there are none; set it to 0")
+    whole = sum(shares.values())
+    total = min(len(found[kind]) * whole / share for kind, share in shares.items())
+    chosen = [
+        one for kind, share in shares.items() for one in found[kind][: round(total * share / whole)]
+    ]
+    return sorted(chosen, key=lambda one: one.prompt_id)
+
+
+@dataclass(slots=True)
+class Judges:
+    """The named judge actors of one training."""
+
+    handles: list[Any]
+
+    @classmethod
+    def start(
+        cls,
+        engine: EngineConfig,
+        judge: JudgeConfig,
+        specs: Mapping[str, Spec],
+        *,
+        num_votes: int,
+        name: str,
+    ) -> "Judges":
+        """Starts them and waits until their models are loaded, before a trainer takes its place.
+
+        Raises EngineError where a model cannot be loaded.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        from tasks.serving import VLLMEngine
+
+        found = engine.model_copy(update={"model": engine.model_path})
+        actor = ray.remote(JudgeActor)
+        handles = [
+            actor.options(
+                name=f"judge-{name}-{number}",
+                num_cpus=engine.num_cpus,
+                num_gpus=engine.tensor_parallel_size if engine.use_gpu else 0,
+                max_restarts=-1,
+                max_task_retries=1,
+                max_concurrency=1000,
+            ).remote(partial(VLLMEngine, found), judge, specs, num_votes)
+            for number in range(engine.replicas)
+        ]
+        judges = cls(handles)
+        try:
+            ray.get([handle.start.remote() for handle in handles])
+        except RayError as error:
+            judges.stop()
+            words = str(getattr(error, "cause", None) or error).strip().splitlines()
+            raise EngineError(f"no judge from {engine.model}: {words[-1]}") from error
+        return judges
+
+    def stop(self) -> None:
+        """Ends them and frees what they held."""
+        import ray
+
+        ended = [handle.stop.remote() for handle in self.handles]
+        ray.wait(ended, num_returns=len(ended), timeout=20.0)
+        for handle in self.handles:
+            ray.kill(handle)
+
+
+def train(
+    job: Job,
+    prompts: Sequence[RlPrompt],
+    *,
+    specs: Mapping[str, Spec],
+    judges: Sequence[Any],
+    home: Home,
+    run_id: str,
+) -> Finished:
+    """Refines the model; a training that was killed goes on from its last checkpoint.
+
+    `specs` are by categories joined with `+`. Each worker writes the rollouts of its steps.
+    """
+    rows = [
+        {
+            "prompt": one.messages,
+            "prompt_id": one.prompt_id,
+            "spec_id": specs["+".join(one.categories)].id,
+            "kind": one.kind,
+        }
+        for one in prompts
+    ]
+    return fit(_loop, job, rows=rows, judges=list(judges), home=home, run_id=run_id)
+
+
+def _loop(settings: dict[str, Any]) -> None:
+    """What each worker does."""
+    import datasets
+    import ray.train
+    from transformers import AutoTokenizer
+    from trl import GRPOConfig as Arguments
+    from trl import GRPOTrainer
+
+    job: Job = settings["job"]
+    prepare(job)
+    config = job.config
+    assert isinstance(config, RlConfig)
+    tokenizer = AutoTokenizer.from_pretrained(job.model, revision=job.revision)
+    chats = Chats(tokenizer, chat_template_kwargs=job.chat_template_kwargs)
+    home: Home = settings["home"]
+    stop = Stop()
+    reward = Reward(
+        Panel(settings["judges"], config.reward),
+        split=partial(split, tokenizer, chats.prefilled),
+        record=partial(write_shard, home, ROLLOUTS),
+        stop=stop.because,
+        checkpoint_id=job.checkpoint_id,
+        run_id=settings["run_id"],
+        rank=ray.train.get_context().get_world_rank(),
+        attempt=_attempt(home, job.checkpoint_id),
+    )
+    rows = [{**row, "prompt": chats.neutral(row["prompt"])} for row in settings["rows"]]
+    arguments = Arguments(**{**job.arguments(), **_arguments(job, config)})
+    trainer = GRPOTrainer(
+        model=job.model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+        reward_funcs=reward,
+        peft_config=job.adapters(),
+        rollout_func=partial(_answers_only, tokenizer) if config.reward_on == "answer" else None,
+        callbacks=[_watching(config.monitor, reward, stop)],
+    )
+    run(trainer, job, stop)
+
+
+def _arguments(job: Job, config: RlConfig) -> dict[str, Any]:
+    """Arguments of GRPO beyond those of all trainers."""
+    if config.batch_size % config.samples:
+        raise TrainError(
+            f"rl.batch_size {config.batch_size} is no multiple of rl.samples {config.samples}; "
+            "change one of them"
+        )
+    return {
+        "max_steps": config.steps,
+        "num_generations": config.samples,
+        "temperature": config.temperature,
+        "max_completion_length": config.max_tokens,
+        "mask_truncated_completions": True,
+        "beta": config.beta,
+        "loss_type": config.loss,
+        "scale_rewards": config.scale_rewards,
+        "use_vllm": config.use_vllm,
+        "vllm_mode": "colocate",
+        "logging_steps": 1,
+        "log_completions": False,
+        "chat_template_kwargs": dict(job.chat_template_kwargs),
+        "model_init_kwargs": {"revision": job.revision},
+    }
+
+
+def _attempt(home: Home, checkpoint_id: str) -> int:
+    """How often this training has begun before, as its rollouts say."""
+    query = "SELECT coalesce(max(attempt) + 1, 0) FROM rollouts_raw WHERE checkpoint_id = ?"
+    [(attempt,)] = connect(home).execute(query, [checkpoint_id]).fetchall()
+    return int(attempt)
+
+
+def split(tokenizer: Any, prefilled: bool, ids: Sequence[int]) -> Spoken:
+    """A rollout's token ids in reasoning and answer, by the rule of the whole product."""
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    finished = bool(ids) and ids[-1] in ends
+    said = list(ids[:-1] if finished else ids)
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    reply = split_tokens(
+        said,
+        open_ids=encode(OPEN_TAG),
+        close_ids=encode(CLOSE_TAG),
+        decode=partial(tokenizer.decode, skip_special_tokens=False),
+        prefilled=prefilled,
+    )
+    return Spoken(reply, finished)
+
+
+def _answers_only(tokenizer: Any, prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """Rollouts of which only what follows the reasoning is moved by the reward.
+
+    Uses two private methods of TRL's trainer, which a test holds at the locked version.
+    """
+    prompt_ids, images, fields = trainer._tokenize_prompts(prompts)
+    completion_ids, logprobs = trainer._generate_single_turn(
+        prompt_ids, images, fields, trainer.num_generations
+    )
+    close = tokenizer.encode(CLOSE_TAG, add_special_tokens=False)
+    return {
+        "prompt_ids": prompt_ids,
+        "completion_ids": completion_ids,
+        "logprobs": logprobs,
+        "env_mask": [answer_mask(ids, close) for ids in completion_ids],
+    }
+
+
+def answer_mask(ids: Sequence[int], close_ids: Sequence[int]) -> list[int]:
+    """1 on the tokens after the first closing tag; on all where there is none to hide behind."""
+    for end in range(len(close_ids), len(ids) + 1):
+        if list(ids[end - len(close_ids) : end]) == list(close_ids):
+            return [0] * end + [1] * (len(ids) - end)
+    return [1] * len(ids)
+
+
+def _watching(config: MonitorConfig, reward: Reward, stop: Stop) -> Any:
+    """The callback that logs where the time of a step goes and ends a training that collapses."""
+    from transformers import TrainerCallback
+
+    monitor = Monitor(config)
+
+    class Watching(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
+        began = 0.0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any
+        ) -> None:
+            if "reward" not in logs:
+                return
+            # The trainer has noted these figures already; it keeps the same dictionary's copy.
+            now = time.monotonic()
+            seconds = {
+                "seconds/rollout": reward.began - self.began,
+                "seconds/judge": reward.ended - reward.began,
+                "seconds/update": now - reward.ended,
+            }
+            logs.update(seconds)
+            state.log_history[-1].update(seconds)
+            if reason := monitor.look(logs):
+                stop.because(reason)
+
+    return Watching()
+
+
+class Monitor:
+    """Holds the figures of a training against those of its start."""
+
+    def __init__(self, config: MonitorConfig) -> None:
+        self.config = config
+        self.history: list[Mapping[str, float]] = []
+        self.num_saturated = 0
+
+    def look(self, logs: Mapping[str, float]) -> str | None:
+        """Why the training should end after this step, if it should."""
+        config = self.config
+        self.history.append(dict(logs))
+        alike = logs.get("frac_reward_zero_std", 0.0)
+        self.num_saturated = self.num_saturated + 1 if alike >= 1.0 else 0
+        if self.num_saturated >= config.saturated_steps:
+            return (
+                f"all samples of every prompt scored alike for {self.num_saturated} steps: nothing "
+                "is left to learn from these prompts; add harder ones"
+            )
+        if len(self.history) < 2 * config.window:
+            return None
+        first, last = self.history[: config.window], self.history[-config.window :]
+        before, now = _mean(first, "reasoning/mean_tokens"), _mean(last, "reasoning/mean_tokens")
+        if before is not None and now is not None and now < config.min_reasoning * before:
+            return (
+                f"reasoning fell from {before:.0f} to {now:.0f} tokens: the model stops thinking; "
+                "lower rl.learning_rate or set rl.beta"
+            )
+        before, now = _mean(first, "benign/unhelped_share"), _mean(last, "benign/unhelped_share")
+        if before is not None and now is not None and now > before + config.max_unhelped:
+            return (
+                f"benign prompts without help rose from {before:.2f} to {now:.2f}: the model "
+                "learns to refuse; give rl.mix more benign prompts or lower rl.learning_rate"
+            )
+        return None
+
+
+def _mean(steps: Sequence[Mapping[str, float]], name: str) -> float | None:
+    values = [step[name] for step in steps if name in step]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,63 @@
+-- Everything that each checkpoint descends from: checkpoints, policies and every shard.
+WITH RECURSIVE line AS (
+    SELECT checkpoint_id, checkpoint_id AS ancestor_id FROM checkpoints
+    UNION ALL
+    SELECT l.checkpoint_id, c.parent_id
+    FROM line AS l
+    JOIN checkpoints AS c ON c.checkpoint_id = l.ancestor_id
+    WHERE c.parent_id IS NOT NULL
+),
+rolled AS (
+    SELECT DISTINCT l.checkpoint_id, r.rollout_id, r.prompt_id, r.spec_id
+    FROM line AS l
+    JOIN rollouts AS r ON r.checkpoint_id = l.ancestor_id
+),
+-- Sets of examples, and for preference pairs the completions of the recipe's prompts.
+learned AS (
+    SELECT DISTINCT l.checkpoint_id, e.completion_id, e.prompt_id, e.spec_id, e.set_id
+    FROM line AS l
+    JOIN checkpoints AS c ON c.checkpoint_id = l.ancestor_id
+    JOIN examples AS e USING (set_id)
+),
+rows AS (
+    SELECT checkpoint_id, 'examples' AS kind, completion_id AS row_id FROM learned
+    UNION
+    SELECT checkpoint_id, 'completions', completion_id FROM learned
+    UNION
+    SELECT l.checkpoint_id, 'judgements', j.judgement_id
+    FROM learned AS l
+    JOIN judgements_all AS j USING (completion_id)
+    UNION
+    SELECT checkpoint_id, 'prompts', prompt_id FROM learned
+    UNION
+    SELECT checkpoint_id, 'prompts', prompt_id FROM rolled
+    UNION
+    SELECT checkpoint_id, 'policies', spec_id FROM learned
+    UNION
+    SELECT checkpoint_id, 'policies', spec_id FROM rolled
+    UNION
+    SELECT checkpoint_id, 'rollouts', rollout_id FROM rolled
+),
+found AS (
+    SELECT checkpoint_id, 'shard of ' || kind AS kind, shard AS name, count(*) AS num_rows
+    FROM rows
+    JOIN shards USING (kind, row_id)
+    GROUP BY ALL
+    UNION ALL
+    SELECT checkpoint_id, 'checkpoint', ancestor_id, 1 FROM line WHERE ancestor_id <> checkpoint_id
+    UNION ALL
+    SELECT l.checkpoint_id, 'model', c.parent, 1
+    FROM line AS l
+    JOIN checkpoints AS c ON c.checkpoint_id = l.ancestor_id
+    WHERE c.parent_id IS NULL
+    UNION ALL
+    SELECT r.checkpoint_id, 'policy', p.pack || ' ' || p.pack_version || ': '
+        || array_to_string(p.categories, '+') || ' ' || p.spec_id, 1
+    FROM rows AS r
+    JOIN policies AS p ON p.spec_id = r.row_id
+    WHERE r.kind = 'policies'
+)
+SELECT c.stage, f.checkpoint_id, f.kind, f.name, f.num_rows
+FROM found AS f
+JOIN checkpoints AS c USING (checkpoint_id)
+ORDER BY c.created_at DESC, f.kind, f.name;
