@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 .PHONY: demo test check lock
 
 demo: .venv/precept
-	$(BIN)/precept refresh harbour
+	$(BIN)/precept run harbour
 
 test: .venv/precept
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -60,7 +60,7 @@ def progress_bar(
             now = time.monotonic()
             # The first rows wait for actors to start: the rate is that of the rows after them.
             if state.done == 0:
-                state.began = now
+                state.began = state.printed = now
                 state.before = count
             state.done += count
             if now - state.published > _ARTIFACT_EVERY_SECONDS:

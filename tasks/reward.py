@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specs.policy import Spec
 from specs.prompts import Message, helpfulness_messages, judge_messages, load_template
@@ -44,6 +44,15 @@ class RewardConfig(Config):
     """A step counts as failed when more than this share of its answers could not be judged."""
     failed_steps: int = Field(3, gt=0)
     """Failed steps in a row after which the training ends with what it has."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "RewardConfig":
+        if self.quorum > self.samples:
+            raise ValueError(
+                f"quorum {self.quorum} is more than samples {self.samples}: no answer would ever "
+                "have a reward; lower quorum"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

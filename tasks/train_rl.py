@@ -105,7 +105,8 @@ def choose_prompts(
                     FROM completions AS c
                     JOIN verdicts AS v USING (completion_id)
                     GROUP BY c.prompt_id
-                    HAVING count(DISTINCT v.verdict = 'accepted') = 2
+                    HAVING count(DISTINCT v.verdict = 'accepted')
+                        FILTER (v.verdict <> 'unjudged') = 2
                 )
               )
             ORDER BY p.prompt_id
@@ -141,7 +142,9 @@ def _mixed(prompts: list[RlPrompt], mix: Mapping[Kind, float]) -> list[RlPrompt]
     whole = sum(shares.values())
     total = min(len(found[kind]) * whole / share for kind, share in shares.items())
     chosen = [
-        one for kind, share in shares.items() for one in found[kind][: round(total * share / whole)]
+        one
+        for kind, share in shares.items()
+        for one in found[kind][: max(1, round(total * share / whole))]
     ]
     return sorted(chosen, key=lambda one: one.prompt_id)
 

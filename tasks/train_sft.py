@@ -285,6 +285,8 @@ def _loop(settings: dict[str, Any]) -> None:
             "num_train_epochs": config.epochs,
             "max_length": config.max_length,
             "packing": False,
+            # Rows of like length share a batch: less padding.
+            "train_sampling_strategy": "group_by_length",
             "logging_steps": 5,
             "model_init_kwargs": {"revision": job.revision},
         }

@@ -13,7 +13,16 @@ import pytest
 
 from tasks.engine import PROJECT
 from tasks.sources import SourceConfig
-from warehouse.tables import Completion, Judgement, PolicyText, Prompt, Run, Turn, content_id
+from warehouse.tables import (
+    Completion,
+    Judgement,
+    PolicyText,
+    Prompt,
+    Rollout,
+    Run,
+    Turn,
+    content_id,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DATA = PROJECT.parent / "shared" / "data"
@@ -104,6 +113,33 @@ def judgement(
         "rationale": f"Worth {score}.",
     }
     return Judgement(**{**row, **changes})
+
+
+def rollout(rollout_id: str, **changes: Any) -> Rollout:
+    row: dict[str, Any] = {
+        "rollout_id": rollout_id,
+        "checkpoint_id": "c",
+        "step": 0,
+        "rank": 0,
+        "position": 0,
+        "attempt": 0,
+        "prompt_id": "p",
+        "spec_id": "s",
+        "kind": "harmful",
+        "status": "ok",
+        "reward": 1.0,
+        "reason": None,
+        "compliance": [10.0],
+        "helpfulness": [],
+        "num_votes": 1,
+        "num_reasoning_tokens": 1,
+        "num_answer_tokens": 1,
+        "run_id": "r",
+        "created_at": NOON,
+        "answer": "Take the skiff.",
+        "reasoning": "Rule B1 covers it.",
+    }
+    return Rollout(**{**row, **changes})
 
 
 def run(run_id: str, **changes: Any) -> Run:
