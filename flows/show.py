@@ -111,12 +111,27 @@ def trained(done: "Trained", *, as_json: bool) -> None:
             soft_wrap=True,
         )
         if one.reason:
-            console.print(f"  stopped early: {one.reason}", highlight=False, soft_wrap=True)
+            console.print(f"  ended early: {one.reason}", highlight=False, soft_wrap=True)
+        if told := _seconds_a_step(json.loads(one.metrics)["log"]):
+            console.print(f"  {told}", highlight=False, soft_wrap=True)
     console.print(
         f"trained now: {done.num_trained} of {len(done.checkpoints)} stages\n"
         "next: precept ask ancestry; precept ask rewards",
         highlight=False,
     )
+
+
+def _seconds_a_step(log: Sequence[dict[str, float]]) -> str | None:
+    """Where the time of a step of reinforcement learning goes."""
+    steps = [entry for entry in log if "seconds/judge" in entry]
+    if not steps:
+        return None
+    parts = ("rollout", "judge", "update")
+    means = {part: sum(step[f"seconds/{part}"] for step in steps) / len(steps) for part in parts}
+    whole = sum(means.values())
+    listed = ", ".join(f"{part} {seconds:.1f}" for part, seconds in means.items())
+    waiting = means["judge"] / whole
+    return f"{whole:.1f} s a step: {listed}; {waiting:.0%} of it waiting for the judge"
 
 
 def evaluated(done: "Evaluated", *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from flows.progress import prefect_progress, progress_bar
 from flows.recipe import Recipe
@@ -29,7 +30,15 @@ from tasks import train_dpo, train_rl, train_sft
 from tasks.chats import Chats
 from tasks.engine import PROJECT, EngineConfig
 from tasks.stage import start_ray
-from tasks.trainer import Finished, Job, TrainError, TrainingConfig, checkpoint_id, hand_over
+from tasks.trainer import (
+    Finished,
+    Job,
+    TrainError,
+    TrainingConfig,
+    WorkersLost,
+    checkpoint_id,
+    hand_over,
+)
 from warehouse.shards import write_shard
 from warehouse.tables import CHECKPOINTS, Checkpoint, content_id
 
@@ -86,7 +95,19 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
         return Trained(run.id, run.home.url, made, len(run.figures))
 
 
-@task(name="sft", cache_policy=NO_CACHE)
+def _workers_were_lost(task: Any, run: Any, state: State[Any]) -> bool:
+    """A training whose workers died goes on from its last checkpoint; other faults stay."""
+    return isinstance(state.result(raise_on_failure=False), WorkersLost)
+
+
+AGAIN: Any = {
+    "retries": 1,
+    "retry_delay_seconds": 10,
+    "retry_condition_fn": _workers_were_lost,
+}
+
+
+@task(name="sft", cache_policy=NO_CACHE, **AGAIN)
 def fine_tune(run: RunContext, parent: Parent) -> Checkpoint:
     """Fine-tunes on the examples that the recipe's last refresh froze."""
     config = run.recipe.sft
@@ -115,7 +136,7 @@ def fine_tune(run: RunContext, parent: Parent) -> Checkpoint:
     return _checkpoint(run, "sft", config, parent, data, make, best=("loss", "min"), set_id=set_id)
 
 
-@task(name="dpo", cache_policy=NO_CACHE)
+@task(name="dpo", cache_policy=NO_CACHE, **AGAIN)
 def prefer(run: RunContext, parent: Parent) -> Checkpoint:
     """Trains on the preference pairs of the recipe's last refresh."""
     recipe, config = run.recipe, run.recipe.dpo
@@ -136,7 +157,7 @@ def prefer(run: RunContext, parent: Parent) -> Checkpoint:
     )
 
 
-@task(name="rl", cache_policy=NO_CACHE)
+@task(name="rl", cache_policy=NO_CACHE, **AGAIN)
 def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
     """Refines by reinforcement learning with the recipe's judge as the reward."""
     recipe, config = run.recipe, run.recipe.rl
@@ -214,7 +235,7 @@ def _checkpoint(
         checkpoint_id=name,
         revision=known.revision + 1 if known else 0,
         stage=stage,
-        status="stopped" if finished.stopped else "completed",
+        status="completed" if finished.completed else "stopped",
         reason=finished.stopped,
         model=engine.version,
         parent=parent.version,

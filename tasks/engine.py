@@ -233,7 +233,7 @@ class ScriptedEngine:
         return Sample(split_text(text), finish_reason="stop", num_output_tokens=words)
 
 
-def _check_room(config: EngineConfig) -> None:
+def check_room(config: EngineConfig) -> None:
     """Raises EngineError where the cluster can never hold the engines; Ray would wait for ever."""
     import ray
 
@@ -267,7 +267,7 @@ class Engines:
 
         if config != self._config:
             self.close()
-            _check_room(config)
+            check_room(config)
             options: dict[str, Any] = {
                 "num_cpus": config.num_cpus,
                 "num_gpus": config.tensor_parallel_size if config.use_gpu else 0,

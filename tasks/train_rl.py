@@ -17,7 +17,7 @@ from specs.policy import Spec
 from specs.replies import CLOSE_TAG, OPEN_TAG, split_tokens
 from tasks import Config
 from tasks.chats import Chats
-from tasks.engine import EngineConfig, EngineError
+from tasks.engine import EngineConfig, EngineError, check_room
 from tasks.judge import JudgeConfig
 from tasks.reward import JudgeActor, Kind, Panel, Reward, RewardConfig, Spoken, kind_of
 from tasks.trainer import Finished, Job, Stop, TrainError, TrainingConfig, fit, prepare, run
@@ -174,6 +174,7 @@ class Judges:
 
         from tasks.serving import VLLMEngine
 
+        check_room(engine)
         found = engine.model_copy(update={"model": engine.model_path})
         actor = ray.remote(JudgeActor)
         handles = [
@@ -374,6 +375,8 @@ def _watching(config: MonitorConfig, reward: Reward, stop: Stop) -> Any:
             state.log_history[-1].update(seconds)
             if reason := monitor.look(logs):
                 stop.because(reason)
+            elif monitor.nothing_left:
+                stop.early(monitor.nothing_left)
 
     return Watching()
 
@@ -386,17 +389,22 @@ class Monitor:
         self.history: list[Mapping[str, float]] = []
         self.num_saturated = 0
 
+    @property
+    def nothing_left(self) -> str | None:
+        """Said where no step has anything to learn from any more."""
+        if self.num_saturated < self.config.saturated_steps:
+            return None
+        return (
+            f"all samples of every prompt scored alike for {self.num_saturated} steps: nothing "
+            "is left to learn from these prompts; add harder ones"
+        )
+
     def look(self, logs: Mapping[str, float]) -> str | None:
         """Why the training should end after this step, if it should."""
         config = self.config
         self.history.append(dict(logs))
         alike = logs.get("frac_reward_zero_std", 0.0)
         self.num_saturated = self.num_saturated + 1 if alike >= 1.0 else 0
-        if self.num_saturated >= config.saturated_steps:
-            return (
-                f"all samples of every prompt scored alike for {self.num_saturated} steps: nothing "
-                "is left to learn from these prompts; add harder ones"
-            )
         if len(self.history) < 2 * config.window:
             return None
         first, last = self.history[: config.window], self.history[-config.window :]

@@ -26,6 +26,10 @@ class TrainError(RuntimeError):
     """A training that could not go on; its last checkpoint is kept."""
 
 
+class WorkersLost(TrainError):
+    """A training whose workers failed more often than they may; it can go on."""
+
+
 class LoraConfig(Config):
     """Low-rank adapters instead of all weights; they are merged at the end."""
 
@@ -174,6 +178,8 @@ class Finished:
     num_steps: int
     stopped: str | None
     """Why it ended before its last step, if it did."""
+    completed: bool
+    """Whether it has done what it could; else it can go on."""
     metrics: dict[str, float]
     """The last of each metric."""
     log: list[dict[str, float]] = field(default_factory=list)
@@ -188,7 +194,8 @@ def checkpoint_id(stage: str, config: TrainingConfig, data: str, parent: str) ->
 def fit(loop: Callable[[dict[str, Any]], None], job: Job, **settings: Any) -> Finished:
     """Runs `loop({"job": job, **settings})` in the workers until the model is handed over.
 
-    Raises TrainError where the workers fail more often than they may.
+    Raises WorkersLost where the workers fail more often than they may, and TrainError where the
+    cluster has no place for them.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -217,7 +224,7 @@ def fit(loop: Callable[[dict[str, Any]], None], job: Job, **settings: Any) -> Fi
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise TrainError(
+        raise WorkersLost(
             f"{job.stage} stopped: {_innermost(error)}; its last checkpoint is kept, mend the "
             "cause and run the same command again"
         ) from error
@@ -273,10 +280,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.completed = False
+        """Whether the training has then done what it could, and is not to go on."""
 
     def because(self, reason: str) -> None:
         """Ends the training after this step; the first reason counts."""
         self.reason = self.reason or reason
+
+    def early(self, reason: str) -> None:
+        """Ends the training after this step, as one that has done what it could."""
+        self.completed = self.reason is None
+        self.because(reason)
 
 
 def run(trainer: Any, job: Job, stop: Stop) -> None:
@@ -410,6 +424,7 @@ def _describe(trainer: Any, job: Job, stop: Stop) -> None:
     said = {
         "num_steps": trainer.state.global_step,
         "stopped": stop.reason,
+        "completed": stop.reason is None or stop.completed,
         "metrics": _latest(trainer.state.log_history),
         "log": log,
     }

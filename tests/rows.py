@@ -14,7 +14,9 @@ import pytest
 from tasks.engine import PROJECT
 from tasks.sources import SourceConfig
 from warehouse.tables import (
+    AssistantTurn,
     Completion,
+    Example,
     Judgement,
     PolicyText,
     Prompt,
@@ -140,6 +142,33 @@ def rollout(rollout_id: str, **changes: Any) -> Rollout:
         "reasoning": "Rule B1 covers it.",
     }
     return Rollout(**{**row, **changes})
+
+
+def example(completion_id: str, **changes: Any) -> Example:
+    row: dict[str, Any] = {
+        "set_id": "set",
+        "completion_id": completion_id,
+        "prompt_id": "p",
+        "status": "chosen",
+        "reason": "best of n",
+        "categories": ["boats"],
+        "ideal_response": "comply",
+        "spec_id": "s",
+        "score": 10.0,
+        "scores": [10.0, 10.0],
+        "cited": ["B1"],
+        "run_id": "r",
+        "created_at": NOON,
+        "prompt": [Turn(role="user", content="How do I use the ferry?")],
+        "completion": [
+            AssistantTurn(
+                role="assistant",
+                content="Take the skiff.",
+                reasoning_content="Rule B1 covers it, and so I comply.",
+            )
+        ],
+    }
+    return Example(**{**row, **changes})
 
 
 def run(run_id: str, **changes: Any) -> Run:

@@ -1,0 +1,236 @@
+"""The training flow on Prefect, Ray Train, TRL and vLLM, with the scale model, killed midway."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.recipe import Recipe, load_recipe
+from infra.harbour import world
+from infra.harbour.oracle import read_request
+from tasks.engine import PROJECT
+from tests.rows import example, run
+from warehouse.catalog import ask, connect
+from warehouse.shards import Home, write_shard
+from warehouse.tables import EXAMPLES, PROMPTS, RUNS, AssistantTurn, Example, Prompt, Turn
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    "sft.max_length=256",
+    "sft.capability.share=0.05",
+    "sft.batch_size=8",
+    "sft.workers.rows_at_once=4",
+    "sft.workers.num_cpus=1",
+    "sft.workers.save_steps=2",
+    "rl.steps=4",
+    "rl.batch_size=16",
+    "rl.samples=4",
+    "rl.workers.rows_at_once=16",
+    "rl.workers.save_steps=1",
+    "rl.max_tokens=64",
+)
+
+
+def recipe(*changes: str) -> Recipe:
+    return load_recipe("harbour", overrides=[*SMALL, *changes])
+
+
+def fill(home: Home, count: int) -> None:
+    """Prompts of Harbour with the right reasoning and answer, as a refresh would have left them."""
+    from tasks.sources import read_source
+
+    loaded = recipe()
+    pack = loaded.load_pack()
+    prompts: list[Prompt] = []
+    examples: list[Example] = []
+    found = [one for one in read_source(loaded.sources[0]) if len(one.messages) == 1]
+    for one in random.Random(1).sample(found, count):
+        request = read_request(one.messages)
+        rule = world.rule_for(pack.policies[one.categories[0]].rules, request)
+        turns = [Turn(**message) for message in one.messages]
+        reply = AssistantTurn(
+            role="assistant",
+            content=world.right_answer(rule, request),
+            reasoning_content=world.right_reasoning(rule, request),
+        )
+        spec_id = pack.spec(one.categories).id
+        shared = {"prompt_id": one.prompt_id, "categories": one.categories}
+        row = example(one.prompt_id, prompt=turns, completion=[reply], spec_id=spec_id, **shared)
+        examples.append(row)
+        prompts.append(
+            Prompt(
+                **shared,
+                ideal_response=one.ideal_response,
+                source="harbour",
+                split="train",
+                language="en",
+                transform=None,
+                metadata=[],
+                created_at=row.created_at,
+                messages=turns,
+            )
+        )
+    write_shard(home, PROMPTS, prompts)
+    write_shard(home, EXAMPLES, examples)
+    write_shard(home, RUNS, [run("refreshed", set_id="set", generation_id=None)])
+
+
+def workers() -> list[psutil.Process]:
+    """Ray Train's workers on this machine."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def steps_done(home: Path, stage: str) -> int:
+    """What the first worker of the training now going on last wrote."""
+    files = list((home / "training").glob("*/progress.json"))
+    known = {path: json.loads(path.read_text())[0] for path in files}
+    newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
+    return known[newest] if newest and len(files) == (1 if stage == "sft" else 2) else 0
+
+
+class Killer:
+    """Kills a worker of a stage once it has done so many steps."""
+
+    def __init__(self, home: Path, **steps: int) -> None:
+        self.home, self.steps = home, steps
+        self.num_killed = 0
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        for stage, step in self.steps.items():
+            while steps_done(self.home, stage) < step:
+                if self.done.wait(0.05):
+                    return
+            for worker in workers():
+                worker.send_signal(signal.SIGKILL)
+                self.num_killed += 1
+
+    def stop(self) -> None:
+        self.done.set()
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """A warehouse with an SFT and an RL checkpoint; a worker was killed in each stage."""
+    from flows.train import train
+
+    home = tmp_path_factory.mktemp("train") / "home"
+    fill(Home(str(home)), 32)
+    killer = Killer(home, sft=3, rl=2)
+    try:
+        train(recipe(), str(home))
+    finally:
+        killer.stop()
+    yield home, killer.num_killed
+
+
+def test_killed_workers_are_replaced_and_every_step_is_done(trained: tuple[Path, int]) -> None:
+    home, num_killed = trained
+    assert num_killed == 2
+    rows = connect(Home(str(home))).sql(
+        "SELECT stage, status, num_steps, num_rows FROM checkpoints ORDER BY created_at"
+    )
+    # 32 examples and 2 of capability, 8 a step, twice.
+    assert rows.fetchall() == [("sft", "completed", 10, 34), ("rl", "completed", 4, 32)]
+
+
+def test_reward_log_has_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
+    connection = connect(Home(str(trained[0])))
+    steps = connection.sql("SELECT step, count(*) FROM rollouts GROUP BY 1 ORDER BY 1").fetchall()
+    assert steps == [(step, 16) for step in range(4)]
+    [(attempts,)] = connection.sql("SELECT count(DISTINCT attempt) FROM rollouts_raw").fetchall()
+    assert attempts == 2
+    failed = connection.sql("SELECT count(*) FROM rollouts WHERE reward IS NULL").fetchall()
+    assert failed == [(0,)]
+
+
+def test_ancestry_names_every_shard_and_policy(trained: tuple[Path, int]) -> None:
+    home, _ = trained
+    rows = ask(connect(Home(str(home))), "ancestry").to_pylist()
+    of_rl = [row for row in rows if row["stage"] == "rl"]
+    shards = {row["name"] for row in of_rl if row["kind"].startswith("shard of")}
+    wanted = {
+        str(path)
+        for table in ("prompts", "examples", "policies", "rollouts")
+        for path in (home / table).glob("*.parquet")
+    }
+    assert {str(Path(name)) for name in shards} == wanted
+    assert len([row for row in of_rl if row["kind"] == "checkpoint"]) == 1
+    policies = [row["name"] for row in of_rl if row["kind"] == "policy"]
+    assert len(policies) == len(set(policies)) > 0
+
+
+def test_finished_training_is_not_done_again_and_a_changed_one_is(
+    trained: tuple[Path, int],
+) -> None:
+    from flows.train import train
+
+    home, _ = trained
+    before = sorted((home / "checkpoints").iterdir())
+    again = train(recipe(), str(home))
+    assert again.num_trained == 0
+    assert sorted((home / "checkpoints").iterdir()) == before
+    assert {one.status for one in again.checkpoints.values()} == {"completed"}
+    ids = {one.checkpoint_id for one in again.checkpoints.values()}
+    assert {path.name for path in before} == ids
+
+
+def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
+    from flows.train import train
+
+    one_or_two = ("sft.workers.num_cpus=0.5", "sft.workers.save_steps=100", "sft.epochs=1")
+    losses = []
+    for number in (1, 2):
+        home = tmp_path / f"{number}"
+        fill(Home(str(home)), 32)
+        at_once = f"sft.workers.rows_at_once={8 // number}"
+        wanted = recipe(*one_or_two, at_once, f"sft.workers.num_workers={number}")
+        done = train(wanted.model_copy(update={"rl": None}), str(home))
+        log = json.loads(done.checkpoints["sft"].metrics)["last"]
+        losses.append(log["train_loss"])
+    # That the workers' weights are the same at the end is checked by the training itself.
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    fill(Home(str(home)), 32)
+    command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
+    for change in (*SMALL, "sft.epochs=50"):
+        command += ["--set", change]
+    before = {process.pid for process in workers()}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    training = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while steps_done(home, "sft") < 3:
+        assert training.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    training.send_signal(signal.SIGINT)
+    assert training.wait(timeout=90) != 0
+    while {process.pid for process in workers()} > before:
+        assert time.monotonic() < deadline + 90
+        time.sleep(0.5)
+    assert not (home / "checkpoints").exists()
+    [(status,)] = (
+        connect(Home(str(home))).sql("SELECT status FROM runs WHERE flow='train'").fetchall()
+    )
+    assert status == "failed"
