@@ -222,6 +222,20 @@ def show_row(
 
 
 @app.command()
+def export(
+    question: Annotated[str, typer.Argument(help="A named question, as sft_examples.")],
+    out: Annotated[str, typer.Argument(help="A file that ends on .parquet, .jsonl or .csv.")],
+    home: HomeOption = None,
+) -> None:
+    """Writes the answer to a named question into one file, as TRL and others read it."""
+    with _mistakes():
+        from warehouse.catalog import connect
+        from warehouse.catalog import export as write
+
+        typer.echo(f"{write(connect(_home(home)), question, out)} rows in {out}")
+
+
+@app.command()
 def compact(home: HomeOption = None) -> None:
     """Merges small shards into larger ones."""
     with _mistakes():

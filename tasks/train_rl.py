@@ -375,7 +375,8 @@ def _watching(config: MonitorConfig, reward: Reward, stop: Stop) -> Any:
             state.log_history[-1].update(seconds)
             if reason := monitor.look(logs):
                 stop.because(reason)
-            elif monitor.nothing_left:
+            elif monitor.nothing_left and not stop.reason:
+                # The step after this one is logged as well, before the training has ended.
                 stop.early(monitor.nothing_left)
 
     return Watching()

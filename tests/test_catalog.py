@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from tests.rows import completion, judgement, later, policy_text, prompt, run
-from warehouse.catalog import ask, connect, query_names, query_text
+from tests.rows import completion, example, judgement, later, policy_text, prompt, run
+from warehouse.catalog import ask, connect, export, query_names, query_text
 from warehouse.shards import Home, ShardError, write_shard
 from warehouse.tables import (
     COMPLETIONS,
@@ -18,8 +19,6 @@ from warehouse.tables import (
     PROMPTS,
     RUNS,
     TABLES,
-    AssistantTurn,
-    Example,
     Table,
     Turn,
     content_id,
@@ -27,26 +26,6 @@ from warehouse.tables import (
 
 SKIFF = prompt("may i take the skiff", prompt_id="skiff")
 EEL = prompt("may i eat the eel", prompt_id="eel", categories=["fish"], ideal_response="refuse")
-
-
-def example(set_id: str, completion_id: str, status: str) -> Example:
-    return Example(
-        set_id=set_id,
-        completion_id=completion_id,
-        prompt_id="skiff",
-        status=status,
-        reason="best of n" if status == "chosen" else "not_best",
-        categories=["boats"],
-        ideal_response="comply",
-        spec_id="boats1",
-        score=9.0,
-        scores=[9.0, 10.0],
-        cited=["B1"],
-        run_id="r",
-        created_at=later(0),
-        prompt=SKIFF.messages,
-        completion=[AssistantTurn(role="assistant", content="Yes.", reasoning_content="B1.")],
-    )
 
 
 def write_small_warehouse(home: Home) -> None:
@@ -87,9 +66,9 @@ def write_small_warehouse(home: Home) -> None:
             judgement("good", 0, 0.0, spec_id="boats1", judging_id="j0", judgement_id="x"),
         ],
         "examples": [
-            example("set1", "good", "chosen"),
-            example("set1", "other", "left_out"),
-            example("set0", "old", "chosen"),
+            example("good", set_id="set1", prompt_id="skiff"),
+            example("other", set_id="set1", prompt_id="skiff", status="left_out"),
+            example("old", set_id="set0", prompt_id="skiff"),
         ],
         "runs": [
             run("r0", spec_ids=["boats0"], set_id="set0"),
@@ -136,10 +115,16 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
             "skiff",
             "boats",
             "comply",
-            9.0,
+            10.0,
             ["B1"],
-            [{"role": "user", "content": "may i take the skiff"}],
-            [{"role": "assistant", "content": "Yes.", "reasoning_content": "B1."}],
+            [{"role": "user", "content": "How do I use the ferry?"}],
+            [
+                {
+                    "role": "assistant",
+                    "content": "Take the skiff.",
+                    "reasoning_content": "Rule B1 covers it, and so I comply.",
+                }
+            ],
         )
     ],
     "worst": [
@@ -296,6 +281,23 @@ def test_the_database_names_rows_as_the_code_does(parts: tuple[object, ...]) -> 
         "SELECT left(sha256(concat_ws('|', $a, $b, $c)), 32)", dict(zip("abc", parts, strict=True))
     ).fetchall()
     assert found == [(content_id(*parts),)]
+
+
+def sql_text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_export_is_one_whole_file_with_every_row(disk: Home, tmp_path: Path, ending: str) -> None:
+    write_shard(disk, EXAMPLES, [example("a"), example("b"), example("c", status="left_out")])
+    write_shard(disk, RUNS, [run("r", set_id="set")])
+    out = tmp_path / f"it's.{ending}"
+    assert export(connect(disk), "sft_examples", str(out)) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
+    found = duckdb.sql("FROM query($sql)", params={"sql": f"FROM {sql_text(str(out))}"})
+    assert [row[0] for row in found.fetchall()] == ["a", "b"]
+    with pytest.raises(ShardError, match=r"\.parquet, \.jsonl, \.csv"):
+        export(connect(disk), "sft_examples", str(tmp_path / "rows.xlsx"))
 
 
 def test_tables_and_row_types_are_one(disk: Home) -> None:

@@ -1,6 +1,7 @@
 """Rewards: a judge never learns what was thought, and what a judge could not say is never a 0."""
 
 import asyncio
+import copy
 import os
 import re
 import time
@@ -187,6 +188,17 @@ def test_however_tags_are_mixed_no_judge_learns_what_stands_before_or_behind_one
     text = "".join([opening, *hidden, closing, *shown])
     Bench([judge], prefilled=prefilled).step(rollout_ids(text, ended=ended), kind="benign")
     assert CANARY not in repr(judge.engine.requests) + repr(judge.items)
+
+
+def test_tokens_are_split_alike_where_the_tags_are_special_tokens() -> None:
+    special = copy.deepcopy(tokenizer())
+    special.add_special_tokens({"extra_special_tokens": ["<think>", "</think>"]})
+    ids = [*JUDGED.values(), *BROKEN.values()]
+    assert special.decode(ids[0], skip_special_tokens=True) == f"{CANARY}Take the skiff."
+    for prefilled in (False, True):
+        assert [split(special, prefilled, one) for one in ids] == [
+            split(tokenizer(), prefilled, one) for one in ids
+        ]
 
 
 def test_reply_whose_prompt_opened_the_reasoning_is_judged_without_it() -> None:

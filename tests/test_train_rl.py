@@ -42,6 +42,7 @@ class Planned(Reward):
 class Learned:
     """One step of the real trainer, and what moved the probability of each token."""
 
+    reward_on: str
     trainer: Any = None
     logps: list[tuple[Any, Any, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -90,7 +91,7 @@ def learn(home: Home, **changes: Any) -> Learned:
     )
     engine = ScriptedEngine(lambda request, index: "<think>I look.</think>So.\nScore: 9")
     judge = JudgeActor(lambda: engine, JudgeConfig(), {SPEC.id: SPEC}, 4)
-    learned = Learned()
+    learned = Learned(config.reward_on)
     forward = GRPOTrainer._get_per_token_logps_and_entropies
 
     def watched(
@@ -155,14 +156,14 @@ def test_rollout_without_reward_has_advantage_0_and_its_siblings_as_if_it_were_n
 
 @pytest.mark.slow
 def test_reward_moves_the_tokens_it_is_to_move(learned: Learned) -> None:
-    answers_only = learned.trainer.rollout_func is not None
+    everywhere = learned.reward_on == "all"
     count = 0
     for advantage, ended, reasoning, answer in learned.gradients():
         moved = ended and advantage != 0.0
         count += moved
         assert len(reasoning) > 2 and (not ended or answer)
         assert all((one != 0.0) == moved for one in answer)
-        assert all((one != 0.0) == (moved and not answers_only) for one in reasoning)
+        assert all((one != 0.0) == (moved and everywhere) for one in reasoning)
     assert 0 < count < len(PLANNED)
 
 
@@ -324,7 +325,7 @@ STEADY = {
 def look(*steps: dict[str, float], **options: Any) -> list[str | None]:
     """What a monitor says after each step."""
     monitor = Monitor(MonitorConfig(window=2, saturated_steps=3, **options))
-    return [monitor.look({**STEADY, **step}) for step in steps]
+    return [monitor.look({**STEADY, **step}) or monitor.nothing_left for step in steps]
 
 
 def test_steady_figures_raise_no_alarm() -> None:
@@ -374,6 +375,24 @@ def test_saturation_ends_the_training_only_when_it_lasts() -> None:
         "all samples of every prompt scored alike for 3 steps: nothing is left to learn from these "
         "prompts; add harder ones"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "completed"),
+    [({"frac_reward_zero_std": 1.0}, True), ({"reasoning/mean_tokens": 1.0}, False)],
+)
+def test_saturated_training_has_done_what_it_could_and_a_collapsed_one_has_not(
+    step: dict[str, float], completed: bool
+) -> None:
+    stop = Stop()
+    config = MonitorConfig(window=2, saturated_steps=3)
+    reward = SimpleNamespace(began=0.0, ended=0.0)
+    watching = train_rl._watching(config, reward, stop)  # type: ignore[arg-type]
+    for figures in ({}, {}, *[step] * 5):
+        state = SimpleNamespace(log_history=[{}])
+        watching.on_log(None, state, None, {"reward": 0.5, **STEADY, **figures})
+    assert stop.reason is not None and stop.completed == completed
 
 
 def test_training_that_begins_anew_counts_its_attempts(disk: Home) -> None:

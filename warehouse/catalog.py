@@ -87,3 +87,28 @@ def query_text(name: str) -> str:
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """The answer to a named question."""
     return connection.sql(query_text(name)).to_arrow_table()
+
+
+_FORMATS = {".parquet": "PARQUET", ".jsonl": "JSON", ".csv": "CSV"}
+
+
+def export(connection: duckdb.DuckDBPyConnection, name: str, out: str) -> int:
+    """Writes the answer to a named question into a new file; returns its number of rows.
+
+    The file appears whole or not at all. Raises ShardError where its ending is none that is known.
+    """
+    path = Path(out)
+    if path.suffix not in _FORMATS:
+        raise ShardError(f"{out}: give a file that ends on {', '.join(_FORMATS)}")
+    query = query_text(name).strip().removesuffix(";")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        relation = connection.sql(
+            f"COPY ({query}) TO $path (FORMAT {_FORMATS[path.suffix]})",
+            params={"path": str(partial)},
+        )
+        [(count,)] = relation.fetchall() if relation else [(0,)]
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return int(count)
