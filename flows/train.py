@@ -178,7 +178,7 @@ def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
 
     def make(job: Job) -> tuple[Finished, int]:
         judges = train_rl.Judges.start(
-            recipe.judging_engine,
+            recipe.judging_engine.model_copy(update={"replicas": config.judges}),
             recipe.judge,
             {spec.id: spec for spec in specs.values()},
             num_votes=config.reward.samples,

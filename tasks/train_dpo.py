@@ -121,7 +121,6 @@ def _loop(settings: dict[str, Any]) -> None:
             "beta": config.beta,
             "max_length": config.max_length,
             "logging_steps": 1,
-            "model_init_kwargs": {"revision": job.revision},
         }
     )
     trainer = DPOTrainer(

@@ -64,6 +64,8 @@ class RlConfig(TrainingConfig):
     """Shares of the kinds of prompts; none: as they come."""
     prompts: Literal["all", "undecided"] = "all"
     """`undecided` leaves out prompts whose completions were always or never accepted."""
+    judges: int = Field(1, gt=0)
+    """Engines that judge for the reward, each a copy of the recipe's judge."""
     reward: RewardConfig = RewardConfig()
     """How answers are rewarded."""
     monitor: MonitorConfig = MonitorConfig()
@@ -294,7 +296,6 @@ def _arguments(job: Job, config: RlConfig) -> dict[str, Any]:
         "logging_steps": 1,
         "log_completions": False,
         "chat_template_kwargs": dict(job.chat_template_kwargs),
-        "model_init_kwargs": {"revision": job.revision},
     }
 
 

@@ -288,7 +288,6 @@ def _loop(settings: dict[str, Any]) -> None:
             # Rows of like length share a batch: less padding.
             "train_sampling_strategy": "group_by_length",
             "logging_steps": 5,
-            "model_init_kwargs": {"revision": job.revision},
         }
     )
     trainer = SFTTrainer(

@@ -83,6 +83,8 @@ class TrainingConfig(Config):
     """Gradients are clipped to this norm."""
     seed: int = 1
     """Seed of the order of rows and of sampling."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights while they are trained; bfloat16 is for adapters."""
     lora: LoraConfig | None = None
     """Adapters; none: all weights are trained."""
     workers: WorkersConfig = WorkersConfig()
@@ -142,6 +144,7 @@ class Job:
             "warmup_steps": config.warmup_share,
             "weight_decay": config.weight_decay,
             "max_grad_norm": config.max_grad_norm,
+            "model_init_kwargs": {"revision": self.revision, "dtype": config.dtype},
             "seed": config.seed,
             "bf16": workers.bf16,
             "use_cpu": not workers.use_gpu,
