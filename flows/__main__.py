@@ -95,7 +95,7 @@ def train(
         loaded = load_recipe(recipe, overrides=set_ or [])
         from flows.train import train as flow
 
-        show.trained(flow(loaded, home), as_json=as_json)
+        show.trained(flow(loaded, home), home=home, as_json=as_json)
 
 
 @app.command()

@@ -30,5 +30,6 @@ def align(recipe: Recipe, home: str | None = None) -> Aligned:
     """Refreshes the data, trains on it, and evaluates what came of it."""
     refreshed = refresh(recipe, home)
     trained = train(recipe, home) if recipe.sft or recipe.dpo or recipe.rl else None
-    evaluated = evaluate(recipe, home) if recipe.evaluate else None
+    names = [one.checkpoint_id for one in trained.checkpoints.values()] if trained else []
+    evaluated = evaluate(recipe, home, names) if recipe.evaluate else None
     return Aligned(refreshed, trained, evaluated)

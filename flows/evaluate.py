@@ -21,7 +21,7 @@ from tasks import evaluate as evaluating
 from tasks import stage
 from tasks.engine import EngineConfig
 from tasks.sources import read_source
-from warehouse.catalog import ask
+from warehouse.catalog import ask, find_checkpoints, latest_training
 from warehouse.tables import Checkpoint
 
 
@@ -38,8 +38,10 @@ class Evaluated:
 @flow(
     name="evaluate", flow_run_name="evaluate {recipe.name}", persist_result=False, log_prints=False
 )
-def evaluate(recipe: Recipe, home: str | None = None) -> Evaluated:
-    """Evaluates the base model and the recipe's newest checkpoint of each stage."""
+def evaluate(
+    recipe: Recipe, home: str | None = None, checkpoints: list[str] | None = None
+) -> Evaluated:
+    """Evaluates the base model and checkpoints: those named, else those of the latest training."""
     if recipe.evaluate is None or not recipe.suites:
         raise RecipeError(
             f"recipe {recipe.name} evaluates nothing; give it [[suites]] and a section [evaluate]"
@@ -50,17 +52,22 @@ def evaluate(recipe: Recipe, home: str | None = None) -> Evaluated:
             evaluating.Suite.of(source.name, [one for one in read_source(source) if not one.fault])
             for source in recipe.suites
         ]
+        warehouse = run.warehouse()
+        names = latest_training(warehouse, recipe.name) if checkpoints is None else checkpoints
+        found = find_checkpoints(warehouse, names)
         evaluate_model(run, suites, recipe.engine, None)
-        checkpoints = newest_checkpoints(run)
-        for checkpoint in checkpoints:
-            engine = recipe.engine.model_copy(update={"model": checkpoint.path, "revision": None})
+        for checkpoint in found:
+            path = f"{run.home.root}/{checkpoint.path}"
+            engine = recipe.engine.model_copy(update={"model": path, "revision": None})
             evaluate_model(run, suites, engine, checkpoint)
-        models = {run.version(recipe.engine), *(one.model for one in checkpoints)}
+        models = {run.version(recipe.engine), *(one.model for one in found)}
         versions = {suite.version for suite in suites}
         table: list[dict[str, Any]] = [
             row
             for row in ask(run.warehouse(), "evaluation").to_pylist()
-            if row["model"] in models and row["suite_version"] in versions
+            if row["model"] in models
+            and row["suite_version"] in versions
+            and row["evaluating_id"] == recipe.evaluate.evaluating_id
         ]
         create_table_artifact(key="evaluation", table=table, description="Models side by side")
         return Evaluated(run.id, run.home.url, table, run.engines.num_started)
@@ -102,20 +109,4 @@ def evaluate_model(
                 wave_rows=recipe.stage.wave_rows,
             )
 
-        run_stage(run, f"evaluate-{name}", work, engine, pending)
-
-
-def newest_checkpoints(run: RunContext) -> list[Checkpoint]:
-    """The recipe's newest checkpoint of each stage, in the order they were trained."""
-    rows = (
-        run.warehouse()
-        .sql(
-            "SELECT * FROM checkpoints WHERE recipe = $recipe "
-            "QUALIFY row_number() OVER (PARTITION BY stage ORDER BY created_at DESC) = 1 "
-            "ORDER BY created_at",
-            params={"recipe": run.recipe.name},
-        )
-        .to_arrow_table()
-        .to_pylist()
-    )
-    return [Checkpoint(**row) for row in rows]
+        run_stage(run, f"evaluate-{name}-{suite.name}", work, engine, pending)

@@ -206,5 +206,5 @@ def run_stage(
                 config=run.recipe.stage if attempt == 0 else run.recipe.stage.one_by_one,
                 progress=advance,
             )
-    run.figures[name] = total.as_dict()
+    run.figures[name] = {**total.as_dict(), "gpus": engine.num_gpus}
     return total

@@ -166,16 +166,10 @@ class RunContext:
 
     def finish(self, status: str, *, error: str | None, seconds: float) -> None:
         """Writes the final record of the run."""
-        judging = self.recipe.judging_engine
-        makers = {"assign": judging, "generate": self.recipe.engine, "judge": judging}
         gpu_seconds = sum(
-            self.figures.get(name, {}).get("seconds", 0.0) * engine.num_gpus
-            for name, engine in makers.items()
-        )
-        gpu_seconds += sum(
-            self.figures.get(name, {}).get("seconds", 0.0) * self.figures[name].get("gpus", 0)
-            for name in ("sft", "dpo", "rl")
-            if name in self.figures
+            figures.get("seconds", 0.0) * figures["gpus"]
+            for figures in self.figures.values()
+            if isinstance(figures, dict) and "gpus" in figures
         )
         self._write(
             attempt=2,

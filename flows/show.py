@@ -86,18 +86,17 @@ def refreshed(done: Refreshed, *, recipe: str, home: str | None) -> None:
             )
         else:
             console.print(f"{name}: nothing was missing", highlight=False)
-    option = f" --home {home}" if home else ""
     console.print(
         f"examples: {done.num_examples} rows in set {done.set_id}\n"
         f"models loaded: {done.models_loaded}\n"
         f"warehouse: {done.home} (tables {', '.join(TABLES)})\n"
-        f"next: precept ask acceptance_by_category{option}",
+        f"next: precept ask acceptance_by_category{_option(home)}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def trained(done: "Trained", *, as_json: bool) -> None:
+def trained(done: "Trained", *, home: str | None, as_json: bool) -> None:
     """The checkpoint of each stage, and what to do next."""
     if as_json:
         print(json.dumps(asdict(done), default=str))
@@ -106,7 +105,7 @@ def trained(done: "Trained", *, as_json: bool) -> None:
     for stage, one in done.checkpoints.items():
         console.print(
             f"{stage}: {one.status} after {one.num_steps} steps on {one.num_rows} rows "
-            f"({one.seconds:.0f} s); {one.path}",
+            f"({one.seconds:.0f} s); {done.home}/{one.path}",
             highlight=False,
             soft_wrap=True,
         )
@@ -116,8 +115,9 @@ def trained(done: "Trained", *, as_json: bool) -> None:
             console.print(f"  {told}", highlight=False, soft_wrap=True)
     console.print(
         f"trained now: {done.num_trained} of {len(done.checkpoints)} stages\n"
-        "next: precept ask ancestry; precept ask rewards",
+        f"next: precept ask rewards{_option(home)}; precept ask ancestry{_option(home)}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -149,11 +149,16 @@ def evaluated(done: "Evaluated", *, as_json: bool) -> None:
     for row in done.table:
         key = (row["suite"], row["prompts"], row["score"])
         cells.setdefault(key, {})[row["stage"]] = row["mean"]
-        cells[key]["answers"] = row["num_graded"]
+        cells[key].setdefault("answers", set()).add(row["num_graded"])
     for key, means in cells.items():
         shown = ["" if means.get(name) is None else f"{means[name]:.3f}" for name in stages]
-        grid.add_row(*key, *shown, str(means["answers"]))
+        # Models may differ in how many of their answers could be graded.
+        grid.add_row(*key, *shown, " or ".join(map(str, sorted(means["answers"]))))
     _console().print(grid)
+    failed = {row["stage"]: row["num_failed"] for row in done.table if row["prompts"] == "all"}
+    for stage, count in failed.items():
+        if count:
+            _console().print(f"{stage}: {count} prompts have no graded answer", highlight=False)
 
 
 def _has_stage(rows: Sequence[dict[str, Any]], stage: str) -> bool:
@@ -167,9 +172,14 @@ def aligned(done: "Aligned", *, recipe: str, home: str | None, as_json: bool) ->
         return
     refreshed(done.refreshed, recipe=recipe, home=home)
     if done.trained:
-        trained(done.trained, as_json=False)
+        trained(done.trained, home=home, as_json=False)
     if done.evaluated:
         evaluated(done.evaluated, as_json=False)
+
+
+def _option(home: str | None) -> str:
+    """How a command is told the home."""
+    return f" --home {home}" if home else ""
 
 
 def _chain(row: dict[str, Any]) -> Panel:

@@ -24,23 +24,27 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from flows.progress import prefect_progress, progress_bar
-from flows.recipe import Recipe
+from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
+from tasks import collect as collecting
 from tasks import train_dpo, train_rl, train_sft
 from tasks.chats import Chats
 from tasks.engine import PROJECT, EngineConfig
+from tasks.reward import reward_id
 from tasks.stage import start_ray
 from tasks.trainer import (
+    DataError,
     Finished,
     Job,
-    TrainError,
     TrainingConfig,
     WorkersLost,
     checkpoint_id,
     hand_over,
+    tidy,
 )
-from warehouse.shards import write_shard
-from warehouse.tables import CHECKPOINTS, Checkpoint, content_id
+from warehouse.catalog import find_checkpoints, latest_set
+from warehouse.shards import Home, write_shard
+from warehouse.tables import CHECKPOINTS, EXAMPLES, Checkpoint, content_id
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -65,9 +69,10 @@ class Parent:
     checkpoint: Checkpoint | None
 
     @classmethod
-    def of(cls, engine: EngineConfig, checkpoint: Checkpoint) -> "Parent":
+    def of(cls, engine: EngineConfig, checkpoint: Checkpoint, home: Home) -> "Parent":
         """A checkpoint, served and rendered as the model it descends from."""
-        found = engine.model_copy(update={"model": checkpoint.path, "revision": None})
+        path = f"{home.root}/{checkpoint.path}"
+        found = engine.model_copy(update={"model": path, "revision": None})
         return cls(found, checkpoint.model, checkpoint)
 
 
@@ -76,11 +81,11 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
     """Trains what the recipe asks for on the examples that are there."""
     place = home_at(home)
     if not place.is_local:
-        raise TrainError(
+        raise RecipeError(
             f"training needs a warehouse on a disk that all nodes see, not {place.url}"
         )
     if not (recipe.sft or recipe.dpo or recipe.rl):
-        raise TrainError(
+        raise RecipeError(
             f"recipe {recipe.name} trains nothing; give it a section [sft], [dpo] or [rl]"
         )
     with open_run("train", recipe, place) as run:
@@ -90,9 +95,11 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
         for name, stage in stages.items():
             if getattr(recipe, name) is not None:
                 made[name] = stage(run, parent)
-                parent = Parent.of(recipe.engine, made[name])
+                parent = Parent.of(recipe.engine, made[name], run.home)
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(made))
-        return Trained(run.id, run.home.url, made, len(run.figures))
+        run.figures["checkpoints"] = {name: one.checkpoint_id for name, one in made.items()}
+        num_trained = sum("steps" in run.figures.get(name, {}) for name in made)
+        return Trained(run.id, run.home.url, made, num_trained)
 
 
 def _workers_were_lost(task: Any, run: Any, state: State[Any]) -> bool:
@@ -113,13 +120,17 @@ def fine_tune(run: RunContext, parent: Parent) -> Checkpoint:
     config = run.recipe.sft
     assert config is not None
     capability = _found(config.capability.path) if config.capability else None
-    set_id = _latest_set(run)
+    set_id = latest_set(run.warehouse(), run.recipe.name)
+    if set_id is None:
+        raise DataError(
+            f"recipe {run.recipe.name} has no examples in {run.home.url}; run precept refresh first"
+        )
     data = train_sft.fingerprint(config, set_id, capability)
 
     def make(job: Job) -> tuple[Finished, int]:
         tokenised = train_sft.tokenise(
             run.warehouse(),
-            _chats(parent.engine),
+            Chats.of(parent.engine),
             config=config,
             set_id=set_id,
             capability=capability,
@@ -143,17 +154,20 @@ def prefer(run: RunContext, parent: Parent) -> Checkpoint:
     assert config is not None
     pairs = train_dpo.choose_pairs(
         run.warehouse(),
-        _chats(parent.engine),
+        Chats.of(parent.engine),
         config=config,
         generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
         judging_id=recipe.judge.judging_id(run.version(recipe.judging_engine)),
+        run_id=run.id,
     )
 
     def make(job: Job) -> tuple[Finished, int]:
+        write_shard(run.home, EXAMPLES, pairs.members)
         return train_dpo.train(job, pairs.rows), len(pairs.rows)
 
+    best = ("rewards/margins", "max")
     return _checkpoint(
-        run, "dpo", config, parent, pairs.fingerprint, make, best=("rewards/margins", "max")
+        run, "dpo", config, parent, pairs.set_id, make, best=best, set_id=pairs.set_id
     )
 
 
@@ -163,22 +177,36 @@ def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
     recipe, config = run.recipe, run.recipe.rl
     assert config is not None
     if recipe.engine.reasoning_parser:
-        raise TrainError(
+        raise RecipeError(
             "rl needs a model whose reasoning stands between <think> tags, and "
             f"engine.reasoning_parser is {recipe.engine.reasoning_parser!r}; take rl out"
         )
-    names = [source.name for source in recipe.sources]
-    prompts = train_rl.choose_prompts(run.warehouse(), config, names)
-    specs = run.specs({tuple(prompt.categories) for prompt in prompts})
     judge = run.version(recipe.judging_engine)
+    # What the sources hold now: prompts that left them, or came with others, are not asked.
+    collected = collecting.collect(
+        recipe.sources,
+        config=recipe.collect,
+        pack_categories=list(run.pack.policies),
+        home=run.home,
+        connection=run.warehouse(),
+    )
+    warehouse = run.warehouse()
+    warehouse.register("asked", collecting.assigned(collected, run.warehouse()))
+    prompts = train_rl.choose_prompts(
+        warehouse,
+        config,
+        generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
+        judging_id=recipe.judge.judging_id(judge),
+    )
+    specs = run.specs({tuple(prompt.categories) for prompt in prompts})
     data = content_id(
-        recipe.judge.judging_id(judge),
+        reward_id(recipe.judge, judge),
         *(f"{one.prompt_id} {specs['+'.join(one.categories)].id} {one.kind}" for one in prompts),
     )
 
     def make(job: Job) -> tuple[Finished, int]:
         judges = train_rl.Judges.start(
-            recipe.judging_engine.model_copy(update={"replicas": config.judges}),
+            recipe.judging_engine.model_copy(update={"replicas": config.workers.judges}),
             recipe.judge,
             {spec.id: spec for spec in specs.values()},
             num_votes=config.reward.samples,
@@ -208,9 +236,10 @@ def _checkpoint(
 ) -> Checkpoint:
     """The checkpoint of a stage: the one that is there, or a new one."""
     name = checkpoint_id(stage, config, data, parent.version)
-    known = _known(run, name)
-    path = Path(run.home.root) / "checkpoints" / name
-    if known and known.status == "completed" and (path / "config.json").is_file():
+    known = next(iter(find_checkpoints(run.warehouse(), [name])), None)
+    path = Path("checkpoints") / name
+    place = Path(run.home.root) / path
+    if known and known.status != "stopped" and (place / "config.json").is_file():
         return known
     start_ray(os.environ.get("RAY_ADDRESS"))
     folder = Path(run.home.root) / "training" / name
@@ -222,22 +251,22 @@ def _checkpoint(
         model=parent.engine.model_path,
         revision=parent.engine.revision,
         chat_template_kwargs=parent.engine.chat_template_kwargs,
+        end_ids=Chats.of(parent.engine).end_ids,
         config=config,
         best=best,
     )
     began = datetime.now(UTC)
     with following(job):
         finished, num_rows = make(job)
-    hand_over(job, path)
+    hand_over(job, place)
     now = datetime.now(UTC)
-    engine = parent.engine.model_copy(update={"model": str(path), "revision": None})
     row = Checkpoint(
         checkpoint_id=name,
         revision=known.revision + 1 if known else 0,
         stage=stage,
-        status="completed" if finished.completed else "stopped",
+        status=finished.status,
         reason=finished.stopped,
-        model=engine.version,
+        model=parent.engine.model_copy(update={"model": str(place), "revision": None}).version,
         parent=parent.version,
         parent_id=parent.checkpoint.checkpoint_id if parent.checkpoint else None,
         set_id=set_id,
@@ -254,10 +283,18 @@ def _checkpoint(
         metrics=json.dumps({"last": finished.metrics, "log": finished.log}),
     )
     write_shard(run.home, CHECKPOINTS, [row])
-    gpus = config.workers.num_workers if config.workers.use_gpu else 0
-    figures = {"steps": finished.num_steps, "seconds": row.seconds, "gpus": gpus}
+    if finished.status != "stopped":
+        tidy(job)
+    figures = {"steps": finished.num_steps, "seconds": row.seconds, "gpus": _gpus(run, config)}
     run.figures.setdefault(stage, {}).update(figures)
     return row
+
+
+def _gpus(run: RunContext, config: TrainingConfig) -> int:
+    """GPUs of the workers and, in reinforcement learning, of the judges."""
+    workers, judge = config.workers, run.recipe.judging_engine
+    judges = getattr(workers, "judges", 0) * judge.tensor_parallel_size if judge.use_gpu else 0
+    return judges + (workers.num_workers if workers.use_gpu else 0)
 
 
 @contextmanager
@@ -292,47 +329,12 @@ def following(job: Job) -> Iterator[None]:
         follower.join()
 
 
-def _known(run: RunContext, name: str) -> Checkpoint | None:
-    rows = (
-        run.warehouse()
-        .sql("SELECT * FROM checkpoints WHERE checkpoint_id = $name", params={"name": name})
-        .to_arrow_table()
-        .to_pylist()
-    )
-    return Checkpoint(**rows[0]) if rows else None
-
-
-def _latest_set(run: RunContext) -> str:
-    """The set that the recipe's last refresh froze; raises TrainError where there is none."""
-    rows = (
-        run.warehouse()
-        .execute(
-            "SELECT set_id FROM runs WHERE recipe = ? AND set_id IS NOT NULL "
-            "ORDER BY started_at DESC LIMIT 1",
-            [run.recipe.name],
-        )
-        .fetchall()
-    )
-    if not rows:
-        raise TrainError(
-            f"recipe {run.recipe.name} has no examples in {run.home.url}; run precept refresh first"
-        )
-    return str(rows[0][0])
-
-
 def _found(path: str) -> str:
     """A file relative to the working folder or to Precept's own."""
     for base in (Path.cwd(), PROJECT):
         if (base / path).is_file():
             return str(base / path)
-    raise TrainError(f"sft.capability.path: no file {path}; give a JSONL or Parquet file of chats")
-
-
-def _chats(engine: EngineConfig) -> Chats:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
-    return Chats(tokenizer, chat_template_kwargs=engine.chat_template_kwargs)
+    raise DataError(f"sft.capability.path: no file {path}; give a JSONL or Parquet file of chats")
 
 
 def _as_markdown(made: dict[str, Checkpoint]) -> str:

@@ -76,17 +76,18 @@ def split_tokens(
     if not prefilled:
         start = _find(ids, open_ids)
         start = 0 if start < 0 or decode(ids[:start]).strip() else start + len(open_ids)
-    end, after = _closing(ids, start, close_ids, decode)
+    end, after = find_closing(ids, start, close_ids, decode)
     return Reply(reply.status, reply.reasoning, reply.answer, end - start, len(ids) - after)
 
 
-def _closing(
+def find_closing(
     ids: Sequence[int],
     start: int,
     close_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
 ) -> tuple[int, int]:
-    """Where the closing tag begins and where it has ended; the end of the ids if there is none."""
+    """Where the first closing tag after `start` begins and where it has ended, however it is
+    spelled; the end of the ids if there is none."""
     end = _find(ids[start:], close_ids)
     if end >= 0:
         return start + end, start + end + len(close_ids)

@@ -15,6 +15,7 @@ from unicodedata import normalize
 
 from specs.prompts import Message, neutralise
 from specs.replies import CLOSE_TAG, OPEN_TAG
+from tasks.engine import EngineConfig
 
 NOT_LEARNED = -100
 """The label of a token that the loss leaves out."""
@@ -121,6 +122,20 @@ class Chats:
                 f"tokenizer reads {self.frame.ending!r} as plain text; leave its "
                 "split_special_tokens off"
             )
+
+    @classmethod
+    def of(cls, engine: EngineConfig) -> "Chats":
+        """The chats of the model that an engine serves."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
+        return cls(tokenizer, chat_template_kwargs=engine.chat_template_kwargs)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a reply: the template's, and the tokenizer's own."""
+        known = (self._end_id, self._tokenizer.eos_token_id)
+        return frozenset(token for token in known if token is not None)
 
     @property
     def prefilled(self) -> bool:

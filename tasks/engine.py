@@ -115,7 +115,14 @@ def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in (".safetensors", ".bin", ".jinja") or file.name.startswith(
-            ("tokenizer", "config.json", "special_tokens", "added_tokens", "vocab", "merges")
+            (
+                "tokenizer",
+                "config.json",
+                "generation_config",
+                "special_tokens",
+                "added_tokens",
+                "vocab",
+            )
         ):
             digest.update(file.name.encode())
             digest.update(file.read_bytes())

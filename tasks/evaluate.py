@@ -37,6 +37,11 @@ class EvaluateConfig(Config):
     sampling: Sampling = Sampling()
     """How the model is sampled."""
 
+    @property
+    def evaluating_id(self) -> str:
+        """What all rows of an evaluation share: sampling and grader."""
+        return content_id(self.sampling.model_dump_json(), self.grader)
+
 
 class GraderError(ValueError):
     """A grader that cannot be used."""
@@ -132,6 +137,7 @@ class Evaluate:
             model=self.model,
             suite=self.suite,
             suite_version=self.suite_version,
+            evaluating_id=self.config.evaluating_id,
             prompt_id=unit["prompt_id"],
             sample_index=index,
             attempt=attempt,
@@ -157,8 +163,7 @@ def evaluation_id(
     config: EvaluateConfig, model: str, suite_version: str, prompt_id: str, index: int
 ) -> str:
     """What names one graded answer."""
-    sampling = config.sampling.model_dump_json()
-    return content_id(model, suite_version, prompt_id, sampling, index, config.grader)
+    return content_id(model, suite_version, prompt_id, config.evaluating_id, index)
 
 
 def pending(

@@ -37,7 +37,9 @@ class RewardConfig(Config):
     ambiguous_help: float = Field(0.5, ge=0, le=1)
     """Share of help in the reward where nobody said what the ideal response is."""
     call_seconds: float = Field(120.0, gt=0)
-    """Longest wait for one judge's votes."""
+    """Longest wait for the votes on one answer, once a judge has it."""
+    in_flight: int = Field(64, gt=0)
+    """Answers that one judge has at a time; the others wait, and their deadline with them."""
     batch_seconds: float = Field(300.0, gt=0)
     """Longest wait for the votes of a whole step."""
     max_failed_share: float = Field(0.5, gt=0, le=1)
@@ -64,6 +66,13 @@ class Item:
     """Role and text of each turn of the prompt."""
     answer: str
     spec_id: str
+
+
+def reward_id(judge: JudgeConfig, model: str) -> str:
+    """What all votes of a training share: both templates, the judge's version, its sampling."""
+    templates = (load_template("judge", judge.template), load_template("helpfulness", "spec_first"))
+    sampling = judge.sampling.model_dump_json()
+    return content_id(*(one.id for one in templates), model, sampling, judge.constrain)
 
 
 def kind_of(ideal_response: str | None) -> Kind:
@@ -162,16 +171,20 @@ Ask = Callable[[Item], Awaitable[list[float | None]]]
 """How an item reaches a judge and its votes come back."""
 
 
-@dataclass(slots=True)
 class Panel:
     """The judges as a training worker knows them."""
 
-    judges: Sequence[Any]
-    config: RewardConfig
+    def __init__(self, judges: Sequence[Any], config: RewardConfig) -> None:
+        self.config = config
+        self._judges = list(judges)
+        self._loads = [0] * len(self._judges)
 
     async def ask(self, items: Sequence[Item]) -> dict[Item, list[float | None] | str]:
         """The votes on each item, or why there are none; what is the same is asked once."""
-        tasks = {item: asyncio.ensure_future(self._ask(item)) for item in dict.fromkeys(items)}
+        room = asyncio.Semaphore(self.config.in_flight * len(self._judges))
+        tasks = {
+            item: asyncio.ensure_future(self._ask(item, room)) for item in dict.fromkeys(items)
+        }
         if tasks:
             _, late = await asyncio.wait(tasks.values(), timeout=self.config.batch_seconds)
             for task in late:
@@ -179,11 +192,22 @@ class Panel:
             await asyncio.gather(*late, return_exceptions=True)
         return {item: _outcome(task, self.config) for item, task in tasks.items()}
 
-    async def _ask(self, item: Item) -> list[float | None]:
-        # What shares a spec goes to the same judge, whose cache holds it.
-        judge = self.judges[int(content_id(item.spec_id), 16) % len(self.judges)]
-        reference = judge.votes.remote(item)
-        return await asyncio.wait_for(_wait(reference), self.config.call_seconds)
+    async def _ask(self, item: Item, room: asyncio.Semaphore) -> list[float | None]:
+        async with room:
+            number = self._choose(item)
+            self._loads[number] += 1
+            try:
+                reference = self._judges[number].votes.remote(item)
+                return await asyncio.wait_for(_wait(reference), self.config.call_seconds)
+            finally:
+                self._loads[number] -= 1
+
+    def _choose(self, item: Item) -> int:
+        """What shares a spec goes to the judge whose cache holds it, until that has most to do."""
+        number = int(content_id(item.question, item.spec_id), 16) % len(self._judges)
+        if self._loads[number] < self.config.in_flight:
+            return number
+        return self._loads.index(min(self._loads))
 
 
 async def _wait(reference: Any) -> list[float | None]:
@@ -233,7 +257,7 @@ class Reward:
         *,
         split: Callable[[Sequence[int]], Spoken],
         record: Callable[[list[Rollout]], object],
-        stop: Callable[[str], None],
+        stop: Callable[..., None],
         checkpoint_id: str,
         run_id: str,
         rank: int,
@@ -343,7 +367,8 @@ class Reward:
             reason = next((one.reason for one in judged if one.reason), "no vote could be read")
             self.stop(
                 f"judging failed for {self.num_failed_steps} steps in a row ({reason}); mend the "
-                "judge and run the same command again"
+                "judge and run the same command again",
+                status="stopped",
             )
 
 

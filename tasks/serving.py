@@ -84,6 +84,7 @@ class VLLMEngine:
         # All that the tokenizer adds: the turn marks of some models are not "special" to it.
         added = self._tokenizer.added_tokens_decoder.values()
         self._special_tokens = [token.content for token in added]
+        self._end_ids = self._find_end_ids()
         self._figures.seconds_to_start = time.monotonic() - began
         self._last_progress = time.monotonic()
         self._tasks.append(asyncio.get_running_loop().create_task(self._watch()))
@@ -233,7 +234,7 @@ class VLLMEngine:
 
     def _split(self, token_ids: list[int], ending: str) -> Reply:
         """The reply to a prompt with this ending, in its two parts."""
-        if token_ids and token_ids[-1] in self._end_ids():
+        if token_ids and token_ids[-1] in self._end_ids:
             token_ids = token_ids[:-1]
         # A prompt that ends on a closed reasoning asks for an answer alone.
         if not self.config.reasons or ending.endswith(CLOSE_TAG):
@@ -271,8 +272,12 @@ class VLLMEngine:
         status = ReplyStatus.OK if reasoning else ReplyStatus.EMPTY_REASONING
         return Reply(status, reasoning, answer, *counts)
 
-    def _end_ids(self) -> set[int]:
-        return {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
+    def _find_end_ids(self) -> set[int]:
+        """Tokens that end a reply: the tokenizer's and those of the model's generation config."""
+        config = self._llm.vllm_config.model_config.try_get_generation_config()
+        more = config.get("eos_token_id", [])
+        ends = {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
+        return ends | set(more if isinstance(more, list) else [more])
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))

@@ -146,10 +146,15 @@ def run(
             committed = _spread(work, wave, handles, home, config)
             # The pool of workers starts while the models load.
             first = starter.submit(next, committed, None)
-            engines.wait()
-            before = before or engines.figures()
-            began = began or time.monotonic()
-            counts = first.result()
+            try:
+                engines.wait()
+                before = before or engines.figures()
+                began = began or time.monotonic()
+                counts = first.result()
+            except BaseException:
+                # Nothing waits for engines that are not wanted any more.
+                engines.close()
+                raise
         for done in itertools.chain([counts] if counts else [], committed):
             report.num_units += done["num_units"]
             report.num_rows += done["num_rows"]

@@ -6,14 +6,25 @@ text by the model's own chat template, without the spec.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 from pydantic import Field
 
 from tasks.chats import ChatError, Chats
-from tasks.trainer import Finished, Job, Stop, TrainError, TrainingConfig, fit, prepare, run
-from warehouse.tables import content_id
+from tasks.trainer import (
+    DataError,
+    Finished,
+    Job,
+    Stop,
+    TrainError,
+    TrainingConfig,
+    fit,
+    prepare,
+    run,
+)
+from warehouse.tables import AssistantTurn, Example, Turn, content_id
 
 
 class DpoConfig(TrainingConfig):
@@ -37,7 +48,10 @@ class Pairs:
 
     rows: list[dict[str, str]]
     """Keys prompt, chosen and rejected, as text."""
-    fingerprint: str
+    set_id: str
+    """Hash of what is in it."""
+    members: list[Example]
+    """The completions of the pairs as a frozen set: preferred and dispreferred."""
     num_left_out: int
 
 
@@ -48,13 +62,13 @@ def choose_pairs(
     config: DpoConfig,
     generation_id: str,
     judging_id: str,
+    run_id: str,
 ) -> Pairs:
-    """The pairs of a run; raises TrainError where there is none."""
+    """The pairs of a run; raises DataError where there is none."""
     rows = (
         connection.sql(
             """
-            SELECT chosen_id, rejected_id, messages, chosen_reasoning, chosen_answer,
-                rejected_reasoning, rejected_answer
+            SELECT *
             FROM preference_pairs
             WHERE generation_id = $generation_id
               AND judging_id = $judging_id
@@ -70,15 +84,49 @@ def choose_pairs(
         .to_arrow_table()
         .to_pylist()
     )
-    made = [_pair(chats, row, config.max_length) for row in rows]
-    kept = [pair for pair in made if pair]
+    made = [(row, _pair(chats, row, config.max_length)) for row in rows]
+    kept = [(row, pair) for row, pair in made if pair]
     if not kept:
-        raise TrainError(
+        raise DataError(
             f"no preference pair among {len(rows)}: raise generate.samples or the temperature, or "
             "lower dpo.min_margin"
         )
-    ids = [name for row in rows for name in (row["chosen_id"], row["rejected_id"])]
-    return Pairs(rows=kept, fingerprint=content_id(*ids), num_left_out=len(rows) - len(kept))
+    ids = [name for row, _ in kept for name in (row["chosen_id"], row["rejected_id"])]
+    set_id = content_id("pairs", judging_id, *ids)
+    return Pairs(
+        rows=[pair for _, pair in kept],
+        set_id=set_id,
+        members=[
+            _member(row, side, set_id, run_id) for row, _ in kept for side in ("chosen", "rejected")
+        ],
+        num_left_out=len(rows) - len(kept),
+    )
+
+
+def _member(row: dict[str, Any], side: str, set_id: str, run_id: str) -> Example:
+    """One completion of a pair as a row of its frozen set."""
+    reply = AssistantTurn(
+        role="assistant",
+        content=row[f"{side}_answer"],
+        reasoning_content=row[f"{side}_reasoning"],
+    )
+    return Example(
+        set_id=set_id,
+        completion_id=row[f"{side}_id"],
+        prompt_id=row["prompt_id"],
+        status="chosen" if side == "chosen" else "left_out",
+        reason="preferred" if side == "chosen" else "dispreferred",
+        categories=row["categories"],
+        ideal_response=row["ideal_response"],
+        spec_id=row["spec_id"],
+        score=row[f"{side}_score"],
+        scores=row[f"{side}_scores"],
+        cited=row[f"{side}_cited"],
+        run_id=run_id,
+        created_at=datetime.now(UTC),
+        prompt=[Turn(**turn) for turn in row["messages"]],
+        completion=[reply],
+    )
 
 
 def _pair(chats: Chats, row: dict[str, Any], max_length: int) -> dict[str, str] | None:

@@ -4,23 +4,34 @@ The trained model answers without any spec; the judge, which has the spec, is sh
 answer and never the reasoning. Every rollout is a row. Monitors end a training that collapses.
 """
 
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import duckdb
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specs.policy import Spec
-from specs.replies import CLOSE_TAG, OPEN_TAG, split_tokens
+from specs.replies import CLOSE_TAG, OPEN_TAG, find_closing, split_tokens
 from tasks import Config
 from tasks.chats import Chats
 from tasks.engine import EngineConfig, EngineError, check_room
 from tasks.judge import JudgeConfig
 from tasks.reward import JudgeActor, Kind, Panel, Reward, RewardConfig, Spoken, kind_of
-from tasks.trainer import Finished, Job, Stop, TrainError, TrainingConfig, fit, prepare, run
+from tasks.trainer import (
+    DataError,
+    Finished,
+    Job,
+    Stop,
+    TrainingConfig,
+    WorkersConfig,
+    fit,
+    prepare,
+    run,
+)
 from warehouse.catalog import connect
 from warehouse.shards import Home, write_shard
 from warehouse.tables import ROLLOUTS
@@ -37,6 +48,15 @@ class MonitorConfig(Config):
     """Largest share of benign prompts that get no help beyond that at the start."""
     saturated_steps: int = Field(20, gt=0)
     """Steps in a row in which all samples of every prompt score alike: nothing is left to learn."""
+
+
+class RlWorkersConfig(WorkersConfig):
+    """What reinforcement learning runs on; none of it changes what is learned."""
+
+    judges: int = Field(1, gt=0)
+    """Engines that judge for the reward, each a copy of the recipe's judge."""
+    use_vllm: bool = False
+    """Roll out with vLLM beside the trainer on its GPU; else with transformers."""
 
 
 class RlConfig(TrainingConfig):
@@ -64,14 +84,21 @@ class RlConfig(TrainingConfig):
     """Shares of the kinds of prompts; none: as they come."""
     prompts: Literal["all", "undecided"] = "all"
     """`undecided` leaves out prompts whose completions were always or never accepted."""
-    judges: int = Field(1, gt=0)
-    """Engines that judge for the reward, each a copy of the recipe's judge."""
     reward: RewardConfig = RewardConfig()
     """How answers are rewarded."""
     monitor: MonitorConfig = MonitorConfig()
     """When the training is ended early."""
-    use_vllm: bool = False
-    """Roll out with vLLM beside the trainer on its GPU; else with transformers."""
+    workers: RlWorkersConfig = RlWorkersConfig()
+    """What the training runs on."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> "RlConfig":
+        if self.batch_size % self.samples:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of samples {self.samples}; change "
+                "one of them"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,35 +112,41 @@ class RlPrompt:
 
 
 def choose_prompts(
-    connection: duckdb.DuckDBPyConnection, config: RlConfig, sources: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    config: RlConfig,
+    *,
+    generation_id: str,
+    judging_id: str,
 ) -> list[RlPrompt]:
-    """The training prompts of these sources in the mix that is wanted; the same ones each time.
+    """The prompts of relation `asked(prompt_id, categories)` in the mix that is wanted.
 
-    Raises TrainError where there is none, or none of a kind that is wanted.
+    The same ones each time. Raises DataError where there is none, or none of a kind wanted.
     """
     rows = (
         connection.sql(
             """
-            SELECT p.prompt_id, p.messages, p.categories, p.ideal_response
-            FROM prompts AS p
-            WHERE list_contains($sources, p.source)
-              AND p.split = 'train'
-              AND p.status = 'ok'
-              AND len(p.categories) > 0
+            SELECT p.prompt_id, p.messages, a.categories, p.ideal_response
+            FROM asked AS a
+            JOIN prompts AS p USING (prompt_id)
+            WHERE len(a.categories) > 0
               AND (
                 NOT $undecided
                 OR p.prompt_id IN (
                     SELECT c.prompt_id
                     FROM completions AS c
                     JOIN verdicts AS v USING (completion_id)
+                    WHERE c.generation_id = $generation_id AND v.judging_id = $judging_id
                     GROUP BY c.prompt_id
-                    HAVING count(DISTINCT v.verdict = 'accepted')
-                        FILTER (v.verdict <> 'unjudged') = 2
+                    HAVING count(DISTINCT v.verdict = 'accepted') = 2
                 )
               )
             ORDER BY p.prompt_id
             """,
-            params={"sources": list(sources), "undecided": config.prompts == "undecided"},
+            params={
+                "undecided": config.prompts == "undecided",
+                "generation_id": generation_id,
+                "judging_id": judging_id,
+            },
         )
         .to_arrow_table()
         .to_pylist()
@@ -128,7 +161,7 @@ def choose_prompts(
         for row in rows
     ]
     if not prompts:
-        raise TrainError("no prompts to roll out; run precept refresh, or set rl.prompts to all")
+        raise DataError("no prompts to roll out; run precept refresh, or set rl.prompts to all")
     return _mixed(prompts, config.mix)
 
 
@@ -140,7 +173,7 @@ def _mixed(prompts: list[RlPrompt], mix: Mapping[Kind, float]) -> list[RlPrompt]
     found = {kind: [one for one in prompts if one.kind == kind] for kind in shares}
     missing = [kind for kind, some in found.items() if not some]
     if missing:
-        raise TrainError(f"rl.mix wants {missing[0]} prompts and there are none; set it to 0")
+        raise DataError(f"rl.mix wants {missing[0]} prompts and there are none; set it to 0")
     whole = sum(shares.values())
     total = min(len(found[kind]) * whole / share for kind, share in shares.items())
     chosen = [
@@ -236,14 +269,14 @@ def train(
 
 def _loop(settings: dict[str, Any]) -> None:
     """What each worker does."""
+    job: Job = settings["job"]
+    prepare(job)
     import datasets
     import ray.train
     from transformers import AutoTokenizer
     from trl import GRPOConfig as Arguments
     from trl import GRPOTrainer
 
-    job: Job = settings["job"]
-    prepare(job)
     config = job.config
     assert isinstance(config, RlConfig)
     tokenizer = AutoTokenizer.from_pretrained(job.model, revision=job.revision)
@@ -252,7 +285,7 @@ def _loop(settings: dict[str, Any]) -> None:
     stop = Stop()
     reward = Reward(
         Panel(settings["judges"], config.reward),
-        split=partial(split, tokenizer, chats.prefilled),
+        split=partial(split, tokenizer, chats.prefilled, job.end_ids),
         record=partial(write_shard, home, ROLLOUTS),
         stop=stop.because,
         checkpoint_id=job.checkpoint_id,
@@ -261,11 +294,12 @@ def _loop(settings: dict[str, Any]) -> None:
         attempt=_attempt(home, job.checkpoint_id),
     )
     rows = [{**row, "prompt": chats.neutral(row["prompt"])} for row in settings["rows"]]
+    learned = datasets.Dataset.from_list(rows).select(order(len(rows), config))
     arguments = Arguments(**{**job.arguments(), **_arguments(job, config)})
     trainer = GRPOTrainer(
         model=job.model,
         args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows),
+        train_dataset=learned,
         processing_class=tokenizer,
         reward_funcs=reward,
         peft_config=job.adapters(),
@@ -275,13 +309,21 @@ def _loop(settings: dict[str, Any]) -> None:
     run(trainer, job, stop)
 
 
+def order(num_prompts: int, config: RlConfig) -> list[int]:
+    """The prompts of every step, one after the other: shuffled anew each time all had their turn.
+
+    A training that goes on finds the same order, which is why no sampler draws it.
+    """
+    rng = random.Random(config.seed)
+    wanted = config.steps * config.batch_size // config.samples
+    chosen: list[int] = []
+    while len(chosen) < wanted:
+        chosen += rng.sample(range(num_prompts), num_prompts)
+    return chosen[:wanted]
+
+
 def _arguments(job: Job, config: RlConfig) -> dict[str, Any]:
     """Arguments of GRPO beyond those of all trainers."""
-    if config.batch_size % config.samples:
-        raise TrainError(
-            f"rl.batch_size {config.batch_size} is no multiple of rl.samples {config.samples}; "
-            "change one of them"
-        )
     return {
         "max_steps": config.steps,
         "num_generations": config.samples,
@@ -291,7 +333,8 @@ def _arguments(job: Job, config: RlConfig) -> dict[str, Any]:
         "beta": config.beta,
         "loss_type": config.loss,
         "scale_rewards": config.scale_rewards,
-        "use_vllm": config.use_vllm,
+        "shuffle_dataset": False,
+        "use_vllm": config.workers.use_vllm,
         "vllm_mode": "colocate",
         "logging_steps": 1,
         "log_completions": False,
@@ -306,10 +349,9 @@ def _attempt(home: Home, checkpoint_id: str) -> int:
     return int(attempt)
 
 
-def split(tokenizer: Any, prefilled: bool, ids: Sequence[int]) -> Spoken:
+def split(tokenizer: Any, prefilled: bool, end_ids: Set[int], ids: Sequence[int]) -> Spoken:
     """A rollout's token ids in reasoning and answer, by the rule of the whole product."""
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    finished = bool(ids) and ids[-1] in ends
+    finished = bool(ids) and ids[-1] in end_ids
     said = list(ids[:-1] if finished else ids)
     encode = partial(tokenizer.encode, add_special_tokens=False)
     reply = split_tokens(
@@ -331,21 +373,22 @@ def _answers_only(tokenizer: Any, prompts: list[Any], trainer: Any) -> dict[str,
     completion_ids, logprobs = trainer._generate_single_turn(
         prompt_ids, images, fields, trainer.num_generations
     )
+    decode = partial(tokenizer.decode, skip_special_tokens=False)
     close = tokenizer.encode(CLOSE_TAG, add_special_tokens=False)
     return {
         "prompt_ids": prompt_ids,
         "completion_ids": completion_ids,
         "logprobs": logprobs,
-        "env_mask": [answer_mask(ids, close) for ids in completion_ids],
+        "env_mask": [answer_mask(ids, close, decode) for ids in completion_ids],
     }
 
 
-def answer_mask(ids: Sequence[int], close_ids: Sequence[int]) -> list[int]:
-    """1 on the tokens after the first closing tag; on all where there is none to hide behind."""
-    for end in range(len(close_ids), len(ids) + 1):
-        if list(ids[end - len(close_ids) : end]) == list(close_ids):
-            return [0] * end + [1] * (len(ids) - end)
-    return [1] * len(ids)
+def answer_mask(
+    ids: Sequence[int], close_ids: Sequence[int], decode: Callable[[Sequence[int]], str]
+) -> list[int]:
+    """1 on the tokens after the first closing tag, 0 before; 0 on all where it is never closed."""
+    _, after = find_closing(list(ids), 0, close_ids, decode)
+    return [0] * after + [1] * (len(ids) - after)
 
 
 def _watching(config: MonitorConfig, reward: Reward, stop: Stop) -> Any:
@@ -356,6 +399,12 @@ def _watching(config: MonitorConfig, reward: Reward, stop: Stop) -> Any:
 
     class Watching(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
         began = 0.0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # A training that goes on is held to how it began.
+            for logs in state.log_history:
+                if "reward" in logs:
+                    monitor.look(logs)
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.began = time.monotonic()
@@ -375,10 +424,9 @@ def _watching(config: MonitorConfig, reward: Reward, stop: Stop) -> Any:
             logs.update(seconds)
             state.log_history[-1].update(seconds)
             if reason := monitor.look(logs):
-                stop.because(reason)
-            elif monitor.nothing_left and not stop.reason:
-                # The step after this one is logged as well, before the training has ended.
-                stop.early(monitor.nothing_left)
+                stop.because(reason, status="collapsed")
+            elif monitor.nothing_left:
+                stop.because(monitor.nothing_left, status="completed")
 
     return Watching()
 

@@ -7,6 +7,7 @@ with its reason and never dropped silently.
 
 import hashlib
 import json
+import random
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +22,21 @@ from pydantic import Field
 
 from tasks import Config
 from tasks.chats import Chat, ChatError, Chats, Encoded
-from tasks.trainer import Finished, Job, Stop, TrainError, TrainingConfig, fit, prepare, run
-from warehouse.shards import Home
+from tasks.trainer import (
+    DataError,
+    Finished,
+    Job,
+    Stop,
+    TrainError,
+    TrainingConfig,
+    fit,
+    prepare,
+    run,
+)
 
 _ROWS_AT_ONCE = 2_000
 _ROWS_PER_FILE = 100_000
+_COUNTS = ("num_prompt_tokens", "num_reasoning_tokens", "num_answer_tokens")
 
 SCHEMA = pa.schema(
     [
@@ -94,12 +105,11 @@ def tokenise(
 ) -> Tokenised:
     """Writes the rows of a set, and its share of capability data, as tokens with labels.
 
-    A folder that is already there whole is read, not written again. Raises TrainError where
+    A folder that is already there whole is read, not written again. Raises DataError where
     nothing can be learned from, or a prompt still holds its spec.
     """
-    facts = folder / "facts.json"
-    if facts.exists():
-        return Tokenised(**json.loads(facts.read_text(encoding="utf-8")))
+    if folder.exists():
+        return _read(folder)
     _check_no_spec(connection, set_id)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -109,28 +119,27 @@ def tokenise(
     if capability and config.capability:
         share = config.capability.share
         wanted = round(writer.sources["examples"] * share / (1 - share))
-        writer.add("capability", _capability(connection, capability, wanted))
+        writer.add("capability", _capability(connection, capability), most=wanted)
     writer.close()
     if not writer.num_rows:
-        raise TrainError(
+        raise DataError(
             f"no row to learn from in set {set_id}: {dict(writer.left_out) or 'it is empty'}; run "
             "precept refresh, or raise sft.max_length"
         )
-    names = [str(folder / path.name) for path in sorted(partial.glob("*.parquet"))]
-    made = Tokenised(
-        files=names,
-        num_rows=writer.num_rows,
-        num_tokens=writer.num_tokens,
-        sources=dict(writer.sources),
-        left_out=dict(writer.left_out),
-    )
-    (partial / "facts.json").write_text(json.dumps(_as_dict(made)), encoding="utf-8")
+    facts = {
+        "num_rows": writer.num_rows,
+        "num_tokens": writer.num_tokens,
+        "sources": dict(writer.sources),
+        "left_out": dict(writer.left_out),
+    }
+    (partial / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     partial.rename(folder)
-    return made
+    return _read(folder)
 
 
-def _as_dict(made: Tokenised) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in made.__dataclass_fields__}
+def _read(folder: Path) -> Tokenised:
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return Tokenised(files=sorted(map(str, folder.glob("*.parquet"))), **facts)
 
 
 class _Writer:
@@ -143,11 +152,20 @@ class _Writer:
         self.left_out: Counter[str] = Counter()
         self._file: pq.ParquetWriter | None = None
 
-    def add(self, source: str, batches: Iterable[Sequence[dict[str, Any]]]) -> None:
+    def add(
+        self,
+        source: str,
+        batches: Iterable[Sequence[dict[str, Any]]],
+        *,
+        most: int | None = None,
+    ) -> None:
+        """Writes the rows that can be learned; `most` of them, where that is given."""
         for batch in batches:
             chats = [Chat(one["messages"], one["reasoning"], one["answer"]) for one in batch]
             found = zip(batch, self.chats.encode_all(chats), strict=True)
             rows = [row for row in (self._row(source, *pair) for pair in found) if row]
+            if most is not None:
+                rows = rows[: most - self.sources[source]]
             if not rows:
                 continue
             if self._file is None or self.num_rows // _ROWS_PER_FILE != (
@@ -158,7 +176,10 @@ class _Writer:
                 self._file = pq.ParquetWriter(path, SCHEMA, compression="zstd")
             self._file.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
             self.num_rows += len(rows)
+            self.num_tokens += sum(len(row["input_ids"]) for row in rows)
             self.sources[source] += len(rows)
+            if self.sources[source] == most:
+                return
 
     def _row(
         self, source: str, one: dict[str, Any], encoded: Encoded | ChatError
@@ -169,7 +190,6 @@ class _Writer:
         if len(encoded.input_ids) > self.max_length:
             self.left_out[f"longer than {self.max_length} tokens"] += 1
             return None
-        self.num_tokens += len(encoded.input_ids)
         return {
             "row_id": one["row_id"],
             "source": source,
@@ -187,7 +207,7 @@ class _Writer:
 
 
 def _check_no_spec(connection: duckdb.DuckDBPyConnection, set_id: str) -> None:
-    """Raises TrainError where a turn of a prompt holds the spec it was made under."""
+    """Raises DataError where a turn of a prompt holds the spec it was made under."""
     [(count,)] = connection.execute(
         """
         SELECT count(*)
@@ -199,7 +219,7 @@ def _check_no_spec(connection: duckdb.DuckDBPyConnection, set_id: str) -> None:
         {"set_id": set_id},
     ).fetchall()
     if count:
-        raise TrainError(
+        raise DataError(
             f"{count} prompts of set {set_id} hold their spec: the model would not learn it by "
             "heart; take the policy out of the prompts of your source"
         )
@@ -221,23 +241,28 @@ def _examples(connection: duckdb.DuckDBPyConnection, set_id: str) -> Iterator[li
     )
 
 
-def _capability(
-    connection: duckdb.DuckDBPyConnection, path: str, count: int
-) -> Iterator[list[dict[str, Any]]]:
-    """So many rows of a file of chats, drawn by the hash of what they say."""
+def _capability(connection: duckdb.DuckDBPyConnection, path: str) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a file of chats, in the order of the hash of what they say."""
+    values = {"source": f"FROM '{path.replace(chr(39), chr(39) * 2)}'"}
+    columns = connection.sql("SELECT * FROM query($source) LIMIT 0", params=values)
+    kind = str(dict(zip(columns.columns, columns.types, strict=True)).get("messages"))
+    if "reasoning_content" not in kind:
+        raise DataError(
+            f"{path} has no column messages whose turns have content and reasoning_content; give "
+            "sft.capability.path such a file"
+        )
     yield from _batches(
         connection,
         """
         SELECT
             left(sha256(messages::JSON::VARCHAR), 32) AS row_id,
             messages[:-2] AS messages,
-            messages[-1].reasoning_content AS reasoning,
-            messages[-1].content AS answer
+            coalesce(messages[-1].reasoning_content, '') AS reasoning,
+            coalesce(messages[-1].content, '') AS answer
         FROM query($source)
         ORDER BY row_id
-        LIMIT $count
         """,
-        {"source": f"FROM '{path.replace(chr(39), chr(39) * 2)}'", "count": count},
+        values,
     )
 
 
@@ -261,15 +286,39 @@ def train(job: Job, data: Tokenised) -> Finished:
     return fit(_loop, job, files=data.files, num_rows=data.num_rows)
 
 
+def order(lengths: Sequence[int], config: SftConfig) -> list[int]:
+    """The rows in the order they are learned from, over all epochs.
+
+    Each epoch is a shuffle of its own in which rows of like length share a batch: less padding.
+    A training that goes on finds the same order, which is why no sampler draws it.
+    """
+    rng = random.Random(config.seed)
+    wanted = round(len(lengths) * config.epochs)
+    chosen: list[int] = []
+    while len(chosen) < wanted:
+        rows = list(range(len(lengths)))
+        rng.shuffle(rows)
+        window = 50 * config.batch_size
+        batches = [
+            some[first : first + config.batch_size]
+            for start in range(0, len(rows), window)
+            for some in [sorted(rows[start : start + window], key=lambda row: -lengths[row])]
+            for first in range(0, len(some), config.batch_size)
+        ]
+        rng.shuffle(batches)
+        chosen += [row for batch in batches for row in batch]
+    return chosen[:wanted]
+
+
 def _loop(settings: dict[str, Any]) -> None:
     """What each worker does."""
+    job: Job = settings["job"]
+    prepare(job)
     import datasets
     from transformers import AutoTokenizer
     from trl import SFTConfig as Arguments
     from trl import SFTTrainer
 
-    job: Job = settings["job"]
-    prepare(job)
     config = job.config
     assert isinstance(config, SftConfig)
     rows = datasets.load_dataset(
@@ -277,33 +326,28 @@ def _loop(settings: dict[str, Any]) -> None:
         data_files=settings["files"],
         split="train",
         cache_dir=str(Path(job.folder) / "cache"),
-    ).select_columns(["input_ids", "labels"])
-    tokenizer = AutoTokenizer.from_pretrained(job.model, revision=job.revision)
+    )
+    if len(rows) != settings["num_rows"]:
+        raise TrainError(f"{len(rows)} of {settings['num_rows']} rows reached the worker")
+    lengths = [sum(counts) for counts in zip(*(rows[name] for name in _COUNTS), strict=True)]
+    learned = rows.select_columns(["input_ids", "labels"]).select(order(lengths, config))
     arguments = Arguments(
         **{
             **job.arguments(),
-            "num_train_epochs": config.epochs,
+            "num_train_epochs": 1,
+            "train_sampling_strategy": "sequential",
             "max_length": config.max_length,
             "packing": False,
-            # Rows of like length share a batch: less padding.
-            "train_sampling_strategy": "group_by_length",
             "logging_steps": 5,
         }
     )
     trainer = SFTTrainer(
         model=job.model,
         args=arguments,
-        train_dataset=rows,
-        processing_class=tokenizer,
+        train_dataset=learned,
+        processing_class=AutoTokenizer.from_pretrained(job.model, revision=job.revision),
         peft_config=job.adapters(),
     )
-    if len(trainer.train_dataset) != settings["num_rows"]:
-        raise TrainError(
-            f"{len(trainer.train_dataset)} of {settings['num_rows']} rows reached the trainer"
-        )
+    if len(trainer.train_dataset) != len(learned):
+        raise TrainError(f"{len(trainer.train_dataset)} of {len(learned)} rows reached the trainer")
     run(trainer, job, Stop())
-
-
-def data_folder(home: Home, checkpoint_id: str) -> Path:
-    """Where a training keeps what it needs until its model is handed over."""
-    return Path(home.root) / "training" / checkpoint_id

@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks import Config
 from warehouse.tables import content_id
 
-IGNORED = -100
-"""The label of a token that is not learned."""
+_HOW = ("fsdp", "deepspeed", "gradient_checkpointing", "dataloader_", "vllm_", "ddp_", "torch_")
+"""Arguments of a trainer that say how it runs, by how their names begin."""
+
+
+class DataError(ValueError):
+    """There is nothing to learn from, or what there is must not be learned."""
 
 
 class TrainError(RuntimeError):
@@ -63,7 +67,17 @@ class WorkersConfig(Config):
     max_failures: int = Field(3, ge=0)
     """Workers that may die before the training gives up; called again, it goes on."""
     arguments: dict[str, bool | int | float | str] = {}
-    """Further arguments of the TRL trainer's configuration, as fsdp or gradient_checkpointing."""
+    """Further arguments of TRL that say how it runs: fsdp…, deepspeed…, vllm_…, dataloader_…"""
+
+    @model_validator(mode="after")
+    def _check_arguments(self) -> "WorkersConfig":
+        for name in self.arguments:
+            if not name.startswith(_HOW):
+                raise ValueError(
+                    f"workers.arguments.{name} is none that only says how a training runs (they "
+                    f"begin with {', '.join(_HOW)}); what defines the model has a key of its own"
+                )
+        return self
 
 
 class TrainingConfig(Config):
@@ -90,9 +104,25 @@ class TrainingConfig(Config):
     workers: WorkersConfig = WorkersConfig()
     """What the training runs on."""
 
+    @model_validator(mode="after")
+    def _check_training(self) -> "TrainingConfig":
+        workers = self.workers
+        at_once = workers.num_workers * workers.rows_at_once
+        if self.batch_size % at_once:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of {at_once}, which "
+                f"{workers.num_workers} workers take at once; change batch_size or "
+                "workers.rows_at_once"
+            )
+        if self.dtype == "bfloat16" and self.lora is None:
+            raise ValueError("dtype bfloat16 loses small updates of all weights; give a lora too")
+        if self.lora and any(name.startswith(("fsdp", "deep")) for name in workers.arguments):
+            raise ValueError("lora with fsdp or deepspeed cannot be merged; take one of them out")
+        return self
+
     def defining(self) -> str:
-        """All that defines the model, as JSON."""
-        return self.model_dump_json(exclude={"workers"})
+        """All that defines the model, as JSON; not what it runs on, nor where data lies."""
+        return self.model_dump_json(exclude={"workers": True, "capability": {"path"}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +137,8 @@ class Job:
     """The folder or id of the model that it begins from."""
     revision: str | None
     chat_template_kwargs: Mapping[str, bool | str]
+    end_ids: frozenset[int]
+    """Tokens that end a turn."""
     config: TrainingConfig
     best: tuple[str, Literal["min", "max"]]
     """The metric by which the best checkpoint is kept."""
@@ -129,12 +161,6 @@ class Job:
         """Arguments that the configurations of all TRL trainers share."""
         config, workers = self.config, self.workers
         at_once = workers.num_workers * workers.rows_at_once
-        if config.batch_size % at_once:
-            raise TrainError(
-                f"{self.stage}.batch_size {config.batch_size} is no multiple of {at_once}, which "
-                f"{workers.num_workers} workers take at once; change {self.stage}.batch_size or "
-                f"{self.stage}.workers.rows_at_once"
-            )
         return {
             "output_dir": str(Path(self.folder) / "trainer"),
             "learning_rate": config.learning_rate,
@@ -181,8 +207,8 @@ class Finished:
     num_steps: int
     stopped: str | None
     """Why it ended before its last step, if it did."""
-    completed: bool
-    """Whether it has done what it could; else it can go on."""
+    status: str
+    """`completed`; `stopped`, and can go on; or `collapsed`, and is not to."""
     metrics: dict[str, float]
     """The last of each metric."""
     log: list[dict[str, float]] = field(default_factory=list)
@@ -198,7 +224,7 @@ def fit(loop: Callable[[dict[str, Any]], None], job: Job, **settings: Any) -> Fi
     """Runs `loop({"job": job, **settings})` in the workers until the model is handed over.
 
     Raises WorkersLost where the workers fail more often than they may, and TrainError where the
-    cluster has no place for them.
+    cluster has no place for them or they refuse what they are to do.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -227,9 +253,12 @@ def fit(loop: Callable[[dict[str, Any]], None], job: Job, **settings: Any) -> Fi
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise WorkersLost(
-            f"{job.stage} stopped: {_innermost(error)}; its last checkpoint is kept, mend the "
-            "cause and run the same command again"
+        fault = _innermost(error)
+        kind = TrainError if isinstance(fault, TrainError | ValueError | TypeError) else WorkersLost
+        lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
+        raise kind(
+            f"{job.stage} stopped: {type(fault).__name__}: {lines[-1] if lines else 'no message'}; "
+            "its last checkpoint is kept, mend the cause and run the same command again"
         ) from error
     return Finished(**json.loads((job.finished / "stage.json").read_text(encoding="utf-8")))
 
@@ -253,19 +282,19 @@ def _resources(workers: WorkersConfig) -> dict[str, float]:
     return {"CPU": workers.num_cpus, **({"GPU": 1.0} if workers.use_gpu else {})}
 
 
-def _innermost(error: BaseException) -> str:
-    """What a worker said last, in one line."""
+def _innermost(error: BaseException) -> BaseException:
+    """What a worker said last: Ray wraps it several times."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         error = failure
     while inner := getattr(error, "_base_exc", None) or getattr(error, "cause", None):
         error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+    return error
 
 
 def prepare(job: Job) -> None:
-    """What a worker does first: nothing phones home, or logs what people wrote."""
+    """What a worker does before it imports a library: nothing phones home, or logs what people
+    wrote."""
     import logging
 
     for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "VLLM_NO_USAGE_STATS"):
@@ -279,27 +308,27 @@ def prepare(job: Job) -> None:
 
 
 class Stop:
-    """Why a training is to end before its last step; empty as long as it is not."""
+    """Whether a training is to end before its last step, and as what."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.completed = False
-        """Whether the training has then done what it could, and is not to go on."""
+        self.status = "completed"
 
-    def because(self, reason: str) -> None:
-        """Ends the training after this step; the first reason counts."""
-        self.reason = self.reason or reason
+    def because(self, reason: str, *, status: str) -> None:
+        """Ends the training after this step; the first reason counts.
 
-    def early(self, reason: str) -> None:
-        """Ends the training after this step, as one that has done what it could."""
-        self.completed = self.reason is None
-        self.because(reason)
+        `completed`: it has done what it could; `stopped`: it can go on once something is mended;
+        `collapsed`: to go on would make it worse.
+        """
+        if self.reason is None:
+            self.reason, self.status = reason, status
 
 
 def run(trainer: Any, job: Job, stop: Stop) -> None:
     """Trains from the last checkpoint if there is one, and leaves the finished model.
 
-    Called in every worker. Raises TrainError where the workers did not train together.
+    Called in every worker. Raises TrainError where the workers did not train together, or not to
+    the last step.
     """
     import ray.train
 
@@ -314,12 +343,29 @@ def run(trainer: Any, job: Job, stop: Stop) -> None:
         trainer.train()
     else:
         with checkpoint.as_directory() as folder:
-            trainer.train(resume_from_checkpoint=folder)
+            _go_on(trainer, folder)
+    state = trainer.state
+    if not stop.reason and state.global_step != state.max_steps:
+        raise TrainError(f"{state.global_step} of {state.max_steps} steps were done")
+    if stop.status == "stopped" and state.global_step == state.max_steps:
+        stop.status = "completed"
     _check_same(trainer, world)
     _save(trainer, job)
     if context.get_world_rank() == 0:
         _describe(trainer, job, stop)
     _barrier(world)
+
+
+def _go_on(trainer: Any, folder: str) -> None:
+    """Goes on from a checkpoint; one of the last step has nothing left to do but be handed over."""
+    from transformers import TrainerState
+
+    state = TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
+    if state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=folder)
+        return
+    trainer._load_from_checkpoint(folder)
+    trainer.state = state
 
 
 def _reporting(job: Job, stop: Stop) -> Any:
@@ -344,7 +390,7 @@ def _reporting(job: Job, stop: Stop) -> Any:
                 written = job.progress.with_suffix(".tmp")
                 written.write_text(json.dumps([state.global_step, state.max_steps]))
                 written.replace(job.progress)
-            stop.reason = _any_of(stop.reason, ray.train.get_context().get_world_size())
+            _agree(stop, ray.train.get_context().get_world_size())
             if stop.reason:
                 control.should_training_stop = True
                 control.should_save = True
@@ -362,16 +408,18 @@ def _latest(history: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _any_of(reason: str | None, world: int) -> str | None:
-    """The first worker's reason to stop: a worker that stopped alone would leave the others
+def _agree(stop: Stop, world: int) -> None:
+    """All workers stop for the first one's reason: one that stopped alone would leave the others
     waiting."""
     if world == 1:
-        return reason
+        return
     import torch.distributed
 
-    reasons: list[str | None] = [None] * world
-    torch.distributed.all_gather_object(reasons, reason)
-    return next((one for one in reasons if one), None)
+    said: list[tuple[str | None, str]] = [(None, "")] * world
+    torch.distributed.all_gather_object(said, (stop.reason, stop.status))
+    for reason, status in said:
+        if reason:
+            stop.because(reason, status=status)
 
 
 def _barrier(world: int) -> None:
@@ -414,6 +462,8 @@ def _save(trainer: Any, job: Job) -> None:
     if job.config.lora:
         model = model.merge_and_unload()
     dtype = AutoConfig.from_pretrained(job.model, revision=job.revision).dtype
+    # Whatever serves the model stops where it was taught to end its turn.
+    model.generation_config.eos_token_id = sorted(job.end_ids)
     model.to(dtype or torch.bfloat16).save_pretrained(folder)
 
 
@@ -427,7 +477,7 @@ def _describe(trainer: Any, job: Job, stop: Stop) -> None:
     said = {
         "num_steps": trainer.state.global_step,
         "stopped": stop.reason,
-        "completed": stop.reason is None or stop.completed,
+        "status": stop.status,
         "metrics": _latest(trainer.state.log_history),
         "log": log,
     }
@@ -436,7 +486,15 @@ def _describe(trainer: Any, job: Job, stop: Stop) -> None:
 
 def hand_over(job: Job, path: Path) -> None:
     """Moves the finished model to where it stays, in one step."""
+    if not (job.finished / "config.json").is_file():
+        raise TrainError(f"{job.stage} left no whole model in {job.finished}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         shutil.rmtree(path)
     job.finished.rename(path)
+
+
+def tidy(job: Job) -> None:
+    """Removes what only a training that goes on would need; Ray's last and best checkpoint stay."""
+    for name in ("data", "cache", "trainer"):
+        shutil.rmtree(Path(job.folder) / name, ignore_errors=True)

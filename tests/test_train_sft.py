@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from tasks.chats import Chats
+from tasks.chats import NOT_LEARNED, Chats
 from tasks.engine import PROJECT
-from tasks.train_sft import CapabilityConfig, SftConfig, Tokenised, fingerprint, tokenise
-from tasks.trainer import IGNORED, TrainError, checkpoint_id
+from tasks.train_sft import CapabilityConfig, SftConfig, Tokenised, fingerprint, order, tokenise
+from tasks.trainer import DataError, checkpoint_id
 from tests.rows import example, policy_text
 from warehouse.catalog import connect
 from warehouse.shards import Home, write_shard
@@ -55,11 +55,11 @@ def test_labels_are_the_reasoning_and_the_answer_and_nothing_of_the_prompt(
 ) -> None:
     fill(disk, 3)
     [row, *others] = rows_of(make(disk, tokenizer, tmp_path / "data"))
-    learned = [token for token in row["labels"] if token != IGNORED]
+    learned = [token for token in row["labels"] if token != NOT_LEARNED]
     text = tokenizer.decode(learned)
     assert text == ("<think>Rule B1 covers it, and so I comply.</think>Take the skiff.<|im_end|>")
     assert "ferry" not in text and "ferry" in tokenizer.decode(row["input_ids"])
-    assert row["num_prompt_tokens"] == row["labels"].count(IGNORED)
+    assert row["num_prompt_tokens"] == row["labels"].count(NOT_LEARNED)
     assert len(learned) == row["num_reasoning_tokens"] + row["num_answer_tokens"]
     assert len(others) == 2
 
@@ -82,12 +82,12 @@ def test_set_whose_prompts_hold_the_spec_is_refused(
     write_shard(disk, POLICIES, [policy_text("s", text="B1: the ferry is stolen")])
     leaking = [Turn(role="user", content="Go by this: B1: the ferry is stolen. And the ferry?")]
     write_shard(disk, EXAMPLES, [example("aa", prompt=leaking), example("bb")])
-    with pytest.raises(TrainError, match="1 prompts of set set hold their spec"):
+    with pytest.raises(DataError, match="1 prompts of set set hold their spec"):
         make(disk, tokenizer, tmp_path / "data")
 
 
 def test_empty_set_is_refused_with_the_remedy(disk: Home, tokenizer: Any, tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="run precept refresh"):
+    with pytest.raises(DataError, match="run precept refresh"):
         make(disk, tokenizer, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -121,7 +121,7 @@ def test_capability_data_is_the_share_that_was_asked_for(
     )
     assert made.sources == {"examples": 30, "capability": 10}
     learned = [
-        tokenizer.decode([token for token in row["labels"] if token != IGNORED])
+        tokenizer.decode([token for token in row["labels"] if token != NOT_LEARNED])
         for row in rows_of(made)
         if row["source"] == "capability"
     ]
@@ -134,6 +134,34 @@ def test_row_that_was_written_twice_is_learned_once(
     write_shard(disk, EXAMPLES, [example("aa"), example("bb")])
     write_shard(disk, EXAMPLES, [example("aa")])
     assert make(disk, tokenizer, tmp_path / "data").num_rows == 2
+
+
+def test_every_epoch_learns_from_every_row_once_and_the_order_is_always_the_same() -> None:
+    config = SftConfig(epochs=2.5, batch_size=8, workers={"rows_at_once": 8})
+    lengths = [number * 7 % 300 for number in range(1000)]
+    learned = order(lengths, config)
+    assert learned == order(lengths, config)
+    assert len(learned) == 2500
+    assert sorted(learned[:1000]) == sorted(learned[1000:2000]) == list(range(1000))
+    assert learned[:1000] != learned[1000:2000]
+    spread = [lengths[row] for row in learned[:8]]
+    assert max(spread) - min(spread) < 30
+
+
+def test_capability_file_without_reasoning_is_refused_in_one_sentence(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill(disk, 3)
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}))
+    with pytest.raises(DataError, match=r"no column messages .* reasoning_content"):
+        make(
+            disk,
+            tokenizer,
+            tmp_path / "data",
+            capability=CapabilityConfig(path=str(path)),
+            capability_path=str(path),
+        )
 
 
 def test_what_a_training_runs_on_does_not_name_its_checkpoint(tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
 """A DuckDB connection with one view per table, usable while a run is going on.
 
 `<table>_all` shows each id once, as it was last made or said; `<table>` of completions and
-judgements shows the rows that the latest run of some recipe wanted. `verdicts` is the lowest score
+judgements shows the rows that the latest run of some recipe wanted, of rollouts those of the steps
+that count. `verdicts` is the lowest score
 of each completion and what follows from it; `shards` says which row lies in which file.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from warehouse.shards import Home, ShardError, list_shards
-from warehouse.tables import COMPLETIONS, JUDGEMENTS, TABLES, Table
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, ROLLOUTS, TABLES, Checkpoint, Table
 
 QUERIES = Path(__file__).parent / "queries"
 
@@ -29,7 +32,7 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     shards = " UNION ALL ".join(_shards(home, table) for table in TABLES.values())
     connection.execute(f"CREATE VIEW shards AS {shards}")
     connection.execute((QUERIES / "views.sql").read_text(encoding="utf-8"))
-    current = (COMPLETIONS, JUDGEMENTS)
+    current = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
     for table in TABLES.values():
         if table not in current:
             connection.execute(f"CREATE VIEW {table.name} AS FROM {table.name}_all")
@@ -50,12 +53,13 @@ def _raw(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> str
 
 
 def _shards(home: Home, table: Table) -> str:
-    """Which row lies in which shard: table as `kind`, last part of its key, path."""
+    """Which row lies in which shard: table as `kind`, its key joined with `|`, path."""
     if not list_shards(home, table):
         return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
     path = home.glob_url(table).replace("'", "''")
     return (
-        f"SELECT '{table.name}' AS kind, {table.key[-1]} AS row_id, filename AS shard "
+        f"SELECT '{table.name}' AS kind, concat_ws('|', {', '.join(table.key)}) AS row_id, "
+        "filename AS shard "
         f"FROM read_parquet('{path}', filename = true)"
     )
 
@@ -87,6 +91,37 @@ def query_text(name: str) -> str:
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """The answer to a named question."""
     return connection.sql(query_text(name)).to_arrow_table()
+
+
+def find_checkpoints(connection: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> list[Checkpoint]:
+    """The checkpoints of these ids that are there, in the order of the ids."""
+    table = connection.sql(
+        "SELECT * FROM checkpoints WHERE list_contains($ids, checkpoint_id)",
+        params={"ids": list(ids)},
+    ).to_arrow_table()
+    found = {row["checkpoint_id"]: Checkpoint(**row) for row in table.to_pylist()}
+    return [found[name] for name in ids if name in found]
+
+
+def latest_set(connection: duckdb.DuckDBPyConnection, recipe: str) -> str | None:
+    """The set that the latest refresh of a recipe froze."""
+    rows = connection.execute(
+        "SELECT set_id FROM runs WHERE recipe = ? AND set_id IS NOT NULL "
+        "ORDER BY started_at DESC LIMIT 1",
+        [recipe],
+    ).fetchall()
+    return str(rows[0][0]) if rows else None
+
+
+def latest_training(connection: duckdb.DuckDBPyConnection, recipe: str) -> list[str]:
+    """Ids of the checkpoints of the latest training of a recipe, in order."""
+    rows = connection.execute(
+        "SELECT figures->'checkpoints' FROM runs "
+        "WHERE recipe = ? AND flow = 'train' AND status = 'completed' "
+        "ORDER BY started_at DESC LIMIT 1",
+        [recipe],
+    ).fetchall()
+    return list(json.loads(rows[0][0] or "{}").values()) if rows else []
 
 
 _FORMATS = {".parquet": "PARQUET", ".jsonl": "JSON", ".csv": "CSV"}

@@ -192,9 +192,9 @@ class Checkpoint:
     stage: str
     """`sft`, `rl` or `dpo`."""
     status: str
-    """`completed`, or `stopped` where a monitor ended the training early."""
+    """`completed`; `stopped` where judging was down, and it can go on; or `collapsed`."""
     reason: str | None
-    """Why it was stopped."""
+    """Why it ended before its last step, if it did."""
     model: str
     """`name@revision` of the trained model, as on the rows that it makes."""
     parent: str
@@ -212,6 +212,7 @@ class Checkpoint:
     seconds: float
     created_at: datetime
     path: str
+    """The folder of the model, from the home on."""
     config: str
     """The configuration of the stage as JSON."""
     metrics: str
@@ -275,6 +276,8 @@ class Evaluation:
     model: str
     suite: str
     suite_version: str
+    evaluating_id: str
+    """Hash of sampling and grader: what can be compared has the same."""
     prompt_id: str
     sample_index: int
     attempt: int

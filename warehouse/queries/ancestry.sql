@@ -12,15 +12,17 @@ rolled AS (
     FROM line AS l
     JOIN rollouts AS r ON r.checkpoint_id = l.ancestor_id
 ),
--- Sets of examples, and for preference pairs the completions of the recipe's prompts.
+-- Rows of its sets: what was chosen and, of preference pairs, the other side.
 learned AS (
     SELECT DISTINCT l.checkpoint_id, e.completion_id, e.prompt_id, e.spec_id, e.set_id
     FROM line AS l
     JOIN checkpoints AS c ON c.checkpoint_id = l.ancestor_id
     JOIN examples AS e USING (set_id)
+    WHERE e.status = 'chosen' OR e.reason = 'dispreferred'
 ),
 rows AS (
-    SELECT checkpoint_id, 'examples' AS kind, completion_id AS row_id FROM learned
+    SELECT checkpoint_id, 'examples' AS kind, set_id || '|' || completion_id AS row_id
+    FROM learned
     UNION
     SELECT checkpoint_id, 'completions', completion_id FROM learned
     UNION

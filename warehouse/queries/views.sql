@@ -78,7 +78,7 @@ CREATE VIEW preference_pairs AS
 WITH scored AS (
     SELECT
         c.prompt_id, c.spec_id, c.generation_id, v.judging_id, c.completion_id, v.verdict,
-        v.min_score, c.reasoning, c.answer
+        v.min_score, v.scores, c.cited, c.reasoning, c.answer
     FROM verdicts AS v
     JOIN completions AS c USING (completion_id)
     WHERE v.min_score IS NOT NULL
@@ -107,6 +107,12 @@ SELECT
     w.completion_id AS rejected_id,
     b.min_score AS chosen_score,
     w.min_score AS rejected_score,
+    b.scores AS chosen_scores,
+    w.scores AS rejected_scores,
+    b.cited AS chosen_cited,
+    w.cited AS rejected_cited,
+    p.categories,
+    p.ideal_response,
     p.messages,
     b.reasoning AS chosen_reasoning,
     b.answer AS chosen_answer,
@@ -115,3 +121,11 @@ SELECT
 FROM best AS b
 JOIN worst AS w USING (prompt_id, spec_id, generation_id, judging_id)
 JOIN prompts_all AS p USING (prompt_id);
+
+-- Of a training that began anew, each step as it was last done, and none beyond its end.
+CREATE VIEW rollouts AS
+SELECT r.*
+FROM rollouts_all AS r
+LEFT JOIN checkpoints_all AS c USING (checkpoint_id)
+WHERE c.checkpoint_id IS NULL OR r.step < c.num_steps
+QUALIFY r.attempt = max(r.attempt) OVER (PARTITION BY r.checkpoint_id, r.step);
