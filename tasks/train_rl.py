@@ -137,7 +137,8 @@ def choose_prompts(
                     JOIN verdicts AS v USING (completion_id)
                     WHERE c.generation_id = $generation_id AND v.judging_id = $judging_id
                     GROUP BY c.prompt_id
-                    HAVING count(DISTINCT v.verdict = 'accepted') = 2
+                    HAVING bool_or(v.verdict = 'accepted')
+                       AND bool_or(v.verdict IN ('rejected', 'failed'))
                 )
               )
             ORDER BY p.prompt_id

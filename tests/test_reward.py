@@ -33,6 +33,8 @@ PLAIN = RewardConfig()
 KINDS: tuple[Kind, ...] = ("harmful", "benign", "ambiguous")
 CANARY = "tangerine 7741"
 GOOD = "<think>I look.</think>Take the skiff."
+ENDS = frozenset({0, 2})
+"""The end of a turn, and padding, as the scale model's tokenizer numbers them."""
 
 
 @cache
@@ -97,9 +99,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.reward = Reward(
             Panel(self.judges, self.config),
-            split=partial(split, tokenizer(), self.prefilled),
+            split=partial(split, tokenizer(), self.prefilled, ENDS),
             record=self.rows.extend,
-            stop=self.said.append,
+            stop=lambda reason, status: self.said.append(reason),
             checkpoint_id="c",
             run_id="r",
             rank=0,
@@ -196,8 +198,8 @@ def test_tokens_are_split_alike_where_the_tags_are_special_tokens() -> None:
     ids = [*JUDGED.values(), *BROKEN.values()]
     assert special.decode(ids[0], skip_special_tokens=True) == f"{CANARY}Take the skiff."
     for prefilled in (False, True):
-        assert [split(special, prefilled, one) for one in ids] == [
-            split(tokenizer(), prefilled, one) for one in ids
+        assert [split(special, prefilled, ENDS, one) for one in ids] == [
+            split(tokenizer(), prefilled, ENDS, one) for one in ids
         ]
 
 

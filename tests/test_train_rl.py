@@ -15,8 +15,17 @@ from tasks import train_rl
 from tasks.engine import PROJECT, ScriptedEngine
 from tasks.judge import JudgeConfig
 from tasks.reward import JudgeActor, Reward
-from tasks.train_rl import Monitor, MonitorConfig, RlConfig, RlPrompt, answer_mask, choose_prompts
-from tasks.trainer import Job, Stop, TrainError, WorkersConfig
+from tasks.train_rl import (
+    Monitor,
+    MonitorConfig,
+    RlConfig,
+    RlPrompt,
+    RlWorkersConfig,
+    answer_mask,
+    choose_prompts,
+    order,
+)
+from tasks.trainer import DataError, Job, Stop
 from tests.rows import completion, judgement, prompt, rollout, run
 from warehouse.catalog import connect
 from warehouse.shards import Home, write_shard
@@ -76,7 +85,7 @@ def learn(home: Home, **changes: Any) -> Learned:
         samples=4,
         batch_size=8,
         learning_rate=1e-3,
-        workers=WorkersConfig(use_gpu=False, bf16=False, rows_at_once=8),
+        workers=RlWorkersConfig(use_gpu=False, bf16=False, rows_at_once=8),
         **{"max_tokens": 100, **changes},
     )
     job = Job(
@@ -86,6 +95,7 @@ def learn(home: Home, **changes: Any) -> Learned:
         model=str(PROJECT / "infra" / "harbour" / "model"),
         revision=None,
         chat_template_kwargs={},
+        end_ids=frozenset({2}),
         config=config,
         best=("reward", "max"),
     )
@@ -210,22 +220,24 @@ def test_rollouts_that_were_cut_are_not_learned_from(disk: Home, reward_on: str)
 
 
 @pytest.mark.parametrize(
-    ("ids", "close", "mask"),
+    ("said", "mask"),
     [
-        ([5, 9, 7, 2], [9], [0, 0, 1, 1]),
-        ([5, 9, 7, 9, 2], [9], [0, 0, 1, 1, 1]),
-        ([5, 8, 8, 9, 7], [8, 9], [0, 0, 0, 0, 1]),
-        ([9, 7], [9], [0, 1]),
-        ([5, 9], [9], [0, 0]),
-        ([5, 8, 7], [8, 9], [1, 1, 1]),
-        ([8], [8, 9], [1]),
-        ([], [9], []),
+        (["a", "</think>", "b", "c"], [0, 0, 1, 1]),
+        (["a", "</think>", "b", "</think>", "c"], [0, 0, 1, 1, 1]),
+        (["a", "</th", "ink>", "b"], [0, 0, 0, 1]),
+        (["</think>", "b"], [0, 1]),
+        (["a", "</think>"], [0, 0]),
+        (["a", "b"], [0, 0]),
+        ([], []),
     ],
 )
-def test_mask_leaves_the_tokens_after_the_first_closing_tag(
-    ids: list[int], close: list[int], mask: list[int]
+def test_mask_leaves_the_tokens_after_the_first_closing_tag_however_it_is_spelled(
+    said: list[str], mask: list[int]
 ) -> None:
-    assert answer_mask(ids, close) == mask
+    words = ["a", "b", "c", "</think>", "</th", "ink>"]
+    ids = [words.index(word) for word in said]
+    close = [words.index("</think>")]
+    assert answer_mask(ids, close, lambda some: "".join(words[one] for one in some)) == mask
 
 
 def fill(home: Home, **counts: int) -> None:
@@ -236,17 +248,14 @@ def fill(home: Home, **counts: int) -> None:
         for kind, count in counts.items()
         for number in range(count)
     ]
-    rows += [
-        prompt("of a test", split="test"),
-        prompt("too long", status="too_long"),
-        prompt("of no category", categories=[], status="ok"),
-        prompt("from elsewhere", source="other"),
-    ]
-    write_shard(home, PROMPTS, rows)
+    write_shard(home, PROMPTS, [*rows, prompt("of no category", categories=[])])
 
 
 def chosen(home: Home, **options: Any) -> list[RlPrompt]:
-    return choose_prompts(connect(home), RlConfig(**options), ["hand"])
+    connection = connect(home)
+    connection.execute("CREATE TEMP VIEW asked AS SELECT prompt_id, categories FROM prompts")
+    config = RlConfig(**options)
+    return choose_prompts(connection, config, generation_id="g", judging_id="j")
 
 
 def test_without_a_mix_all_training_prompts_are_rolled_out(disk: Home) -> None:
@@ -279,10 +288,10 @@ def test_mix_takes_as_many_prompts_as_its_scarcest_kind_allows_and_the_same_each
 
 def test_prompts_that_are_not_there_are_named_in_one_sentence(disk: Home) -> None:
     fill(disk, harmful=4, ambiguous=5)
-    with pytest.raises(TrainError) as caught:
+    with pytest.raises(DataError) as caught:
         chosen(disk, mix={"harmful": 1, "benign": 1})
     assert str(caught.value) == "rl.mix wants benign prompts and there are none; set it to 0"
-    with pytest.raises(TrainError, match="no prompts to roll out; run precept refresh"):
+    with pytest.raises(DataError, match="no prompts to roll out; run precept refresh"):
         chosen(disk, prompts="undecided")
 
 
@@ -379,20 +388,35 @@ def test_saturation_ends_the_training_only_when_it_lasts() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("step", "completed"),
-    [({"frac_reward_zero_std": 1.0}, True), ({"reasoning/mean_tokens": 1.0}, False)],
+    ("step", "status"),
+    [({"frac_reward_zero_std": 1.0}, "completed"), ({"reasoning/mean_tokens": 1.0}, "collapsed")],
 )
+@pytest.mark.parametrize("killed", [False, True])
 def test_saturated_training_has_done_what_it_could_and_a_collapsed_one_has_not(
-    step: dict[str, float], completed: bool
+    step: dict[str, float], status: str, killed: bool
 ) -> None:
     stop = Stop()
     config = MonitorConfig(window=2, saturated_steps=3)
     reward = SimpleNamespace(began=0.0, ended=0.0)
     watching = train_rl._watching(config, reward, stop)  # type: ignore[arg-type]
-    for figures in ({}, {}, *[step] * 5):
-        state = SimpleNamespace(log_history=[{}])
-        watching.on_log(None, state, None, {"reward": 0.5, **STEADY, **figures})
-    assert stop.reason is not None and stop.completed == completed
+    state = SimpleNamespace(log_history=[])
+    for number, figures in enumerate(({}, {}, *[step] * 5)):
+        if killed and number == 3:
+            # What goes on is held to how it began.
+            watching = train_rl._watching(config, reward, stop)  # type: ignore[arg-type]
+            watching.on_train_begin(None, state, None)
+        logs = {"reward": 0.5, **STEADY, **figures}
+        state.log_history.append(logs)
+        watching.on_log(None, state, None, logs)
+    assert stop.reason is not None and stop.status == status
+
+
+def test_all_prompts_have_their_turn_before_one_comes_again() -> None:
+    config = RlConfig(steps=10, batch_size=8, samples=2, workers={"rows_at_once": 8})
+    asked = order(7, config)
+    assert asked == order(7, config)
+    assert len(asked) == 10 * 4
+    assert sorted(asked[:7]) == sorted(asked[7:14]) == list(range(7))
 
 
 def test_training_that_begins_anew_counts_its_attempts(disk: Home) -> None:
