@@ -327,6 +327,8 @@ def start_ray(address: str | None = None) -> None:
 
     if ray.is_initialized():
         return
+    # That it turned authentication on is no news to who only runs a command.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

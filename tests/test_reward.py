@@ -357,6 +357,27 @@ def test_rollouts_of_one_spec_go_to_one_judge_and_any_number_of_judges_will_do()
     assert sorted(len(judge.items) for judge in judges) == [0, 0, 2]
 
 
+def test_answers_wait_for_a_judge_with_their_deadlines_or_go_to_one_that_has_less_to_do() -> None:
+    places: list[asyncio.Lock] = []
+
+    def judge() -> Any:
+        one = asyncio.Lock()
+        places.append(one)
+
+        async def votes(item: Item) -> list[float | None]:
+            async with one:
+                await asyncio.sleep(0.3)
+            return [float(places.index(one))] * 4
+
+        return SimpleNamespace(votes=SimpleNamespace(remote=votes))
+
+    config = RewardConfig(in_flight=1, call_seconds=1.2)
+    answers = [thought(f"No {number}.") for number in range(6)]
+    assert Bench([judge()], config).step(*answers) == [0.0] * 6
+    places.clear()
+    assert Counter(Bench([judge(), judge()], config).step(*answers)) == {0.0: 3, 0.1: 3}
+
+
 def test_step_that_is_done_again_replaces_its_rollouts(disk: Home) -> None:
     for attempt, answer in enumerate(("Take the skiff.", "Take the oar.")):
         bench = Bench([Near()], attempt=attempt)

@@ -27,12 +27,13 @@ pytestmark = pytest.mark.slow
 
 SMALL = (
     "sft.max_length=256",
+    "sft.epochs=2",
     "sft.capability.share=0.05",
     "sft.batch_size=8",
     "sft.workers.rows_at_once=4",
     "sft.workers.num_cpus=1",
     "sft.workers.save_steps=2",
-    "rl.steps=4",
+    "rl.steps=5",
     "rl.batch_size=16",
     "rl.samples=4",
     "rl.workers.rows_at_once=16",
@@ -85,11 +86,11 @@ def fill(home: Home, count: int) -> None:
     write_shard(home, RUNS, [run("refreshed", set_id="set", generation_id=None)])
 
 
-def workers() -> list[psutil.Process]:
-    """Ray Train's workers on this machine."""
+def actors(kind: str = "RayTrainWorker") -> list[psutil.Process]:
+    """Ray's actors of a kind on this machine."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+        if kind in " ".join(process.info["cmdline"] or []):
             found.append(process)
     return found
 
@@ -103,22 +104,22 @@ def steps_done(home: Path, stage: str) -> int:
 
 
 class Killer:
-    """Kills a worker of a stage once it has done so many steps."""
+    """Kills actors of a kind, one plan after the other, once a stage has done so many steps."""
 
-    def __init__(self, home: Path, **steps: int) -> None:
-        self.home, self.steps = home, steps
+    def __init__(self, home: Path, *plans: tuple[str, int, str]) -> None:
+        self.home, self.plans = home, plans
         self.num_killed = 0
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
 
     def _watch(self) -> None:
-        for stage, step in self.steps.items():
+        for stage, step, kind in self.plans:
             while steps_done(self.home, stage) < step:
                 if self.done.wait(0.05):
                     return
-            for worker in workers():
-                worker.send_signal(signal.SIGKILL)
+            for actor in actors(kind):
+                actor.send_signal(signal.SIGKILL)
                 self.num_killed += 1
 
     def stop(self) -> None:
@@ -128,12 +129,14 @@ class Killer:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A warehouse with an SFT and an RL checkpoint; a worker was killed in each stage."""
+    """A warehouse with an SFT and an RL checkpoint; workers and the judge were killed midway."""
     from flows.train import train
 
     home = tmp_path_factory.mktemp("train") / "home"
     fill(Home(str(home)), 32)
-    killer = Killer(home, sft=3, rl=2)
+    killer = Killer(
+        home, ("sft", 3, "RayTrainWorker"), ("rl", 1, "JudgeActor"), ("rl", 3, "RayTrainWorker")
+    )
     try:
         train(recipe(), str(home))
     finally:
@@ -141,20 +144,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, in
     yield home, killer.num_killed
 
 
-def test_killed_workers_are_replaced_and_every_step_is_done(trained: tuple[Path, int]) -> None:
+def test_killed_workers_and_judges_are_replaced_and_every_step_is_done(
+    trained: tuple[Path, int],
+) -> None:
     home, num_killed = trained
-    assert num_killed == 2
+    assert num_killed == 3
     rows = connect(Home(str(home))).sql(
         "SELECT stage, status, num_steps, num_rows FROM checkpoints ORDER BY created_at"
     )
-    # 32 examples and 2 of capability, 8 a step, twice.
-    assert rows.fetchall() == [("sft", "completed", 10, 34), ("rl", "completed", 4, 32)]
+    # 32 examples and 2 of capability, each twice, 8 a step.
+    assert rows.fetchall() == [("sft", "completed", 9, 34), ("rl", "completed", 5, 32)]
 
 
 def test_reward_log_has_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
     connection = connect(Home(str(trained[0])))
     steps = connection.sql("SELECT step, count(*) FROM rollouts GROUP BY 1 ORDER BY 1").fetchall()
-    assert steps == [(step, 16) for step in range(4)]
+    assert steps == [(step, 16) for step in range(5)]
     [(attempts,)] = connection.sql("SELECT count(DISTINCT attempt) FROM rollouts_raw").fetchall()
     assert attempts == 2
     failed = connection.sql("SELECT count(*) FROM rollouts WHERE reward IS NULL").fetchall()
@@ -217,7 +222,7 @@ def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
     command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
     for change in (*SMALL, "sft.epochs=50"):
         command += ["--set", change]
-    before = {process.pid for process in workers()}
+    before = {process.pid for process in actors()}
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     training = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
@@ -226,7 +231,7 @@ def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
         time.sleep(0.1)
     training.send_signal(signal.SIGINT)
     assert training.wait(timeout=90) != 0
-    while {process.pid for process in workers()} > before:
+    while {process.pid for process in actors()} > before:
         assert time.monotonic() < deadline + 90
         time.sleep(0.5)
     assert not (home / "checkpoints").exists()
