@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,14 +17,16 @@ from flows.recipe import Recipe, load_recipe
 from infra.harbour import world
 from infra.harbour.oracle import read_request
 from tasks.engine import PROJECT
+from tasks.sources import read_source
 from tests.rows import example, run
 from warehouse.catalog import ask, connect
 from warehouse.shards import Home, write_shard
-from warehouse.tables import EXAMPLES, PROMPTS, RUNS, AssistantTurn, Example, Prompt, Turn
+from warehouse.tables import EXAMPLES, RUNS, AssistantTurn, Turn
 
 pytestmark = pytest.mark.slow
 
 SMALL = (
+    "sources.0.limit=32",
     "sft.max_length=256",
     "sft.epochs=2",
     "sft.capability.share=0.05",
@@ -46,42 +47,29 @@ def recipe(*changes: str) -> Recipe:
     return load_recipe("harbour", overrides=[*SMALL, *changes])
 
 
-def fill(home: Home, count: int) -> None:
-    """Prompts of Harbour with the right reasoning and answer, as a refresh would have left them."""
-    from tasks.sources import read_source
-
+def fill(home: Home) -> None:
+    """The right reasoning and answer to each prompt, as a refresh would have left them."""
     loaded = recipe()
     pack = loaded.load_pack()
-    prompts: list[Prompt] = []
-    examples: list[Example] = []
-    found = [one for one in read_source(loaded.sources[0]) if len(one.messages) == 1]
-    for one in random.Random(1).sample(found, count):
+    examples = []
+    for one in read_source(loaded.sources[0]):
         request = read_request(one.messages)
         rule = world.rule_for(pack.policies[one.categories[0]].rules, request)
-        turns = [Turn(**message) for message in one.messages]
         reply = AssistantTurn(
             role="assistant",
             content=world.right_answer(rule, request),
             reasoning_content=world.right_reasoning(rule, request),
         )
-        spec_id = pack.spec(one.categories).id
-        shared = {"prompt_id": one.prompt_id, "categories": one.categories}
-        row = example(one.prompt_id, prompt=turns, completion=[reply], spec_id=spec_id, **shared)
-        examples.append(row)
-        prompts.append(
-            Prompt(
-                **shared,
-                ideal_response=one.ideal_response,
-                source="harbour",
-                split="train",
-                language="en",
-                transform=None,
-                metadata=[],
-                created_at=row.created_at,
-                messages=turns,
+        examples.append(
+            example(
+                one.prompt_id,
+                prompt_id=one.prompt_id,
+                categories=one.categories,
+                spec_id=pack.spec(one.categories).id,
+                prompt=[Turn(**message) for message in one.messages],
+                completion=[reply],
             )
         )
-    write_shard(home, PROMPTS, prompts)
     write_shard(home, EXAMPLES, examples)
     write_shard(home, RUNS, [run("refreshed", set_id="set", generation_id=None)])
 
@@ -133,7 +121,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, in
     from flows.train import train
 
     home = tmp_path_factory.mktemp("train") / "home"
-    fill(Home(str(home)), 32)
+    fill(Home(str(home)))
     killer = Killer(
         home, ("sft", 3, "RayTrainWorker"), ("rl", 1, "JudgeActor"), ("rl", 3, "RayTrainWorker")
     )
@@ -204,7 +192,7 @@ def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
     losses = []
     for number in (1, 2):
         home = tmp_path / f"{number}"
-        fill(Home(str(home)), 32)
+        fill(Home(str(home)))
         at_once = f"sft.workers.rows_at_once={8 // number}"
         wanted = recipe(*one_or_two, at_once, f"sft.workers.num_workers={number}")
         done = train(wanted.model_copy(update={"rl": None}), str(home))
@@ -218,7 +206,7 @@ def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
-    fill(Home(str(home)), 32)
+    fill(Home(str(home)))
     command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
     for change in (*SMALL, "sft.epochs=50"):
         command += ["--set", change]
