@@ -4,7 +4,8 @@
 
 On all Harbour prompts, in one run: output tokens a second of `LLM.generate` on all prompts at once
 and of the stage; of the stage with the templates `spec_first` and `paper`; and judge tokens and
-time of `race` against `full`. Each engine has a process of its own, one after the other.
+time of `race` against `full`, on completions sampled hot enough that many are wrong. Each engine
+has a process of its own, one after the other.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.recipe import load_recipe
+from warehouse.catalog import connect
+from warehouse.shards import Home
 
 PROJECT = Path(__file__).parents[2]
 Figures = dict[str, Any]
@@ -87,6 +90,11 @@ def refresh(home: str, *overrides: str) -> Figures:
     return figures
 
 
+def accepted_ids(home: str) -> set[str]:
+    query = "SELECT completion_id FROM verdicts WHERE verdict = 'accepted'"
+    return {row[0] for row in connect(Home(home)).execute(query).fetchall()}
+
+
 def last_object(printed: str) -> Figures:
     """The last JSON object that a command printed, among whatever libraries say."""
     lines = [line for line in printed.splitlines() if line.startswith("{")]
@@ -118,12 +126,18 @@ def main() -> None:
                 flush=True,
             )
         # The same completions are judged twice: the second home starts without judgements.
-        judged = {"race": refresh(f"{folder}/race")["judge"]}
+        hot = "generate.sampling.temperature=1.3"
+        judged = {"race": refresh(f"{folder}/race", hot)["judge"]}
         without = shutil.ignore_patterns("judgements", "examples", "runs", "engines")
         shutil.copytree(f"{folder}/race", f"{folder}/full", ignore=without)
-        judged["full"] = refresh(f"{folder}/full", "judge.mode=full")["judge"]
+        judged["full"] = refresh(f"{folder}/full", hot, "judge.mode=full")["judge"]
         for mode, figures in judged.items():
             print(f"{mode:12} {json.dumps(figures)}", flush=True)
+        accepted = [accepted_ids(f"{folder}/{mode}") for mode in judged]
+        print(
+            f"accepted     {len(accepted[0])} and {len(accepted[1])}, the same: "
+            f"{accepted[0] == accepted[1]}"
+        )
         for figure in ("output_tokens", "rows", "seconds"):
             ratio = judged["race"][figure] / judged["full"][figure]
             print(f"race / full, {figure}: {ratio:.3f}")
