@@ -237,7 +237,7 @@ def _checkpoint(
     """The checkpoint of a stage: the one that is there, or a new one."""
     name = checkpoint_id(stage, config, data, parent.version)
     known = next(iter(find_checkpoints(run.warehouse(), [name])), None)
-    path = Path("checkpoints") / name
+    path = Path("models") / name
     place = Path(run.home.root) / path
     if known and known.status != "stopped" and (place / "config.json").is_file():
         return known

@@ -26,7 +26,7 @@ from warehouse.tables import EXAMPLES, RUNS, AssistantTurn, Turn
 pytestmark = pytest.mark.slow
 
 SMALL = (
-    "sources.0.limit=32",
+    "sources.0.limit=30",
     "sft.max_length=256",
     "sft.epochs=2",
     "sft.capability.share=0.05",
@@ -140,8 +140,8 @@ def test_killed_workers_and_judges_are_replaced_and_every_step_is_done(
     rows = connect(Home(str(home))).sql(
         "SELECT stage, status, num_steps, num_rows FROM checkpoints ORDER BY created_at"
     )
-    # 32 examples and 2 of capability, each twice, 8 a step.
-    assert rows.fetchall() == [("sft", "completed", 9, 34), ("rl", "completed", 5, 32)]
+    # 30 examples and 2 of capability, each twice, 8 a step.
+    assert rows.fetchall() == [("sft", "completed", 8, 32), ("rl", "completed", 5, 30)]
 
 
 def test_reward_log_has_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
@@ -176,10 +176,10 @@ def test_finished_training_is_not_done_again_and_a_changed_one_is(
     from flows.train import train
 
     home, _ = trained
-    before = sorted((home / "checkpoints").iterdir())
+    before = sorted((home / "models").iterdir())
     again = train(recipe(), str(home))
     assert again.num_trained == 0
-    assert sorted((home / "checkpoints").iterdir()) == before
+    assert sorted((home / "models").iterdir()) == before
     assert {one.status for one in again.checkpoints.values()} == {"completed"}
     ids = {one.checkpoint_id for one in again.checkpoints.values()}
     assert {path.name for path in before} == ids
@@ -199,7 +199,7 @@ def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
         log = json.loads(done.checkpoints["sft"].metrics)["last"]
         losses.append(log["train_loss"])
     # That the workers' weights are the same at the end is checked by the training itself.
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
@@ -222,7 +222,7 @@ def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
     while {process.pid for process in actors()} > before:
         assert time.monotonic() < deadline + 90
         time.sleep(0.5)
-    assert not (home / "checkpoints").exists()
+    assert not (home / "models").exists()
     [(status,)] = (
         connect(Home(str(home))).sql("SELECT status FROM runs WHERE flow='train'").fetchall()
     )

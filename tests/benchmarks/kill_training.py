@@ -52,7 +52,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
-        left = shutil.ignore_patterns("training", "checkpoints", "rollouts", "engines")
+        left = shutil.ignore_patterns("training", "checkpoints", "models", "rollouts", "engines")
         shutil.copytree(options.home, home, ignore=left)
         command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
         for change in (
