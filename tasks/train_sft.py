@@ -338,7 +338,7 @@ def _loop(settings: dict[str, Any]) -> None:
             "train_sampling_strategy": "sequential",
             "max_length": config.max_length,
             "packing": False,
-            "logging_steps": 5,
+            "logging_steps": 1,
         }
     )
     trainer = SFTTrainer(
