@@ -362,7 +362,9 @@ class Reward:
         if benign:
             unhelped = sum(min(one.helpfulness) < config.gate for one in benign)
             log_metric("benign/unhelped_share", unhelped / len(benign))
-        self.num_failed_steps = self.num_failed_steps + 1 if failed > config.max_failed_share else 0
+        if judged:
+            down = failed > config.max_failed_share
+            self.num_failed_steps = self.num_failed_steps + 1 if down else 0
         if self.num_failed_steps >= config.failed_steps:
             reason = next((one.reason for one in judged if one.reason), "no vote could be read")
             self.stop(

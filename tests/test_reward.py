@@ -460,6 +460,8 @@ def test_training_ends_when_judging_stays_down_and_a_good_step_starts_the_count_
 
     for fault in ("raises", "reports", "", "raises", "raises"):
         step(fault)
+    # A step in which there was nothing to judge says nothing of the judge.
+    step("", "never closed")
     assert bench.said == []
     step("raises")
     assert bench.said == [
