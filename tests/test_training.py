@@ -18,10 +18,18 @@ from infra.harbour import world
 from infra.harbour.oracle import read_request
 from tasks.engine import PROJECT
 from tasks.sources import read_source
-from tests.rows import example, run
+from tests.rows import completion, example, judgement, prompt, run
 from warehouse.catalog import ask, connect
 from warehouse.shards import Home, write_shard
-from warehouse.tables import EXAMPLES, RUNS, AssistantTurn, Turn
+from warehouse.tables import (
+    COMPLETIONS,
+    EXAMPLES,
+    JUDGEMENTS,
+    PROMPTS,
+    RUNS,
+    AssistantTurn,
+    Turn,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +41,10 @@ SMALL = (
     "sft.batch_size=8",
     "sft.workers.rows_at_once=4",
     "sft.workers.num_cpus=1",
-    "sft.workers.save_steps=2",
+    "sft.workers.save_steps=4",
+    "dpo.batch_size=4",
+    "dpo.max_length=256",
+    "dpo.workers.use_gpu=false",
     "rl.steps=5",
     "rl.batch_size=16",
     "rl.samples=4",
@@ -41,6 +52,9 @@ SMALL = (
     "rl.workers.save_steps=1",
     "rl.max_tokens=64",
 )
+
+
+STAGES = ("sft", "dpo", "rl")
 
 
 def recipe(*changes: str) -> Recipe:
@@ -74,6 +88,66 @@ def fill(home: Home) -> None:
     write_shard(home, RUNS, [run("refreshed", set_id="set", generation_id=None)])
 
 
+def fill_pairs(home: Home) -> None:
+    """To four prompts a right completion that was accepted, and a wrong one that was rejected."""
+    loaded = recipe()
+    pack = loaded.load_pack()
+    version = loaded.engine.version
+    generation_id = loaded.generate.generation_id(version)
+    judging_id = loaded.judge.judging_id(version)
+    spec_ids = [pack.spec([name]).id for name in pack.policies]
+    rows = connect(home).sql("FROM examples ORDER BY completion_id LIMIT 4").to_arrow_table()
+    prompts, completions, judgements = [], [], []
+    for row in rows.to_pylist():
+        prompts.append(
+            prompt(
+                row["prompt_id"],
+                prompt_id=row["prompt_id"],
+                categories=row["categories"],
+                messages=[Turn(**turn) for turn in row["prompt"]],
+            )
+        )
+        reasoning = row["completion"][0]["reasoning_content"]
+        for name, answer, score in (
+            ("right", row["completion"][0]["content"], 10.0),
+            ("wrong", "Sorry, I cannot help.", 0.0),
+        ):
+            completion_id = f"{name} {row['prompt_id']}"
+            shared = {"spec_id": row["spec_id"], "completion_id": completion_id}
+            completions.append(
+                completion(
+                    prompt_id=row["prompt_id"],
+                    generation_id=generation_id,
+                    sample_index=int(name == "wrong"),
+                    reasoning=reasoning,
+                    answer=answer,
+                    **shared,
+                )
+            )
+            judgements += [
+                judgement(
+                    sample_index=index,
+                    score=score,
+                    judging_id=judging_id,
+                    judgement_id=f"{completion_id} {index}",
+                    **shared,
+                )
+                for index in range(loaded.judge.samples)
+            ]
+    write_shard(home, PROMPTS, prompts)
+    write_shard(home, COMPLETIONS, completions)
+    write_shard(home, JUDGEMENTS, judgements)
+    refreshed = run(
+        "judged",
+        generation_id=generation_id,
+        judging_id=judging_id,
+        spec_ids=spec_ids,
+        num_samples=2,
+        num_judgements=loaded.judge.samples,
+    )
+    write_shard(home, RUNS, [refreshed])
+
+
 def actors(kind: str = "RayTrainWorker") -> list[psutil.Process]:
     """Ray's actors of a kind on this machine."""
     found = []
@@ -88,7 +162,7 @@ def steps_done(home: Path, stage: str) -> int:
     files = list((home / "training").glob("*/progress.json"))
     known = {path: json.loads(path.read_text())[0] for path in files}
     newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
-    return known[newest] if newest and len(files) == (1 if stage == "sft" else 2) else 0
+    return known[newest] if newest and len(files) == STAGES.index(stage) + 1 else 0
 
 
 class Killer:
@@ -117,14 +191,13 @@ class Killer:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A warehouse with an SFT and an RL checkpoint; workers and the judge were killed midway."""
+    """A warehouse with SFT, DPO and RL checkpoints; a worker and the judge were killed midway."""
     from flows.train import train
 
     home = tmp_path_factory.mktemp("train") / "home"
     fill(Home(str(home)))
-    killer = Killer(
-        home, ("sft", 3, "RayTrainWorker"), ("rl", 1, "JudgeActor"), ("rl", 3, "RayTrainWorker")
-    )
+    fill_pairs(Home(str(home)))
+    killer = Killer(home, ("rl", 1, "JudgeActor"), ("rl", 3, "RayTrainWorker"))
     try:
         train(recipe(), str(home))
     finally:
@@ -136,12 +209,16 @@ def test_killed_workers_and_judges_are_replaced_and_every_step_is_done(
     trained: tuple[Path, int],
 ) -> None:
     home, num_killed = trained
-    assert num_killed == 3
+    assert num_killed == 2
     rows = connect(Home(str(home))).sql(
         "SELECT stage, status, num_steps, num_rows FROM checkpoints ORDER BY created_at"
     )
     # 30 examples and 2 of capability, each twice, 8 a step.
-    assert rows.fetchall() == [("sft", "completed", 8, 32), ("rl", "completed", 5, 30)]
+    assert rows.fetchall() == [
+        ("sft", "completed", 8, 32),
+        ("dpo", "completed", 1, 4),
+        ("rl", "completed", 5, 30),
+    ]
 
 
 def test_reward_log_has_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
@@ -161,11 +238,11 @@ def test_ancestry_names_every_shard_and_policy(trained: tuple[Path, int]) -> Non
     shards = {row["name"] for row in of_rl if row["kind"].startswith("shard of")}
     wanted = {
         str(path)
-        for table in ("prompts", "examples", "policies", "rollouts")
+        for table in ("prompts", "policies", "completions", "judgements", "examples", "rollouts")
         for path in (home / table).glob("*.parquet")
     }
     assert {str(Path(name)) for name in shards} == wanted
-    assert len([row for row in of_rl if row["kind"] == "checkpoint"]) == 1
+    assert len([row for row in of_rl if row["kind"] == "checkpoint"]) == 2
     policies = [row["name"] for row in of_rl if row["kind"] == "policy"]
     assert len(policies) == len(set(policies)) > 0
 
@@ -195,7 +272,7 @@ def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
         fill(Home(str(home)))
         at_once = f"sft.workers.rows_at_once={8 // number}"
         wanted = recipe(*one_or_two, at_once, f"sft.workers.num_workers={number}")
-        done = train(wanted.model_copy(update={"rl": None}), str(home))
+        done = train(wanted.model_copy(update={"dpo": None, "rl": None}), str(home))
         log = json.loads(done.checkpoints["sft"].metrics)["last"]
         losses.append(log["train_loss"])
     # That the workers' weights are the same at the end is checked by the training itself.

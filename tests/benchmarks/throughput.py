@@ -110,7 +110,9 @@ def main() -> None:
     if options.bare:
         print(json.dumps(bare(options.samples)))
         return
-    few = ("judge.samples=1", f"generate.samples={options.samples}")
+    # What is measured is generating: that nothing is judged saves time.
+    few = ("judge.samples=1", "judge.sampling.max_tokens=1", "stage.retries=0")
+    few = (*few, f"generate.samples={options.samples}")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--bare", "--samples", str(options.samples)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
@@ -126,11 +128,11 @@ def main() -> None:
                 flush=True,
             )
         # The same completions are judged twice: the second home starts without judgements.
-        hot = "generate.sampling.temperature=1.3"
-        judged = {"race": refresh(f"{folder}/race", hot)["judge"]}
+        hot = ("generate.samples=2", "generate.sampling.temperature=1.3")
+        judged = {"race": refresh(f"{folder}/race", *hot)["judge"]}
         without = shutil.ignore_patterns("judgements", "examples", "runs", "engines")
         shutil.copytree(f"{folder}/race", f"{folder}/full", ignore=without)
-        judged["full"] = refresh(f"{folder}/full", hot, "judge.mode=full")["judge"]
+        judged["full"] = refresh(f"{folder}/full", *hot, "judge.mode=full")["judge"]
         for mode, figures in judged.items():
             print(f"{mode:12} {json.dumps(figures)}", flush=True)
         accepted = [accepted_ids(f"{folder}/{mode}") for mode in judged]
