@@ -229,6 +229,7 @@ def _outcome(task: "asyncio.Task[list[float | None]]", config: RewardConfig) -> 
         return task.result()
     if isinstance(error, TimeoutError):
         return f"no vote within {config.call_seconds:g} s"
+    error = getattr(error, "cause", None) or error
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
 

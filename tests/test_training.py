@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +18,9 @@ from flows.recipe import Recipe, load_recipe
 from infra.harbour import world
 from infra.harbour.oracle import read_request
 from tasks.engine import PROJECT
+from tasks.reward import Item
 from tasks.sources import read_source
+from tasks.train_rl import Judges
 from tests.rows import completion, example, judgement, prompt, run
 from warehouse.catalog import ask, connect
 from warehouse.shards import Home, write_shard
@@ -277,6 +280,40 @@ def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
         losses.append(log["train_loss"])
     # That the workers' weights are the same at the end is checked by the training itself.
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+class Down:
+    """A judge that cannot judge."""
+
+    async def votes(self, item: Item) -> list[float | None]:
+        raise RuntimeError("the judge is down")
+
+    async def stop(self) -> None: ...
+
+
+def test_training_whose_judge_stays_down_ends_with_its_model_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from flows.train import train
+
+    def start(*args: Any, **options: Any) -> Judges:
+        return Judges([ray.remote(Down).options(num_cpus=0).remote()])
+
+    monkeypatch.setattr(Judges, "start", start)
+    wanted = recipe("rl.steps=50", "rl.reward.failed_steps=2")
+    done = train(wanted.model_copy(update={"sft": None, "dpo": None}), str(tmp_path / "home"))
+    checkpoint = done.checkpoints["rl"]
+    assert checkpoint.status == "stopped" and 2 <= checkpoint.num_steps < 6
+    assert checkpoint.reason == (
+        "judging failed for 2 steps in a row (RuntimeError: the judge is down); mend the judge and "
+        "run the same command again"
+    )
+    assert (tmp_path / "home" / checkpoint.path / "config.json").is_file()
+    # What has no reward is not learned from: the weights are those it began with.
+    rewards = connect(Home(str(tmp_path / "home"))).sql("SELECT count(reward) FROM rollouts")
+    assert rewards.fetchall() == [(0,)]
 
 
 def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
