@@ -47,6 +47,7 @@ SMALL = (
     "sft.workers.save_steps=4",
     "dpo.batch_size=4",
     "dpo.max_length=256",
+    "dpo.lora.rank=4",
     "dpo.workers.use_gpu=false",
     "rl.steps=5",
     "rl.batch_size=16",
@@ -222,6 +223,12 @@ def test_killed_workers_and_judges_are_replaced_and_every_step_is_done(
         ("dpo", "completed", 1, 4),
         ("rl", "completed", 5, 30),
     ]
+
+
+def test_adapters_are_merged_into_a_model_like_any_other(trained: tuple[Path, int]) -> None:
+    files = [{path.name for path in folder.iterdir()} for folder in trained[0].glob("models/*")]
+    assert len(files) == 3 and files[0] == files[1] == files[2]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} < files[0]
 
 
 def test_reward_log_has_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
