@@ -1,10 +1,5 @@
 """The whole system on one screen: data, training, evaluation."""
 
-import os
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-
 from dataclasses import dataclass
 
 from prefect import flow

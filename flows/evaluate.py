@@ -1,10 +1,5 @@
 """checkpoints → evaluations: what each model answers without any spec, graded, side by side."""
 
-import os
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +52,7 @@ def evaluate(
         found = find_checkpoints(warehouse, names)
         evaluate_model(run, suites, recipe.engine, None)
         for checkpoint in found:
-            path = f"{run.home.root}/{checkpoint.path}"
-            engine = recipe.engine.model_copy(update={"model": path, "revision": None})
+            engine = recipe.engine.of_folder(f"{run.home.root}/{checkpoint.path}")
             evaluate_model(run, suites, engine, checkpoint)
         models = {run.version(recipe.engine), *(one.model for one in found)}
         versions = {suite.version for suite in suites}

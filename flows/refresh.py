@@ -5,11 +5,6 @@ nothing, and a run that was killed goes on where it stopped.
 """
 
 import os
-
-# Nothing phones home unless the user says so.
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-
 from collections.abc import Callable
 from dataclasses import asdict
 from html import escape

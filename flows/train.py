@@ -3,13 +3,9 @@
 A training that is there is not made again; one that was stopped goes on from its last checkpoint.
 """
 
-import os
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-
 import contextvars
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,8 +67,7 @@ class Parent:
     @classmethod
     def of(cls, engine: EngineConfig, checkpoint: Checkpoint, home: Home) -> "Parent":
         """A checkpoint, served and rendered as the model it descends from."""
-        path = f"{home.root}/{checkpoint.path}"
-        found = engine.model_copy(update={"model": path, "revision": None})
+        found = engine.of_folder(f"{home.root}/{checkpoint.path}")
         return cls(found, checkpoint.model, checkpoint)
 
 
@@ -266,7 +261,7 @@ def _checkpoint(
         stage=stage,
         status=finished.status,
         reason=finished.stopped,
-        model=parent.engine.model_copy(update={"model": str(place), "revision": None}).version,
+        model=parent.engine.of_folder(str(place)).version,
         parent=parent.version,
         parent_id=parent.checkpoint.checkpoint_id if parent.checkpoint else None,
         set_id=set_id,

@@ -78,6 +78,10 @@ class EngineConfig(Config):
                 return str(base / self.model)
         return self.model
 
+    def of_folder(self, folder: str) -> "EngineConfig":
+        """The same engine with the model that lies in a folder."""
+        return self.model_copy(update={"model": folder, "revision": None})
+
     @property
     def num_gpus(self) -> int:
         """GPUs of all replicas together."""
@@ -255,6 +259,17 @@ def check_room(config: EngineConfig) -> None:
             )
 
 
+def end(handles: Sequence[Any]) -> None:
+    """Ends actors that hold engines, and frees what they held."""
+    import ray
+
+    # vLLM frees what it holds only if it is told to end.
+    ended = [handle.stop.remote() for handle in handles]
+    ray.wait(ended, num_returns=len(ended), timeout=_SECONDS_TO_END)
+    for handle in handles:
+        ray.kill(handle)
+
+
 @dataclass(slots=True)
 class Engines:
     """The engines of a run: started when first asked for, kept warm until they are closed."""
@@ -337,13 +352,7 @@ class Engines:
     def close(self) -> None:
         """Stops the engines and frees what they held."""
         if self._handles:
-            import ray
-
-            # vLLM frees what it holds only if it is told to end.
-            ended = [handle.stop.remote() for handle in self._handles]
-            ray.wait(ended, num_returns=len(ended), timeout=_SECONDS_TO_END)
-            for handle in self._handles:
-                ray.kill(handle)
+            end(self._handles)
         self._handles = []
         self._starting = []
         self._config = None

@@ -18,7 +18,7 @@ from specs.policy import Spec
 from specs.replies import CLOSE_TAG, OPEN_TAG, find_closing, split_tokens
 from tasks import Config
 from tasks.chats import Chats
-from tasks.engine import EngineConfig, EngineError, check_room
+from tasks.engine import EngineConfig, EngineError, check_room, end
 from tasks.judge import JudgeConfig
 from tasks.reward import JudgeActor, Kind, Panel, Reward, RewardConfig, Spoken, kind_of
 from tasks.trainer import (
@@ -235,12 +235,7 @@ class Judges:
 
     def stop(self) -> None:
         """Ends them and frees what they held."""
-        import ray
-
-        ended = [handle.stop.remote() for handle in self.handles]
-        ray.wait(ended, num_returns=len(ended), timeout=20.0)
-        for handle in self.handles:
-            ray.kill(handle)
+        end(self.handles)
 
 
 def train(

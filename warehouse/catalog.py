@@ -26,11 +26,13 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_progress_bar = false")
     if not home.is_local:
         connection.register_filesystem(home.files)
+    shards = []
     for table in TABLES.values():
-        connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, home, table)}")
+        path = _path(home, table)
+        connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, path, table)}")
         connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
-    shards = " UNION ALL ".join(_shards(home, table) for table in TABLES.values())
-    connection.execute(f"CREATE VIEW shards AS {shards}")
+        shards.append(_shards(path, table))
+    connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(shards)}")
     connection.execute((QUERIES / "views.sql").read_text(encoding="utf-8"))
     current = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
     for table in TABLES.values():
@@ -39,11 +41,17 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _raw(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> str:
+def _path(home: Home, table: Table) -> str | None:
+    """All shards of a table as a text of SQL; None where there is none."""
+    if not list_shards(home, table):
+        return None
+    return "'" + home.glob_url(table).replace("'", "''") + "'"
+
+
+def _raw(connection: duckdb.DuckDBPyConnection, path: str | None, table: Table) -> str:
     """Every row of every shard; an empty relation of the right types where there is no shard."""
-    if list_shards(home, table):
-        path = home.glob_url(table).replace("'", "''")
-        return f"SELECT * FROM read_parquet('{path}')"
+    if path:
+        return f"SELECT * FROM read_parquet({path})"
     relation = connection.from_arrow(table.schema.empty_table())
     columns = ", ".join(
         f'NULL::{kind} AS "{name}"'
@@ -52,15 +60,14 @@ def _raw(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> str
     return f"SELECT {columns} WHERE false"
 
 
-def _shards(home: Home, table: Table) -> str:
+def _shards(path: str | None, table: Table) -> str:
     """Which row lies in which shard: table as `kind`, its key joined with `|`, path."""
-    if not list_shards(home, table):
+    if not path:
         return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
-    path = home.glob_url(table).replace("'", "''")
     return (
         f"SELECT '{table.name}' AS kind, concat_ws('|', {', '.join(table.key)}) AS row_id, "
         "filename AS shard "
-        f"FROM read_parquet('{path}', filename = true)"
+        f"FROM read_parquet({path}, filename = true)"
     )
 
 
