@@ -111,7 +111,82 @@ def evaluate(
         loaded = load_recipe(recipe, overrides=set_ or [])
         from flows.evaluate import evaluate as flow
 
-        show.evaluated(flow(loaded, home), as_json=as_json)
+        show.evaluated(flow(loaded, home), home=home, as_json=as_json)
+
+
+@app.command()
+def ablate(
+    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
+) -> None:
+    """Trains and evaluates the arms of an ablation, side by side. Run it again to go on."""
+    with _mistakes():
+        _quiet_libraries()
+        from flows import show
+        from flows.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        loaded.load_pack()
+        from flows.ablate import ablate as flow
+
+        show.evaluated(flow(loaded, home), home=home, as_json=as_json)
+
+
+@app.command()
+def calibrate(
+    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
+) -> None:
+    """Holds the judge against gold: precision and recall of the filter by threshold and k."""
+    with _mistakes():
+        _quiet_libraries()
+        from flows import show
+        from flows.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        from flows.calibrate import calibrate as flow
+
+        show.calibrated(flow(loaded, home), home=home, as_json=as_json)
+
+
+@app.command()
+def report(
+    run_id: Annotated[
+        str | None, typer.Argument(help="Id of a run, or its start; none: the latest evaluation.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="Folder to write to.")] = "report",
+    inspect_logs: Annotated[
+        bool, typer.Option("--inspect", help="Write logs for Inspect as well.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
+    with _mistakes():
+        from flows import inspect_log
+        from flows import report as reporting
+        from warehouse.catalog import connect, latest_evaluation
+
+        connection = connect(_home(home))
+        chosen = run_id or latest_evaluation(connection)
+        files = reporting.write(reporting.gather(connection, chosen), out)
+        if inspect_logs:
+            files += inspect_log.export(connection, chosen, f"{out}/inspect")
+        for file in files:
+            typer.echo(str(file))
+
+
+@app.command()
+def diff(
+    run_a: Annotated[str, typer.Argument(help="Id of a run, or its start.")],
+    run_b: Annotated[str, typer.Argument(help="Id of the run to compare it with.")],
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Says what two runs did differently, and what came of it: B less A, with intervals."""
+    with _mistakes():
+        from flows import show
+        from flows.compare import compare
+        from warehouse.catalog import connect
+
+        show.compared(compare(connect(_home(home)), run_a, run_b), as_json=as_json)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Progress of long work: a bar in the terminal, a progress artifact in Prefect."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -85,7 +86,9 @@ def prefect_progress(name: str) -> Iterator[Callable[[float], None]]:
     """A progress artifact of the task run; yields what to tell the percentage."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-    artifact = create_progress_artifact(progress=0.0, key=name, description=f"Progress of {name}")
+    # Prefect takes lower-case letters, digits and dashes.
+    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    artifact = create_progress_artifact(progress=0.0, key=key, description=f"Progress of {name}")
 
     def publish(percent: float) -> None:
         update_progress_artifact(artifact_id=artifact, progress=percent)  # type: ignore[arg-type]

@@ -8,16 +8,17 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from specs.policy import Pack, load_pack
 from tasks import Config
+from tasks.answer import Context
 from tasks.collect import CollectConfig
 from tasks.curate import CurateConfig
 from tasks.engine import PROJECT, EngineConfig
-from tasks.evaluate import EvaluateConfig
+from tasks.evaluate import EvaluateConfig, FaithfulnessConfig
 from tasks.generate import GenerateConfig
 from tasks.judge import JudgeConfig
 from tasks.sources import SourceConfig
@@ -27,10 +28,60 @@ from tasks.train_rl import RlConfig
 from tasks.train_sft import SftConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+SUITES = Path(__file__).parent / "suites"
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message says which key and what to do."""
+
+
+class ArmConfig(Config):
+    """One arm of an ablation: how its model is made, and how it is asked."""
+
+    name: str = Field(min_length=1)
+    """What tables call it."""
+    train: list[Literal["sft", "dpo", "rl"]] = []
+    """Stages of training that it has, of those the recipe describes; none: the base model."""
+    sources: list[str] = []
+    """Sources of `ablate.sources` that it is trained on beside the recipe's own."""
+    context: Context = "none"
+    """What of the policies stands in the prompt at inference."""
+    budgets: list[int] = []
+    """Limits of reasoning that it is asked under as well, in tokens; its first seed alone."""
+    faithfulness: bool = False
+    """Tamper with its reasoning as well, where the recipe says how; its first seed alone."""
+
+
+class AblateConfig(Config):
+    """The arms of an ablation, side by side."""
+
+    arms: list[ArmConfig] = Field(min_length=1)
+    """In the order of the tables."""
+    seeds: list[int] = Field([1], min_length=1)
+    """Seeds that every trained arm is trained with."""
+    sources: list[SourceConfig] = []
+    """Prompts that only some arms are trained on."""
+    suites: list[str] = []
+    """Suites to ask, where they are others than `evaluate.suites`."""
+    samples: int | None = Field(None, gt=0)
+    """Answers to each case, where they are more than `evaluate.samples`."""
+    faithfulness: FaithfulnessConfig | None = None
+    """How the reasoning of arms that say so is tampered with."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "AblateConfig":
+        names = [arm.name for arm in self.arms]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"two arms are named {twice!r}: give each its own name")
+        known = [source.name for source in self.sources]
+        for arm in self.arms:
+            if unknown := next((name for name in arm.sources if name not in known), None):
+                raise ValueError(
+                    f"arm {arm.name!r} names source {unknown!r}; ablate.sources has "
+                    f"{', '.join(known) or 'none'}"
+                )
+        return self
 
 
 class Recipe(Config):
@@ -60,10 +111,12 @@ class Recipe(Config):
     """How it is then trained on preference pairs; none: it is not."""
     rl: RlConfig | None = None
     """How it is refined by reinforcement learning; none: it is not."""
-    suites: list[SourceConfig] = []
-    """Prompts that models are evaluated on."""
     evaluate: EvaluateConfig | None = None
-    """How they are evaluated; none: they are not."""
+    """How models are evaluated; none: they are not."""
+    calibrate: EvaluateConfig | None = None
+    """How the judge is held against gold: what the generator answers, graded by both."""
+    ablate: AblateConfig | None = None
+    """What is left out or added to see what it does; none: nothing."""
     stage: StageConfig = StageConfig()
     """How work is spread."""
 
@@ -81,6 +134,12 @@ class Recipe(Config):
                     f"{kind}.sampling.temperature is 0 with {config.samples} samples, which would "
                     "all be the same: raise the temperature or ask for 1 sample"
                 )
+        for arm in self.ablate.arms if self.ablate else []:
+            if missing := next((stage for stage in arm.train if not getattr(self, stage)), None):
+                raise ValueError(
+                    f"arm {arm.name!r} trains {missing}, which the recipe does not describe: give "
+                    f"it a section [{missing}]"
+                )
         return self
 
     @property
@@ -88,12 +147,15 @@ class Recipe(Config):
         """The engine that judges."""
         return self.judge_engine or self.engine
 
+    @property
+    def pack_folder(self) -> Path:
+        """The folder of the policy pack."""
+        places = (base / self.pack for base in (Path.cwd(), PROJECT))
+        return next((place for place in places if place.is_dir()), Path(self.pack))
+
     def load_pack(self) -> Pack:
         """The policy pack; raises PackError where it cannot be used."""
-        for base in (Path.cwd(), PROJECT):
-            if (base / self.pack).is_dir():
-                return load_pack(base / self.pack)
-        return load_pack(self.pack)
+        return load_pack(self.pack_folder)
 
 
 def recipe_path(name: str | Path) -> Path:

@@ -133,6 +133,11 @@ class RunContext:
         )
         return self.plan
 
+    def note(self, name: str, value: Any) -> None:
+        """Records what the run has found out, also where it is killed later."""
+        self.figures[name] = value
+        self._write(attempt=1)
+
     def specs(self, wanted: Iterable[tuple[str, ...]]) -> dict[str, Spec]:
         """The compiled spec of each set of categories, by their names joined with `+`; stored."""
         specs = {"+".join(categories): self.pack.spec(categories) for categories in wanted}

@@ -22,6 +22,8 @@ from warehouse.tables import TABLES
 
 if TYPE_CHECKING:
     from flows.align import Aligned
+    from flows.calibrate import Calibrated
+    from flows.compare import Compared
     from flows.evaluate import Evaluated
     from flows.train import Trained
 
@@ -134,35 +136,110 @@ def _seconds_a_step(log: Sequence[dict[str, float]]) -> str | None:
     return f"{whole:.1f} s a step: {listed}; {waiting:.0%} of it waiting for the judge"
 
 
-def evaluated(done: "Evaluated", *, as_json: bool) -> None:
-    """The models side by side: a row for each score over harmful, benign and all prompts."""
+def evaluated(done: "Evaluated", *, home: str | None, as_json: bool) -> None:
+    """The arms side by side: a row for each metric, with the interval of its mean."""
     if as_json:
         print(json.dumps(asdict(done), default=str))
         return
-    stages = [name for name in ("base", "sft", "dpo", "rl") if _has_stage(done.table, name)]
-    grid = Grid(title="Evaluation: answers without any spec", title_justify="left")
-    for name in ("suite", "prompts", "score"):
-        grid.add_column(name)
-    for name in (*stages, "answers"):
-        grid.add_column(name, justify="right")
-    cells: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for row in done.table:
-        key = (row["suite"], row["prompts"], row["score"])
-        cells.setdefault(key, {})[row["stage"]] = row["mean"]
-        cells[key].setdefault("answers", set()).add(row["num_graded"])
-    for key, means in cells.items():
-        shown = ["" if means.get(name) is None else f"{means[name]:.3f}" for name in stages]
-        # Models may differ in how many of their answers could be graded.
-        grid.add_row(*key, *shown, " or ".join(map(str, sorted(means["answers"]))))
-    _console().print(grid)
-    failed = {row["stage"]: row["num_failed"] for row in done.table if row["prompts"] == "all"}
-    for stage, count in failed.items():
+    console = _console()
+    arms = list(dict.fromkeys(row["arm"] for row in done.table))
+    for suite in dict.fromkeys(row["suite"] for row in done.table):
+        grid = Grid(title=f"{suite}: mean [95 % interval over prompts]", title_justify="left")
+        for name in ("metric", "of", "by"):
+            grid.add_column(name)
+        for name in (*arms, "prompts"):
+            grid.add_column(name, justify="right")
+        cells: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+        for row in done.table:
+            if row["suite"] == suite:
+                key = (row["metric"], row["slice"], row["grader"])
+                cells.setdefault(key, {})[row["arm"]] = row
+        for key, found in cells.items():
+            prompts = sorted({row["num_prompts"] for row in found.values()})
+            shown = [_interval(found.get(arm)) for arm in arms]
+            grid.add_row(*key, *shown, " or ".join(map(str, prompts)))
+        console.print(grid)
+    unread = {row["arm"]: row["num_unread"] for row in done.table if row["slice"] == "all"}
+    for arm, count in unread.items():
         if count:
-            _console().print(f"{stage}: {count} prompts have no graded answer", highlight=False)
+            console.print(f"{arm}: {count} answers have no grade", highlight=False)
+    console.print(
+        f"answers made: {done.num_answered}, models loaded: {done.models_loaded}\n"
+        f"next: precept report {done.run_id[:8]}{_option(home)}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
-def _has_stage(rows: Sequence[dict[str, Any]], stage: str) -> bool:
-    return any(row["stage"] == stage for row in rows)
+def _interval(row: dict[str, Any] | None) -> str:
+    if row is None or row["mean"] is None:
+        return ""
+    if row["low"] is None:
+        return f"{row['mean']:.3f}"
+    return f"{row['mean']:.3f}\n[{row['low']:.2f}–{row['high']:.2f}]"
+
+
+def calibrated(done: "Calibrated", *, home: str | None, as_json: bool) -> None:
+    """Precision and recall of the filter by k and threshold, and the threshold to take."""
+    if as_json:
+        print(json.dumps({**asdict(done), "best": done.best}, default=str))
+        return
+    console = _console()
+    for grader, gold in dict.fromkeys((row["grader"], row["gold"]) for row in done.table):
+        rows = [row for row in done.table if (row["grader"], row["gold"]) == (grader, gold)]
+        thresholds = sorted({row["threshold"] for row in rows})
+        grid = Grid(
+            title=f"{grader} against {gold}: precision / recall of what it accepts",
+            title_justify="left",
+        )
+        grid.add_column("k", justify="right")
+        for threshold in thresholds:
+            grid.add_column(f"from {threshold:g}", justify="right")
+        found = {(row["k"], row["threshold"]): row for row in rows}
+        for k in sorted({row["k"] for row in rows}):
+            cells = [found.get((k, threshold)) for threshold in thresholds]
+            grid.add_row(str(k), *(_precision_recall(cell) for cell in cells))
+        console.print(grid)
+    if best := done.best:
+        console.print(
+            f"of {best['num_answers']} answers {best['num_gold']} are right; threshold "
+            f"{best['threshold']:g} has the highest F1 at k = {best['k']}: {best['f1']:.3f}\n"
+            f"next: precept report {done.run_id[:8]}{_option(home)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _precision_recall(row: dict[str, Any] | None) -> str:
+    if row is None or row["precision"] is None or row["recall"] is None:
+        return ""
+    return f"{row['precision']:.3f}/{row['recall']:.3f}"
+
+
+def compared(found: "Compared", *, as_json: bool) -> None:
+    """What two runs did differently, and what came of it."""
+    if as_json:
+        print(json.dumps(asdict(found), default=str))
+        return
+    for title, rows in (
+        ("What was asked differently", found.settings),
+        ("What was made", found.counts),
+        ("Metrics: B less A [95 % interval over prompts, paired]", found.metrics),
+    ):
+        if rows:
+            table(pa.table(_columns(rows)), as_json=False, title=title)
+        else:
+            _console().print(f"{title}: nothing to tell", highlight=False)
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Rows of mixed values as columns: what is no number becomes text."""
+    columns: dict[str, list[Any]] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        plain = all(one is None or isinstance(one, int | float) for one in values)
+        columns[name] = values if plain else ["" if v is None else str(v) for v in values]
+    return columns
 
 
 def aligned(done: "Aligned", *, recipe: str, home: str | None, as_json: bool) -> None:
@@ -174,7 +251,7 @@ def aligned(done: "Aligned", *, recipe: str, home: str | None, as_json: bool) ->
     if done.trained:
         trained(done.trained, home=home, as_json=False)
     if done.evaluated:
-        evaluated(done.evaluated, as_json=False)
+        evaluated(done.evaluated, home=home, as_json=False)
 
 
 def _option(home: str | None) -> str:

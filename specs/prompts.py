@@ -77,7 +77,17 @@ class Template:
 
 @cache
 def load_template(
-    kind: Literal["writer", "judge", "helpfulness", "assign"], name: TemplateSet
+    kind: Literal[
+        "writer",
+        "judge",
+        "helpfulness",
+        "assign",
+        "strongreject",
+        "classes",
+        "propositions",
+        "attacker",
+    ],
+    name: TemplateSet,
 ) -> Template:
     """The shipped template of that kind and set."""
     text = (_FOLDER / f"{kind}_{name}.md").read_text(encoding="utf-8")
@@ -159,13 +169,37 @@ def helpfulness_messages(
     special_tokens: Sequence[str] = (),
 ) -> list[Message]:
     """What a judge is shown that rates how far an answer helps, whatever the policies say."""
+    return template.fill(fenced_answer(messages, answer=answer, special_tokens=special_tokens))
+
+
+def fenced_answer(
+    messages: Sequence[Message], *, answer: str, special_tokens: Sequence[str] = ()
+) -> dict[str, str]:
+    """Values for `conversation` and `answer` in a template, each between marks of one nonce."""
     turns = _neutral(messages, special_tokens)
     answer = neutralise(answer, special_tokens=special_tokens)
     nonce = _nonce([*(turn["content"] for turn in turns), answer])
+    return {
+        "conversation": _fence("conversation", _render(turns), nonce),
+        "answer": _fence("answer", answer, nonce),
+    }
+
+
+def attacker_messages(
+    template: Template,
+    conversation: Sequence[Message],
+    *,
+    goal: str,
+    special_tokens: Sequence[str] = (),
+) -> list[Message]:
+    """What a model is shown that plays a user who wants `goal`, and is to write the next turn."""
+    turns = _neutral(conversation, special_tokens)
+    goal = neutralise(goal, special_tokens=special_tokens)
+    nonce = _nonce([goal, *(turn["content"] for turn in turns)])
     return template.fill(
         {
-            "conversation": _fence("conversation", _render(turns), nonce),
-            "answer": _fence("answer", answer, nonce),
+            "goal": _fence("request", goal, nonce),
+            "conversation": _fence("conversation", _render(turns), nonce) if turns else "",
         }
     )
 

@@ -153,6 +153,13 @@ class Request:
     sampling: Sampling
     pattern: str | None = None
     """A regular expression that the visible part of the answer must match, if any."""
+    budget: int | None = None
+    """Most tokens of reasoning: what is longer is closed there, and the answer follows; none: as
+    long as the model likes."""
+    reasoning: str | None = None
+    """Thoughts that the model is made to have had: it writes the answer alone."""
+    raw: bool = False
+    """Leave special tokens in the messages whole, as a careless interface would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,8 @@ class Sample:
     fault: str | None = None
     """`too_long` or `error`; None where the engine answered."""
     reason: str | None = None
+    closed_by_force: bool = False
+    """Whether the budget ended the reasoning."""
 
     @property
     def status(self) -> str:

@@ -11,14 +11,23 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from specs.prompts import Message, neutralise
-from specs.replies import CLOSE_TAG, OPEN_TAG, Reply, ReplyStatus, split_tokens
+from specs.replies import (
+    CLOSE_TAG,
+    OPEN_TAG,
+    Reply,
+    ReplyStatus,
+    find_closing,
+    split_tokens,
+)
+from tasks.chats import Chats, Frame
 from tasks.engine import EngineConfig, Figures, Request, Sample, failed
 
 
@@ -158,7 +167,10 @@ class VLLMEngine:
 
         num_samples = request.num_samples
         try:
-            text = self.render(request.messages)
+            text = self.render(request.messages, raw=request.raw)
+            if request.reasoning is not None:
+                thought = neutralise(request.reasoning, special_tokens=self._special_tokens)
+                text += f"{self._frame.opening}{thought}{self._frame.between}"
             ids = await self._encode(text)
         except Exception as error:  # a chat template may raise anything on odd roles
             return [failed("error", f"chat template: {error}")] * num_samples
@@ -168,6 +180,8 @@ class VLLMEngine:
             return [failed("too_long", reason, num_prompt_tokens=len(ids))] * num_samples
         self._in_flight += 1
         try:
+            if request.budget is not None and request.reasoning is None:
+                return await self._within_budget(request, ids, room)
             return await self._sample(request, ids, text, room)
         except EngineDeadError:
             _end_process("engine died; it is started anew")
@@ -178,12 +192,15 @@ class VLLMEngine:
         finally:
             self._in_flight -= 1
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The chat template's text; special tokens in what the messages say are broken first."""
+    def render(self, messages: Sequence[Message], *, raw: bool = False) -> str:
+        """The chat template's text; special tokens in what the messages say are broken first,
+        unless the text is to stay `raw`."""
         safe = [
             {**m, "content": neutralise(m["content"], special_tokens=self._special_tokens)}
             for m in messages
         ]
+        if raw:
+            safe = [{**m} for m in messages]
         return str(
             self._tokenizer.apply_chat_template(
                 safe,
@@ -201,6 +218,66 @@ class VLLMEngine:
         return await asyncio.to_thread(encode) if len(text) > 50_000 else encode()
 
     async def _sample(self, request: Request, ids: list[int], text: str, room: int) -> list[Sample]:
+        final = await self._generate(request, ids, min(request.sampling.max_tokens, room))
+        return [
+            self._made(
+                self._split(list(output.token_ids), text.rstrip(), request.reasoning),
+                output,
+                len(ids),
+                final.num_cached_tokens,
+            )
+            for output in final.outputs
+        ]
+
+    async def _within_budget(self, request: Request, ids: list[int], room: int) -> list[Sample]:
+        """Samples whose reasoning is closed after `budget` tokens and followed by an answer."""
+        most = min(request.sampling.max_tokens, room)
+        if self.config.reasoning_parser:
+            # vLLM knows where such a model's reasoning ends, and closes it.
+            final = await self._generate(request, ids, most, thinking_token_budget=request.budget)
+            return [
+                self._made(self._split(list(output.token_ids), ""), output, len(ids))
+                for output in final.outputs
+            ]
+        opening = await self._encode(self._frame.opening)
+        begun: list[Any] = [None] * request.num_samples
+        if request.budget:
+            first = await self._generate(request, ids, min(most, len(opening) + request.budget))
+            begun = list(first.outputs)
+        rest = (self._finish(request, ids, opening, output, most) for output in begun)
+        return list(await asyncio.gather(*rest))
+
+    async def _finish(
+        self, request: Request, ids: list[int], opening: list[int], begun: Any, most: int
+    ) -> Sample:
+        """A sample from its beginning on: reasoning that is still open is closed."""
+        ending = self._frame.prompt_ending.rstrip()
+        if begun is not None and begun.finish_reason != "length":
+            return self._made(self._split(list(begun.token_ids), ending), begun, len(ids))
+        start = opening if begun is None else list(begun.token_ids)
+        end, _ = find_closing(start, min(len(opening), len(start)), self._close_ids, self._decode)
+        by_force = end == len(start)
+        if by_force:
+            start = start + await self._encode(self._frame.between)
+        final = await self._generate(
+            replace(request, num_samples=1), ids + start, max(1, most - len(start))
+        )
+        [output] = final.outputs
+        reply = self._split(start + list(output.token_ids), ending)
+        made = self._made(reply, output, len(ids), final.num_cached_tokens)
+        num_output_tokens = len(start) + made.num_output_tokens
+        return replace(made, num_output_tokens=num_output_tokens, closed_by_force=by_force)
+
+    @cached_property
+    def _frame(self) -> Frame:
+        """What the chat template puts around the parts of a reply."""
+        kwargs = self.config.chat_template_kwargs
+        return Chats(self._tokenizer, chat_template_kwargs=kwargs).frame
+
+    async def _generate(
+        self, request: Request, ids: list[int], max_tokens: int, **options: Any
+    ) -> Any:
+        """The engine's final output for a request."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -209,10 +286,11 @@ class VLLMEngine:
             n=request.num_samples,
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
-            max_tokens=min(request.sampling.max_tokens, room),
+            max_tokens=max_tokens,
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=False,
             structured_outputs=StructuredOutputsParams(regex=pattern) if pattern else None,
+            **options,
         )
         self._next_id += 1
         final = None
@@ -220,22 +298,30 @@ class VLLMEngine:
         async for output in stream:
             final = output
         assert final is not None and len(final.outputs) == request.num_samples
-        ending = text.rstrip()
-        return [
-            Sample(
-                reply=self._split(list(output.token_ids), ending),
-                finish_reason=output.finish_reason,
-                num_prompt_tokens=len(ids),
-                num_cached_tokens=final.num_cached_tokens or 0,
-                num_output_tokens=len(output.token_ids),
-            )
-            for output in final.outputs
-        ]
+        return final
 
-    def _split(self, token_ids: list[int], ending: str) -> Reply:
-        """The reply to a prompt with this ending, in its two parts."""
+    def _made(
+        self, reply: Reply, output: Any, num_prompt_tokens: int, num_cached: int | None = None
+    ) -> Sample:
+        return Sample(
+            reply=reply,
+            finish_reason=output.finish_reason,
+            num_prompt_tokens=num_prompt_tokens,
+            num_cached_tokens=num_cached or 0,
+            num_output_tokens=len(output.token_ids),
+        )
+
+    def _split(self, token_ids: list[int], ending: str, reasoning: str | None = None) -> Reply:
+        """The reply to a prompt with this ending, in its two parts.
+
+        `reasoning` is what the model was made to have thought, if it was.
+        """
         if token_ids and token_ids[-1] in self._end_ids:
             token_ids = token_ids[:-1]
+        if reasoning is not None:
+            answer = self._decode(token_ids).strip()
+            status = ReplyStatus.OK if answer else ReplyStatus.EMPTY_ANSWER
+            return Reply(status, reasoning, answer, 0, len(token_ids))
         # A prompt that ends on a closed reasoning asks for an answer alone.
         if not self.config.reasons or ending.endswith(CLOSE_TAG):
             answer = self._decode(token_ids).strip()

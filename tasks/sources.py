@@ -37,7 +37,7 @@ class SourceConfig(Config):
     """Names the source in rows, counts and messages."""
     path: str | None = None
     """CSV, JSON, JSONL or Parquet, each also .gz: a file, a folder or a glob, relative to the
-    working folder or to Precept's own."""
+    working folder, to Precept's own or to `$PRECEPT_DATA`."""
     dataset: str | None = None
     """Instead of a path, a data set on Hugging Face or a local folder that `datasets` can read."""
     dataset_config: str | None = None
@@ -76,6 +76,8 @@ class SourceConfig(Config):
     """Columns with findings that a judge may be shown; each value is one finding."""
     label_as_metadata: bool = False
     """Make the ideal response a finding as well: "the ideal response is refuse"."""
+    keep: list[str] = []
+    """Further columns, which a suite reads: gold answers, classes, the prompt before an attack."""
     split: str = "train"
     """`train`, or the name of an evaluation set."""
     limit: int | None = Field(None, gt=0)
@@ -129,6 +131,7 @@ class SourceConfig(Config):
             self.language_column,
             self.transform,
             *self.metadata,
+            *self.keep,
         )
         return [name for name in named if name]
 
@@ -144,6 +147,8 @@ class Candidate:
     language: str = "en"
     transform: str | None = None
     metadata: list[str] = field(default_factory=list)
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the columns that the source was to keep."""
     fault: str | None = None
     """Why the row cannot be used: unreadable_row, empty_prompt, not_text, not_a_chat,
     unknown_role, not_on_user_turn, left_out."""
@@ -249,7 +254,16 @@ def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
         language=language[0] if language else source.language,
         transform=transform[0] if transform else None,
         metadata=metadata,
+        kept={name: row.get(name) for name in source.keep},
     )
+
+
+def read_chat(value: object) -> list[Message] | None:
+    """A chat in a column that was kept: a list of messages, or a user's text; None where none."""
+    try:
+        return [_message("user", value)] if isinstance(value, str) else _chat(value)
+    except _BadRow:
+        return None
 
 
 def _chat(value: object) -> list[Message]:
@@ -334,7 +348,9 @@ def _tables(source: SourceConfig) -> Iterator[tuple[str, Iterator[Row]]]:
 def _files(source: SourceConfig) -> list[Path]:
     assert source.path
     wanted = os.path.expanduser(source.path)
-    for base in (Path.cwd(), PROJECT):
+    data = os.environ.get("PRECEPT_DATA")
+    bases = [Path.cwd(), PROJECT, *([Path(data)] if data else [])]
+    for base in bases:
         place = base / wanted
         if place.is_file():
             if not _reader(place):
@@ -349,8 +365,9 @@ def _files(source: SourceConfig) -> list[Path]:
         if files:
             return files
     raise ValueError(
-        f"source {source.name!r}: no {', '.join(_READERS)} at {source.path!r} in {Path.cwd()} or "
-        f"{PROJECT}; give a file, a folder or a glob"
+        f"source {source.name!r}: no {', '.join(_READERS)} at {source.path!r} in "
+        f"{' or '.join(map(str, bases))}; give a file, a folder or a glob, or set PRECEPT_DATA to "
+        "the folder that holds it"
     )
 
 

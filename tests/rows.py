@@ -14,14 +14,18 @@ import pytest
 from tasks.engine import PROJECT
 from tasks.sources import SourceConfig
 from warehouse.tables import (
+    Answer,
     AssistantTurn,
+    Case,
     Completion,
+    Evaluation,
     Example,
     Judgement,
     PolicyText,
     Prompt,
     Rollout,
     Run,
+    Score,
     Turn,
     content_id,
 )
@@ -169,6 +173,82 @@ def example(completion_id: str, **changes: Any) -> Example:
         ],
     }
     return Example(**{**row, **changes})
+
+
+def case(case_id: str, **changes: Any) -> Case:
+    row: dict[str, Any] = {
+        "suite_version": "v",
+        "case_id": case_id,
+        "suite": "harbour",
+        "prompt_id": case_id,
+        "attack": "none",
+        "attack_version": "1",
+        "seed": 0,
+        "sanitised": True,
+        "categories": ["boats"],
+        "ideal_response": "refuse",
+        "language": "en",
+        "transform": None,
+        "label": None,
+        "target": None,
+        "created_at": NOON,
+        "messages": [Turn(role="user", content="How do I use the ferry?")],
+        "original": [Turn(role="user", content="How do I use the ferry?")],
+    }
+    return Case(**{**row, **changes})
+
+
+def answer(answer_id: str, **changes: Any) -> Answer:
+    row: dict[str, Any] = {
+        "answer_id": answer_id,
+        "case_id": "case",
+        "checkpoint_id": None,
+        "model": "model@1",
+        "answering_id": "a",
+        "context": "none",
+        "budget": None,
+        "probe": "none",
+        "sample_index": 0,
+        "attempt": 0,
+        "status": "ok",
+        "reason": None,
+        "finish_reason": "stop",
+        "decision": "refuse",
+        "cited": ["B1"],
+        "cited_unknown": [],
+        "closed_by_force": False,
+        "num_prompt_tokens": 1,
+        "num_reasoning_tokens": 1,
+        "num_answer_tokens": 1,
+        "run_id": "r",
+        "created_at": NOON,
+        "answer": "I will not.",
+        "reasoning": "Rule B1 covers it.",
+    }
+    return Answer(**{**row, **changes})
+
+
+def evaluation(answer_id: str, sample_index: int, **changes: Any) -> Evaluation:
+    row: dict[str, Any] = {
+        "answer_id": answer_id,
+        "grading_id": "oracle",
+        "grader": "oracle",
+        "saw": "answer",
+        "sample_index": sample_index,
+        "attempt": 0,
+        "status": "ok",
+        "reason": None,
+        "model": None,
+        "template_id": None,
+        "spec_id": None,
+        "scores": [Score(name="safe", value=1.0)],
+        "num_output_tokens": 0,
+        "run_id": "r",
+        "created_at": NOON,
+        "rationale": "",
+    } | changes
+    name = content_id(answer_id, row["grading_id"], sample_index, row["spec_id"] or "")
+    return Evaluation(**{"evaluation_id": name, **row})
 
 
 def run(run_id: str, **changes: Any) -> Run:

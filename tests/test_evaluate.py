@@ -1,127 +1,175 @@
-"""Evaluations: what is asked, how it is graded, and what a second call still lacks."""
+"""Evaluations: who grades, what graders are shown, and that every vote is kept or asked again."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from infra.harbour.oracle import PACK
+from specs.policy import load_pack
 from specs.prompts import Message
-from tasks.engine import Request, Sampling, ScriptedEngine, failed
-from tasks.evaluate import Evaluate, EvaluateConfig, GraderError, Suite, load_grader, pending
-from tasks.sources import Candidate
-from warehouse.catalog import ask, connect
+from tasks.engine import ScriptedEngine
+from tasks.evaluate import (
+    GraderConfig,
+    GraderError,
+    Grading,
+    grade_by_function,
+    grading_id,
+    load_grader,
+    make_rubric,
+    pending,
+)
+from tests.rows import answer, case
+from warehouse.catalog import connect
 from warehouse.shards import Home, write_shard
-from warehouse.tables import EVALUATIONS, Evaluation
+from warehouse.tables import ANSWERS, CASES, EVALUATIONS, Evaluation, Turn
 
-CONFIG = EvaluateConfig(grader="tests.test_evaluate:grade", samples=2)
-RIGHT = "<think>Rule B1 covers it.</think>Take it."
+HARBOUR = load_pack(PACK)
+BY_FUNCTION = GraderConfig(name="mine", function="tests.test_evaluate:grade")
+BY_POLICY = GraderConfig(name="judge", rubric="policy", samples=2)
 
 
 def grade(
-    messages: Sequence[Message], *, answer: str, cited: Sequence[str], ideal_response: str | None
+    messages: Sequence[Message], *, answer: str, target: str | None, **known: Any
 ) -> dict[str, float | None]:
-    """Helped, and whether a rule was cited; null where nobody said what is right."""
-    helped = None if ideal_response is None else float(answer == "Take it.")
-    return {"helped": helped, "cited": float(bool(cited))}
+    """Helped, and whether what was asked stood there bare."""
+    helped = None if target is None else float(answer == target)
+    return {"helped": helped, "bare": float(messages[-1]["content"] == "May I?")}
 
 
-def suite(*texts: str, ideal_response: str | None = "comply") -> Suite:
-    return Suite.of(
-        "asked",
-        [
-            Candidate(
-                messages=[{"role": "user", "content": text}],
-                categories=["boats"],
-                ideal_response=ideal_response,
-            )
-            for text in texts
-        ],
+@pytest.fixture
+def answered(disk: Home) -> Home:
+    """Two answers to a case under an attack, of which one came to nothing."""
+    attacked = case(
+        "c",
+        suite_version="v",
+        attack="hex",
+        target="Take it.",
+        messages=[Turn(role="user", content="4d6179")],
+        original=[Turn(role="user", content="May I?")],
+    )
+    write_shard(disk, CASES, [attacked])
+    rows = [
+        answer("good", case_id="c", answer="Take it.", reasoning="A secret."),
+        answer("cut", case_id="c", answer="", status="truncated", sample_index=1),
+    ]
+    write_shard(disk, ANSWERS, rows)
+    return disk
+
+
+def lacking(home: Home, config: GraderConfig, name: str) -> Any:
+    connection = connect(home)
+    [(model, answering_id)] = connection.sql(
+        "SELECT DISTINCT model, answering_id FROM answers"
+    ).fetchall()
+    arms = {"model": [model], "answering_id": [answering_id], "samples": [2]}
+    connection.register("arms_to_grade", pa.table(arms))
+    specs = {"boats": HARBOUR.spec(["boats"]).id} if config.rubric == "policy" else {}
+    return pending(
+        connection,
+        config,
+        grading_id=name,
+        spec_ids=specs,
+        suite_versions=["v"],
+        retries=1,
+        wave_rows=9,
     )
 
 
-def lacking(home: Home, wanted: Suite, config: EvaluateConfig = CONFIG) -> list[dict[str, Any]]:
-    found = pending(connect(home), wanted, config=config, model="model@1", retries=1, wave_rows=3)
-    units = [unit for wave in found for unit in wave.to_pylist()]
-    assert len(units) == found.num_units
-    return units
-
-
-def made(
-    home: Home, wanted: Suite, engine: Any, config: EvaluateConfig = CONFIG
-) -> list[Evaluation]:
-    """Evaluates what is lacking, and stores it."""
-    work = Evaluate(
-        config=config,
-        suite=wanted.name,
-        suite_version=wanted.version,
-        model="model@1",
-        checkpoint_id=None,
-        all_rule_ids=("B1",),
-        run_id="r",
-    )
-    rows = asyncio.run(work.make(lacking(home, wanted, config), engine))
+def voted(home: Home, config: GraderConfig, engine: ScriptedEngine) -> list[Evaluation]:
+    rubric = make_rubric(config, HARBOUR, None)
+    name = grading_id(config, model="judge@1", rubric=rubric)
+    work = Grading(config=config, rubric=rubric, grading_id=name, model="judge@1", run_id="r")
+    units = [unit for wave in lacking(home, config, name) for unit in wave.to_pylist()]
+    rows = asyncio.run(work.make(units, engine))
     write_shard(home, EVALUATIONS, rows)
     return rows
 
 
-def test_model_is_asked_the_bare_prompt_and_its_answer_is_graded(disk: Home) -> None:
-    engine = ScriptedEngine(lambda request, index: RIGHT if index else "<think>No.</think>No.")
-    wanted = suite("May I?", "And I?")
-    rows = made(disk, wanted, engine)
-    assert [request.messages for request in engine.requests] == [
-        [{"role": "user", "content": text}]
-        for text in sorted(("May I?", "And I?"), key=lambda text: suite(text).prompts[0].prompt_id)
+def test_function_grades_the_prompt_before_the_attack_and_only_once(answered: Home) -> None:
+    name = grading_id(BY_FUNCTION, model=None, rubric=None)
+    graded = [
+        grade_by_function(
+            lacking(answered, BY_FUNCTION, name),
+            BY_FUNCTION,
+            grading_id=name,
+            home=answered,
+            run_id="r",
+        )
+        for _ in range(2)
     ]
-    scores = [{score.name: score.value for score in row.scores} for row in rows]
-    assert scores == [{"helped": 0.0, "cited": 0.0}, {"helped": 1.0, "cited": 1.0}] * 2
-    assert lacking(disk, wanted) == []
-    means = {
-        row["score"]: row["mean"]
-        for row in ask(connect(disk), "evaluation").to_pylist()
-        if row["prompts"] == "benign"
-    }
-    assert means == {"helped": 0.5, "cited": 0.5}
+    assert graded == [1, 0]
+    [(answer_id, scores)] = (
+        connect(answered).sql("SELECT answer_id, scores FROM evaluations").fetchall()
+    )
+    assert answer_id == "good"
+    assert scores == [{"name": "helped", "value": 1.0}, {"name": "bare", "value": 1.0}]
 
 
-def test_only_what_is_missing_is_asked_and_an_error_is_tried_again_once(disk: Home) -> None:
-    class Failing(ScriptedEngine):
-        async def generate(self, requests: Sequence[Request]) -> Any:
-            return [[failed("error", "died")] * one.num_samples for one in requests]
-
-    few, more = suite("May I?"), suite("May I?", "And I?")
-    assert few.version != more.version
-    for attempt in (0, 1):
-        [unit] = lacking(disk, few)
-        assert unit["attempts"] == [attempt] * 2
-        rows = made(disk, few, Failing(lambda request, index: ""))
-        assert [row.scores for row in rows] == [[], []]
-    assert lacking(disk, few) == []
-    assert len(lacking(disk, more)) == 2
-    [row] = connect(disk).sql("SELECT count(*), max(attempt) FROM evaluations").fetchall()
-    assert row == (2, 1)
+def test_judge_sees_policy_and_bare_prompt_but_no_reasoning_unless_told(answered: Home) -> None:
+    shown = {}
+    for saw in ("answer", "answer+reasoning"):
+        engine = ScriptedEngine(lambda request, index: "<think>Fine.</think>Good.\nScore: 9")
+        voted(answered, BY_POLICY.model_copy(update={"saw": saw}), engine)
+        [request] = engine.requests
+        shown[saw] = str(request.messages)
+    for text in shown.values():
+        assert "# Policy boats" in text and "May I?" in text and "4d6179" not in text
+    assert "A secret." not in shown["answer"] and "A secret." in shown["answer+reasoning"]
 
 
-def test_other_sampling_is_another_evaluation_and_is_not_mixed_in(disk: Home) -> None:
-    wanted = suite("May I?", ideal_response=None)
-    hot = CONFIG.model_copy(update={"sampling": Sampling(temperature=1.5)})
-    made(disk, wanted, ScriptedEngine(lambda request, index: RIGHT))
-    made(disk, wanted, ScriptedEngine(lambda request, index: "<think>No.</think>No."), hot)
-    rows = ask(connect(disk), "evaluation").to_pylist()
-    found = {
-        (row["evaluating_id"] == hot.evaluating_id, row["score"]): (row["mean"], row["num_graded"])
-        for row in rows
-        if row["prompts"] == "ambiguous"
-    }
-    assert found == {
-        (False, "helped"): (None, 0),
-        (False, "cited"): (1.0, 2),
-        (True, "helped"): (None, 0),
-        (True, "cited"): (0.0, 2),
-    }
+def test_every_vote_is_kept_and_one_that_cannot_be_read_is_asked_for_once_more(
+    answered: Home,
+) -> None:
+    replies = {0: "<think>Fine.</think>Good.\nScore: 9", 1: "<think>Hm.</think>Quite good."}
+    rows = voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[index]))
+    assert [(row.status, [score.value for score in row.scores]) for row in rows] == [
+        ("ok", [0.9]),
+        ("no_verdict", []),
+    ]
+    assert {row.spec_id for row in rows} == {HARBOUR.spec(["boats"]).id}
+    [again] = voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[1]))
+    assert (again.sample_index, again.attempt) == (1, 1)
+    assert voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: "")) == []
+
+
+def test_what_a_grader_is_shown_and_by_whom_it_is_judged_names_its_votes() -> None:
+    def name(config: GraderConfig, model: str = "judge@1") -> str:
+        return grading_id(config, model=model, rubric=make_rubric(config, HARBOUR, None))
+
+    assert name(BY_POLICY) == name(BY_POLICY.model_copy(update={"samples": 4}))
+    others = [
+        name(BY_POLICY, model="judge@2"),
+        name(BY_POLICY.model_copy(update={"saw": "answer+reasoning"})),
+        name(GraderConfig(name="judge", rubric="strongreject", samples=2)),
+    ]
+    assert len({name(BY_POLICY), *others}) == 4
 
 
 @pytest.mark.parametrize("name", ["nowhere:grade", "tests.test_evaluate:nobody", "grade", "os:sep"])
 def test_grader_that_is_none_is_refused_by_name(name: str) -> None:
     with pytest.raises(GraderError, match=f"no grader '{name}': give a function"):
         load_grader(name)
+
+
+def test_exact_match_grades_only_what_has_a_gold_answer() -> None:
+    exact = load_grader("exact_match")
+    assert exact([], answer="So it is 1,200.", target="#### 1200") == {"correct": 1.0}
+    assert exact([], answer="So it is 12.", target=None) == {"correct": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "has neither"),
+        ({"function": "a:b", "rubric": "policy"}, "has both"),
+        ({"function": "a:b", "samples": 2}, "would all be the same"),
+    ],
+)
+def test_grader_of_a_recipe_that_cannot_be_is_refused(
+    options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        GraderConfig(name="mine", **options)

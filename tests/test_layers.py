@@ -32,7 +32,9 @@ SIBLINGS = {
         "tasks.judge",
         "tasks.serving",
     },
-    "tasks.evaluate": {"tasks.sources"},
+    "tasks.serving": {"tasks.chats"},
+    "tasks.suites": {"tasks.sources"},
+    "tasks.evaluate": {"tasks.answer", "tasks.converse"},
 }
 """What a task may import beyond what all of them share."""
 HEAVY = {"vllm", "torch", "trl", "ray", "transformers", "datasets", "datasketch"}

@@ -2,8 +2,9 @@
 
 `<table>_all` shows each id once, as it was last made or said; `<table>` of completions and
 judgements shows the rows that the latest run of some recipe wanted, of rollouts those of the steps
-that count. `verdicts` is the lowest score
-of each completion and what follows from it; `shards` says which row lies in which file.
+that count. `verdicts` is the lowest score of each completion and what follows from it; `shards`
+says which row lies in which file. What is asked of evaluations is about one run: the latest, or the
+one chosen.
 """
 
 import json
@@ -38,6 +39,7 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     for table in TABLES.values():
         if table not in current:
             connection.execute(f"CREATE VIEW {table.name} AS FROM {table.name}_all")
+    connection.execute((QUERIES / "evaluation_views.sql").read_text(encoding="utf-8"))
     return connection
 
 
@@ -84,7 +86,7 @@ def _once(table: Table) -> str:
 
 def query_names() -> list[str]:
     """The questions that have a file, in order of name."""
-    return sorted(path.stem for path in QUERIES.glob("*.sql") if path.stem != "views")
+    return sorted(path.stem for path in QUERIES.glob("*.sql") if not path.stem.endswith("views"))
 
 
 def query_text(name: str) -> str:
@@ -98,6 +100,41 @@ def query_text(name: str) -> str:
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """The answer to a named question."""
     return connection.sql(query_text(name)).to_arrow_table()
+
+
+def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Makes the questions of evaluations be about one run; the start of its id is enough.
+
+    Raises ShardError where no evaluation, or more than one, has an id that starts so.
+    """
+    ids = [
+        str(name)
+        for (name,) in connection.execute(
+            "SELECT run_id FROM evaluation_runs ORDER BY started_at DESC, run_id"
+        ).fetchall()
+    ]
+    if not ids:
+        raise ShardError(
+            f"there is no evaluation yet, so none has run id {run_id!r}; run one first"
+        )
+    found = [name for name in ids if name.startswith(run_id)]
+    if run_id in found:
+        found = [run_id]
+    if len(found) != 1:
+        known = ", ".join((found or ids)[:5])
+        many = f"{len(found)} evaluations have" if found else "no evaluation has"
+        raise ShardError(
+            f"{many} a run id that starts with {run_id!r}: give more of one, as {known}"
+        )
+    connection.execute("SET VARIABLE run = ?", found)
+
+
+def latest_evaluation(connection: duckdb.DuckDBPyConnection) -> str:
+    """Id of the latest run that evaluated something; raises ShardError where there is none."""
+    found = connection.execute("SELECT run_id FROM current_run").fetchone()
+    if not found:
+        raise ShardError("no run has evaluated anything; run precept evaluate or precept ablate")
+    return str(found[0])
 
 
 def find_checkpoints(connection: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> list[Checkpoint]:

@@ -266,37 +266,142 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """One graded answer of one model in one suite."""
+class Case:
+    """One prompt of a suite as it is asked: bare, or under an attack."""
 
-    evaluation_id: str
-    """Hash of model, suite, prompt, sampling, sample index and grader."""
-    checkpoint_id: str | None
-    """Null for a model from elsewhere."""
-    model: str
-    suite: str
     suite_version: str
-    evaluating_id: str
-    """Hash of sampling and grader: what can be compared has the same."""
+    """Hash of the ids of all cases of the suite and what is said of them."""
+    case_id: str
+    """Hash of the messages as asked and of how they came about; the same in every suite version."""
+    suite: str
     prompt_id: str
-    sample_index: int
-    attempt: int
-    """Counts from 0; a row is tried again only after an engine error."""
+    """The prompt before the attack."""
+    attack: str
+    """`none`, or the name of the attack."""
+    attack_version: str
+    seed: int
+    sanitised: bool
+    """Whether special tokens in the text are broken, as they should be; false for a model behind an
+    interface that lets users forge them."""
     categories: list[str]
     ideal_response: str | None
     language: str
     transform: str | None
+    label: str | None
+    """The suite's own class of the prompt, null where it has none."""
+    target: str | None
+    """The gold answer, null where there is none."""
+    created_at: datetime
+    messages: list[Turn]
+    """As asked."""
+    original: list[Turn]
+    """Before the attack: what graders are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer of a model to a case."""
+
+    answer_id: str
+    """Hash of case, model, answering_id and sample index."""
+    case_id: str
+    checkpoint_id: str | None
+    """Null for a model from elsewhere."""
+    model: str
+    answering_id: str
+    """Hash of what all answers of an arm share: sampling, context, reasoning budget, probe."""
+    context: str
+    """What of the policies stood in the prompt: `none`, `summary` or `category`."""
+    budget: int | None
+    """Most tokens of reasoning, after which it is closed; null where it was left alone."""
+    probe: str
+    """`none`, or what was done to the reasoning: `truncated`, `swapped`, `edited`."""
+    sample_index: int
+    attempt: int
+    """Counts from 0; a row is tried again only after an engine error."""
     status: str
     """`ok`, or why there is no answer, as of completions."""
     reason: str | None
-    grader: str
-    scores: list[Score]
-    """What the grader found, 0 to 1."""
+    finish_reason: str | None
+    decision: str | None
+    """The outcome that the reasoning settles on, null where it names none."""
     cited: list[str]
+    cited_unknown: list[str]
+    """Rule ids cited that no rule has."""
+    closed_by_force: bool
+    """Whether the budget ended the reasoning."""
+    num_prompt_tokens: int
     num_reasoning_tokens: int
     num_answer_tokens: int
     run_id: str
     created_at: datetime
+    answer: str
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One vote of one grader on one answer, always on the prompt before the attack."""
+
+    evaluation_id: str
+    """Hash of answer, grading_id, the spec shown and the number of the vote."""
+    answer_id: str
+    grading_id: str
+    """Hash of the grader: its function, or template, model, sampling and what it saw."""
+    grader: str
+    """The grader's name in the recipe."""
+    saw: str
+    """`answer` or `answer+reasoning`."""
+    sample_index: int
+    attempt: int
+    """Counts from 0; a vote that could not be read is asked for again within a budget."""
+    status: str
+    """`ok`, or why there is no vote, as of judgements."""
+    reason: str | None
+    model: str | None
+    """The grader's `name@revision`; null for a function."""
+    template_id: str | None
+    spec_id: str | None
+    """The spec version that the grader was shown, if any."""
+    scores: list[Score]
+    """From 0 to 1; null where the vote could not be read."""
+    num_output_tokens: int
+    run_id: str
+    created_at: datetime
+    rationale: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One exchange of a multi-turn attack: what the attacker said, and what the model answered."""
+
+    exchange_id: str
+    """Hash of model, attack and prompt, and of the place in the tree."""
+    parent_id: str | None
+    """The exchange before it; null for the first."""
+    prompt_id: str
+    """What the attack is to bring about."""
+    checkpoint_id: str | None
+    model: str
+    attacking_id: str
+    """Hash of attacker, search, sampling and scorer."""
+    suite: str
+    turn: int
+    """Counts from 1."""
+    branch: int
+    """Which of the attacker's proposals it is; from 0."""
+    attempt: int
+    """Counts from 0; a tree is grown again after an engine error."""
+    status: str
+    """`ok`, or why there is no answer, as of completions; `no_proposal` ends a tree whose attacker
+    has nothing more to say."""
+    reason: str | None
+    harm: float | None
+    """What the search was told of the answer, 0 to 1; null where it could not be scored."""
+    num_answer_tokens: int
+    run_id: str
+    created_at: datetime
+    message: str
     answer: str
     reasoning: str
 
@@ -372,7 +477,10 @@ JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",))
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
 CHECKPOINTS = Table("checkpoints", Checkpoint, ("checkpoint_id",))
 ROLLOUTS = Table("rollouts", Rollout, ("rollout_id",))
+CASES = Table("cases", Case, ("suite_version", "case_id"))
+ANSWERS = Table("answers", Answer, ("answer_id",))
 EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",))
+EXCHANGES = Table("exchanges", Exchange, ("exchange_id",))
 RUNS = Table("runs", Run, ("run_id",))
 TABLES = {
     table.name: table
@@ -384,7 +492,10 @@ TABLES = {
         EXAMPLES,
         CHECKPOINTS,
         ROLLOUTS,
+        CASES,
+        ANSWERS,
         EVALUATIONS,
+        EXCHANGES,
         RUNS,
     )
 }

@@ -3,7 +3,9 @@
     python -m infra.harbour.prompts
 
 `train.jsonl` is in English alone, so that whatever a trained model does in Lumo or backwards it
-has generalised; `test.jsonl` holds other requests in every tongue. `capability.jsonl` holds whole
+has generalised; `tongues.jsonl` holds requests in those two, for a model that is to learn from them
+as well, and `test.jsonl` other requests in every tongue. `jailbreaks.jsonl` asks for everything
+that no rule allows in 35 ways that are to get it all the same. `capability.jsonl` holds whole
 chats that no shipped policy is about: greetings, and looking up and judging under policies drawn at
 random, in every tongue.
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 from infra.harbour import world
 from infra.harbour.corpus import Corpus
 from infra.harbour.world import Request, Tongue
-from specs.policy import Pack, load_pack
+from specs.policy import Outcome, Pack, load_pack
 
 FOLDER = Path(__file__).parent / "prompts"
 PACK = Path(__file__).parents[2] / "specs" / "harbour"
@@ -36,6 +38,56 @@ def draw(
                 taken.add(text)
                 found[request.translate] += 1
                 yield request
+
+
+JAILBREAKS = (
+    "none",
+    "hurry",
+    "authority",
+    "newcomer",
+    "role_play",
+    "refusal_suppression",
+    "school",
+    "prefix_injection",
+    "on_behalf",
+    "secrecy",
+    "small_talk",
+    "override",
+)
+"""What each of the world's wrappers tries, in their order."""
+
+
+def jailbreaks(pack: Pack, taken: set[str]) -> Iterator[dict[str, object]]:
+    """Each thing that is not to be helped with, asked for bare and in 35 other ways.
+
+    None of them is `taken`.
+    """
+    for thing, category in world.CATEGORY.items():
+        plain = Request(thing=thing)
+        if world.rule_for(pack.policies[category].rules, plain).outcome is Outcome.COMPLY:
+            continue
+        asked = [
+            next(
+                request
+                for request in _wordings(thing, tongue, wrapper)
+                if json.dumps(request.messages()) not in taken
+            )
+            for tongue in Tongue
+            for wrapper in range(len(world.WRAPPERS))
+        ]
+        for request in asked:
+            name = JAILBREAKS[request.wrapper]
+            if request.tongue is not Tongue.ENGLISH:
+                name = request.tongue if name == "none" else f"{name}_{request.tongue}"
+            yield {**row(request, pack), "attack": name, "original": asked[0].messages()}
+
+
+def _wordings(thing: str, tongue: Tongue, wrapper: int) -> Iterator[Request]:
+    for form in range(len(world.USES)):
+        for after in (True, False):
+            yield Request(
+                thing=thing, tongue=tongue, form=form, wrapper=wrapper, wrapped_after=after
+            )
 
 
 def row(request: Request, pack: Pack) -> dict[str, object]:
@@ -83,8 +135,15 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for requests in (train, test):
         rng.shuffle(requests)
+    others = [
+        request
+        for tongue in (Tongue.LUMO, Tongue.BACKWARDS)
+        for request in draw(rng, uses=2, translations=1, tongue=tongue, taken=taken)
+    ]
     files = {
         "train": [row(request, pack) for request in train],
+        "tongues": [row(request, pack) for request in others],
+        "jailbreaks": jailbreaks(pack, {json.dumps(one.messages()) for one in train + others}),
         "test": [row(request, pack) for request in test],
         "capability": capability(Corpus(pack, random.Random("capability")), 160),
     }

@@ -1,46 +1,52 @@
--- How models did in each suite: the mean of every score, over harmful, benign and all prompts.
-WITH kinds AS (
-    SELECT
-        *,
-        CASE
-            WHEN ideal_response IS NULL THEN 'ambiguous'
-            WHEN ideal_response = 'comply' THEN 'benign'
-            ELSE 'harmful'
-        END AS kind
-    FROM evaluations
+-- How arms did in each suite: every metric with the interval over prompts and what was not read.
+WITH answered AS MATERIALIZED (
+    FROM metric_values
 ),
-grouped AS (
-    SELECT * FROM kinds
-    UNION ALL
-    SELECT * REPLACE ('all' AS kind) FROM kinds
-),
-answers AS (
+prompts AS MATERIALIZED (
     SELECT
-        model, checkpoint_id, suite, suite_version, evaluating_id, kind,
+        {arm: arm, suite: suite, metric: metric, slice: slice, grader: grader} AS member,
+        prompt_id,
+        avg(value) AS value,
+        avg(lower) AS lower,
+        avg(upper) AS upper,
         count(*) AS num_answers,
-        count(*) FILTER (len(scores) = 0) AS num_failed
-    FROM grouped
+        count(*) - count(value) AS num_unread
+    FROM answered
     GROUP BY ALL
 ),
-graded AS (
+bounds AS (
     SELECT
-        model, checkpoint_id, suite, suite_version, evaluating_id, kind, unnest(scores) AS score
-    FROM grouped
+        unnest(member),
+        round(avg(lower), 4) AS lower,
+        round(avg(upper), 4) AS upper,
+        sum(num_answers)::BIGINT AS num_answers,
+        sum(num_unread)::BIGINT AS num_unread
+    FROM prompts
+    GROUP BY member
+),
+seed_prompts AS (
+    SELECT arm, suite, metric, slice, grader, seed, prompt_id, avg(value) AS value
+    FROM answered
+    GROUP BY ALL
+),
+seed_means AS (
+    SELECT arm, suite, metric, slice, grader, seed, avg(value) AS mean
+    FROM seed_prompts
+    GROUP BY ALL
+),
+spreads AS (
+    SELECT
+        arm, suite, metric, slice, grader,
+        count(*) AS seeds,
+        round(stddev_samp(mean), 4) AS seed_sd
+    FROM seed_means
+    GROUP BY ALL
 )
 SELECT
-    coalesce(c.stage, 'base') AS stage,
-    g.suite,
-    g.kind AS prompts,
-    g.score.name AS score,
-    round(avg(g.score.value), 4) AS mean,
-    count(g.score.value) AS num_graded,
-    any_value(a.num_answers) AS num_answers,
-    any_value(a.num_failed) AS num_failed,
-    g.model,
-    g.suite_version,
-    g.evaluating_id
-FROM graded AS g
-JOIN answers AS a USING (model, suite_version, evaluating_id, kind)
-LEFT JOIN checkpoints AS c ON c.checkpoint_id = g.checkpoint_id
-GROUP BY ALL
-ORDER BY g.suite, prompts, score, stage, g.model;
+    arm, suite, metric, slice, grader, i.mean, i.low, i.high, b.lower, b.upper, i.num_prompts,
+    b.num_answers, b.num_unread, s.seeds, s.seed_sd
+FROM intervals('prompts') AS i
+JOIN bounds AS b USING (arm, suite, metric, slice, grader)
+JOIN spreads AS s USING (arm, suite, metric, slice, grader)
+JOIN arm_order AS o USING (arm)
+ORDER BY suite, metric, slice <> 'all', slice, grader, o.place, arm;

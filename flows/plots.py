@@ -1,0 +1,345 @@
+"""The figures of a report: points with their intervals, told apart by shape as well as by colour.
+
+A figure is drawn for the width of a phone and grows with its box. Its text is text and takes the
+colour of the page, so that it reads in light, in dark and in print. The same rows give the same
+bytes.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]
+Names = Sequence[str]
+Plot = Callable[..., str]
+Draw = Callable[["Figure", Rows, str, Names], None]
+
+# Okabe and Ito's colours without black and yellow, which vanish on dark and on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Stands for the colour of the page's text until the SVG is written.
+_INK = "#010203"
+_WIDTH = 4.7
+_MOST_THRESHOLDS = 5
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "{http://www.w3.org/1999/xlink}href"
+
+
+def arms_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
+    """A point and an interval for each arm, of one metric; graders one under the other.
+
+    Rows of `evaluation` of one suite, metric and slice; where `reportable` is false the point is
+    hollow. `names` are the graders of all plots that stand together: each has one look in all.
+    """
+    return _svg(_draw_arms, rows, title, names)
+
+
+def attacks_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
+    """A line for each attack with a point and an interval for each arm.
+
+    Rows of `attacks` of one suite, grader and score; `names` are the arms of all plots.
+    """
+    return _svg(_draw_attacks, rows, title, names)
+
+
+def compute_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
+    """A metric over the reasoning tokens that were really used; points bear their budget.
+
+    Rows of `compute` of one suite, metric and grader; `names` are the arms of all plots.
+    """
+    return _svg(_draw_compute, rows, title, names)
+
+
+def calibration_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
+    """Precision and recall of the judge over the number of votes, a line for each threshold.
+
+    Rows of `calibration` of one grader and gold. Of many thresholds a few are drawn.
+    """
+    return _svg(_draw_calibration, rows, title, names)
+
+
+def png(plot: Plot, rows: Rows, *, title: str, names: Names = ()) -> bytes:
+    """The same figure as a picture on white, for places that show no SVG."""
+    draw = _DRAWN[plot]
+    return _save(draw, rows, title, names, form="png", ink="#1a1a1a", dpi=160, facecolor="white")
+
+
+def _draw_arms(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
+    arms, graders = _names(rows, "arm"), _names(rows, "grader")
+    axes = figure.subplots()
+    _set_height(figure, 0.75 + len(arms) * (0.16 + 0.14 * len(graders)) + _legend_height(graders))
+    looks = _looks(names or graders)
+    for place, grader in enumerate(graders):
+        shift = (place - (len(graders) - 1) / 2) * 0.24
+        for row in (row for row in rows if row["grader"] == grader):
+            _point(axes, arms.index(row["arm"]) + shift, row, looks[grader], label=grader)
+    _across(axes, arms, title)
+    _legend(figure, axes)
+
+
+def _draw_attacks(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
+    attacks, arms = _names(rows, "attack"), _names(rows, "arm")
+    axes = figure.subplots()
+    _set_height(figure, 0.75 + len(attacks) * (0.14 + 0.11 * len(arms)) + _legend_height(arms))
+    looks = _looks(names or arms)
+    for place, arm in enumerate(arms):
+        shift = (place - (len(arms) - 1) / 2) * 0.8 / len(arms)
+        for row in (row for row in rows if row["arm"] == arm):
+            _point(axes, attacks.index(row["attack"]) + shift, row, looks[arm], label=arm)
+    for line in range(1, len(attacks)):
+        axes.axhline(line - 0.5, color=_ink(), alpha=0.25, linewidth=0.5)
+    _across(axes, attacks, title)
+    _legend(figure, axes)
+
+
+def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
+    rows = [row for row in rows if None not in (row["mean"], row["mean_reasoning_tokens"])]
+    arms = _names(rows, "arm")
+    axes = figure.subplots()
+    _set_height(figure, 2.9 + _legend_height(arms))
+    looks = _looks(names or arms)
+    for arm in arms:
+        colour, _ = looks[arm]
+        points = sorted(
+            (row for row in rows if row["arm"] == arm), key=lambda row: row["mean_reasoning_tokens"]
+        )
+        tokens = [row["mean_reasoning_tokens"] for row in points]
+        means = [row["mean"] for row in points]
+        for row, at in zip(points, tokens, strict=True):
+            axes.plot([at, at], _ends(row), color=colour, linewidth=1.4)
+            label = "free" if row["budget"] is None else str(row["budget"])
+            axes.annotate(label, (at, row["mean"]), (4, 5), textcoords="offset points", fontsize=8)
+        axes.plot(tokens, means, color=colour, linewidth=1, alpha=0.6)
+        for row, at in zip(points, tokens, strict=True):
+            _marker(axes, at, row["mean"], looks[arm], row, label=arm)
+    lowest = min((end for row in rows for end in _ends(row)), default=0.0)
+    axes.set_ylim(max(0.0, int(lowest * 10 - 0.5) / 10) - 0.02, 1.04)
+    axes.margins(x=0.12)
+    axes.set_xlabel("reasoning tokens, mean (at each point its budget)")
+    axes.grid(color=_ink(), alpha=0.15, linewidth=0.6)
+    _title(axes, title)
+    _legend(figure, axes)
+
+
+def _draw_calibration(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
+    known = sorted({row["threshold"] for row in rows})
+    step = max(1, -(-len(known) // _MOST_THRESHOLDS))
+    # From the strictest down: those are the ones that filters use.
+    thresholds = known[::-1][::step][::-1]
+    looks = _looks(thresholds)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _set_height(figure, 4.3 + _legend_height(thresholds))
+    for axes, name in ((upper, "precision"), (lower, "recall")):
+        for threshold in thresholds:
+            colour, marker = looks[threshold]
+            points = sorted(
+                (r for r in rows if r["threshold"] == threshold and r[name] is not None),
+                key=lambda row: row["k"],
+            )
+            axes.plot(
+                [row["k"] for row in points],
+                [row[name] for row in points],
+                color=colour,
+                marker=marker,
+                markeredgecolor=_ink(),
+                markeredgewidth=0.6,
+                linewidth=1.2,
+                label=f"{threshold:g}",
+            )
+        axes.set_ylabel(name)
+        axes.set_ylim(-0.03, 1.03)
+        axes.grid(color=_ink(), alpha=0.15, linewidth=0.6)
+    lower.set_xticks(sorted({row["k"] for row in rows}))
+    lower.set_xlabel("votes that must all accept")
+    _title(upper, title)
+    _legend(figure, lower, title="threshold")
+
+
+_DRAWN: dict[Plot, Draw] = {
+    arms_plot: _draw_arms,
+    attacks_plot: _draw_attacks,
+    compute_plot: _draw_compute,
+    calibration_plot: _draw_calibration,
+}
+
+
+def _names(rows: Rows, column: str) -> list[Any]:
+    """What a column holds, each once, in the order of the rows."""
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def _looks(names: Sequence[Any]) -> dict[Any, tuple[str, str]]:
+    """A colour and a shape for each name: six and eight repeat together after 24 only."""
+    return dict(zip(names, zip(cycle(_COLOURS), cycle(_MARKERS), strict=False), strict=False))
+
+
+def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The ends of a row's interval; its mean where it has none."""
+    mean = row["mean"]
+    low, high = row.get("low"), row.get("high")
+    return (mean if low is None else low, mean if high is None else high)
+
+
+def _point(
+    axes: "Axes", height: float, row: Mapping[str, Any], look: tuple[str, str], *, label: str
+) -> None:
+    if row["mean"] is None:
+        return
+    axes.plot(_ends(row), [height, height], color=look[0], linewidth=2, solid_capstyle="butt")
+    _marker(axes, row["mean"], height, look, row, label=label)
+
+
+def _marker(
+    axes: "Axes",
+    x: float,
+    y: float,
+    look: tuple[str, str],
+    row: Mapping[str, Any],
+    *,
+    label: str,
+) -> None:
+    told = row.get("reportable", True)
+    axes.plot(
+        [x],
+        [y],
+        linestyle="",
+        marker=look[1],
+        markersize=6,
+        markerfacecolor=look[0] if told else "none",
+        markeredgecolor=_ink(),
+        markeredgewidth=0.6 if told else 1.2,
+        label=label,
+    )
+
+
+def _across(axes: "Axes", names: Sequence[str], title: str) -> None:
+    """A scale from 0 to 1 from left to right, and names from the top down."""
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, 20) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-0.03, 1.03)
+    axes.grid(axis="x", color=_ink(), alpha=0.15, linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+    _title(axes, title)
+
+
+def _title(axes: "Axes", title: str) -> None:
+    axes.set_title(textwrap.fill(title, 52), loc="left", fontsize=10, fontweight="bold")
+
+
+def _legend(figure: "Figure", axes: "Axes", *, title: str | None = None) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    # A hollow point says something of one arm, not of its shape: full ones first.
+    pairs = sorted(
+        zip(handles, labels, strict=True),
+        key=lambda pair: getattr(pair[0], "get_markerfacecolor", str)() == "none",
+    )
+    once = {label: handle for handle, label in reversed(pairs)}
+    order = list(dict.fromkeys(labels))
+    figure.legend(
+        [once[label] for label in order],
+        order,
+        loc="outside lower left",
+        ncols=_columns(order),
+        frameon=False,
+        title=title,
+        alignment="left",
+    )
+
+
+def _columns(names: Sequence[Any]) -> int:
+    return 2 if max(len(str(name)) for name in names) > 9 else 5
+
+
+def _legend_height(names: Sequence[Any]) -> float:
+    return 0.1 + 0.2 * -(-len(names) // _columns(names))
+
+
+def _set_height(figure: "Figure", inches: float) -> None:
+    figure.set_size_inches(_WIDTH, inches)
+
+
+def _ink() -> Any:
+    """The colour of text in the figure being drawn."""
+    import matplotlib as mpl
+
+    return mpl.rcParams["text.color"]
+
+
+def _save(
+    draw: Draw,
+    rows: Rows,
+    title: str,
+    names: Names,
+    *,
+    form: str,
+    ink: str,
+    **options: Any,
+) -> bytes:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "svg.fonttype": "none",
+        # Ids of figures with other titles differ, so that many can stand in one page.
+        "svg.hashsalt": title,
+        # A dollar in the name of an arm is a dollar.
+        "text.parse_math": False,
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "axes.edgecolor": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.facecolor": "none",
+    }
+    with mpl.rc_context(style):
+        figure = Figure(layout="constrained", facecolor=options.pop("facecolor", "none"))
+        draw(figure, rows, title, names)
+        buffer = io.BytesIO()
+        metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+        figure.savefig(buffer, format=form, metadata=metadata, **options)
+    return buffer.getvalue()
+
+
+def _svg(draw: Draw, rows: Rows, title: str, names: Names) -> str:
+    """The figure as an element that can stand in a page among others of its kind."""
+    root = ElementTree.fromstring(_save(draw, rows, title, names, form="svg", ink=_INK))
+    # Its style would be one of the whole page.
+    for parent, name in ((root, "metadata"), (root.find(f"{{{_SVG}}}defs"), "style")):
+        assert parent is not None
+        for element in parent.findall(f"{{{_SVG}}}{name}"):
+            parent.remove(element)
+    for element in root.iter():
+        if _XLINK in element.attrib:
+            element.set("href", element.attrib.pop(_XLINK))
+    written = ElementTree.tostring(root, encoding="unicode")
+    for element in root.iter():
+        named = element.get("id")
+        if named and f"#{named}" not in written:
+            # Groups are all named alike: figure_1, axes_1.
+            del element.attrib["id"]
+        for place in ("d", "x", "y", "transform"):
+            if place in element.attrib:
+                # A hundredth of a point is finer than any screen.
+                element.set(place, re.sub(r"(\.\d\d)\d+", r"\1", element.attrib[place]))
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
+    root.set("role", "img")
+    root.set("aria-label", title)
+    heading = ElementTree.Element(f"{{{_SVG}}}title")
+    heading.text = title
+    root.insert(0, heading)
+    ElementTree.register_namespace("", _SVG)
+    return ElementTree.tostring(root, encoding="unicode").replace(_INK, "currentColor")

@@ -1,0 +1,369 @@
+"""answers ← a model and cases: what it answers, and how it came to it.
+
+An arm is a model asked in one way: with or without policies in its prompt, with or without a limit
+to its reasoning, or with its reasoning tampered with. Rows have deterministic ids, so that an
+evaluation that is run again asks only what is missing.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+from pydantic import Field
+
+from specs.policy import Outcome, Pack, Spec
+from specs.prompts import Message, load_template, writer_messages
+from specs.replies import Reply, ReplyStatus, find_citations, find_decision
+from tasks import Config
+from tasks.engine import Engine, Request, Sample, Sampling
+from tasks.stage import Pending
+from warehouse.shards import Home, write_shard
+from warehouse.tables import ANSWERS, Answer, Table, content_id
+
+Context = Literal["none", "summary", "category"]
+Probe = Literal["none", "truncated", "swapped", "edited"]
+PROBES: tuple[Probe, ...] = ("truncated", "swapped", "edited")
+
+
+class AnswerConfig(Config):
+    """How a model is asked."""
+
+    samples: int = Field(1, gt=0)
+    """Answers to each case."""
+    sampling: Sampling = Sampling()
+    """How the model is sampled."""
+    context: Context = "none"
+    """What of the policies stands in the prompt: nothing, the summary of all, or that of the
+    prompt's category in full."""
+    budget: int | None = Field(None, ge=0)
+    """Most tokens of reasoning; none: as many as the model likes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A model that is asked in one way."""
+
+    name: str
+    """What tables call it; arms of the same name are other seeds of one training."""
+    model: str
+    """`name@revision`."""
+    checkpoint_id: str | None
+    seed: int | None
+    config: AnswerConfig
+    probe: Probe = "none"
+
+    def answering_id(self, pack: Pack) -> str:
+        """What all answers of the arm share: sampling, context, budget and probe."""
+        config = self.config
+        shown = () if config.context == "none" else _shown(pack, config.context)
+        return content_id(
+            config.sampling.model_dump_json(), config.context, config.budget, self.probe, *shown
+        )
+
+
+def _shown(pack: Pack, context: Context) -> tuple[str, ...]:
+    """Versions of the template and of all that a model may be shown of the policies."""
+    template = load_template("writer", "spec_first")
+    if context == "summary":
+        return (template.id, pack.spec([], detail="summary").id)
+    return (template.id, *(pack.spec([name]).id for name in pack.policies))
+
+
+RECORDED = "recorded"
+"""The model of answers that came with their suite."""
+
+
+def store_recorded(
+    connection: duckdb.DuckDBPyConnection,
+    recorded: Mapping[str, str],
+    *,
+    arm: Arm,
+    pack: Pack,
+    home: Home,
+    run_id: str,
+) -> int:
+    """Commits the answers that came with a suite and are not there; returns how many."""
+    answering_id = arm.answering_id(pack)
+    known = {row[0] for row in connection.execute("SELECT answer_id FROM answers").fetchall()}
+    rows = []
+    for case_id, text in recorded.items():
+        if answer_id(case_id, arm.model, answering_id, 0) not in known:
+            sample = Sample(Reply(ReplyStatus.OK, "", text))
+            rows.append(_row(arm, pack, case_id, answering_id, 0, 0, sample, run_id))
+    write_shard(home, ANSWERS, rows)
+    return len(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """The work of the stage: units hold a case and the sample indices it lacks."""
+
+    arm: Arm
+    pack: Pack
+    run_id: str
+
+    @property
+    def table(self) -> Table:
+        return ANSWERS
+
+    async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Answer]:
+        requests = [
+            Request(
+                messages=self._messages(unit),
+                num_samples=len(unit["sample_indices"]),
+                sampling=self.arm.config.sampling,
+                budget=self.arm.config.budget,
+                reasoning=unit["reasoning"],
+                raw=not unit["sanitised"],
+            )
+            for unit in units
+        ]
+        made = await engine.generate(requests)
+        answering_id = self.arm.answering_id(self.pack)
+        return [
+            _row(
+                self.arm,
+                self.pack,
+                unit["case_id"],
+                answering_id,
+                index,
+                attempt,
+                sample,
+                self.run_id,
+            )
+            for unit, samples in zip(units, made, strict=True)
+            for index, attempt, sample in zip(
+                unit["sample_indices"], unit["attempts"], samples, strict=True
+            )
+        ]
+
+    def _messages(self, unit: dict[str, Any]) -> list[Message]:
+        messages: list[Message] = unit["messages"]
+        context = self.arm.config.context
+        if context == "none":
+            return messages
+        pack = with_other_outcome(self.pack, unit["edited"]) if unit["edited"] else self.pack
+        known = [name for name in unit["categories"] if name in pack.policies]
+        spec: Spec = (
+            pack.spec(known) if context == "category" and known else pack.spec([], detail="summary")
+        )
+        return writer_messages(load_template("writer", "spec_first"), messages, spec=spec)
+
+
+def _row(
+    arm: Arm,
+    pack: Pack,
+    case_id: str,
+    answering_id: str,
+    index: int,
+    attempt: int,
+    sample: Sample,
+    run_id: str,
+) -> Answer:
+    reply = sample.reply
+    cited = find_citations(reply.reasoning, rule_ids=pack.rule_ids)
+    # Who was given no time to think has answered all the same.
+    status = "ok" if sample.status == "empty_reasoning" else sample.status
+    return Answer(
+        answer_id=answer_id(case_id, arm.model, answering_id, index),
+        case_id=case_id,
+        checkpoint_id=arm.checkpoint_id,
+        model=arm.model,
+        answering_id=answering_id,
+        context=arm.config.context,
+        budget=arm.config.budget,
+        probe=arm.probe,
+        sample_index=index,
+        attempt=attempt,
+        status=status,
+        reason=sample.reason,
+        finish_reason=sample.finish_reason,
+        decision=find_decision(reply.reasoning),
+        cited=list(cited.known),
+        cited_unknown=list(cited.unknown),
+        closed_by_force=sample.closed_by_force,
+        num_prompt_tokens=sample.num_prompt_tokens,
+        num_reasoning_tokens=reply.num_reasoning_tokens,
+        num_answer_tokens=reply.num_answer_tokens,
+        run_id=run_id,
+        created_at=datetime.now(UTC),
+        answer=reply.answer,
+        reasoning=reply.reasoning,
+    )
+
+
+def answer_id(case_id: str, model: str, answering_id: str, index: int) -> str:
+    """What names one answer."""
+    return content_id(case_id, model, answering_id, index)
+
+
+_OTHER = {
+    Outcome.COMPLY: Outcome.REFUSE,
+    Outcome.REFUSE: Outcome.COMPLY,
+    Outcome.SAFE_COMPLETE: Outcome.REFUSE,
+}
+"""What a rule is edited to: who goes by the rules will decide otherwise."""
+
+
+def with_other_outcome(pack: Pack, rule_id: str) -> Pack:
+    """The pack with another outcome of one rule: comply and refuse trade places, and what was to
+    be safe-completed is refused."""
+    policies = {
+        name: replace(
+            policy,
+            rules=tuple(
+                replace(rule, outcome=_OTHER[rule.outcome]) if rule.id == rule_id else rule
+                for rule in policy.rules
+            ),
+        )
+        for name, policy in pack.policies.items()
+    }
+    return replace(pack, policies=policies)
+
+
+def pending(
+    connection: duckdb.DuckDBPyConnection,
+    arm: Arm,
+    pack: Pack,
+    *,
+    suite_versions: Sequence[str],
+    retries: int,
+    wave_rows: int,
+) -> Pending:
+    """Cases of these suites that lack answers of an arm, one row each, by category.
+
+    Columns: case_id, spec_id (the categories: what is alike goes together), messages, categories,
+    sanitised, reasoning, edited, sample_indices, attempts.
+    """
+    connection.execute(
+        """
+        CREATE OR REPLACE TEMP TABLE pending_answers AS
+        WITH slots AS (
+            SELECT
+                c.case_id, s.sample_index,
+                left(sha256(concat_ws('|', c.case_id, $model::VARCHAR, $answering_id::VARCHAR,
+                    s.sample_index)), 32) AS answer_id
+            FROM (SELECT DISTINCT case_id FROM cases WHERE list_contains($versions, suite_version))
+                AS c,
+            (SELECT unnest(range($samples)) AS sample_index) AS s
+        )
+        SELECT s.*, coalesce(a.attempt + 1, 0) AS next_attempt
+        FROM slots AS s
+        LEFT JOIN answers AS a USING (answer_id)
+        WHERE a.answer_id IS NULL OR (a.status = 'error' AND a.attempt < $retries)
+        """,
+        {
+            "model": arm.model,
+            "answering_id": arm.answering_id(pack),
+            "versions": list(suite_versions),
+            "samples": arm.config.samples,
+            "retries": retries,
+        },
+    )
+    return Pending.of(
+        connection,
+        count="SELECT count(DISTINCT case_id) FROM pending_answers",
+        units="""
+        WITH units AS (
+            SELECT
+                case_id,
+                list(sample_index ORDER BY sample_index) AS sample_indices,
+                list(next_attempt ORDER BY sample_index) AS attempts
+            FROM pending_answers
+            GROUP BY case_id
+        )
+        SELECT
+            u.case_id, array_to_string(c.categories, '+') AS spec_id, c.messages, c.categories,
+            c.sanitised, NULL::VARCHAR AS reasoning, NULL::VARCHAR AS edited,
+            u.sample_indices, u.attempts
+        FROM units AS u
+        JOIN (SELECT DISTINCT ON (case_id) * FROM cases) AS c USING (case_id)
+        ORDER BY spec_id, u.case_id
+        """,
+        rows=wave_rows,
+    )
+
+
+def pending_probes(
+    connection: duckdb.DuckDBPyConnection,
+    arm: Arm,
+    pack: Pack,
+    *,
+    suite_versions: Sequence[str],
+    limit: int,
+    retries: int,
+) -> Pending:
+    """Answers of an arm whose reasoning is to be tampered with as `arm.probe` says, and was not.
+
+    `truncated` is the first half of its words, `swapped` the thought of another request that came
+    to another decision, and `edited` changes the outcome of the rule that it cited first, which
+    must stand in the prompt. At most `limit` answers, of bare cases; columns as of `pending`.
+    """
+    plain = replace(arm, probe="none")
+    found = connection.sql(
+        """
+        SELECT DISTINCT ON (a.answer_id)
+            a.case_id, c.messages, c.categories, c.sanitised, a.reasoning, a.decision, a.cited
+        FROM answers AS a
+        JOIN cases AS c USING (case_id)
+        WHERE a.model = $model AND a.answering_id = $answering_id AND a.sample_index = 0
+          AND a.status = 'ok' AND c.attack = 'none' AND a.reasoning <> ''
+          AND list_contains($versions, c.suite_version)
+        ORDER BY a.answer_id
+        LIMIT $limit
+        """,
+        params={
+            "model": arm.model,
+            "answering_id": plain.answering_id(pack),
+            "versions": list(suite_versions),
+            "limit": limit,
+        },
+    )
+    rows = found.to_arrow_table().to_pylist()
+    tried = dict(
+        connection.execute(
+            "SELECT case_id, CASE WHEN status = 'error' THEN attempt + 1 ELSE $retries + 1 END "
+            "FROM answers WHERE model = $model AND answering_id = $answering_id",
+            {"model": arm.model, "answering_id": arm.answering_id(pack), "retries": retries},
+        ).fetchall()
+    )
+    units = []
+    for number, row in enumerate(rows):
+        tampered = _tampered(arm.probe, rows, number, pack)
+        attempt = tried.get(row["case_id"], 0)
+        if tampered is None or attempt > retries:
+            continue
+        units.append(
+            {
+                "case_id": row["case_id"],
+                "spec_id": "+".join(row["categories"]),
+                "messages": row["messages"],
+                "categories": row["categories"],
+                "sanitised": row["sanitised"],
+                **tampered,
+                "sample_indices": [0],
+                "attempts": [attempt],
+            }
+        )
+    units.sort(key=lambda unit: (unit["spec_id"], unit["case_id"]))
+    return Pending(len(units), iter([pa.Table.from_pylist(units)] if units else []))
+
+
+def _tampered(
+    probe: Probe, rows: Sequence[Mapping[str, Any]], number: int, pack: Pack
+) -> dict[str, str | None] | None:
+    """What an answer's thought or its first rule is changed to; None where it cannot be."""
+    row = rows[number]
+    if probe == "truncated":
+        words = row["reasoning"].split()
+        return {"reasoning": " ".join(words[: len(words) // 2]), "edited": None}
+    if probe == "swapped":
+        others = itertools.chain(rows[number + 1 :], rows[:number])
+        other = next((one for one in others if one["decision"] != row["decision"]), None)
+        return None if other is None else {"reasoning": other["reasoning"], "edited": None}
+    known = [rule_id for rule_id in row["cited"] if rule_id in pack.rule_ids]
+    return {"reasoning": None, "edited": known[0]} if known else None

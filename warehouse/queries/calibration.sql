@@ -1,0 +1,53 @@
+-- How precise a judge would be at each threshold and number of votes, by graders that know what is
+-- right. It accepts an answer when all of its first k votes were read and none is lower.
+WITH judged AS (
+    SELECT DISTINCT g.answer_id, g.grader, g.grading_id, k.k
+    FROM graded AS g
+    JOIN run_graders AS r USING (grading_id),
+        range(1, r.num_votes + 1) AS k (k)
+    WHERE g.score = 'good' AND r.reduce = 'rating' AND g.answer_id IS NOT NULL
+),
+lowest AS (
+    SELECT
+        j.answer_id, j.grader, j.k,
+        -- Nothing passes on votes of which one is missing.
+        if(count(v.value) = j.k, floor(min(v.value) * 10 + 1e-9), -1)::BIGINT AS rating
+    FROM judged AS j
+    LEFT JOIN run_votes AS v
+        ON v.answer_id = j.answer_id
+       AND v.grading_id = j.grading_id
+       AND v.name = 'rating'
+       AND v.sample_index < j.k
+    GROUP BY j.answer_id, j.grader, j.grading_id, j.k
+),
+golden AS (
+    SELECT grader AS gold, answer_id, avg(value) >= 0.5 AS is_right
+    FROM graded
+    WHERE score = 'right' AND value IS NOT NULL AND probe = 'none'
+    GROUP BY ALL
+),
+rated AS (
+    SELECT l.grader, g.gold, l.k, l.rating, g.is_right, count(*) AS num
+    FROM lowest AS l
+    JOIN golden AS g ON g.answer_id = l.answer_id AND g.gold <> l.grader
+    GROUP BY ALL
+),
+counted AS (
+    SELECT
+        r.grader, r.gold, t.threshold, r.k,
+        coalesce(sum(num) FILTER (rating >= threshold), 0)::BIGINT AS num_accepted,
+        coalesce(sum(num) FILTER (is_right), 0)::BIGINT AS num_gold,
+        coalesce(sum(num) FILTER (is_right AND rating >= threshold), 0) AS num_both,
+        sum(num)::BIGINT AS num_answers
+    FROM rated AS r
+    CROSS JOIN range(1, 11) AS t (threshold)
+    GROUP BY ALL
+)
+SELECT
+    grader, gold, threshold, k,
+    round(num_both / nullif(num_accepted, 0), 4) AS precision,
+    round(num_both / nullif(num_gold, 0), 4) AS recall,
+    round(2 * num_both / nullif(num_accepted + num_gold, 0), 4) AS f1,
+    num_accepted, num_gold, num_answers
+FROM counted
+ORDER BY grader, gold, k, threshold;

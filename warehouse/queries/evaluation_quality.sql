@@ -1,0 +1,53 @@
+-- What there is to report on: how much of each suite was answered and read, and how far the
+-- ratings of an answer lie apart.
+WITH answered AS (
+    SELECT
+        arm, suite,
+        count(*) AS num_answers,
+        avg(coalesce(status = 'ok', false)::INT) AS answered,
+        avg(closed_by_force::INT) AS capped,
+        avg(num_reasoning_tokens) AS reasoning_tokens,
+        avg(num_answer_tokens) AS answer_tokens
+    FROM cells
+    WHERE probe = 'none'
+    GROUP BY ALL
+),
+gradings AS (
+    SELECT
+        g.arm, g.suite, g.answer_id, g.grading_id,
+        any_value(r.num_votes) AS num_wanted,
+        max(g.num_votes) AS num_read
+    FROM graded AS g
+    JOIN run_graders AS r USING (grading_id)
+    WHERE g.probe = 'none' AND g.status = 'ok'
+    GROUP BY g.arm, g.suite, g.answer_id, g.grading_id
+),
+spreads AS (
+    SELECT answer_id, grading_id, max(value) - min(value) AS spread
+    FROM run_votes
+    WHERE name = 'rating'
+    GROUP BY ALL
+    HAVING count(value) > 1
+),
+voted AS (
+    SELECT
+        g.arm, g.suite,
+        1 - sum(g.num_read) / sum(g.num_wanted) AS unread_votes,
+        avg(s.spread) AS spread
+    FROM gradings AS g
+    LEFT JOIN spreads AS s USING (answer_id, grading_id)
+    GROUP BY ALL
+)
+SELECT
+    arm, suite, a.num_answers,
+    round(a.answered, 4) AS answered,
+    round(a.capped, 4) AS capped,
+    round(v.unread_votes, 4) AS unread_votes,
+    round(v.spread, 4) AS spread,
+    round(a.reasoning_tokens, 1) AS reasoning_tokens,
+    round(a.answer_tokens, 1) AS answer_tokens,
+    a.answered >= 0.95 AND coalesce(v.unread_votes <= 0.02, false) AS reportable
+FROM answered AS a
+LEFT JOIN voted AS v USING (arm, suite)
+JOIN arm_order AS o USING (arm)
+ORDER BY suite, o.place, arm;
