@@ -64,7 +64,7 @@ def _as_ablated(recipe: Recipe, ablation: AblateConfig) -> Recipe:
 def _of_arm(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:
     """The recipe as one arm has it."""
     more = [source for source in ablation.sources if source.name in arm.sources]
-    changes: dict[str, object] = {"sources": [*recipe.sources, *more]}
+    changes: dict[str, object] = {"sources": [*recipe.sources, *more], "ablate": None}
     if more:
         # Its examples are another set, and must not pass for those of the recipe itself.
         changes["name"] = f"{recipe.name}+{'+'.join(source.name for source in more)}"

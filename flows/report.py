@@ -29,6 +29,7 @@ QUESTIONS = (
     "attacks",
     "encodings",
     "safe_at_k",
+    "conversations",
     "retrieval",
     "compute",
     "agreement",

@@ -6,6 +6,7 @@ reported, every figure that rests on them is struck and marked.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from flows import plots
@@ -312,12 +313,7 @@ def _attacks(material: Material) -> Section:
         for name, column in _SEVERAL.items()
         if row["samples"] > 1
     ]
-    # Conversations with other models are there too, and models that two arms share.
-    talks = [
-        row
-        for row in material.rows("conversations")
-        if {*row["arm"].split(", ")} & {*material.arms}
-    ]
+    talks = _talks(material)
     prompts = {"prompts": shown("num_prompts", rounded)}
     return Section(
         name="attacks",
@@ -375,6 +371,19 @@ def _attacks(material: Material) -> Section:
             if score in _HARM
         ),
     )
+
+
+def _talks(material: Material) -> list[Row]:
+    """How conversations with the arms went, the mean over seeds; other models are there too."""
+    rows = [
+        row
+        for row in material.rows("conversations")
+        if {*row["arm"].split(", ")} & {*material.arms}
+    ]
+    return [
+        {**ours[0], "broken": fmean(row["broken"] for row in ours)}
+        for *_, ours in split(rows, "suite", "arm", "turn")
+    ]
 
 
 def _attack(row: Row) -> str:

@@ -46,6 +46,10 @@ def invented(**changes: Any) -> Report:
             {**row, "samples": 2, "safe_at_1": 0.5, "safe_at_k": 0.25, "majority_safe": 0.25}
             for row in both
         ],
+        "conversations": [
+            {"arm": arm, "suite": "harbour", "turn": 2, "broken": broken, "num_prompts": 8}
+            for arm, broken in (("base", 0.25), ("base", 0.75), ("another@1", 1.0))
+        ],
         "retrieval": [{**row, "ideal_response": "all", "accuracy": 0.5} for row in both],
         "compute": [
             {**row, "arm": name, "budget": budget, "metric": "not_unsafe", **swept}
@@ -261,6 +265,12 @@ def test_difference_is_marked_where_its_interval_leaves_out_zero() -> None:
         tables["differences"] = [{**row, "low": low, "high": high}]
         text = as_markdown(dataclasses.replace(report, tables=tables))
         assert f"| 8 | {mark}+0.250 \\[" in text
+
+
+def test_conversations_are_told_of_the_arms_alone_and_over_their_seeds() -> None:
+    text = as_markdown(invented())
+    assert "| turn | prompts | base |\n" in text
+    assert "| by turn 2 | 8 | 0.500 |\n" in text
 
 
 def test_json_holds_every_table() -> None:
