@@ -4,6 +4,7 @@ An evaluation is arms × suites × graders. What it is made of stands in the rec
 that every table can be asked for again later, and of whatever run.
 """
 
+import base64
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 
+from flows import report as reporting
+from flows.progress import artifact_key
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.refresh import run_stage
 from flows.run import RunContext, home_at, open_run
@@ -27,7 +34,7 @@ from tasks import stage, suites
 from tasks.answer import Arm
 from tasks.chats import Chats
 from tasks.engine import EngineConfig, Engines
-from warehouse.catalog import ask, choose_run, find_checkpoints, latest_training
+from warehouse.catalog import find_checkpoints, latest_training
 from warehouse.tables import Checkpoint
 
 
@@ -140,16 +147,33 @@ def evaluate_arms(
         grade(run, grader, everyone, versions)
     if config.converse:
         converse(run, asked, built, graders)
-    connection = run.warehouse()
-    choose_run(connection, run.id)
+    report = publish(run)
     unlimited = {one.arm.name for one in asked if one.arm.config.budget is None}
-    table: list[dict[str, Any]] = [
-        row for row in ask(connection, "evaluation").to_pylist() if row["arm"] in unlimited
-    ]
-    create_table_artifact(key="evaluation", table=table, description="Models side by side")
     stages = [name for name in run.figures if name.startswith("answer ")]
-    num_answered = sum(run.figures[name]["rows"] for name in stages)
-    return Evaluated(run.id, run.home.url, table, run.engines.num_started, num_answered)
+    return Evaluated(
+        run_id=run.id,
+        home=run.home.url,
+        table=[row for row in report.tables["evaluation"] if row["arm"] in unlimited],
+        models_loaded=run.engines.num_started,
+        num_answered=sum(run.figures[name]["rows"] for name in stages),
+    )
+
+
+@task(name="publish", cache_policy=NO_CACHE)
+def publish(run: RunContext) -> reporting.Report:
+    """Publishes the report and its plots to Prefect."""
+    report = reporting.gather(run.warehouse(), run.id)
+    create_table_artifact(
+        key="evaluation", table=report.tables["evaluation"], description="Models side by side"
+    )
+    create_markdown_artifact(key="report", markdown=reporting.as_markdown(report))
+    for title, picture in reporting.pictures(report):
+        create_image_artifact(
+            key=artifact_key(title),
+            image_url=f"data:image/png;base64,{base64.b64encode(picture).decode()}",
+            description=title,
+        )
+    return report
 
 
 def _probes(recipe: Recipe, asked: Asked) -> list[Asked]:

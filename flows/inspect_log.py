@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Format = Literal["eval", "json"]
 
 
-class InspectMissing(ImportError):
+class InspectMissing(ValueError):
     """Inspect is not installed."""
 
 

@@ -81,14 +81,19 @@ def progress_bar(
     publish(100.0)
 
 
+def artifact_key(name: str) -> str:
+    """A name as Prefect takes it: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 @contextmanager
 def prefect_progress(name: str) -> Iterator[Callable[[float], None]]:
     """A progress artifact of the task run; yields what to tell the percentage."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-    # Prefect takes lower-case letters, digits and dashes.
-    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    artifact = create_progress_artifact(progress=0.0, key=key, description=f"Progress of {name}")
+    artifact = create_progress_artifact(
+        progress=0.0, key=artifact_key(name), description=f"Progress of {name}"
+    )
 
     def publish(percent: float) -> None:
         update_progress_artifact(artifact_id=artifact, progress=percent)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ and the same rows give the same bytes. What people or models wrote is escaped wh
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -102,6 +102,15 @@ def as_markdown(report: Report) -> str:
 def as_json(report: Report) -> str:
     """Everything the report is made from."""
     return json.dumps(asdict(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def pictures(report: Report) -> Iterator[tuple[str, bytes]]:
+    """The headline plots as pictures, each with its title: arms side by side, and by length of
+    reasoning."""
+    for section in sections(Material.of(report.tables, report.arms)):
+        if section.name in ("plots", "compute"):
+            for figure in section.figures:
+                yield figure.title, figure.png
 
 
 def write(report: Report, folder: str | Path) -> list[Path]:

@@ -88,6 +88,10 @@ class Figure:
     def svg(self) -> str:
         return self.plot(self.rows, title=self.title, names=self.names)
 
+    @property
+    def png(self) -> bytes:
+        return plots.png(self.plot, self.rows, title=self.title, names=self.names)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:

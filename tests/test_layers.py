@@ -37,7 +37,17 @@ SIBLINGS = {
     "tasks.evaluate": {"tasks.answer", "tasks.converse"},
 }
 """What a task may import beyond what all of them share."""
-HEAVY = {"vllm", "torch", "trl", "ray", "transformers", "datasets", "datasketch"}
+HEAVY = {
+    "vllm",
+    "torch",
+    "trl",
+    "ray",
+    "transformers",
+    "datasets",
+    "datasketch",
+    "matplotlib",
+    "inspect_ai",
+}
 LIGHT_FLOWS = ("flows/recipe.py", "flows/__main__.py")
 
 
