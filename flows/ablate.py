@@ -57,6 +57,7 @@ def _as_ablated(recipe: Recipe, ablation: AblateConfig) -> Recipe:
         "suites": ablation.suites or config.suites,
         "samples": ablation.samples or config.samples,
         "faithfulness": ablation.faithfulness or config.faithfulness,
+        "converse": ablation.converse or config.converse,
     }
     return recipe.model_copy(update={"evaluate": config.model_copy(update=changes)})
 

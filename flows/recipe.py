@@ -16,6 +16,7 @@ from specs.policy import Pack, load_pack
 from tasks import Config
 from tasks.answer import Context
 from tasks.collect import CollectConfig
+from tasks.converse import ConverseConfig
 from tasks.curate import CurateConfig
 from tasks.engine import PROJECT, EngineConfig
 from tasks.evaluate import EvaluateConfig, FaithfulnessConfig
@@ -67,6 +68,8 @@ class AblateConfig(Config):
     """Answers to each case, where they are more than `evaluate.samples`."""
     faithfulness: FaithfulnessConfig | None = None
     """How the reasoning of arms that say so is tampered with."""
+    converse: ConverseConfig | None = None
+    """How arms are attacked over several turns."""
 
     @model_validator(mode="after")
     def _check(self) -> "AblateConfig":

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from infra.harbour.oracle import PACK
 from specs.policy import load_pack
 from specs.prompts import Message
+from tasks.answer import RECORDED, AnswerConfig, Arm, store_recorded
 from tasks.engine import ScriptedEngine
 from tasks.evaluate import (
     GraderConfig,
@@ -21,7 +23,8 @@ from tasks.evaluate import (
     make_rubric,
     pending,
 )
-from tests.rows import answer, case
+from tasks.suites import SuiteConfig, build_suite, store
+from tests.rows import answer, case, jsonl
 from warehouse.catalog import connect
 from warehouse.shards import Home, write_shard
 from warehouse.tables import ANSWERS, CASES, EVALUATIONS, Evaluation, Turn
@@ -59,7 +62,7 @@ def answered(disk: Home) -> Home:
     return disk
 
 
-def lacking(home: Home, config: GraderConfig, name: str) -> Any:
+def lacking(home: Home, config: GraderConfig, name: str, *, version: str = "v") -> Any:
     connection = connect(home)
     [(model, answering_id)] = connection.sql(
         "SELECT DISTINCT model, answering_id FROM answers"
@@ -72,7 +75,7 @@ def lacking(home: Home, config: GraderConfig, name: str) -> Any:
         config,
         grading_id=name,
         spec_ids=specs,
-        suite_versions=["v"],
+        suite_versions=[version],
         retries=1,
         wave_rows=9,
     )
@@ -158,6 +161,41 @@ def test_exact_match_grades_only_what_has_a_gold_answer() -> None:
     exact = load_grader("exact_match")
     assert exact([], answer="So it is 1,200.", target="#### 1200") == {"correct": 1.0}
     assert exact([], answer="So it is 12.", target=None) == {"correct": None}
+
+
+def test_answers_that_came_with_their_suite_are_graded_as_people_graded_them(
+    tmp_path: Path, disk: Home
+) -> None:
+    chat = [{"role": "assistant", "content": "Sorry, no."}]
+    said = {"apology": True, "judgement": False}
+    rows = [
+        {"prompt": "May I?", "completion": chat, "labels": said},
+        {"prompt": "And I?", "completion": "Take it.", "labels": False},
+    ]
+    source = {"path": jsonl(tmp_path / "gold.jsonl", rows), "prompt": "prompt"}
+    config = SuiteConfig.model_validate(
+        {"name": "gold", "source": source, "answer": "completion", "gold": "labels"}
+    )
+    suite = build_suite(config, limit=None)
+    store(connect(disk), suite, disk)
+    arm = Arm(name="recorded", model=RECORDED, checkpoint_id=None, seed=None, config=AnswerConfig())
+    stored = [
+        store_recorded(connect(disk), suite.recorded, arm=arm, pack=HARBOUR, home=disk, run_id="r")
+        for _ in range(2)
+    ]
+    assert stored == [2, 0]
+    gold = GraderConfig(name="people", function="gold")
+    name = grading_id(gold, model=None, rubric=None)
+    units = lacking(disk, gold, name, version=suite.version)
+    grade_by_function(units, gold, grading_id=name, home=disk, run_id="r")
+    found = connect(disk).sql(
+        "SELECT a.answer, e.scores FROM evaluations e JOIN answers a USING (answer_id)"
+    )
+    scores = {row[0]: {one["name"]: one["value"] for one in row[1]} for row in found.fetchall()}
+    assert scores == {
+        "Sorry, no.": {"is_apology": 1.0, "is_judgement": 0.0},
+        "Take it.": {"right": 0.0},
+    }
 
 
 @pytest.mark.parametrize(

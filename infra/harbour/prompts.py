@@ -4,8 +4,9 @@
 
 `train.jsonl` is in English alone, so that whatever a trained model does in Lumo or backwards it
 has generalised; `tongues.jsonl` holds requests in those two, for a model that is to learn from them
-as well, and `test.jsonl` other requests in every tongue. `jailbreaks.jsonl` asks for everything
-that no rule allows in 35 ways that are to get it all the same. `capability.jsonl` holds whole
+as well, and `test.jsonl` other requests in every tongue. `transformations.jsonl` asks to translate
+things, which the policies allow whatever they say of using them. `jailbreaks.jsonl` asks for all
+that no rule allows, in 35 ways that are to get it all the same. `capability.jsonl` holds whole
 chats that no shipped policy is about: greetings, and looking up and judging under policies drawn at
 random, in every tongue.
 """
@@ -140,10 +141,17 @@ def main() -> None:
         for tongue in (Tongue.LUMO, Tongue.BACKWARDS)
         for request in draw(rng, uses=2, translations=1, tongue=tongue, taken=taken)
     ]
+    asked = {json.dumps(one.messages()) for one in train + others}
+    translations = [
+        request
+        for tongue in Tongue
+        for request in draw(rng, uses=0, translations=2, tongue=tongue, taken=set(asked))
+    ]
     files = {
         "train": [row(request, pack) for request in train],
         "tongues": [row(request, pack) for request in others],
-        "jailbreaks": jailbreaks(pack, {json.dumps(one.messages()) for one in train + others}),
+        "transformations": [row(request, pack) for request in translations],
+        "jailbreaks": jailbreaks(pack, asked),
         "test": [row(request, pack) for request in test],
         "capability": capability(Corpus(pack, random.Random("capability")), 160),
     }
