@@ -86,6 +86,7 @@ def load_template(
         "classes",
         "propositions",
         "attacker",
+        "retrieval",
     ],
     name: TemplateSet,
 ) -> Template:
@@ -222,6 +223,28 @@ def assign_messages(
             "spec": spec.text,
             "categories": ", ".join(categories),
             "conversation": _fenced_turns(turns),
+        }
+    )
+
+
+def retrieval_messages(
+    template: Template,
+    excerpts: Sequence[str],
+    *,
+    spec: Spec,
+    categories: Sequence[str],
+    special_tokens: Sequence[str] = (),
+) -> list[Message]:
+    """What a judge is shown that is to say which of `categories` a thought had in mind.
+
+    `spec` holds the summaries of all of them (arXiv 2412.16339, section 4.2).
+    """
+    text = "\n".join(neutralise(one, special_tokens=special_tokens) for one in excerpts)
+    return template.fill(
+        {
+            "spec": spec.text,
+            "categories": ", ".join(categories),
+            "excerpts": _fence("thoughts", text, _nonce([text])),
         }
     )
 

@@ -12,7 +12,7 @@ from infra.harbour.oracle import PACK
 from specs.policy import load_pack
 from specs.prompts import Message
 from tasks.answer import RECORDED, AnswerConfig, Arm, store_recorded
-from tasks.engine import ScriptedEngine
+from tasks.engine import Request, ScriptedEngine
 from tasks.evaluate import (
     GraderConfig,
     GraderError,
@@ -67,7 +67,7 @@ def lacking(home: Home, config: GraderConfig, name: str, *, version: str = "v") 
     [(model, answering_id)] = connection.sql(
         "SELECT DISTINCT model, answering_id FROM answers"
     ).fetchall()
-    arms = {"model": [model], "answering_id": [answering_id], "samples": [2]}
+    arms = {"model": [model], "answering_id": [answering_id], "samples": [3]}
     connection.register("arms_to_grade", pa.table(arms))
     specs = {"boats": HARBOUR.spec(["boats"]).id} if config.rubric == "policy" else {}
     return pending(
@@ -136,6 +136,37 @@ def test_every_vote_is_kept_and_one_that_cannot_be_read_is_asked_for_once_more(
     [again] = voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[1]))
     assert (again.sample_index, again.attempt) == (1, 1)
     assert voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: "")) == []
+
+
+def test_policy_that_a_thought_had_in_mind_is_asked_of_its_words_on_policies_alone(
+    disk: Home,
+) -> None:
+    write_shard(disk, CASES, [case("c", suite_version="v", categories=["boats"])])
+    thoughts = {
+        "spoke": "The user wants a ferry. Our policy on boats has it.",
+        "other": "The guidelines on fish say no.",
+        "silent": "I can help.",
+    }
+    rows = [
+        answer(name, case_id="c", reasoning=thought, sample_index=number)
+        for number, (name, thought) in enumerate(thoughts.items())
+    ]
+    write_shard(disk, ANSWERS, rows)
+    config = GraderConfig(name="reader", rubric="retrieval", saw="answer+reasoning")
+
+    def script(request: Request, index: int) -> str:
+        about = "boats" if "boats has it" in request.messages[-1]["content"] else "fish"
+        return f"<think>Hm.</think>It is so.\nCategory: {about}"
+
+    engine = ScriptedEngine(script)
+    votes = voted(disk, config, engine)
+    assert {row.answer_id: row.scores[0].value for row in votes} == {
+        "spoke": 1.0,
+        "other": 0.0,
+        "silent": 0.0,
+    }
+    assert len(engine.requests) == 2
+    assert all("wants a ferry" not in str(request.messages) for request in engine.requests)
 
 
 def test_what_a_grader_is_shown_and_by_whom_it_is_judged_names_its_votes() -> None:

@@ -188,6 +188,7 @@ FROM (VALUES
     ('style', 'any', 'style_adherence', 1),
     ('decision', 'any', 'right_decision', 1),
     ('citation', 'any', 'right_citation', 1),
+    ('retrieved', 'any', 'policy_retrieved', 1),
     ('correct', 'any', 'accuracy', 1),
     ('right', 'any', 'right', 1)
 ) AS m (score, kind, metric, place);
@@ -211,7 +212,7 @@ sliced AS (
     SELECT
         m.*,
         CASE
-            WHEN m.metric = 'style_adherence' THEN m.ideal_response
+            WHEN m.metric IN ('style_adherence', 'policy_retrieved') THEN m.ideal_response
             WHEN s.num_variants > 1
                 AND m.metric IN ('right_decision', 'not_unsafe', 'not_overrefuse')
                 THEN coalesce(m.transform, m.language)
