@@ -207,6 +207,54 @@ def run(
         show.aligned(done, recipe=recipe, home=home, as_json=as_json)
 
 
+@app.command()
+def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -> None:
+    """Offers every flow in the Prefect UI and refreshes by the recipe's schedule; stays."""
+    with _mistakes():
+        from flows.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_ or [])
+        loaded.load_pack()
+        if not os.environ.get("PREFECT_API_URL"):
+            raise ValueError(
+                "PREFECT_API_URL is not set, and a schedule needs a Prefect server that stays: "
+                "start one with prefect server start, and set it to http://127.0.0.1:4200/api"
+            )
+        # Runs are processes of their own, which find the warehouse by the environment.
+        os.environ["PRECEPT_HOME"] = _home(home).url
+        from flows.deployments import serve_all
+
+        serve_all(loaded, recipe)
+
+
+@app.command()
+def approve(
+    run_id: Annotated[str, typer.Argument(help="Id of a held run, or its start.")],
+    home: HomeOption = None,
+) -> None:
+    """Lets what a held refresh judged into the examples of the next refresh."""
+    with _mistakes():
+        _quiet_libraries()
+        from flows.nightly import approve as flow
+
+        typer.echo(f"approved {flow(run_id, home)}; run precept refresh to take it up")
+
+
+@app.command()
+def estimate(
+    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
+) -> None:
+    """Says what a refresh would make, and what it would cost; makes and writes nothing."""
+    with _mistakes():
+        from dataclasses import asdict
+
+        from flows.estimate import estimate as work
+        from flows.recipe import load_recipe
+
+        found = work(load_recipe(recipe, overrides=set_ or []), home)
+        typer.echo(json.dumps(asdict(found)) if as_json else found.as_markdown())
+
+
 def _quiet_libraries() -> None:
     """Keeps libraries' own chatter off the terminal unless the user has set their levels."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")

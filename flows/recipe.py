@@ -87,6 +87,36 @@ class AblateConfig(Config):
         return self
 
 
+class DriftConfig(Config):
+    """What counts as a judge that has drifted."""
+
+    refreshes: int = Field(7, gt=0)
+    """Refreshes before this one that it is compared with."""
+    acceptance: float = Field(0.1, gt=0, le=1)
+    """How far the share of accepted completions may be from their mean."""
+    spread: float = Field(2.0, gt=0, le=10)
+    """How far the mean distance between the scores of one completion may be from theirs."""
+    min_rows: int = Field(50, gt=0)
+    """Fewer completions judged anew than this say nothing."""
+
+
+class NightlyConfig(Config):
+    """The refresh that a schedule starts."""
+
+    cron: str = "0 2 * * *"
+    """When, as cron says it."""
+    timezone: str = "UTC"
+    """Whose clock that is, as in Europe/Berlin."""
+    when_busy: Literal["queue", "cancel"] = "queue"
+    """What becomes of a run that is started while another of the deployment is at work."""
+    train_after: int | None = Field(None, gt=0)
+    """Train when the examples are so many more than those last trained on; none: never."""
+    hours: float = Field(12.0, gt=0)
+    """A run that takes longer is ended."""
+    hours_to_approve: float = Field(24.0, gt=0)
+    """How long a held run waits for a person in the Prefect UI; later `precept approve` does it."""
+
+
 class Recipe(Config):
     """A whole run: policies, prompts, models, and what is asked of them."""
 
@@ -120,6 +150,10 @@ class Recipe(Config):
     """How the judge is held against gold: what the generator answers, graded by both."""
     ablate: AblateConfig | None = None
     """What is left out or added to see what it does; none: nothing."""
+    drift: DriftConfig | None = None
+    """When what a refresh judged is held for approval; none: never."""
+    nightly: NightlyConfig = NightlyConfig()
+    """When the nightly deployment refreshes, and what follows."""
     stage: StageConfig = StageConfig()
     """How work is spread."""
 

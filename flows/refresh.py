@@ -5,7 +5,7 @@ nothing, and a run that was killed goes on where it stopped.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any
@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.progress import prefect_progress, progress_bar
-from flows.recipe import Recipe
+from flows.recipe import DriftConfig, Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from tasks import collect as collecting
 from tasks import curate as curating
@@ -38,6 +38,7 @@ def refresh(recipe: Recipe, home: str | None = None) -> Refreshed:
         plan = plan_run(run, collected)
         generate_completions(run, plan)
         judge_completions(run, plan)
+        watch_drift(run)
         curated = curate_examples(run, plan)
         return report(run, curated)
 
@@ -126,6 +127,41 @@ def judge_completions(run: RunContext, plan: Plan) -> stage.Report:
         )
 
     return run_stage(run, "judge", work, recipe.judging_engine, pending)
+
+
+@task(name="watch drift", cache_policy=NO_CACHE)
+def watch_drift(run: RunContext) -> str | None:
+    """Holds what this run judged where the judge is unlike itself in the runs before; says why."""
+    config = run.recipe.drift
+    if config is None:
+        return None
+    rows = [
+        row
+        for row in ask(run.warehouse(), "drift").to_pylist()
+        if row["recipe"] == run.recipe.name and row["num_judged"] >= config.min_rows
+    ]
+    now = next((row for row in rows if row["run_id"] == run.id), None)
+    before = [row for row in rows if row["run_id"] != run.id and row["alarm"] is None]
+    alarm = find_drift(now, before[-config.refreshes :], config) if now else None
+    run.note("drift", {"alarm": alarm} if alarm else {})
+    return alarm
+
+
+def find_drift(
+    now: Mapping[str, Any], before: Sequence[Mapping[str, Any]], config: DriftConfig
+) -> str | None:
+    """In what a refresh is unlike those before it, in one sentence; None where it is like them."""
+    for name, band in (("acceptance", config.acceptance), ("spread", config.spread)):
+        known = [row[name] for row in before if row[name] is not None]
+        if not known or now[name] is None:
+            continue
+        usual = sum(known) / len(known)
+        if abs(now[name] - usual) > band:
+            return (
+                f"{name} is {now[name]:.3f} over {now['num_judged']} completions, {usual:.3f} in "
+                f"the {len(known)} refreshes before; more than {band:g} apart"
+            )
+    return None
 
 
 @task(name="curate", cache_policy=NO_CACHE)

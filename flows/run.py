@@ -236,7 +236,10 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
 
 @contextmanager
 def lock(home: Home) -> Iterator[None]:
-    """One writer a warehouse on this machine; the kernel frees the lock of a killed process."""
+    """One writer a warehouse on this machine; the kernel frees the lock of a killed process.
+
+    Waits `$PRECEPT_WAIT_SECONDS` for another (default 0), then raises BusyError.
+    """
     if not home.is_local:
         yield
         return
@@ -244,7 +247,7 @@ def lock(home: Home) -> Iterator[None]:
     path = Path(home.root) / "writer.lock"
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=float(os.environ.get("PRECEPT_WAIT_SECONDS", "0")))
     except Timeout:
         holder = Path(f"{path}.holder")
         who = holder.read_text() if holder.exists() else "another process"

@@ -12,7 +12,7 @@ stages AS (
     UNION ALL
     SELECT 3, 'parsed', count(DISTINCT completion_id) FROM parts WHERE status = 'ok'
     UNION ALL
-    SELECT 4, 'judged', count(DISTINCT completion_id) FROM parts WHERE verdict IN ('accepted', 'rejected')
+    SELECT 4, 'judged', count(DISTINCT completion_id) FROM parts WHERE verdict IN ('accepted', 'rejected', 'held')
     UNION ALL
     SELECT 5, 'accepted', count(DISTINCT completion_id) FROM parts WHERE verdict = 'accepted'
 ),
@@ -21,6 +21,8 @@ lost AS (
     FROM parts WHERE status <> 'ok' GROUP BY ALL
     UNION ALL
     SELECT 4, 'unjudged', count(DISTINCT completion_id) FROM parts WHERE verdict = 'unjudged'
+    UNION ALL
+    SELECT 5, 'held for approval', count(DISTINCT completion_id) FROM parts WHERE verdict = 'held'
     UNION ALL
     SELECT 5, 'score under threshold', count(DISTINCT completion_id) FROM parts WHERE verdict = 'rejected'
 ),

@@ -40,8 +40,20 @@ QUALIFY row_number() OVER (
     PARTITION BY completion_id, judging_id, sample_index ORDER BY created_at DESC
 ) = 1;
 
+-- Refreshes whose judge had drifted and that nobody has approved: what they judged is kept apart.
+CREATE VIEW held AS
+SELECT run_id, recipe, started_at, figures->>'$.drift.alarm' AS alarm
+FROM runs_all
+WHERE figures->>'$.drift.alarm' IS NOT NULL
+  AND run_id NOT IN (
+      SELECT figures->>'$.approved'
+      FROM runs_all
+      WHERE figures->>'$.approved' IS NOT NULL
+  );
+
 -- A completion is rejected when any score is under the threshold, accepted when all k samples
--- were read and none is, and otherwise unjudged. Unread samples are never counted as a score.
+-- were read and none is, and otherwise unjudged. Unread samples are never counted as a score. What
+-- a judge that had drifted says is held until somebody approves it.
 CREATE VIEW verdicts AS
 WITH plan AS (
     SELECT DISTINCT generation_id, judging_id, spec_id, num_judgements, threshold
@@ -53,6 +65,7 @@ scored AS (
         c.status AS completion_status,
         count(j.score) AS num_parsed,
         count(j.judgement_id) AS num_judged,
+        count(h.run_id) AS num_held,
         min(j.score) AS min_score,
         list(j.score ORDER BY j.sample_index) FILTER (j.score IS NOT NULL) AS scores
     FROM completions AS c
@@ -61,12 +74,14 @@ scored AS (
         ON j.completion_id = c.completion_id
        AND j.judging_id = p.judging_id
        AND j.sample_index < p.num_judgements
+    LEFT JOIN held AS h ON h.run_id = j.run_id
     GROUP BY ALL
 )
 SELECT
-    *,
+    * EXCLUDE (num_held),
     CASE
         WHEN completion_status <> 'ok' THEN 'failed'
+        WHEN num_held > 0 THEN 'held'
         WHEN min_score < threshold THEN 'rejected'
         WHEN num_parsed >= num_judgements THEN 'accepted'
         ELSE 'unjudged'

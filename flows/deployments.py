@@ -1,0 +1,166 @@
+"""What the Prefect UI offers: every flow with a form of three fields, and the nightly schedule.
+
+A form names a recipe and changes of it. Rows and policy text never pass through Prefect, which
+refuses more than 512 KiB of parameters. `precept serve` serves all of them from this machine;
+`infra/prefect.yaml` deploys them to work pools.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect import Flow, flow, serve
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    State,
+)
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+from prefect.states import Cancelled
+from prefect.types.entrypoint import EntrypointType
+
+from flows import ablate as ablating
+from flows import align as aligning
+from flows import evaluate as evaluating
+from flows import nightly as refreshing
+from flows import train as training
+from flows.estimate import estimate
+from flows.recipe import Recipe, load_recipe, shipped_recipes
+from flows.run import BusyError
+
+
+def known_recipes() -> list[str]:
+    """Files of the folder `$PRECEPT_RECIPES`, and names of the recipes that ship."""
+    folder = os.environ.get("PRECEPT_RECIPES")
+    own = sorted(str(path) for path in Path(folder).glob("*.toml")) if folder else []
+    return [*own, *shipped_recipes()]
+
+
+if TYPE_CHECKING:
+    RecipeName = str
+else:
+    # The form lets one choose of what is known when it is served.
+    RecipeName = Literal[tuple(known_recipes())]
+
+
+def _wanted(recipe: str, overrides: list[str], dry_run: bool) -> Recipe | None:
+    """The recipe of a form; None where it is only to be told what would be made."""
+    loaded = load_recipe(recipe, overrides=overrides)
+    loaded.load_pack()
+    if not dry_run:
+        return loaded
+    told = estimate(loaded).as_markdown()
+    create_markdown_artifact(key="estimate", markdown=f"# {loaded.name} would make\n\n{told}")
+    return None
+
+
+def _run(
+    work: Callable[[Recipe], Any], recipe: str, overrides: Sequence[str], dry_run: bool
+) -> State[Any] | None:
+    """Does what a form asks for; cancelled where another run writes and this must not wait."""
+    wanted = _wanted(recipe, list(overrides), dry_run)
+    if wanted is None:
+        return None
+    if wanted.nightly.when_busy == "queue":
+        os.environ["PRECEPT_WAIT_SECONDS"] = str(3600 * wanted.nightly.hours)
+    try:
+        work(wanted)
+    except BusyError as error:
+        return Cancelled(message=str(error))
+    return None
+
+
+@flow(flow_run_name="nightly {recipe}", persist_result=False)
+def nightly(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> Any:
+    """Takes in new prompts and edited policies, makes only what is missing, and tells what changed.
+
+    Args:
+        recipe: The recipe to refresh.
+        overrides: Changes of it, one a line, as judge.samples=8.
+        dry_run: Only tell what would be made, and what it would cost.
+    """
+    return _run(refreshing.nightly, recipe, overrides, dry_run)
+
+
+@flow(flow_run_name="align {recipe}", persist_result=False)
+def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> Any:
+    """Refreshes the data, trains on it, and evaluates what came of it.
+
+    Args:
+        recipe: The recipe to run.
+        overrides: Changes of it, one a line, as sft.epochs=2.
+        dry_run: Only tell what the refresh would make, and what it would cost.
+    """
+    return _run(aligning.align, recipe, overrides, dry_run)
+
+
+@flow(flow_run_name="train {recipe}", persist_result=False)
+def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
+    """Trains on the examples that are there: SFT, DPO and RL, as the recipe says.
+
+    Args:
+        recipe: The recipe whose examples to train on.
+        overrides: Changes of it, one a line, as sft.epochs=2.
+    """
+    return _run(training.train, recipe, overrides, dry_run=False)
+
+
+@flow(flow_run_name="evaluate {recipe}", persist_result=False)
+def evaluate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
+    """Evaluates the base model and the newest checkpoints, side by side.
+
+    Args:
+        recipe: The recipe whose models to evaluate.
+        overrides: Changes of it, one a line, as evaluate.samples=4.
+    """
+    return _run(evaluating.evaluate, recipe, overrides, dry_run=False)
+
+
+@flow(flow_run_name="ablate {recipe}", persist_result=False)
+def ablate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
+    """Trains and evaluates the arms of an ablation, side by side.
+
+    Args:
+        recipe: The recipe with the arms.
+        overrides: Changes of it, one a line, as ablate.samples=4.
+    """
+    return _run(ablating.ablate, recipe, overrides, dry_run=False)
+
+
+def deployments(recipe: Recipe, name: str) -> list[RunnerDeployment]:
+    """Every flow as Prefect offers it, with a recipe chosen beforehand, and its schedule."""
+    config = recipe.nightly
+    busy = (
+        ConcurrencyLimitStrategy.ENQUEUE
+        if config.when_busy == "queue"
+        else ConcurrencyLimitStrategy.CANCEL_NEW
+    )
+    offered: dict[str, Flow[..., Any]] = {
+        "refresh-nightly": nightly,
+        "align": align,
+        "train": train,
+        "evaluate": evaluate,
+        "ablate": ablate,
+    }
+    made = []
+    for title, one in offered.items():
+        deployment = one.to_deployment(
+            title,
+            parameters={"recipe": name},
+            schedule=Cron(config.cron, timezone=config.timezone) if one is nightly else None,
+            concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=busy),
+            tags=["precept", recipe.name],
+            description=one.description,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        assert isinstance(deployment, RunnerDeployment)
+        made.append(deployment)
+    return made
+
+
+def serve_all(recipe: Recipe, name: str) -> None:
+    """Serves the deployments from this process until it is stopped."""
+    serve(*deployments(recipe, name))
