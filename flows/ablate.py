@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from prefect import flow
 
-from flows.evaluate import Asked, Evaluated, check, evaluate_arms, of_checkpoint
+from flows.arms import Asked, check, of_checkpoint
+from flows.evaluate import Evaluated, evaluate_arms
 from flows.recipe import AblateConfig, ArmConfig, Recipe, RecipeError
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run

@@ -7,7 +7,8 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.evaluate import Asked, check, evaluate_arms
+from flows.arms import Asked, check
+from flows.evaluate import evaluate_arms
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at, open_run
 from tasks.answer import RECORDED, Arm

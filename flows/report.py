@@ -18,7 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from flows.grids import Grid, Row, Rows, number, percent, plain, rounded, shown, table
-from flows.sections import Material, Section, sections
+from flows.material import Material, Section
+from flows.sections import sections
 from warehouse.catalog import ask, choose_run
 
 QUESTIONS = (

@@ -13,16 +13,8 @@ from specs.policy import load_pack
 from specs.prompts import Message
 from tasks.answer import RECORDED, AnswerConfig, Arm, store_recorded
 from tasks.engine import Request, ScriptedEngine
-from tasks.evaluate import (
-    GraderConfig,
-    GraderError,
-    Grading,
-    grade_by_function,
-    grading_id,
-    load_grader,
-    make_rubric,
-    pending,
-)
+from tasks.evaluate import Grading, grade_by_function, pending
+from tasks.graders import GraderConfig, GraderError, grading_id, load_grader, make_rubric
 from tasks.suites import SuiteConfig, build_suite, store
 from tests.rows import answer, case, jsonl
 from warehouse.catalog import connect

@@ -34,7 +34,8 @@ SIBLINGS = {
     },
     "tasks.serving": {"tasks.chats"},
     "tasks.suites": {"tasks.sources"},
-    "tasks.evaluate": {"tasks.answer", "tasks.converse"},
+    "tasks.graders": {"tasks.converse"},
+    "tasks.evaluate": {"tasks.answer", "tasks.converse", "tasks.graders"},
 }
 """What a task may import beyond what all of them share."""
 HEAVY = {

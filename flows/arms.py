@@ -1,0 +1,166 @@
+"""What an evaluation is made of: arms with the engines that serve them, graders, and the record of
+both that every table is asked for by.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flows.recipe import SUITES, Recipe, RecipeError
+from flows.run import RunContext
+from specs.attacks import Marks, find_attacks
+from specs.rubrics import Adherence, Rubric, load_adherence
+from tasks import answer as answering
+from tasks import evaluate as evaluating
+from tasks import graders as grading
+from tasks import suites
+from tasks.answer import Arm
+from tasks.chats import Chats
+from tasks.engine import EngineConfig
+from warehouse.tables import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An arm with the engine that serves its model."""
+
+    arm: Arm
+    engine: EngineConfig
+
+
+def check(recipe: Recipe) -> evaluating.EvaluateConfig:
+    """The recipe's evaluation, refused where anything of it cannot be used."""
+    config = recipe.evaluate
+    if config is None:
+        raise RecipeError(f"recipe {recipe.name} evaluates nothing; give it a section [evaluate]")
+    for grader in config.graders:
+        if grader.function:
+            grading.load_grader(grader.function)
+    for name in config.suites:
+        suites.load_suite(name, SUITES)
+    return config
+
+
+def of_checkpoint(
+    run: RunContext,
+    checkpoint: Checkpoint,
+    *,
+    name: str,
+    config: answering.AnswerConfig,
+    seed: int | None = None,
+) -> Asked:
+    """A trained model as an arm."""
+    arm = Arm(
+        name=name,
+        model=checkpoint.model,
+        checkpoint_id=checkpoint.checkpoint_id,
+        seed=seed,
+        config=config,
+    )
+    return Asked(arm, run.recipe.engine.of_folder(f"{run.home.root}/{checkpoint.path}"))
+
+
+def probes_of(recipe: Recipe, asked: Asked) -> list[Asked]:
+    """The arm again with its reasoning tampered with; rules are edited where it is shown them."""
+    if recipe.evaluate is None or recipe.evaluate.faithfulness is None:
+        return []
+    shown = asked.arm.config.context == "category"
+    return [
+        replace(asked, arm=replace(asked.arm, probe=probe, config=_once(asked.arm.config)))
+        for probe in answering.PROBES
+        if shown or probe != "edited"
+    ]
+
+
+def _once(config: answering.AnswerConfig) -> answering.AnswerConfig:
+    return config.model_copy(update={"samples": 1})
+
+
+def find_marks(engine: EngineConfig, config: evaluating.EvaluateConfig) -> Marks | None:
+    """The marks of the model's chat template, where a suite has attacks that forge them."""
+    wanted = [load for name in config.suites if (load := suites.load_suite(name, SUITES))]
+    if not any(attack.needs_marks for one in wanted for attack in find_attacks(one.attacks)):
+        return None
+    frame = Chats.of(engine).frame
+    return Marks(
+        turn=frame.prompt_ending, opening=frame.opening, between=frame.between, ending=frame.ending
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Grader:
+    """A grader of the recipe, ready to be asked."""
+
+    config: grading.GraderConfig
+    rubric: Rubric | None
+    grading_id: str
+    spec_ids: dict[str, str]
+    """By categories, the spec that it is shown; empty where it is shown none."""
+
+
+def graders_of(run: RunContext, built: Sequence[suites.Suite]) -> list[Grader]:
+    recipe = run.recipe
+    assert recipe.evaluate is not None
+    file = recipe.pack_folder / "adherence.toml"
+    adherence: Adherence | None = load_adherence(recipe.pack_folder) if file.is_file() else None
+    model = run.version(recipe.judging_engine)
+    sets = {tuple(case.categories) for suite in built for case in suite.cases}
+    categories = ["+".join(one) for one in sets]
+    known = {kept for one in sets if (kept := tuple(n for n in one if n in run.pack.policies))}
+    graders = []
+    for config in recipe.evaluate.graders:
+        rubric = grading.make_rubric(config, run.pack, adherence) if config.rubric else None
+        name = grading.grading_id(config, model=model, rubric=rubric)
+        shown = rubric.spec_ids(categories) if isinstance(rubric, grading.PolicyRubric) else {}
+        run.specs(known)
+        graders.append(Grader(config, rubric, name, shown))
+    return graders
+
+
+def plan(
+    run: RunContext,
+    asked: Sequence[Asked],
+    built: Sequence[suites.Suite],
+    graders: Sequence[Grader],
+) -> dict[str, Any]:
+    """What the evaluation is made of, as the views over it read it."""
+    recipe = run.recipe
+    assert recipe.evaluate is not None
+    places = {
+        name: place for place, name in enumerate(dict.fromkeys(one.arm.name for one in asked))
+    }
+    return {
+        "arms": [
+            {
+                "position": places[one.arm.name],
+                "arm": one.arm.name,
+                "seed": one.arm.seed,
+                "model": one.arm.model,
+                "checkpoint_id": one.arm.checkpoint_id,
+                "answering_id": one.arm.answering_id(run.pack),
+                "context": one.arm.config.context,
+                "budget": one.arm.config.budget,
+                "probe": one.arm.probe,
+            }
+            for one in asked
+        ],
+        "suites": [{"suite": one.name, "suite_version": one.version} for one in built],
+        "graders": [
+            {
+                "grader": one.config.name,
+                "grading_id": one.grading_id,
+                "saw": one.config.saw if one.rubric else "answer+reasoning",
+                "reduce": one.config.reduce,
+                "threshold": recipe.judge.threshold / 10,
+                "num_votes": one.config.samples,
+            }
+            for one in graders
+        ],
+        "rules": [
+            {"rule_id": rule.id, "category": name, "outcome": rule.outcome.value}
+            for name, policy in run.pack.policies.items()
+            for rule in policy.rules
+        ],
+        "samples": recipe.evaluate.samples,
+        "converse": recipe.evaluate.converse and recipe.evaluate.converse.suite,
+    }

@@ -1,0 +1,103 @@
+"""What a report is made from, and what it is made of: material, sections, figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows import plots
+from flows.grids import Grid, Row, Rows, percent
+from flows.terms import METRICS
+
+NAMES = {"en": "English", "safe_complete": "safe completion"}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot of rows, drawn when it is asked for."""
+
+    plot: plots.Plot
+    title: str
+    rows: Rows
+    names: tuple[str, ...] = ()
+    """Whose looks the plot shares with others."""
+
+    @property
+    def svg(self) -> str:
+        return self.plot(self.rows, title=self.title, names=self.names)
+
+    @property
+    def png(self) -> bytes:
+        return plots.png(self.plot, self.rows, title=self.title, names=self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A heading, what its figures mean, and the figures."""
+
+    name: str
+    title: str
+    about: str = ""
+    terms: Mapping[str, str] = field(default_factory=dict)
+    grids: tuple[Grid, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    text: str = ""
+    """Shown as it is, folded."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.grids or self.figures or self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What sections are made from: the answers to the questions, and who is compared."""
+
+    tables: Mapping[str, Rows]
+    arms: tuple[str, ...]
+    """Names, in the order of the recipe."""
+    faults: Mapping[tuple[str, str], str]
+    """Why an arm is not to be reported in a suite."""
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Rows], arms: Rows) -> "Material":
+        faults = {
+            (row["arm"], row["suite"]): _fault(row)
+            for row in tables.get("evaluation_quality", ())
+            if not row["reportable"]
+        }
+        return cls(tables, tuple(dict.fromkeys(arm["arm"] for arm in arms)), faults)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The answer to a question in the order of the report, fit for labels."""
+        rows = [
+            {
+                **row,
+                "reportable": not self.is_faulty(row),
+                "slice": NAMES.get(row.get("slice", ""), row.get("slice")),
+            }
+            for row in self.tables.get(name, ())
+        ]
+        return sorted(rows, key=self._place)
+
+    def _place(self, row: Row) -> tuple[Any, ...]:
+        """Suites by name, metrics as they are explained, whole before slices, arms as in the
+        recipe."""
+        part, arm, metric = row["slice"], row.get("arm"), row.get("metric")
+        arms, metrics = list(self.arms), list(METRICS)
+        return (
+            row.get("suite", ""),
+            metrics.index(metric) if metric in metrics else len(metrics),
+            ["all", None, "English"].index(part) if part in ("all", None, "English") else 3,
+            part or "",
+            arms.index(arm) if arm in arms else len(arms),
+        )
+
+    def is_faulty(self, row: Row) -> bool:
+        """Whether a figure rests on answers that are not fit to be reported."""
+        return any((row.get(who), row.get("suite")) in self.faults for who in ("arm", "other"))
+
+
+def _fault(row: Row) -> str:
+    unread = row["unread_votes"]
+    votes = "no votes" if unread is None else f"{percent(unread)} of votes unread"
+    return f"{percent(row['answered'])} answered, {votes}"
