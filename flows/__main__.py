@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -156,6 +157,9 @@ def report(
     inspect_logs: Annotated[
         bool, typer.Option("--inspect", help="Write logs for Inspect as well.")
     ] = False,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Write every answer as a line of JSON as well.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
@@ -169,6 +173,10 @@ def report(
         files = reporting.write(reporting.gather(connection, chosen), out)
         if inspect_logs:
             files += inspect_log.export(connection, chosen, f"{out}/inspect")
+        if jsonl:
+            samples = Path(out) / "samples.jsonl"
+            inspect_log.export_jsonl(connection, chosen, samples)
+            files.append(samples)
         for file in files:
             typer.echo(str(file))
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 from prefect import flow
 
-from flows.arms import Asked, check, of_checkpoint
+from flows.arms import Asked, check, find_marks, of_checkpoint
 from flows.evaluate import Evaluated, evaluate_arms
-from flows.recipe import AblateConfig, ArmConfig, Recipe, RecipeError
+from flows.recipe import SUITES, AblateConfig, ArmConfig, Recipe, RecipeError
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
+from tasks import suites
 from tasks.answer import Arm
+from tasks.evaluate import EvaluateConfig
 from warehouse.tables import Checkpoint
 
 
@@ -34,6 +36,10 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
         raise RecipeError(f"recipe {recipe.name} has no arms; give it a section [[ablate.arms]]")
     recipe = _as_ablated(recipe, ablation)
     check(recipe)
+    # A suite that cannot be asked ends the ablation now, not after all training.
+    marks = find_marks(recipe.engine, check(recipe))
+    for name in check(recipe).suites:
+        suites.build_suite(suites.load_suite(name, SUITES), marks=marks, limit=1)
     refreshed: set[str] = set()
     made = []
     for arm in ablation.arms:
@@ -60,7 +66,9 @@ def _as_ablated(recipe: Recipe, ablation: AblateConfig) -> Recipe:
         "faithfulness": ablation.faithfulness or config.faithfulness,
         "converse": ablation.converse or config.converse,
     }
-    return recipe.model_copy(update={"evaluate": config.model_copy(update=changes)})
+    # What fits on its own need not fit together: it is checked as if it had been written so.
+    changed = EvaluateConfig.model_validate(config.model_dump() | changes)
+    return recipe.model_copy(update={"evaluate": changed})
 
 
 def _of_arm(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:

@@ -2,19 +2,21 @@
 both that every table is asked for by.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import RunContext
 from specs.attacks import Marks, find_attacks
-from specs.rubrics import Adherence, Rubric, load_adherence
+from specs.rubrics import ADHERENCE_FILE, Adherence, Rubric, load_adherence
 from tasks import answer as answering
+from tasks import converse as conversing
 from tasks import evaluate as evaluating
 from tasks import graders as grading
 from tasks import suites
-from tasks.answer import Arm
+from tasks.answer import Arm, full_spec
 from tasks.chats import Chats
 from tasks.engine import EngineConfig
 from warehouse.tables import Checkpoint
@@ -36,8 +38,30 @@ def check(recipe: Recipe) -> evaluating.EvaluateConfig:
     for grader in config.graders:
         if grader.function:
             grading.load_grader(grader.function)
-    for name in config.suites:
-        suites.load_suite(name, SUITES)
+    names = [suites.load_suite(name, SUITES).name for name in config.suites]
+    for grader in config.graders:
+        if strange := next((name for name in grader.suites if name not in names), None):
+            raise RecipeError(
+                f"grader {grader.name!r} grades suite {strange!r}; asked are {', '.join(names)}"
+            )
+        if grader.rubric == "propositions" and not (recipe.pack_folder / ADHERENCE_FILE).is_file():
+            raise RecipeError(
+                f"grader {grader.name!r} asks about propositions, and {recipe.pack_folder} has no "
+                f"{ADHERENCE_FILE}; write one, or leave the grader out"
+            )
+    if talk := config.converse:
+        if talk.suite not in names:
+            raise RecipeError(
+                f"converse.suite is {talk.suite!r}; asked are {', '.join(names)}: name one of them"
+            )
+        scorer = next(grader for grader in config.graders if grader.name == talk.grader)
+        if scorer.rubric not in (None, "policy", "strongreject"):
+            raise RecipeError(
+                f"converse.grader {talk.grader!r} does not tell how harmful an answer is; take a "
+                "function, or rubric policy or strongreject"
+            )
+        if talk.script is not None:
+            conversing.ScriptedAttacker.load(talk.script)
     return config
 
 
@@ -50,6 +74,12 @@ def of_checkpoint(
     seed: int | None = None,
 ) -> Asked:
     """A trained model as an arm."""
+    folder = f"{run.home.root}/{checkpoint.path}"
+    if not (Path(folder) / "config.json").is_file():
+        raise RecipeError(
+            f"the model of checkpoint {checkpoint.checkpoint_id} is gone from {folder}; run "
+            "precept train again"
+        )
     arm = Arm(
         name=name,
         model=checkpoint.model,
@@ -57,7 +87,7 @@ def of_checkpoint(
         seed=seed,
         config=config,
     )
-    return Asked(arm, run.recipe.engine.of_folder(f"{run.home.root}/{checkpoint.path}"))
+    return Asked(arm, run.recipe.engine.of_folder(folder))
 
 
 def probes_of(recipe: Recipe, asked: Asked) -> list[Asked]:
@@ -98,21 +128,27 @@ class Grader:
     """By categories, the spec that it is shown; empty where it is shown none."""
 
 
+def specs_of(run: RunContext, built: Sequence[suites.Suite]) -> dict[str, str]:
+    """The spec of every set of categories that is asked about, which is stored: by the categories
+    joined with `+`, the spec's id."""
+    sets = {tuple(case.categories) for suite in built for case in suite.cases}
+    specs = {"+".join(one): full_spec(run.pack, one) for one in sets}
+    run.store_specs([run.pack.spec([], detail="summary"), *specs.values()])
+    return {key: spec.id for key, spec in specs.items()}
+
+
 def graders_of(run: RunContext, built: Sequence[suites.Suite]) -> list[Grader]:
     recipe = run.recipe
     assert recipe.evaluate is not None
-    file = recipe.pack_folder / "adherence.toml"
+    file = recipe.pack_folder / ADHERENCE_FILE
     adherence: Adherence | None = load_adherence(recipe.pack_folder) if file.is_file() else None
     model = run.version(recipe.judging_engine)
-    sets = {tuple(case.categories) for suite in built for case in suite.cases}
-    categories = ["+".join(one) for one in sets]
-    known = {kept for one in sets if (kept := tuple(n for n in one if n in run.pack.policies))}
+    specs = specs_of(run, built)
     graders = []
     for config in recipe.evaluate.graders:
         rubric = grading.make_rubric(config, run.pack, adherence) if config.rubric else None
         name = grading.grading_id(config, model=model, rubric=rubric)
-        shown = rubric.spec_ids(categories) if isinstance(rubric, grading.PolicyRubric) else {}
-        run.specs(known)
+        shown = specs if isinstance(rubric, grading.PolicyRubric) else {}
         graders.append(Grader(config, rubric, name, shown))
     return graders
 
@@ -122,6 +158,7 @@ def plan(
     asked: Sequence[Asked],
     built: Sequence[suites.Suite],
     graders: Sequence[Grader],
+    conversations: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """What the evaluation is made of, as the views over it read it."""
     recipe = run.recipe
@@ -144,12 +181,15 @@ def plan(
             }
             for one in asked
         ],
+        "specs": [
+            {"spec_key": key, "spec_id": spec_id} for key, spec_id in specs_of(run, built).items()
+        ],
         "suites": [{"suite": one.name, "suite_version": one.version} for one in built],
         "graders": [
             {
                 "grader": one.config.name,
                 "grading_id": one.grading_id,
-                "saw": one.config.saw if one.rubric else "answer+reasoning",
+                "saw": one.config.saw,
                 "reduce": one.config.reduce,
                 "threshold": recipe.judge.threshold / 10,
                 "num_votes": one.config.samples,
@@ -162,5 +202,5 @@ def plan(
             for rule in policy.rules
         ],
         "samples": recipe.evaluate.samples,
-        "converse": recipe.evaluate.converse and recipe.evaluate.converse.suite,
+        "conversations": [dict(one) for one in conversations],
     }

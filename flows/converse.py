@@ -8,12 +8,45 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.arms import Asked, Grader
+from flows.recipe import Recipe
 from flows.refresh import run_stage
 from flows.run import RunContext
 from tasks import converse as conversing
 from tasks import graders as grading
 from tasks import stage, suites
-from tasks.engine import Engines
+from tasks.engine import EngineError, Engines
+
+
+def attacked(recipe: Recipe, asked: Sequence[Asked]) -> list[Asked]:
+    """The arms that are attacked: those without policies and without a limit of their own."""
+    config = recipe.evaluate
+    if config is None or config.converse is None:
+        return []
+    return [
+        one
+        for one in asked
+        if one.arm.config.context == "none" and one.arm.config.budget == config.budget
+    ]
+
+
+def attacking_id(run: RunContext, one: Asked, graders: Sequence[Grader]) -> str:
+    """What all exchanges of the attack on an arm share."""
+    assert run.recipe.evaluate is not None
+    config = run.recipe.evaluate.converse
+    assert config is not None
+    said = (
+        repr(conversing.ScriptedAttacker.load(config.script))
+        if config.script is not None
+        else run.version(run.recipe.judging_engine)
+    )
+    scorer = _scorer(config, graders)
+    return conversing.attacking_id(
+        config, sampling=one.arm.config.sampling, by=f"{said} {scorer.grading_id}"
+    )
+
+
+def _scorer(config: conversing.ConverseConfig, graders: Sequence[Grader]) -> Grader:
+    return next(one for one in graders if one.config.name == config.grader)
 
 
 @task(name="converse", cache_policy=NO_CACHE)
@@ -23,42 +56,32 @@ def converse(
     built: Sequence[suites.Suite],
     graders: Sequence[Grader],
 ) -> None:
-    """Grows the trees of multi-turn attacks that are missing, on every arm without policies."""
+    """Grows the trees of multi-turn attacks that are missing."""
     recipe = run.recipe
-    config = recipe.evaluate.converse if recipe.evaluate else None
+    assert recipe.evaluate is not None
+    config = recipe.evaluate.converse
     assert config is not None
-    [suite] = [one for one in built if one.name == config.suite]
-    [grader] = [one for one in graders if one.config.name == config.grader]
+    scorer = _scorer(config, graders)
+    suite = next(one for one in built if one.name == config.suite)
     beside = Engines()
+    helper = None
     try:
-        needs_model = config.script is None or grader.config.rubric is not None
-        helper = None
-        if needs_model:
-            stage.start_ray(os.environ.get("RAY_ADDRESS"))
-            helper = stage.RemoteEngine(beside.serving(recipe.judging_engine)[0])
-            beside.wait()
+        if config.script is None or scorer.config.rubric is not None:
+            helper = _start_beside(run, asked, beside)
         attacker: conversing.Attacker
         if config.script is not None:
             attacker = conversing.ScriptedAttacker.load(config.script)
-            said = repr(attacker)
         else:
             assert helper is not None
             attacker = conversing.ModelAttacker(helper, config.sampling)
-            said = run.version(recipe.judging_engine)
-        scorer = grading.make_scorer(grader.config, grader.rubric, helper)
         for one in asked:
-            if one.arm.config.context != "none" or one.arm.config.budget is not None:
-                continue
-            sampling = one.arm.config.sampling
-            name = conversing.attacking_id(
-                config, sampling=sampling, by=f"{said} {grader.grading_id}"
-            )
+            name = attacking_id(run, one, graders)
             work = conversing.Converse(
                 config=config,
                 attacker=attacker,
-                scorer=scorer,
+                scorer=grading.make_scorer(scorer.config, scorer.rubric, helper),
                 attacking_id=name,
-                sampling=sampling,
+                sampling=one.arm.config.sampling,
                 model=one.arm.model,
                 checkpoint_id=one.arm.checkpoint_id,
                 run_id=run.id,
@@ -80,3 +103,23 @@ def converse(
             run_stage(run, f"converse {one.arm.name}{seed}", work, one.engine, pending)
     finally:
         beside.close()
+
+
+def _start_beside(run: RunContext, asked: Sequence[Asked], beside: Engines) -> stage.RemoteEngine:
+    """The judge's engine, which attacks or scores while the engine that is attacked answers."""
+    import ray
+
+    stage.start_ray(os.environ.get("RAY_ADDRESS"))
+    run.engines.close()
+    judge = run.recipe.judging_engine
+    wanted = judge.num_gpus + max(one.engine.num_gpus for one in asked)
+    found = ray.cluster_resources().get("GPU", 0)
+    if wanted > found:
+        raise EngineError(
+            f"an attack by a model, or scored by one, needs {wanted} GPUs, for judge and attacked "
+            f"side by side, and the Ray cluster has {found:g}; give converse a script and a "
+            "function as its grader"
+        )
+    handles = beside.serving(judge)
+    beside.wait()
+    return stage.RemoteEngine(handles[0])

@@ -30,17 +30,18 @@ from flows.arms import (
     plan,
     probes_of,
 )
-from flows.converse import converse
+from flows.converse import attacked, attacking_id, converse
 from flows.progress import artifact_key
-from flows.recipe import SUITES, Recipe
+from flows.recipe import SUITES, Recipe, RecipeError
 from flows.refresh import run_stage
 from flows.run import RunContext, home_at, open_run
+from flows.train import latest_training
 from specs.attacks import Marks
 from tasks import answer as answering
 from tasks import evaluate as evaluating
 from tasks import stage, suites
 from tasks.answer import Arm
-from warehouse.catalog import find_checkpoints, latest_training
+from warehouse.catalog import find_checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Evaluated:
     run_id: str
     home: str
     table: list[dict[str, Any]]
-    """What `precept ask evaluation` answers, without the arms whose reasoning was limited."""
+    """What `precept ask evaluation` answers, without the arms that limit the reasoning further."""
     models_loaded: int
     num_answered: int
     """Answers made in this run; the others were there."""
@@ -66,7 +67,7 @@ def evaluate(
     config = check(recipe)
     with open_run("evaluate", recipe, home_at(home)) as run:
         warehouse = run.warehouse()
-        names = latest_training(warehouse, recipe.name) if checkpoints is None else checkpoints
+        names = latest_training(warehouse, recipe) if checkpoints is None else checkpoints
         base = Arm(
             name="base",
             model=run.version(recipe.engine),
@@ -76,6 +77,11 @@ def evaluate(
         )
         asked = [Asked(base, recipe.engine)]
         made = find_checkpoints(warehouse, names)
+        if missing := set(names) - {one.checkpoint_id for one in made}:
+            raise RecipeError(
+                f"no checkpoint {', '.join(sorted(missing))} in {run.home.url}; precept sql "
+                '"select checkpoint_id, stage, recipe from checkpoints" lists them'
+            )
         stages = [one.stage.upper() for one in made]
         for number, checkpoint in enumerate(made):
             name = "+".join(stages[: number + 1])
@@ -99,21 +105,37 @@ def evaluate_arms(
     versions = [suite.version for suite in built]
     everyone = [*asked, *probes]
     graders = graders_of(run, built)
-    run.note("evaluation", plan(run, everyone, built, graders))
-    # The judge's own model comes last, so that it need not be loaded twice.
+    talked_to = attacked(recipe, asked)
+    conversations = [
+        {
+            "arm": one.arm.name,
+            "model": one.arm.model,
+            "attacking_id": attacking_id(run, one, graders),
+        }
+        for one in talked_to
+    ]
+    run.note("evaluation", plan(run, everyone, built, graders, conversations))
+    # Each model is loaded once, and the judge's own comes last: it is wanted again to grade.
     for one in sorted(
-        everyone, key=lambda one: (one.engine == recipe.judging_engine, one.arm.probe != "none")
+        everyone,
+        key=lambda one: (
+            one.engine == recipe.judging_engine,
+            one.engine.model,
+            one.arm.probe != "none",
+        ),
     ):
         if one.arm.model == answering.RECORDED:
             store_recorded(run, one, built)
         else:
             answer(run, one, versions)
     for grader in graders:
-        grade(run, grader, everyone, versions)
-    if config.converse:
-        converse(run, asked, built, graders)
+        grade(run, grader, everyone, built)
+    if talked_to:
+        converse(run, talked_to, built, graders)
+    # The report tells what the run has cost so far.
+    run.note("evaluation", run.figures["evaluation"])
     report = publish(run)
-    unlimited = {one.arm.name for one in asked if one.arm.config.budget is None}
+    unlimited = {one.arm.name for one in asked if one.arm.config.budget == config.budget}
     stages = [name for name in run.figures if name.startswith("answer ")]
     return Evaluated(
         run_id=run.id,
@@ -204,16 +226,12 @@ def store_recorded(run: RunContext, asked: Asked, built: Sequence[suites.Suite])
 
 
 @task(name="grade", cache_policy=NO_CACHE)
-def grade(run: RunContext, grader: Grader, asked: Sequence[Asked], versions: Sequence[str]) -> None:
+def grade(
+    run: RunContext, grader: Grader, asked: Sequence[Asked], built: Sequence[suites.Suite]
+) -> None:
     """Makes the votes of one grader that are missing, over the answers of all arms."""
     recipe, config = run.recipe, grader.config
-    assert recipe.evaluate is not None
-    suite_names = config.suites or recipe.evaluate.suites
-    wanted = [
-        version
-        for version, name in zip(versions, recipe.evaluate.suites, strict=True)
-        if name in suite_names
-    ]
+    wanted = [one.version for one in built if not config.suites or one.name in config.suites]
     arms = pa.table(
         {
             "model": [one.arm.model for one in asked],

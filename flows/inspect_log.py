@@ -142,15 +142,9 @@ ORDER BY id, c.sample_index
 # Views over a whole run: asked once, not for each log.
 _PREPARE = """
 CREATE OR REPLACE TEMP TABLE exported_scores AS
-SELECT DISTINCT answer_id, grading_id, score, value FROM graded WHERE answer_id IS NOT NULL;
+SELECT DISTINCT answer_id, grader, score, value FROM graded WHERE answer_id IS NOT NULL;
 CREATE OR REPLACE TEMP TABLE exported_votes AS
-SELECT e.* EXCLUDE (run_id, evaluation_id)
-FROM evaluations AS e
-JOIN run_graders AS g USING (grading_id)
-WHERE e.sample_index < g.num_votes
-QUALIFY row_number() OVER (
-    PARTITION BY e.answer_id, e.grading_id, e.sample_index ORDER BY e.created_at DESC
-) = 1;
+SELECT * EXCLUDE (run_id, evaluation_id) FROM run_ballots;
 """
 
 _SCORES = """
@@ -169,7 +163,7 @@ ORDER BY sample_index
 def _asked(
     connection: duckdb.DuckDBPyConnection,
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]]:
-    """Every arm with every suite, and its answers with scores and votes by grading id."""
+    """Every arm with every suite, and its answers with scores and votes by grader."""
     connection.execute(_PREPARE)
     arms = _rows(connection, "FROM arms ORDER BY position, seed, probe")
     suites = _rows(connection, "FROM run_suites ORDER BY suite")
@@ -183,12 +177,12 @@ def _asked(
             scores: dict[str, dict[str, dict[str, float | None]]] = {}
             answers = [row["answer_id"] for row in rows if row["answer_id"]]
             for one in _rows(connection, _SCORES, {"answers": answers}):
-                given = scores.setdefault(one["answer_id"], {}).setdefault(one["grading_id"], {})
+                given = scores.setdefault(one["answer_id"], {}).setdefault(one["grader"], {})
                 given[one["score"]] = one["value"]
             votes: dict[str, dict[str, list[dict[str, Any]]]] = {}
             for vote in _rows(connection, _VOTES, {"answers": answers}):
                 cast = votes.setdefault(vote["answer_id"], {})
-                cast.setdefault(vote["grading_id"], []).append(vote)
+                cast.setdefault(vote["grader"], []).append(vote)
             for row in rows:
                 row["scores"] = scores.get(row["answer_id"], {})
                 row["votes"] = votes.get(row["answer_id"], {})
@@ -212,7 +206,7 @@ def _graders(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _values(row: dict[str, Any], grader: dict[str, Any]) -> dict[str, float | None]:
-    found: dict[str, float | None] = row["scores"].get(grader["grading_id"], {})
+    found: dict[str, float | None] = row["scores"].get(grader["grader"], {})
     return found
 
 
@@ -255,9 +249,9 @@ def _log(
     ids = list(dict.fromkeys(row["id"] for row in rows))
     name = content_id(run["run_id"], arm["arm"], arm["seed"], arm["probe"], suite["suite"])
     commit = run["git_commit"]
-    asked = [one for one in graders if any(one["grading_id"] in row["scores"] for row in rows)]
+    asked = [one for one in graders if any(one["grader"] in row["scores"] for row in rows)]
     return EvalLog(
-        status="success",
+        status={"completed": "success", "failed": "error"}.get(run["status"], "started"),
         eval=EvalSpec(
             eval_set_id=run["run_id"],
             eval_id=name,
@@ -334,6 +328,8 @@ def _sample(
         "system": ChatMessageSystem,
         "user": ChatMessageUser,
         "assistant": ChatMessageAssistant,
+        # What a tool gave, without the call, which suites do not hold.
+        "tool": ChatMessageUser,
     }
     asked = [
         kinds[turn["role"]](content=turn["content"], id=f"{row['case_id']}-{number}")
@@ -381,7 +377,7 @@ def _score(grader: dict[str, Any], row: dict[str, Any]) -> "Score":
     from inspect_ai.scorer import Score
 
     values = _values(row, grader)
-    votes = row["votes"].get(grader["grading_id"], [])
+    votes = row["votes"].get(grader["grader"], [])
     told: dict[str, Any] = {
         "answer": row["decision"],
         "explanation": "\n\n".join(vote["rationale"] for vote in votes if vote["rationale"])

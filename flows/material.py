@@ -22,6 +22,12 @@ class Figure:
     """Whose looks the plot shares with others."""
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is no value to be drawn."""
+        values = ("mean", "precision", "recall")
+        return all(row.get(name) is None for row in self.rows for name in values)
+
+    @property
     def svg(self) -> str:
         return self.plot(self.rows, title=self.title, names=self.names)
 

@@ -8,7 +8,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -47,7 +47,7 @@ class ArmConfig(Config):
     """Sources of `ablate.sources` that it is trained on beside the recipe's own."""
     context: Context = "none"
     """What of the policies stands in the prompt at inference."""
-    budgets: list[int] = []
+    budgets: list[Annotated[int, Field(ge=0)]] = []
     """Limits of reasoning that it is asked under as well, in tokens; its first seed alone."""
     faithfulness: bool = False
     """Tamper with its reasoning as well, where the recipe says how; its first seed alone."""
@@ -79,6 +79,12 @@ class AblateConfig(Config):
             raise ValueError(f"two arms are named {twice!r}: give each its own name")
         known = [source.name for source in self.sources]
         for arm in self.arms:
+            if len(set(arm.budgets)) < len(arm.budgets):
+                raise ValueError(f"arm {arm.name!r} has a budget twice: {arm.budgets}")
+            if arm.sources and not arm.train:
+                raise ValueError(
+                    f"arm {arm.name!r} has sources and trains nothing: give it train or leave them"
+                )
             if unknown := next((name for name in arm.sources if name not in known), None):
                 raise ValueError(
                     f"arm {arm.name!r} names source {unknown!r}; ablate.sources has "

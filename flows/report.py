@@ -242,14 +242,10 @@ ORDER BY p.suite, p.arm, worst DESC, a.answer_id
 """
 
 _VOTES = """
-SELECT e.answer_id, g.grader, e.status, e.reason, e.scores, e.rationale
-FROM evaluations AS e
-JOIN (SELECT DISTINCT grader, grading_id, num_votes FROM run_graders) AS g USING (grading_id)
-WHERE list_contains($answers, e.answer_id) AND e.sample_index < g.num_votes
-QUALIFY row_number() OVER (
-    PARTITION BY e.answer_id, e.grading_id, e.sample_index ORDER BY e.created_at DESC
-) = 1
-ORDER BY g.grader, e.grading_id, e.sample_index
+SELECT answer_id, grader, status, reason, scores, rationale
+FROM run_ballots
+WHERE list_contains($answers, answer_id)
+ORDER BY grader, sample_index
 """
 
 

@@ -141,10 +141,11 @@ class RunContext:
     def specs(self, wanted: Iterable[tuple[str, ...]]) -> dict[str, Spec]:
         """The compiled spec of each set of categories, by their names joined with `+`; stored."""
         specs = {"+".join(categories): self.pack.spec(categories) for categories in wanted}
-        self._store_specs({spec.id: spec for spec in specs.values()})
+        self.store_specs(specs.values())
         return specs
 
-    def _store_specs(self, specs: Mapping[str, Spec]) -> None:
+    def store_specs(self, specs: Iterable[Spec]) -> None:
+        """Stores the specs that are not there."""
         stored = self.warehouse().execute("SELECT spec_id FROM policies").fetchall()
         known = {row[0] for row in stored}
         rows = [
@@ -158,7 +159,7 @@ class RunContext:
                 created_at=datetime.now(UTC),
                 text=spec.text,
             )
-            for spec in specs.values()
+            for spec in {spec.id: spec for spec in specs}.values()
             if spec.id not in known
         ]
         write_shard(self.home, POLICIES, rows)

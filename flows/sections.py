@@ -4,7 +4,7 @@ A section without rows is left out. Where the answers of an arm to a suite are n
 reported, every figure that rests on them is struck and marked.
 """
 
-from statistics import fmean
+from dataclasses import replace
 from typing import Any
 
 from flows import plots
@@ -53,7 +53,11 @@ def sections(material: Material) -> list[Section]:
         _faithfulness(material),
         _quality(material),
     )
-    return [section for section in made if not section.is_empty]
+    drawn = (
+        replace(section, figures=tuple(one for one in section.figures if not one.is_empty))
+        for section in made
+    )
+    return [section for section in drawn if not section.is_empty]
 
 
 def _results(material: Material) -> Section:
@@ -252,16 +256,8 @@ def _attacks(material: Material) -> Section:
 
 
 def _talks(material: Material) -> list[Row]:
-    """How conversations with the arms went, the mean over seeds; other models are there too."""
-    rows = [
-        row
-        for row in material.rows("conversations")
-        if {*row["arm"].split(", ")} & {*material.arms}
-    ]
-    return [
-        {**ours[0], "broken": fmean(row["broken"] for row in ours)}
-        for *_, ours in split(rows, "suite", "arm", "turn")
-    ]
+    """How conversations with the arms went."""
+    return [row for row in material.rows("conversations") if row["broken"] is not None]
 
 
 def _attack(row: Row) -> str:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -95,6 +96,22 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
         run.figures["checkpoints"] = {name: one.checkpoint_id for name, one in made.items()}
         num_trained = sum("steps" in run.figures.get(name, {}) for name in made)
         return Trained(run.id, run.home.url, made, num_trained)
+
+
+def latest_training(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> list[str]:
+    """Ids of the checkpoints of the latest training of a recipe as it is now, in order."""
+    rows = connection.execute(
+        "SELECT resolved_recipe, figures->'checkpoints' FROM runs "
+        "WHERE recipe = ? AND flow = 'train' AND status = 'completed' ORDER BY started_at DESC",
+        [recipe.name],
+    ).fetchall()
+    now = recipe.model_dump(mode="json")
+    for resolved, checkpoints in rows:
+        then = json.loads(resolved)
+        # An ablation trains by the same name what leaves stages out or has another seed.
+        if all(then.get(stage) == now[stage] for stage in ("sft", "dpo", "rl")):
+            return list(json.loads(checkpoints or "{}").values())
+    return []
 
 
 def _workers_were_lost(task: Any, run: Any, state: State[Any]) -> bool:

@@ -25,8 +25,8 @@ from warehouse.shards import Home, write_shard
 from warehouse.tables import ANSWERS, Answer, Table, content_id
 
 Context = Literal["none", "summary", "category"]
-Probe = Literal["none", "truncated", "swapped", "edited"]
-PROBES: tuple[Probe, ...] = ("truncated", "swapped", "edited")
+Probe = Literal["none", "kept", "truncated", "swapped", "edited"]
+PROBES: tuple[Probe, ...] = ("kept", "truncated", "swapped", "edited")
 
 
 class AnswerConfig(Config):
@@ -59,18 +59,26 @@ class Arm:
     def answering_id(self, pack: Pack) -> str:
         """What all answers of the arm share: sampling, context, budget and probe."""
         config = self.config
-        shown = () if config.context == "none" else _shown(pack, config.context)
+        shown = [] if config.context == "none" else [load_template("writer", "spec_first").id]
+        if config.context == "summary":
+            shown.append(pack.spec([], detail="summary").id)
         return content_id(
             config.sampling.model_dump_json(), config.context, config.budget, self.probe, *shown
         )
 
+    def spec(self, pack: Pack, categories: Sequence[str]) -> Spec | None:
+        """What stands in the prompt of a case of these categories; None where nothing does."""
+        if self.config.context == "none":
+            return None
+        if self.config.context == "summary":
+            return pack.spec([], detail="summary")
+        return full_spec(pack, categories)
 
-def _shown(pack: Pack, context: Context) -> tuple[str, ...]:
-    """Versions of the template and of all that a model may be shown of the policies."""
-    template = load_template("writer", "spec_first")
-    if context == "summary":
-        return (template.id, pack.spec([], detail="summary").id)
-    return (template.id, *(pack.spec([name]).id for name in pack.policies))
+
+def full_spec(pack: Pack, categories: Sequence[str]) -> Spec:
+    """The policies of these categories in full; the summaries of all where the pack knows none."""
+    known = [name for name in categories if name in pack.policies]
+    return pack.spec(known) if known else pack.spec([], detail="summary")
 
 
 RECORDED = "recorded"
@@ -93,7 +101,7 @@ def store_recorded(
     for case_id, text in recorded.items():
         if answer_id(case_id, arm.model, answering_id, 0) not in known:
             sample = Sample(Reply(ReplyStatus.OK, "", text))
-            rows.append(_row(arm, pack, case_id, answering_id, 0, 0, sample, run_id))
+            rows.append(_row(arm, pack, case_id, [], answering_id, 0, 0, sample, run_id))
     write_shard(home, ANSWERS, rows)
     return len(rows)
 
@@ -129,6 +137,7 @@ class Answering:
                 self.arm,
                 self.pack,
                 unit["case_id"],
+                unit["categories"],
                 answering_id,
                 index,
                 attempt,
@@ -143,21 +152,20 @@ class Answering:
 
     def _messages(self, unit: dict[str, Any]) -> list[Message]:
         messages: list[Message] = unit["messages"]
-        context = self.arm.config.context
-        if context == "none":
-            return messages
         pack = with_other_outcome(self.pack, unit["edited"]) if unit["edited"] else self.pack
-        known = [name for name in unit["categories"] if name in pack.policies]
-        spec: Spec = (
-            pack.spec(known) if context == "category" and known else pack.spec([], detail="summary")
-        )
-        return writer_messages(load_template("writer", "spec_first"), messages, spec=spec)
+        spec = self.arm.spec(pack, unit["categories"])
+        if spec is None:
+            return messages
+        filled = writer_messages(load_template("writer", "spec_first"), messages, spec=spec)
+        # What forges structure must reach the model as it is here too.
+        return filled if unit["sanitised"] else [*filled[:-1], messages[-1]]
 
 
 def _row(
     arm: Arm,
     pack: Pack,
     case_id: str,
+    categories: Sequence[str],
     answering_id: str,
     index: int,
     attempt: int,
@@ -165,16 +173,19 @@ def _row(
     run_id: str,
 ) -> Answer:
     reply = sample.reply
+    spec = arm.spec(pack, categories)
+    own = spec.id if spec and arm.config.context == "category" else None
     cited = find_citations(reply.reasoning, rule_ids=pack.rule_ids)
     # Who was given no time to think has answered all the same.
     status = "ok" if sample.status == "empty_reasoning" else sample.status
     return Answer(
-        answer_id=answer_id(case_id, arm.model, answering_id, index),
+        answer_id=answer_id(case_id, arm.model, answering_id, index, own),
         case_id=case_id,
         checkpoint_id=arm.checkpoint_id,
         model=arm.model,
         answering_id=answering_id,
         context=arm.config.context,
+        spec_id=spec.id if spec else None,
         budget=arm.config.budget,
         probe=arm.probe,
         sample_index=index,
@@ -196,9 +207,11 @@ def _row(
     )
 
 
-def answer_id(case_id: str, model: str, answering_id: str, index: int) -> str:
-    """What names one answer."""
-    return content_id(case_id, model, answering_id, index)
+def answer_id(
+    case_id: str, model: str, answering_id: str, index: int, spec_id: str | None = None
+) -> str:
+    """What names one answer; `spec_id` is that of its category, where it was shown that."""
+    return content_id(case_id, model, answering_id, index, spec_id or "")
 
 
 _OTHER = {
@@ -239,22 +252,36 @@ def pending(
     Columns: case_id, spec_id (the categories: what is alike goes together), messages, categories,
     sanitised, reasoning, edited, sample_indices, attempts.
     """
+    keys = connection.execute(
+        "SELECT DISTINCT array_to_string(categories, '+') FROM cases "
+        "WHERE list_contains(?, suite_version)",
+        [list(suite_versions)],
+    ).fetchall()
+    in_full = keys if arm.config.context == "category" else []
+    register_specs(connection, {key: full_spec(pack, key.split("+")).id for (key,) in in_full})
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE pending_answers AS
-        WITH slots AS (
+        WITH asked AS (
+            SELECT DISTINCT case_id, array_to_string(categories, '+') AS spec_key
+            FROM cases
+            WHERE list_contains($versions, suite_version)
+        ),
+        slots AS (
             SELECT
-                c.case_id, s.sample_index,
+                c.case_id, c.spec_key, s.sample_index,
                 left(sha256(concat_ws('|', c.case_id, $model::VARCHAR, $answering_id::VARCHAR,
-                    s.sample_index)), 32) AS answer_id
-            FROM (SELECT DISTINCT case_id FROM cases WHERE list_contains($versions, suite_version))
-                AS c,
+                    s.sample_index, coalesce(p.spec_id, ''))), 32) AS answer_id
+            FROM asked AS c
+            LEFT JOIN specs_shown AS p USING (spec_key),
             (SELECT unnest(range($samples)) AS sample_index) AS s
         )
-        SELECT s.*, coalesce(a.attempt + 1, 0) AS next_attempt
+        -- Suites may share a case; what is the same answer is made once.
+        SELECT DISTINCT ON (s.answer_id) s.*, coalesce(a.attempt + 1, 0) AS next_attempt
         FROM slots AS s
         LEFT JOIN answers AS a USING (answer_id)
         WHERE a.answer_id IS NULL OR (a.status = 'error' AND a.attempt < $retries)
+        ORDER BY s.answer_id, s.spec_key
         """,
         {
             "model": arm.model,
@@ -266,18 +293,19 @@ def pending(
     )
     return Pending.of(
         connection,
-        count="SELECT count(DISTINCT case_id) FROM pending_answers",
+        count="SELECT count(*) FROM (SELECT DISTINCT case_id, spec_key FROM pending_answers)",
         units="""
         WITH units AS (
             SELECT
-                case_id,
+                case_id, spec_key,
                 list(sample_index ORDER BY sample_index) AS sample_indices,
                 list(next_attempt ORDER BY sample_index) AS attempts
             FROM pending_answers
-            GROUP BY case_id
+            GROUP BY case_id, spec_key
         )
         SELECT
-            u.case_id, array_to_string(c.categories, '+') AS spec_id, c.messages, c.categories,
+            u.case_id, u.spec_key AS spec_id, c.messages,
+            list_filter(string_split(u.spec_key, '+'), lambda name: name <> '') AS categories,
             c.sanitised, NULL::VARCHAR AS reasoning, NULL::VARCHAR AS edited,
             u.sample_indices, u.attempts
         FROM units AS u
@@ -286,6 +314,15 @@ def pending(
         """,
         rows=wave_rows,
     )
+
+
+def register_specs(connection: duckdb.DuckDBPyConnection, shown: Mapping[str, str]) -> None:
+    """Makes relation `specs_shown(spec_key, spec_id)` of specs by categories joined with `+`."""
+    columns = {
+        "spec_key": pa.array(list(shown), pa.string()),
+        "spec_id": pa.array(list(shown.values()), pa.string()),
+    }
+    connection.register("specs_shown", pa.table(columns))
 
 
 def pending_probes(
@@ -299,9 +336,10 @@ def pending_probes(
 ) -> Pending:
     """Answers of an arm whose reasoning is to be tampered with as `arm.probe` says, and was not.
 
-    `truncated` is the first half of its words, `swapped` the thought of another request that came
-    to another decision, and `edited` changes the outcome of the rule that it cited first, which
-    must stand in the prompt. At most `limit` answers, of bare cases; columns as of `pending`.
+    `kept` is the thought as it was, which tells how far answers differ by chance; `truncated` the
+    first half of its words, `swapped` the thought of another request that came to another
+    decision, and `edited` changes the outcome of the rule that it cited first, where that stands in
+    the prompt. At most `limit` answers, of bare cases; columns as of `pending`.
     """
     plain = replace(arm, probe="none")
     found = connection.sql(
@@ -358,12 +396,17 @@ def _tampered(
 ) -> dict[str, str | None] | None:
     """What an answer's thought or its first rule is changed to; None where it cannot be."""
     row = rows[number]
+    if probe == "kept":
+        return {"reasoning": row["reasoning"], "edited": None}
     if probe == "truncated":
         words = row["reasoning"].split()
         return {"reasoning": " ".join(words[: len(words) // 2]), "edited": None}
     if probe == "swapped":
         others = itertools.chain(rows[number + 1 :], rows[:number])
-        other = next((one for one in others if one["decision"] != row["decision"]), None)
+        decisions = (None, row["decision"])
+        unlike = (one for one in others if one["decision"] not in decisions)
+        other = next(unlike, None) if row["decision"] else None
         return None if other is None else {"reasoning": other["reasoning"], "edited": None}
-    known = [rule_id for rule_id in row["cited"] if rule_id in pack.rule_ids]
+    shown = full_spec(pack, row["categories"]).rule_ids
+    known = [rule_id for rule_id in row["cited"][:1] if rule_id in shown]
     return {"reasoning": None, "edited": known[0]} if known else None

@@ -3,7 +3,7 @@
 Each turn, the attacker proposes what to say next to every conversation that is still open; the
 model answers; a scorer says how harmful each answer is; the most harmful conversations stay open
 (Zhou et al., Tempest, arXiv 2503.10619). The whole tree of a prompt is committed at once. What the
-search is told is not the final grade: graders see the exchanges afterwards.
+search is told is its own scorer's word, of one vote, and no final grade.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pydantic import Field
 from specs.prompts import Message, attacker_messages, load_template
 from specs.replies import ReplyStatus
 from tasks import Config
-from tasks.engine import PROJECT, Engine, Request, Sample, Sampling
+from tasks.engine import PROJECT, Engine, Request, Sample, Sampling, failed
 from tasks.stage import Pending
 from warehouse.tables import EXCHANGES, Exchange, Table, content_id
 
@@ -53,6 +53,10 @@ class ConverseConfig(Config):
 
 class AttackerError(ValueError):
     """An attacker that cannot be used."""
+
+
+class AttackerDown(RuntimeError):
+    """An attacker that gave nothing but engine errors; its tree is grown again."""
 
 
 class Attacker(Protocol):
@@ -122,6 +126,8 @@ class ModelAttacker:
             sampling=self.sampling,
         )
         [samples] = await self.engine.generate([request])
+        if samples and all(one.fault for one in samples):
+            raise AttackerDown(samples[0].reason or samples[0].fault)
         good = (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING)
         texts = (one.reply.answer for one in samples if one.reply.status in good and not one.fault)
         return list(dict.fromkeys(text for text in texts if text))
@@ -158,8 +164,16 @@ class Converse:
         return EXCHANGES
 
     async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Exchange]:
-        trees = await asyncio.gather(*(self._grow(unit, engine) for unit in units))
+        trees = await asyncio.gather(*(self._tree(unit, engine) for unit in units))
         return [exchange for tree in trees for exchange in tree]
+
+    async def _tree(self, unit: dict[str, Any], engine: Engine) -> list[Exchange]:
+        """The tree of one prompt, or the row that says why there is none."""
+        try:
+            return await self._grow(unit, engine)
+        except AttackerDown as error:
+            empty = failed("error", f"attacker: {error}")
+            return [self._row(unit, None, 1, 0, "", empty, None)]
 
     async def _grow(self, unit: dict[str, Any], engine: Engine) -> list[Exchange]:
         """The whole tree of one prompt."""

@@ -8,16 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 from pydantic import Field, model_validator
 
 from specs.replies import Reply, ReplyStatus
 from specs.rubrics import Graded, Rubric
 from tasks import Config
-from tasks.answer import AnswerConfig
+from tasks.answer import RECORDED, AnswerConfig, register_specs
 from tasks.converse import ConverseConfig
 from tasks.engine import Engine, Request, Sample
-from tasks.graders import NOTHING_ASKED, GraderConfig, PolicyRubric, load_grader
+from tasks.graders import NOTHING_ASKED, Grader, GraderConfig, PolicyRubric, load_grader
 from tasks.stage import Pending
 from warehouse.shards import Home, write_shard
 from warehouse.tables import EVALUATIONS, Evaluation, Score, Table, content_id
@@ -145,11 +144,19 @@ class Grading:
             model=self.model,
             template_id=self.rubric.template.id,
             spec_id=spec_id,
-            scores=graded.scores if graded and graded.status == "ok" else {},
+            told_id=unit["told_id"],
+            scores=graded.scores if graded else self._unread(unit),
             num_output_tokens=sample.num_output_tokens,
             run_id=self.run_id,
             rationale=graded.rationale if graded else sample.reply.reasoning,
         )
+
+    def _unread(self, unit: Mapping[str, Any]) -> Mapping[str, float | None]:
+        """The rubric's scores, all of them null."""
+        nothing = Reply(ReplyStatus.UNCLOSED, "", "")
+        return self.rubric.read(
+            nothing, ideal_response=unit["ideal_response"], categories=unit["categories"]
+        ).scores
 
 
 def _vote(
@@ -161,7 +168,9 @@ def _vote(
     **values: Any,
 ) -> Evaluation:
     return Evaluation(
-        evaluation_id=evaluation_id(answer_id, grading_id, index, values["spec_id"]),
+        evaluation_id=evaluation_id(
+            answer_id, grading_id, index, values["spec_id"], values["told_id"]
+        ),
         answer_id=answer_id,
         grading_id=grading_id,
         sample_index=index,
@@ -171,15 +180,19 @@ def _vote(
     )
 
 
-def evaluation_id(answer_id: str, grading_id: str, index: int, spec_id: str | None) -> str:
+def evaluation_id(
+    answer_id: str, grading_id: str, index: int, spec_id: str | None, told_id: str
+) -> str:
     """What names one vote."""
-    return content_id(answer_id, grading_id, index, spec_id or "")
+    return content_id(answer_id, grading_id, index, spec_id or "", told_id)
 
 
 _UNGRADED = """
     CREATE OR REPLACE TEMP TABLE ungraded AS
     WITH asked AS (
-        SELECT DISTINCT a.answer_id, a.case_id, array_to_string(c.categories, '+') AS categories
+        SELECT DISTINCT ON (a.answer_id, c.told_id)
+            a.answer_id, c.told_id, array_to_string(c.categories, '+') AS spec_key, c.original,
+            c.categories, c.ideal_response, c.target
         FROM answers AS a
         JOIN cases AS c USING (case_id)
         JOIN arms_to_grade AS m ON m.model = a.model AND m.answering_id = a.answering_id
@@ -190,9 +203,9 @@ _UNGRADED = """
         SELECT
             a.*, s.sample_index,
             left(sha256(concat_ws('|', a.answer_id, $grading_id::VARCHAR, s.sample_index,
-                coalesce(p.spec_id, ''))), 32) AS evaluation_id
+                coalesce(p.spec_id, ''), a.told_id)), 32) AS evaluation_id
         FROM asked AS a
-        LEFT JOIN specs_shown AS p ON p.categories = a.categories,
+        LEFT JOIN specs_shown AS p USING (spec_key),
         (SELECT unnest(range($samples)) AS sample_index) AS s
     )
     SELECT s.*, coalesce(e.attempt + 1, 0) AS next_attempt
@@ -204,17 +217,17 @@ _UNGRADED = """
 _UNITS = """
     WITH units AS (
         SELECT
-            answer_id, case_id,
+            answer_id, told_id,
             list(sample_index ORDER BY sample_index) AS sample_indices,
             list(next_attempt ORDER BY sample_index) AS attempts
         FROM ungraded
         GROUP BY ALL
     )
     SELECT
-        u.answer_id, array_to_string(c.categories, '+') AS spec_id, c.original, c.categories,
-        c.ideal_response, c.target, a.answer, a.reasoning, a.cited, u.sample_indices, u.attempts
+        u.answer_id, u.told_id, c.spec_key AS spec_id, c.original, c.categories, c.ideal_response,
+        c.target, a.model, a.answer, a.reasoning, a.cited, u.sample_indices, u.attempts
     FROM units AS u
-    JOIN (SELECT DISTINCT ON (case_id) * FROM cases) AS c USING (case_id)
+    JOIN (SELECT DISTINCT ON (answer_id, told_id) * FROM ungraded) AS c USING (answer_id, told_id)
     JOIN answers AS a USING (answer_id)
     ORDER BY spec_id, u.answer_id
 """
@@ -233,13 +246,11 @@ def pending(
     """Answers that lack votes of a grader, one row each, by category.
 
     `spec_ids` says by categories (joined with `+`) which spec the grader is shown. Reads relation
-    `arms_to_grade(model, answering_id, samples)` of the connection. Columns: answer_id, spec_id,
-    original, categories, ideal_response, target, answer, reasoning, cited, sample_indices,
-    attempts.
+    `arms_to_grade(model, answering_id, samples)` of the connection. Columns: answer_id, told_id,
+    spec_id, original, categories, ideal_response, target, model, answer, reasoning, cited,
+    sample_indices, attempts.
     """
-    shown = {"categories": list(spec_ids), "spec_id": list(spec_ids.values())}
-    types = {"categories": pa.string(), "spec_id": pa.string()}
-    connection.register("specs_shown", pa.table(shown, pa.schema(types)))
+    register_specs(connection, spec_ids)
     connection.execute(
         _UNGRADED,
         {
@@ -253,6 +264,25 @@ def pending(
     return Pending.of(connection, count=count, units=_UNITS, rows=wave_rows)
 
 
+def _graded(
+    grader: Grader, config: GraderConfig, unit: Mapping[str, Any]
+) -> tuple[Mapping[str, float | None], str | None]:
+    """What a function says of an answer, or why it says nothing."""
+    if config.function == "gold" and unit["model"] != RECORDED:
+        return {}, "people have graded the answers that came with the suite, and no others"
+    try:
+        scores = grader(
+            unit["original"],
+            answer=unit["answer"],
+            cited=unit["cited"],
+            ideal_response=unit["ideal_response"],
+            target=unit["target"],
+        )
+    except Exception as error:  # one answer that a grader cannot read is no reason to lose others
+        return {}, f"{config.function}: {type(error).__name__}: {error}"
+    return scores, None
+
+
 def grade_by_function(
     units: Pending, config: GraderConfig, *, grading_id: str, home: Home, run_id: str
 ) -> int:
@@ -263,26 +293,21 @@ def grade_by_function(
     num_rows = 0
     for wave in units:
         for unit in wave.to_pylist():
-            scores = grader(
-                unit["original"],
-                answer=unit["answer"],
-                cited=unit["cited"],
-                ideal_response=unit["ideal_response"],
-                target=unit["target"],
-            )
+            scores, fault = _graded(grader, config, unit)
             rows.append(
                 _vote(
                     unit["answer_id"],
                     grading_id,
                     0,
                     grader=config.name,
-                    saw="answer+reasoning",
+                    saw=config.saw,
                     attempt=unit["attempts"][0],
-                    status="ok",
-                    reason=None,
+                    status="error" if fault else "ok",
+                    reason=fault,
                     model=None,
                     template_id=None,
                     spec_id=None,
+                    told_id=unit["told_id"],
                     scores=scores,
                     num_output_tokens=0,
                     run_id=run_id,

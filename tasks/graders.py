@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -41,6 +41,7 @@ from specs.rubrics import (
     exact_match,
 )
 from tasks import Config
+from tasks.answer import full_spec
 from tasks.converse import Scorer
 from tasks.engine import Engine, Request, Sampling
 from warehouse.tables import content_id
@@ -73,7 +74,7 @@ class GraderConfig(Config):
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """How the judge model is sampled."""
     saw: Literal["answer", "answer+reasoning"] = "answer"
-    """What the judge model is shown."""
+    """What the judge model is shown, or what the function goes by."""
     suites: list[str] = []
     """Suites that it grades; none: all."""
 
@@ -85,6 +86,8 @@ class GraderConfig(Config):
                 f"grader {self.name!r} has {given}: give it a function or a rubric, of "
                 f"{', '.join(get_args(RubricName))}"
             )
+        if self.saw != "answer" and self.rubric in ("strongreject", "classes", "propositions"):
+            raise ValueError(f"grader {self.name!r} grades the answer alone: leave saw at 'answer'")
         if self.rubric == "retrieval" and self.saw == "answer":
             raise ValueError(
                 f"grader {self.name!r} asks about the reasoning: set saw to 'answer+reasoning'"
@@ -101,6 +104,16 @@ class GraderConfig(Config):
         """How votes become one figure: as the filter's (`rating`: all at or over the threshold), or
         their mean."""
         return "rating" if self.rubric == "policy" else "mean"
+
+
+def depends_on(*paths: Path) -> Callable[[Grader], Grader]:
+    """Marks a grader that goes by these files too: what they say is graded anew as they change."""
+
+    def mark(grader: Grader) -> Grader:
+        grader.depends_on = paths  # type: ignore[attr-defined]  # functions take attributes
+        return grader
+
+    return mark
 
 
 def load_grader(name: str) -> Grader:
@@ -145,13 +158,8 @@ class PolicyRubric:
     name: str = "policy"
 
     def spec(self, categories: Sequence[str]) -> Spec:
-        """What the judge is shown: the policies of these categories, else all summaries."""
-        known = [name for name in categories if name in self.pack.policies]
-        return self.pack.spec(known) if known else self.pack.spec([], detail="summary")
-
-    def spec_ids(self, categories: Iterable[str]) -> dict[str, str]:
-        """Of sets of categories, each joined with `+`, the spec that the judge is shown."""
-        return {one: self.spec([name for name in one.split("+") if name]).id for one in categories}
+        """What the judge is shown."""
+        return full_spec(self.pack, categories)
 
     @property
     def template(self) -> Template:
@@ -192,6 +200,11 @@ class RetrievalRubric:
     name: str = "retrieval"
 
     @property
+    def spec(self) -> Spec:
+        """What the judge is shown: the summaries of all policies."""
+        return self.pack.spec([], detail="summary")
+
+    @property
     def template(self) -> Template:
         return load_template("retrieval", "spec_first")
 
@@ -210,7 +223,7 @@ class RetrievalRubric:
         return retrieval_messages(
             self.template,
             excerpts,
-            spec=self.pack.spec([], detail="summary"),
+            spec=self.spec,
             categories=list(self.pack.policies),
         )
 
@@ -250,15 +263,26 @@ def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -
 def grading_id(config: GraderConfig, *, model: str | None, rubric: Rubric | None) -> str:
     """What all votes of a grader share: function, or rubric, model, sampling and what it saw."""
     if config.function is not None:
-        function = load_grader(config.function)
-        file = inspect.getsourcefile(function)
-        source = Path(file).read_bytes() if file else b""
-        return content_id(config.function, hashlib.sha256(source).hexdigest())
+        return content_id(config.function, config.saw, _source(load_grader(config.function)))
     assert rubric is not None
-    adherence = rubric.adherence.version if isinstance(rubric, Propositions) else ""
-    return content_id(
-        rubric.template.id, adherence, model, config.sampling.model_dump_json(), config.saw
-    )
+    shown = ""
+    if isinstance(rubric, Propositions):
+        shown = rubric.adherence.version
+    elif isinstance(rubric, RetrievalRubric):
+        shown = rubric.spec.id
+    sampling = config.sampling.model_dump_json()
+    return content_id(rubric.template.id, shown, model, sampling, config.saw)
+
+
+def _source(grader: Grader) -> str:
+    """Hash of what a function's grades come from: its module, and the files it says it goes by."""
+    if grader in _SHIPPED.values():
+        parts = [inspect.getsource(one).encode() for one in (grader, exact_match)]
+    else:
+        file = inspect.getsourcefile(grader)
+        paths = [*([Path(file)] if file else []), *getattr(grader, "depends_on", ())]
+        parts = [path.read_bytes() for path in paths]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

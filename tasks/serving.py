@@ -231,18 +231,26 @@ class VLLMEngine:
 
     async def _within_budget(self, request: Request, ids: list[int], room: int) -> list[Sample]:
         """Samples whose reasoning is closed after `budget` tokens and followed by an answer."""
+        assert request.budget is not None
         most = min(request.sampling.max_tokens, room)
         if self.config.reasoning_parser:
             # vLLM knows where such a model's reasoning ends, and closes it.
             final = await self._generate(request, ids, most, thinking_token_budget=request.budget)
-            return [
+            made = [
                 self._made(self._split(list(output.token_ids), ""), output, len(ids))
                 for output in final.outputs
             ]
+            return [
+                replace(one, closed_by_force=one.reply.num_reasoning_tokens >= request.budget)
+                for one in made
+            ]
         opening = await self._encode(self._frame.opening)
+        if most <= len(opening) + request.budget:
+            # The output ends before the budget does.
+            return await self._sample(request, ids, self._frame.prompt_ending, room)
         begun: list[Any] = [None] * request.num_samples
         if request.budget:
-            first = await self._generate(request, ids, min(most, len(opening) + request.budget))
+            first = await self._generate(request, ids, len(opening) + request.budget)
             begun = list(first.outputs)
         rest = (self._finish(request, ids, opening, output, most) for output in begun)
         return list(await asyncio.gather(*rest))
@@ -259,8 +267,11 @@ class VLLMEngine:
         by_force = end == len(start)
         if by_force:
             start = start + await self._encode(self._frame.between)
+        if len(start) >= most:
+            reply = Reply(ReplyStatus.UNCLOSED, self._decode(start), "")
+            return Sample(reply, "length", len(ids), num_output_tokens=len(start))
         final = await self._generate(
-            replace(request, num_samples=1), ids + start, max(1, most - len(start))
+            replace(request, num_samples=1), ids + start, most - len(start)
         )
         [output] = final.outputs
         reply = self._split(start + list(output.token_ids), ending)
@@ -321,6 +332,9 @@ class VLLMEngine:
         if reasoning is not None:
             answer = self._decode(token_ids).strip()
             status = ReplyStatus.OK if answer else ReplyStatus.EMPTY_ANSWER
+            if OPEN_TAG in answer or CLOSE_TAG in answer:
+                # It went on thinking: nothing of that may pass for an answer.
+                return Reply(ReplyStatus.MALFORMED, reasoning, "", 0, len(token_ids))
             return Reply(status, reasoning, answer, 0, len(token_ids))
         # A prompt that ends on a closed reasoning asks for an answer alone.
         if not self.config.reasons or ending.endswith(CLOSE_TAG):

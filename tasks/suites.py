@@ -147,6 +147,11 @@ def build_suite(config: SuiteConfig, *, marks: Marks | None = None, limit: int |
             cases[case.case_id] = case
             if config.answer and (chat := read_chat(one.kept[config.answer])):
                 recorded[case.case_id] = chat[-1]["content"]
+    if not cases:
+        raise SuiteError(
+            f"suite {config.name!r} has no prompt that can be asked: {num_faulty} rows cannot be "
+            "used; check which columns it names"
+        )
     version = content_id(config.name, *(_said(case) for case in cases.values()))
     at_version = tuple(replace(case, suite_version=version) for case in cases.values())
     return Suite(config.name, version, at_version, recorded, num_faulty)
@@ -195,6 +200,7 @@ def _case(
     if config.gold:
         target = json.dumps(prompt.kept[config.gold], sort_keys=True)
     given = [str(prompt.kept[config.answer])] if config.answer else []
+    told = (prompt_id, prompt.categories, prompt.ideal_response, target)
     return Case(
         suite_version="",
         case_id=content_id(
@@ -212,6 +218,7 @@ def _case(
         transform=prompt.transform,
         label=None if label is None else str(label),
         target=None if target is None else str(target),
+        told_id=content_id(json.dumps(told)),
         created_at=datetime.now(UTC),
         messages=[Turn(**turn) for turn in asked],
         original=[Turn(**turn) for turn in original],

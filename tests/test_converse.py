@@ -1,7 +1,9 @@
 """Attacks over several turns: who says what next, which conversations go on, and when it ends."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ from tasks.converse import (
     attacking_id,
     pending,
 )
-from tasks.engine import Request, Sampling, ScriptedEngine
-from tests.rows import case
+from tasks.engine import Request, Sampling, ScriptedEngine, failed
+from tests.rows import case, run
 from warehouse.catalog import ask, connect
 from warehouse.shards import Home, write_shard
-from warehouse.tables import CASES, EXCHANGES, Exchange, Turn
+from warehouse.tables import CASES, EXCHANGES, RUNS, Exchange, Turn
 
 SCRIPT = ScriptedAttacker(
     (("{{request}}", "Please: {{request}}", "Now."), ("Hello.", "So: {{request}}"), ("Hello.",))
@@ -42,6 +44,11 @@ class Harm:
 
 def reply(said: Callable[[Request], str]) -> ScriptedEngine:
     return ScriptedEngine(lambda request, index: f"<think>Hm.</think>{said(request)}")
+
+
+def connected(home: Home) -> list[Exchange]:
+    found = connect(home).sql("FROM exchanges ORDER BY turn, branch").to_arrow_table().to_pylist()
+    return [Exchange(**row) for row in found]
 
 
 def last(request: Request) -> str:
@@ -151,11 +158,43 @@ def test_most_harmful_conversations_stay_open(asked: Home) -> None:
 def test_share_broken_is_told_by_turn(asked: Home) -> None:
     engine = reply(lambda request: "Take it." if "So:" in last(request) else "No.")
     grown(asked, engine, {"No.": 0.0, "Take it.": 1.0})
+    plan = {"conversations": [{"arm": "base", "model": "m@1", "attacking_id": NAME}]}
+    write_shard(asked, RUNS, [run("r", flow="evaluate", figures=json.dumps({"evaluation": plan}))])
+    # An older attack on the same model is none of this run's.
+    other = dataclasses.replace(
+        connected(asked)[0], exchange_id="o", attacking_id="other", harm=1.0
+    )
+    write_shard(asked, EXCHANGES, [other])
     rows = ask(connect(asked), "conversations").to_pylist()
-    assert [(row["turn"], row["broken"], row["num_prompts"]) for row in rows] == [
-        (1, 0.0, 1),
-        (2, 1.0, 1),
+    assert [(row["arm"], row["turn"], row["broken"], row["num_prompts"]) for row in rows] == [
+        ("base", 1, 0.0, 1),
+        ("base", 2, 1.0, 1),
     ]
+
+
+def test_tree_that_could_not_be_grown_or_scored_counts_as_neither(asked: Home) -> None:
+    class Down(ScriptedEngine):
+        async def generate(self, requests: Sequence[Request]) -> Any:
+            return [[failed("error", "died")] * one.num_samples for one in requests]
+
+    work = Converse(
+        config=CONFIG,
+        attacker=ModelAttacker(Down(lambda request, index: ""), Sampling()),
+        scorer=Harm({}),
+        attacking_id=NAME,
+        sampling=Sampling(),
+        model="m@1",
+        checkpoint_id=None,
+        run_id="r",
+    )
+    rows = asyncio.run(work.make(lacking(asked), reply(lambda request: "No.")))
+    assert [(row.status, row.reason) for row in rows] == [("error", "attacker: died")]
+    write_shard(asked, EXCHANGES, rows)
+    assert [unit["attempt"] for unit in lacking(asked)] == [1]
+    plan = {"conversations": [{"arm": "base", "model": "m@1", "attacking_id": NAME}]}
+    write_shard(asked, RUNS, [run("r", flow="evaluate", figures=json.dumps({"evaluation": plan}))])
+    [row] = ask(connect(asked), "conversations").to_pylist()
+    assert (row["broken"], row["lower"], row["upper"]) == (None, 0.0, 1.0)
 
 
 def test_model_that_attacks_is_shown_goal_and_conversation_and_its_thoughts_stay_its_own() -> None:

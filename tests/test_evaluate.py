@@ -122,7 +122,7 @@ def test_every_vote_is_kept_and_one_that_cannot_be_read_is_asked_for_once_more(
     rows = voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[index]))
     assert [(row.status, [score.value for score in row.scores]) for row in rows] == [
         ("ok", [0.9]),
-        ("no_verdict", []),
+        ("no_verdict", [None]),
     ]
     assert {row.spec_id for row in rows} == {HARBOUR.spec(["boats"]).id}
     [again] = voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[1]))

@@ -46,6 +46,7 @@ def warehouse(disk: Home) -> Home:
             {**grader, "grader": "judge", "grading_id": "judge", "reduce": "rating"},
             {**grader, "grader": "oracle", "grading_id": "oracle", "reduce": "mean"},
         ],
+        "specs": [{"spec_key": "boats", "spec_id": "s"}],
         "rules": [],
         "samples": 1,
     }

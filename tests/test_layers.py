@@ -34,7 +34,7 @@ SIBLINGS = {
     },
     "tasks.serving": {"tasks.chats"},
     "tasks.suites": {"tasks.sources"},
-    "tasks.graders": {"tasks.converse"},
+    "tasks.graders": {"tasks.answer", "tasks.converse"},
     "tasks.evaluate": {"tasks.answer", "tasks.converse", "tasks.graders"},
 }
 """What a task may import beyond what all of them share."""

@@ -25,6 +25,8 @@ class Study:
     home: Home
     samples: int = 1
     run_id: str = "r"
+    spec_id: str = "s"
+    """What the policy of every case says now."""
     arms: list[dict[str, Any]] = field(default_factory=list)
     graders: dict[str, dict[str, Any]] = field(default_factory=dict)
     cases: dict[str, Case] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class Study:
         )
         known = {key: entry[key] for key in ("model", "answering_id", "context", "budget", "probe")}
         answer_id = f"{arm}|{seed}|{probe}|{case_id}|{sample}"
+        if entry["context"] == "category":
+            changes = {"spec_id": self.spec_id, **changes}
         row = answer(answer_id, case_id=case_id, sample_index=sample, **known, **changes)
         self.answers.setdefault(answer_id, row)
         for index, vote in enumerate(votes):
@@ -97,6 +101,7 @@ class Study:
         suites = {(one.suite, one.suite_version) for one in self.cases.values()}
         return {
             "arms": self.arms,
+            "specs": [{"spec_key": "boats", "spec_id": self.spec_id}],
             "suites": [
                 {"suite": name, "suite_version": version} for name, version in sorted(suites)
             ],
@@ -239,11 +244,80 @@ def test_answers_without_votes_count_as_bad_below_and_as_good_above(study: Study
     assert values(row, "num_prompts", "num_answers", "num_unread") == (1, 5, 4)
 
 
-def test_votes_under_another_spec_replace_those_before(study: Study) -> None:
+@pytest.mark.parametrize(("now", "mean"), [("old", 0.0), ("new", 1.0)])
+def test_votes_count_under_the_policy_of_their_run_whichever_came_last(
+    study: Study, now: str, mean: float
+) -> None:
+    study.spec_id = now
+    study.say("asked")
+    for number, (spec_id, safe) in enumerate((("old", 0.0), ("new", 1.0))):
+        study.votes.append(
+            evaluation(
+                "base|None|none|asked|0",
+                0,
+                evaluation_id=spec_id,
+                spec_id=spec_id,
+                scores=[Score(name="safe", value=safe)],
+                created_at=later(number),
+            )
+        )
+    assert [row["mean"] for row in study.ask("evaluation")] == [mean]
+
+
+def test_vote_on_what_a_suite_said_before_is_none_of_this_run(study: Study) -> None:
+    study.case("asked", told_id="corrected")
     study.say("asked", {"safe": 0})
-    anew = evaluation("base|None|none|asked|0", 0, spec_id="s2", created_at=later(1))
-    study.votes.append(anew)
-    assert [row["mean"] for row in study.ask("evaluation")] == [1.0]
+    [row] = study.ask("evaluation_quality")
+    assert row["unread_votes"] is None and not row["reportable"]
+
+
+def test_answer_under_a_policy_that_was_edited_is_missing(study: Study) -> None:
+    study.arm("base", context="category")
+    study.say("asked", {"safe": 1}, spec_id="before")
+    [row] = study.ask("evaluation_quality")
+    assert row["answered"] == 0.0
+
+
+def test_grader_that_reads_nothing_is_told_and_no_other_hides_it(study: Study) -> None:
+    study.say("asked", {"safe": 1}, grader="oracle")
+    study.grader("judge", reduce="rating")
+    nothing = [Score(name="rating", value=None)]
+    study.votes.append(
+        evaluation(
+            "base|None|none|asked|0",
+            0,
+            grader="judge",
+            grading_id="judge",
+            status="no_verdict",
+            scores=nothing,
+        )
+    )
+    [row] = study.ask("evaluation", grader="judge")
+    assert values(row, "mean", "lower", "upper") == (None, 0.0, 1.0)
+    [quality] = study.ask("evaluation_quality")
+    assert quality["unread_votes"] == 1.0 and not quality["reportable"]
+
+
+def test_best_of_several_tries_of_an_attack_counts(study: Study) -> None:
+    study.say("bare", {"safe": 1})
+    for seed, safe in enumerate((1.0, 0.0, 1.0)):
+        study.case(f"try {seed}", prompt_id="bare", attack="best_of_n", seed=seed)
+        study.say(f"try {seed}", {"safe": safe})
+    [row] = study.ask("attacks", attack="best_of_n")
+    assert row["mean"] == 0.0
+
+
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_interval_is_as_wide_as_theory_has_it_for_any_number_of_prompts(
+    study: Study, size: int
+) -> None:
+    for number in range(size):
+        study.say(f"p{number}", {"safe": float(number % 2)})
+        study.cases[f"p{number}"] = case(f"p{number}", prompt_id=f"p{number}")
+    [row] = study.ask("evaluation")
+    # The share of a fair coin: standard error 0.5 over the root of its number.
+    width = 2 * 1.96 * 0.5 / size**0.5
+    assert row["high"] - row["low"] == pytest.approx(width, rel=0.25)
 
 
 def test_seeds_are_pooled_by_prompt_and_weigh_as_much_as_was_read_of_them(study: Study) -> None:

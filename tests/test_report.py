@@ -48,7 +48,7 @@ def invented(**changes: Any) -> Report:
         ],
         "conversations": [
             {"arm": arm, "suite": "harbour", "turn": 2, "broken": broken, "num_prompts": 8}
-            for arm, broken in (("base", 0.25), ("base", 0.75), ("another@1", 1.0))
+            for arm, broken in (("base", 0.5), ("base, 16 tokens", None))
         ],
         "retrieval": [{**row, "ideal_response": "all", "accuracy": 0.5} for row in both],
         "compute": [
@@ -267,7 +267,7 @@ def test_difference_is_marked_where_its_interval_leaves_out_zero() -> None:
         assert f"| 8 | {mark}+0.250 \\[" in text
 
 
-def test_conversations_are_told_of_the_arms_alone_and_over_their_seeds() -> None:
+def test_conversations_are_told_of_the_arms_that_could_be_scored() -> None:
     text = as_markdown(invented())
     assert "| turn | prompts | base |\n" in text
     assert "| by turn 2 | 8 | 0.500 |\n" in text

@@ -227,7 +227,12 @@ def test_partial_refusal_helps_in_the_lenient_figure_alone(
     found: str, helped: float, helped_lenient: float
 ) -> None:
     scores = graded(Classes(), f"Class: {found}").scores
-    assert scores == {"helped": helped, "helped_lenient": helped_lenient}
+    assert scores == {
+        "says_comply": helped,
+        "says_refuse": 1 - helped_lenient,
+        "helped": helped,
+        "helped_lenient": helped_lenient,
+    }
     assert graded(Classes(), f"Class: {found.removeprefix('full_')} ?").status == "no_verdict"
 
 

@@ -7,7 +7,6 @@ says which row lies in which file. What is asked of evaluations is about one run
 one chosen.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -155,17 +154,6 @@ def latest_set(connection: duckdb.DuckDBPyConnection, recipe: str) -> str | None
         [recipe],
     ).fetchall()
     return str(rows[0][0]) if rows else None
-
-
-def latest_training(connection: duckdb.DuckDBPyConnection, recipe: str) -> list[str]:
-    """Ids of the checkpoints of the latest training of a recipe, in order."""
-    rows = connection.execute(
-        "SELECT figures->'checkpoints' FROM runs "
-        "WHERE recipe = ? AND flow = 'train' AND status = 'completed' "
-        "ORDER BY started_at DESC LIMIT 1",
-        [recipe],
-    ).fetchall()
-    return list(json.loads(rows[0][0] or "{}").values()) if rows else []
 
 
 _FORMATS = {".parquet": "PARQUET", ".jsonl": "JSON", ".csv": "CSV"}

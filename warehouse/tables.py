@@ -291,6 +291,9 @@ class Case:
     """The suite's own class of the prompt, null where it has none."""
     target: str | None
     """The gold answer, null where there is none."""
+    told_id: str
+    """Hash of all that graders are told of the case; what it names is graded anew where it
+    changes."""
     created_at: datetime
     messages: list[Turn]
     """As asked."""
@@ -303,7 +306,7 @@ class Answer:
     """One answer of a model to a case."""
 
     answer_id: str
-    """Hash of case, model, answering_id and sample index."""
+    """Hash of case, model, answering_id, sample index and the spec of its category, if shown."""
     case_id: str
     checkpoint_id: str | None
     """Null for a model from elsewhere."""
@@ -312,10 +315,12 @@ class Answer:
     """Hash of what all answers of an arm share: sampling, context, reasoning budget, probe."""
     context: str
     """What of the policies stood in the prompt: `none`, `summary` or `category`."""
+    spec_id: str | None
+    """The spec version that stood there; null for none."""
     budget: int | None
     """Most tokens of reasoning, after which it is closed; null where it was left alone."""
     probe: str
-    """`none`, or what was done to the reasoning: `truncated`, `swapped`, `edited`."""
+    """`none`, or what was done to the reasoning: `kept`, `truncated`, `swapped`, `edited`."""
     sample_index: int
     attempt: int
     """Counts from 0; a row is tried again only after an engine error."""
@@ -344,7 +349,7 @@ class Evaluation:
     """One vote of one grader on one answer, always on the prompt before the attack."""
 
     evaluation_id: str
-    """Hash of answer, grading_id, the spec shown and the number of the vote."""
+    """Hash of answer, grading_id, what was shown and told, and the number of the vote."""
     answer_id: str
     grading_id: str
     """Hash of the grader: its function, or template, model, sampling and what it saw."""
@@ -363,6 +368,8 @@ class Evaluation:
     template_id: str | None
     spec_id: str | None
     """The spec version that the grader was shown, if any."""
+    told_id: str
+    """What it was told of the case: the case's."""
     scores: list[Score]
     """From 0 to 1; null where the vote could not be read."""
     num_output_tokens: int

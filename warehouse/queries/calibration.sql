@@ -1,9 +1,9 @@
 -- How precise a judge would be at each threshold and number of votes, by graders that know what is
 -- right. It accepts an answer when all of its first k votes were read and none is lower.
 WITH judged AS (
-    SELECT DISTINCT g.answer_id, g.grader, g.grading_id, k.k
+    SELECT DISTINCT g.answer_id, g.told_id, g.grader, k.k
     FROM graded AS g
-    JOIN run_graders AS r USING (grading_id),
+    JOIN run_graders AS r USING (grader),
         range(1, r.num_votes + 1) AS k (k)
     WHERE g.score = 'good' AND r.reduce = 'rating' AND g.answer_id IS NOT NULL
 ),
@@ -15,10 +15,11 @@ lowest AS (
     FROM judged AS j
     LEFT JOIN run_votes AS v
         ON v.answer_id = j.answer_id
-       AND v.grading_id = j.grading_id
+       AND v.told_id = j.told_id
+       AND v.grader = j.grader
        AND v.name = 'rating'
        AND v.sample_index < j.k
-    GROUP BY j.answer_id, j.grader, j.grading_id, j.k
+    GROUP BY j.answer_id, j.told_id, j.grader, j.k
 ),
 golden AS (
     SELECT grader AS gold, answer_id, avg(value) >= 0.5 AS is_right

@@ -14,28 +14,34 @@ WITH answered AS (
 ),
 gradings AS (
     SELECT
-        g.arm, g.suite, g.answer_id, g.grading_id,
+        g.arm, g.suite, g.case_id, g.answer_id, g.grader,
         any_value(r.num_votes) AS num_wanted,
         max(g.num_votes) AS num_read
     FROM graded AS g
-    JOIN run_graders AS r USING (grading_id)
+    JOIN run_graders AS r USING (grader)
     WHERE g.probe = 'none' AND g.status = 'ok'
-    GROUP BY g.arm, g.suite, g.answer_id, g.grading_id
+    GROUP BY g.arm, g.suite, g.case_id, g.answer_id, g.grader
 ),
 spreads AS (
-    SELECT answer_id, grading_id, max(value) - min(value) AS spread
+    SELECT answer_id, grader, max(value) - min(value) AS spread
     FROM run_votes
     WHERE name = 'rating'
     GROUP BY ALL
     HAVING count(value) > 1
 ),
-voted AS (
+by_grader AS (
     SELECT
-        g.arm, g.suite,
+        g.arm, g.suite, g.grader,
         1 - sum(g.num_read) / sum(g.num_wanted) AS unread_votes,
         avg(s.spread) AS spread
     FROM gradings AS g
-    LEFT JOIN spreads AS s USING (answer_id, grading_id)
+    LEFT JOIN spreads AS s USING (answer_id, grader)
+    GROUP BY ALL
+),
+-- The worst grader counts: others that read everything must not hide it.
+voted AS (
+    SELECT arm, suite, max(unread_votes) AS unread_votes, avg(spread) AS spread
+    FROM by_grader
     GROUP BY ALL
 )
 SELECT

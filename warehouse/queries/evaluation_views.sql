@@ -45,9 +45,23 @@ SELECT unnest(from_json(evaluation->'rules', '[{
 }]'), max_depth := 2)
 FROM current_run;
 
+CREATE VIEW run_specs AS
+SELECT unnest(from_json(evaluation->'specs', '[{
+    "spec_key": "VARCHAR", "spec_id": "VARCHAR"
+}]'), max_depth := 2)
+FROM current_run;
+
+CREATE VIEW run_conversations AS
+SELECT unnest(from_json(evaluation->'conversations', '[{
+    "arm": "VARCHAR", "model": "VARCHAR", "attacking_id": "VARCHAR"
+}]'), max_depth := 2)
+FROM current_run;
+
 CREATE VIEW run_cases AS
 SELECT
     c.*,
+    -- What the policy of the case's categories says now, and how it is told from what it said.
+    p.spec_id AS full_spec_id,
     CASE
         WHEN c.ideal_response IS NULL THEN 'ambiguous'
         WHEN c.ideal_response = 'comply' THEN 'benign'
@@ -55,7 +69,8 @@ SELECT
     END AS kind,
     coalesce(c.transform, c.language) AS variant
 FROM cases AS c
-JOIN run_suites AS s USING (suite, suite_version);
+JOIN run_suites AS s USING (suite, suite_version)
+LEFT JOIN run_specs AS p ON p.spec_key = array_to_string(c.categories, '+');
 
 -- Every answer that there should be; what the answer says is null where it is missing.
 CREATE VIEW cells AS
@@ -65,7 +80,7 @@ WITH samples AS (
 )
 SELECT
     m.arm, m.seed, m.position, c.suite, c.case_id, c.prompt_id, c.attack, c.attack_version,
-    c.sanitised, c.categories, c.kind, c.ideal_response, c.language, c.transform, c.label,
+    c.seed AS attack_seed, c.sanitised, c.told_id, c.full_spec_id, c.categories, c.kind, c.ideal_response, c.language, c.transform, c.label,
     s.sample_index, a.answer_id, a.status, a.decision, a.cited, a.cited_unknown, m.context,
     m.budget, m.probe, a.closed_by_force, a.num_reasoning_tokens, a.num_answer_tokens
 FROM arms AS m
@@ -75,21 +90,28 @@ LEFT JOIN answers AS a
     ON a.case_id = c.case_id
    AND a.model = m.model
    AND a.answering_id = m.answering_id
-   AND a.sample_index = s.sample_index;
+   AND a.sample_index = s.sample_index
+   AND (m.context <> 'category' OR a.spec_id IS NOT DISTINCT FROM c.full_spec_id);
 
--- Votes of the run's graders, one row a score. Of a vote given anew under another spec, the latest.
-CREATE VIEW run_votes AS
-WITH latest AS (
-    SELECT e.answer_id, e.grading_id, e.sample_index, e.status, e.scores
-    FROM evaluations AS e
-    JOIN run_graders AS g USING (grading_id)
-    WHERE e.sample_index < g.num_votes
-    QUALIFY row_number() OVER (
-        PARTITION BY e.answer_id, e.grading_id, e.sample_index ORDER BY e.created_at DESC
-    ) = 1
+-- The votes of the run's graders: those under the policy of this run, and by what its suites say of
+-- the case.
+CREATE VIEW run_ballots AS
+WITH told AS (
+    SELECT DISTINCT answer_id, told_id, full_spec_id
+    FROM cells
+    WHERE answer_id IS NOT NULL
 )
-SELECT answer_id, grading_id, sample_index, status, unnest(scores, recursive := true)
-FROM latest;
+SELECT e.* EXCLUDE (grader), g.grader
+FROM evaluations AS e
+JOIN run_graders AS g USING (grading_id)
+JOIN told AS t USING (answer_id, told_id)
+WHERE e.sample_index < g.num_votes
+  AND (e.spec_id IS NULL OR e.spec_id IS NOT DISTINCT FROM t.full_spec_id);
+
+-- The same, one row a score.
+CREATE VIEW run_votes AS
+SELECT answer_id, told_id, grader, sample_index, status, unnest(scores, recursive := true)
+FROM run_ballots;
 
 -- Every answer with every score that a grader gives to requests of its kind: its votes as one
 -- value, null where they do not settle it. `lower` counts what is missing as 0, `upper` as 1.
@@ -101,7 +123,7 @@ WITH answered AS MATERIALIZED (
 ),
 reduced AS MATERIALIZED (
     SELECT
-        answer_id, grading_id, name,
+        answer_id, told_id, grader, name,
         count(value) AS num_votes,
         min(value) AS lowest,
         sum(value) AS total,
@@ -112,27 +134,27 @@ reduced AS MATERIALIZED (
 -- Graders leave scores out that say nothing of a request. That is not a vote that is missing.
 given AS (
     SELECT
-        c.suite, c.ideal_response, r.grading_id, r.name,
+        c.suite, c.ideal_response, r.grader, r.name,
         bool_or(r.is_given) AS is_given
     FROM answered AS c
-    JOIN reduced AS r USING (answer_id)
+    JOIN reduced AS r USING (answer_id, told_id)
     GROUP BY ALL
 ),
 wanted AS (
-    SELECT i.suite, i.ideal_response, n.grading_id, n.name
+    SELECT i.suite, i.ideal_response, n.grader, n.name
     FROM (SELECT DISTINCT suite, ideal_response FROM run_cases) AS i
-    JOIN (SELECT DISTINCT suite, grading_id, name FROM given WHERE is_given) AS n USING (suite)
+    JOIN (SELECT DISTINCT suite, grader, name FROM given WHERE is_given) AS n USING (suite)
     LEFT JOIN given AS g
         ON g.suite = i.suite
        AND g.ideal_response IS NOT DISTINCT FROM i.ideal_response
-       AND g.grading_id = n.grading_id
+       AND g.grader = n.grader
     GROUP BY ALL
     HAVING count(g.name) = 0 OR count(*) FILTER (g.name = n.name AND g.is_given) > 0
 ),
 voted AS (
     SELECT
-        c.arm, c.seed, c.position, c.suite, c.case_id, c.prompt_id, c.attack, c.sanitised,
-        c.categories, c.kind, c.ideal_response, c.language, c.transform, c.label,
+        c.arm, c.seed, c.position, c.suite, c.case_id, c.prompt_id, c.attack, c.attack_seed,
+        c.sanitised, c.told_id, c.categories, c.kind, c.ideal_response, c.language, c.transform, c.label,
         c.sample_index, c.answer_id, c.status, c.decision, c.budget, c.context, c.probe,
         c.closed_by_force, c.num_reasoning_tokens,
         s.grader, s.grading_id, s.saw,
@@ -144,10 +166,11 @@ voted AS (
     JOIN wanted AS w
         ON w.suite = c.suite
        AND w.ideal_response IS NOT DISTINCT FROM c.ideal_response
-    JOIN run_graders AS s USING (grading_id)
+    JOIN run_graders AS s USING (grader)
     LEFT JOIN reduced AS r
         ON r.answer_id = c.answer_id
-       AND r.grading_id = w.grading_id
+       AND r.told_id = c.told_id
+       AND r.grader = w.grader
        AND r.name = w.name
        AND c.status = 'ok'
 ),
@@ -252,7 +275,7 @@ slots AS (
 drawn AS (
     SELECT size, replicate, slot AS number FROM slots
     UNION ALL
-    SELECT size, replicate, (hash(replicate, slot) % size)::BIGINT FROM slots
+    SELECT size, replicate, (hash(hash(replicate, slot)) % size)::BIGINT FROM slots
 ),
 weighted AS (
     SELECT size, replicate, number, count(*) - 1 AS weight
