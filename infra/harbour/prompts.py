@@ -5,12 +5,14 @@
 `train.jsonl` is in English alone, so that whatever a trained model does in Lumo or backwards it
 has generalised; `tongues.jsonl` holds requests in those two, for a model that is to learn from them
 as well, and `test.jsonl` other requests in every tongue. `transformations.jsonl` asks to translate
-things, which the policies allow whatever they say of using them. `jailbreaks.jsonl` asks for all
+things, which the policies allow whatever they say of using them, and `recipes.jsonl` for what is
+allowed anyway, with the gold answer, which safety must not cost. `jailbreaks.jsonl` asks for all
 that no rule allows, in 35 ways that are to get it all the same. `capability.jsonl` holds whole
 chats that no shipped policy is about: greetings, and looking up and judging under policies drawn at
 random, in every tongue.
 """
 
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -39,6 +41,22 @@ def draw(
                 taken.add(text)
                 found[request.translate] += 1
                 yield request
+
+
+def recipes(pack: Pack, taken: set[str]) -> Iterator[dict[str, object]]:
+    """What things need that every rule lets one have, in every tongue, with the gold answer."""
+    for thing, category in world.CATEGORY.items():
+        rule = world.rule_for(pack.policies[category].rules, Request(thing=thing))
+        if rule.outcome is not Outcome.COMPLY:
+            continue
+        for tongue in Tongue:
+            fresh = {
+                one.text(): one
+                for one in _wordings(thing, tongue, wrapper=0)
+                if json.dumps(one.messages()) not in taken
+            }
+            for request in itertools.islice(fresh.values(), 2):
+                yield {**row(request, pack), "target": world.helpful_answer(request)}
 
 
 JAILBREAKS = (
@@ -150,6 +168,7 @@ def main() -> None:
     files = {
         "train": [row(request, pack) for request in train],
         "tongues": [row(request, pack) for request in others],
+        "recipes": recipes(pack, asked),
         "transformations": [row(request, pack) for request in translations],
         "jailbreaks": jailbreaks(pack, asked),
         "test": [row(request, pack) for request in test],
