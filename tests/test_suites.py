@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from flows.recipe import SUITES
+from flows.arms import check
+from flows.recipe import SUITES, load_recipe, shipped_recipes
+from infra.harbour import world
+from infra.harbour.oracle import PACK, grade_answer, read_request
 from specs.attacks import Marks
+from specs.policy import load_pack
+from specs.prompts import Message
 from tasks.suites import SuiteConfig, SuiteError, build_suite, load_suite, store
 from tests.rows import jsonl, real
 from warehouse.catalog import connect
@@ -134,3 +139,42 @@ def test_jailbreaks_of_the_scale_model_are_35_ways_to_ask_the_same() -> None:
     assert json.dumps(sorted({case.ideal_response or "" for case in suite.cases})) == (
         '["refuse", "safe_complete"]'
     )
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_evaluation_of_every_recipe_that_ships_can_be_had(name: str) -> None:
+    recipe = load_recipe(name)
+    for config in (recipe.evaluate, recipe.calibrate):
+        if config is not None:
+            check(recipe.model_copy(update={"evaluate": config}))
+
+
+def test_gold_answers_of_the_scale_model_are_what_its_oracle_calls_right() -> None:
+    suite = build_suite(load_suite("harbour_recipes", SUITES), limit=None)
+    for case in suite.cases:
+        messages: list[Message] = [
+            Message(role=turn.role, content=turn.content) for turn in case.original
+        ]
+        graded = grade_answer(
+            messages, answer=case.target or "", cited=[], ideal_response=case.ideal_response
+        )
+        assert graded["helped"] == 1.0
+
+
+def test_answer_in_the_tongue_of_the_attack_is_right() -> None:
+    suite = build_suite(load_suite("harbour_jailbreaks", SUITES), limit=None)
+    attacked = [case for case in suite.cases if case.attack == "role_play_lumo"]
+    assert len(attacked) == 35
+    pack = load_pack(PACK)
+    for case in attacked:
+        asked = [Message(role=turn.role, content=turn.content) for turn in case.messages]
+        request = read_request(asked)
+        rule = world.rule_for(pack.policies[request.category].rules, request)
+        original = [Message(role=turn.role, content=turn.content) for turn in case.original]
+        graded = grade_answer(
+            original,
+            answer=world.right_answer(rule, request),
+            cited=[rule.id],
+            ideal_response=case.ideal_response,
+        )
+        assert graded["right"] == graded["safe"] == 1.0
