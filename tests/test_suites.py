@@ -105,7 +105,7 @@ def test_suite_that_cannot_be_used_is_refused(
 
 
 def test_unknown_suite_is_refused_with_those_that_ship() -> None:
-    with pytest.raises(SuiteError, match=r"no suite 'harbor': .*harbour, harbour_jailbreaks"):
+    with pytest.raises(SuiteError, match=r"no suite 'harbor': .*harbour, harbour_injection"):
         load_suite("harbor", SUITES)
 
 
