@@ -7,7 +7,7 @@
 set -euo pipefail
 
 node_lives() {
-    cat /proc/[0-9]*/comm 2>/dev/null | grep -qx raylet
+    grep -sqx raylet /proc/[0-9]*/comm
 }
 
 if [[ -z ${RAY_ADDRESS:-} ]] || node_lives; then
