@@ -193,6 +193,7 @@ def plan(
                 "reduce": one.config.reduce,
                 "threshold": recipe.judge.threshold / 10,
                 "num_votes": one.config.samples,
+                "suites": one.config.suites,
             }
             for one in graders
         ],

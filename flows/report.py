@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from flows.grids import Grid, Row, Rows, number, percent, plain, rounded, shown, table
 from flows.material import Material, Section
 from flows.sections import sections
-from warehouse.catalog import ask, choose_run
+from warehouse.catalog import ask, choose_run, prepare
 
 QUESTIONS = (
     "evaluation",
@@ -73,6 +73,7 @@ def gather(connection: duckdb.DuckDBPyConnection, run_id: str) -> Report:
     Raises ShardError where no evaluation, or more than one, has an id that starts so.
     """
     choose_run(connection, run_id)
+    prepare(connection)
     run = _run(connection)
     evaluation = run.pop("figures")["evaluation"]
     funnel = ask(connection, "funnel").to_pylist()

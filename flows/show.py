@@ -189,7 +189,7 @@ def calibrated(done: "Calibrated", *, home: str | None, as_json: bool) -> None:
         rows = [row for row in done.table if (row["grader"], row["gold"]) == (grader, gold)]
         thresholds = sorted({row["threshold"] for row in rows})
         grid = Grid(
-            title=f"{grader} against {gold}: precision / recall of what it accepts",
+            title=f"{grader} against {gold}: precision and, below it, recall of what it accepts",
             title_justify="left",
         )
         grid.add_column("k", justify="right")
@@ -213,7 +213,7 @@ def calibrated(done: "Calibrated", *, home: str | None, as_json: bool) -> None:
 def _precision_recall(row: dict[str, Any] | None) -> str:
     if row is None or row["precision"] is None or row["recall"] is None:
         return ""
-    return f"{row['precision']:.3f}/{row['recall']:.3f}"
+    return f"{row['precision']:.3f}\n{row['recall']:.3f}"
 
 
 def compared(found: "Compared", *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.rows import answer, case, evaluation, later, run
-from warehouse.catalog import ask, choose_run, connect, query_names
+from warehouse.catalog import ask, choose_run, connect, prepare, query_names
 from warehouse.shards import Home, ShardError, write_shard
 from warehouse.tables import ANSWERS, CASES, EVALUATIONS, RUNS, Answer, Case, Evaluation, Score
 
@@ -298,6 +298,13 @@ def test_grader_that_reads_nothing_is_told_and_no_other_hides_it(study: Study) -
     assert quality["unread_votes"] == 1.0 and not quality["reportable"]
 
 
+def test_grader_of_one_suite_says_nothing_of_another_that_shares_a_case(study: Study) -> None:
+    study.say("asked", {"safe": 1})
+    study.cases["shared"] = case("asked", suite="other", suite_version="w")
+    study.graders["oracle"]["suites"] = ["harbour"]
+    assert {row["suite"] for row in study.ask("evaluation")} == {"harbour"}
+
+
 def test_best_of_several_tries_of_an_attack_counts(study: Study) -> None:
     study.say("bare", {"safe": 1})
     for seed, safe in enumerate((1.0, 0.0, 1.0)):
@@ -574,7 +581,7 @@ def test_agreement_beyond_chance_is_cohens_kappa(study: Study) -> None:
     pairs = [(1, 1)] * 20 + [(1, 0)] * 5 + [(0, 1)] * 10 + [(0, 0)] * 15
     for number, (mine, other) in enumerate(pairs):
         study.say(f"p{number}", {"rating": mine}, grader="judge")
-        study.say(f"p{number}", {"right": other, "decision": 1})
+        study.say(f"p{number}", {"right": 1, "decision": other})
     study.say("unread", None, grader="judge")
     study.say("unread", {"right": 1, "decision": 1})
     assert [tuple(row.values()) for row in study.ask("agreement")] == [
@@ -738,3 +745,21 @@ def test_without_an_evaluation_every_question_has_no_rows(disk: Home) -> None:
     for name in query_names():
         if name != "funnel":
             assert ask(connection, name).num_rows == 0, name
+
+
+def test_what_was_prepared_answers_as_what_was_not_until_another_run_is_chosen(
+    study: Study,
+) -> None:
+    study.say("asked", {"safe": 1})
+    study.write()
+    later_one = Study(study.home, run_id="s")
+    later_one.case("other", suite="words", suite_version="w")
+    later_one.say("other", {"safe": 0})
+    later_one.write(started_at=later(1))
+    connection = connect(study.home)
+    for chosen, mean in (("r", 1.0), ("s", 0.0), ("r", 1.0)):
+        choose_run(connection, chosen)
+        plain = ask(connection, "evaluation").to_pylist()
+        prepare(connection)
+        assert ask(connection, "evaluation").to_pylist() == plain
+        assert [row["mean"] for row in plain] == [mean]

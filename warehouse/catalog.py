@@ -125,7 +125,20 @@ def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
         raise ShardError(
             f"{many} a run id that starts with {run_id!r}: give more of one, as {known}"
         )
+    for name in _SHARED:
+        connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
     connection.execute("SET VARIABLE run = ?", found)
+
+
+def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+    """Computes once what all questions about the chosen evaluation are asked of: for many of them
+    in a row. It stays as it is until another run is chosen."""
+    for name in _SHARED:
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM memory.main.{name}")
+
+
+_SHARED = ("cells", "run_ballots", "graded", "metric_values")
+"""Views that stand behind most questions; each after those that it is made of."""
 
 
 def latest_evaluation(connection: duckdb.DuckDBPyConnection) -> str:

@@ -12,8 +12,8 @@ handled AS (
     FROM scored AS s
     JOIN (VALUES
         ('good', 'any', 1),
-        ('right', 'any', 2),
-        ('decision', 'any', 3),
+        ('decision', 'any', 2),
+        ('right', 'any', 3),
         ('safe', 'harmful', 4),
         ('helped', 'benign', 5)
     ) AS v (score, kind, place) ON v.score = s.score AND (v.kind = 'any' OR v.kind = s.kind)

@@ -35,7 +35,7 @@ FROM current_run;
 CREATE VIEW run_graders AS
 SELECT unnest(from_json(evaluation->'graders', '[{
     "grader": "VARCHAR", "grading_id": "VARCHAR", "saw": "VARCHAR", "reduce": "VARCHAR",
-    "threshold": "DOUBLE", "num_votes": "BIGINT"
+    "threshold": "DOUBLE", "num_votes": "BIGINT", "suites": ["VARCHAR"]
 }]'), max_depth := 2)
 FROM current_run;
 
@@ -144,6 +144,10 @@ wanted AS (
     SELECT i.suite, i.ideal_response, n.grader, n.name
     FROM (SELECT DISTINCT suite, ideal_response FROM run_cases) AS i
     JOIN (SELECT DISTINCT suite, grader, name FROM given WHERE is_given) AS n USING (suite)
+    -- A case that two suites share may have been graded for the other one alone.
+    JOIN run_graders AS r
+        ON r.grader = n.grader
+       AND (coalesce(len(r.suites), 0) = 0 OR list_contains(r.suites, i.suite))
     LEFT JOIN given AS g
         ON g.suite = i.suite
        AND g.ideal_response IS NOT DISTINCT FROM i.ideal_response
