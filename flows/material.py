@@ -61,6 +61,8 @@ class Material:
     tables: Mapping[str, Rows]
     arms: tuple[str, ...]
     """Names, in the order of the recipe."""
+    limited: frozenset[str]
+    """Arms that are others with less time to think: they are told of by length of reasoning."""
     faults: Mapping[tuple[str, str], str]
     """Why an arm is not to be reported in a suite."""
 
@@ -71,7 +73,11 @@ class Material:
             for row in tables.get("evaluation_quality", ())
             if not row["reportable"]
         }
-        return cls(tables, tuple(dict.fromkeys(arm["arm"] for arm in arms)), faults)
+        free = {arm["model"] for arm in arms if arm["budget"] is None}
+        limited = frozenset(
+            arm["arm"] for arm in arms if arm["budget"] is not None and arm["model"] in free
+        )
+        return cls(tables, tuple(dict.fromkeys(arm["arm"] for arm in arms)), limited, faults)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The answer to a question in the order of the report, fit for labels."""
@@ -82,8 +88,12 @@ class Material:
                 "slice": NAMES.get(row.get("slice", ""), row.get("slice")),
             }
             for row in self.tables.get(name, ())
+            if name in ("compute", "evaluation_quality") or not self._is_limited(row)
         ]
         return sorted(rows, key=self._place)
+
+    def _is_limited(self, row: Row) -> bool:
+        return not self.limited.isdisjoint({row.get("arm"), row.get("other")})
 
     def _place(self, row: Row) -> tuple[Any, ...]:
         """Suites by name, metrics as they are explained, whole before slices, arms as in the

@@ -294,7 +294,11 @@ def _render(name: str, report: Report) -> str:
         .render(
             report=report,
             sections=[*sections(material), *_made_from(report)],
-            faults=[(arm, suite, fault) for (arm, suite), fault in material.faults.items()],
+            faults=[
+                (arm, suite, fault)
+                for (arm, suite), fault in material.faults.items()
+                if arm not in material.limited
+            ],
             samples=_by_arm(report.samples, material.arms),
             run=_told(report.run),
         )
