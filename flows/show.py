@@ -237,8 +237,9 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
-        plain = all(one is None or isinstance(one, int | float) for one in values)
-        columns[name] = values if plain else ["" if v is None else str(v) for v in values]
+        whole = all(one is None or type(one) is int for one in values)
+        real = all(one is None or type(one) is float for one in values)
+        columns[name] = values if whole or real else ["" if v is None else str(v) for v in values]
     return columns
 
 
