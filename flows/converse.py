@@ -29,6 +29,15 @@ def attacked(recipe: Recipe, asked: Sequence[Asked]) -> list[Asked]:
     ]
 
 
+def needs_model(recipe: Recipe) -> bool:
+    """Whether an attack needs the judge's model beside the one that is attacked."""
+    config = recipe.evaluate
+    if config is None or config.converse is None:
+        return False
+    scorer = next(one for one in config.graders if one.name == config.converse.grader)
+    return config.converse.script is None or scorer.rubric is not None
+
+
 def attacking_id(run: RunContext, one: Asked, graders: Sequence[Grader]) -> str:
     """What all exchanges of the attack on an arm share."""
     assert run.recipe.evaluate is not None
@@ -66,7 +75,7 @@ def converse(
     beside = Engines()
     helper = None
     try:
-        if config.script is None or scorer.config.rubric is not None:
+        if needs_model(recipe):
             helper = _start_beside(run, asked, beside)
         attacker: conversing.Attacker
         if config.script is not None:

@@ -30,7 +30,7 @@ from flows.arms import (
     plan,
     probes_of,
 )
-from flows.converse import attacked, attacking_id, converse
+from flows.converse import attacked, attacking_id, converse, needs_model
 from flows.progress import artifact_key
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.refresh import run_stage
@@ -114,6 +114,7 @@ def evaluate_arms(
         }
         for one in talked_to
     ]
+    alone = not needs_model(recipe)
     run.note("evaluation", plan(run, everyone, built, graders, conversations))
     # Each model is loaded once, and the judge's own comes last: it is wanted again to grade.
     for one in sorted(
@@ -128,9 +129,12 @@ def evaluate_arms(
             store_recorded(run, one, built)
         else:
             answer(run, one, versions)
+        if one in talked_to and alone:
+            # While its model is loaded.
+            converse(run, [one], built, graders)
     for grader in graders:
         grade(run, grader, everyone, built)
-    if talked_to:
+    if talked_to and not alone:
         converse(run, talked_to, built, graders)
     # The report tells what the run has cost so far.
     run.note("evaluation", run.figures["evaluation"])

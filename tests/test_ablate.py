@@ -29,6 +29,7 @@ SMALL = (
     "evaluate.limit=48",
     "ablate.seeds=[1]",
     "ablate.samples=2",
+    'ablate.suites=["harbour", "harbour_jailbreaks"]',
     "ablate.faithfulness.limit=12",
 )
 ARMS = ("no safety", "spec in context", "SFT")
@@ -104,6 +105,12 @@ def test_answers_follow_a_rule_that_is_edited_and_a_thought_that_is_swapped(abla
     assert "answer follows the edited rule" in found
 
 
+def test_arms_without_policies_are_attacked_over_several_turns(ablated: Path) -> None:
+    found = {(row["arm"], row["turn"]): row["broken"] for row in rows(ablated, "conversations")}
+    assert found["no safety", 1] >= 0.5
+    assert {arm for arm, _ in found} == {"no safety", "SFT"}
+
+
 def test_same_ablation_again_makes_nothing(ablated: Path) -> None:
     from flows.ablate import ablate
 
@@ -118,7 +125,7 @@ def test_report_of_an_ablation_is_whole(ablated: Path, tmp_path: Path) -> None:
     written = {path.name: path.read_text() for path in (tmp_path / "report").iterdir()}
     assert set(written) == {"report.html", "report.md", "report.json"}
     for text in written.values():
-        assert "spec in context" in text and "right_decision" in text
+        assert "spec in context" in text and "oracle" in text
 
 
 def test_evaluation_that_is_killed_goes_on_and_makes_no_vote_twice(
