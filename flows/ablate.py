@@ -34,6 +34,12 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
     ablation = recipe.ablate
     if ablation is None:
         raise RecipeError(f"recipe {recipe.name} has no arms; give it a section [[ablate.arms]]")
+    for arm in ablation.arms:
+        if missing := next((stage for stage in arm.train if not getattr(recipe, stage)), None):
+            raise RecipeError(
+                f"arm {arm.name!r} trains {missing}, which recipe {recipe.name} does not describe: "
+                f"give it a section [{missing}]"
+            )
     recipe = _as_ablated(recipe, ablation)
     check(recipe)
     # A suite that cannot be asked ends the ablation now, not after all training.

@@ -40,10 +40,10 @@ def check(recipe: Recipe) -> evaluating.EvaluateConfig:
             grading.load_grader(grader.function)
     names = [suites.load_suite(name, SUITES).name for name in config.suites]
     for grader in config.graders:
-        if strange := next((name for name in grader.suites if name not in names), None):
-            raise RecipeError(
-                f"grader {grader.name!r} grades suite {strange!r}; asked are {', '.join(names)}"
-            )
+        for name in grader.suites:
+            if name not in names:
+                # It may be asked at another time, but it must be one.
+                suites.load_suite(name, SUITES)
         if grader.rubric == "propositions" and not (recipe.pack_folder / ADHERENCE_FILE).is_file():
             raise RecipeError(
                 f"grader {grader.name!r} asks about propositions, and {recipe.pack_folder} has no "

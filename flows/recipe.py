@@ -177,12 +177,6 @@ class Recipe(Config):
                     f"{kind}.sampling.temperature is 0 with {config.samples} samples, which would "
                     "all be the same: raise the temperature or ask for 1 sample"
                 )
-        for arm in self.ablate.arms if self.ablate else []:
-            if missing := next((stage for stage in arm.train if not getattr(self, stage)), None):
-                raise ValueError(
-                    f"arm {arm.name!r} trains {missing}, which the recipe does not describe: give "
-                    f"it a section [{missing}]"
-                )
         return self
 
     @property
