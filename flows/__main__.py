@@ -41,6 +41,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def _mistakes() -> Iterator[None]:
     """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
     import duckdb
+    import httpx
+    from botocore.exceptions import BotoCoreError
 
     from tasks.engine import EngineError
     from tasks.stage import StageError
@@ -49,9 +51,11 @@ def _mistakes() -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
-        typer.echo(f"precept: {error}", err=True)
-        raise typer.Exit(2) from error
-    except (EngineError, StageError, TrainError, OSError) as error:
+        # Of a file system's fault DuckDB tells the whole traceback; its last line says what it was.
+        whole = type(error) is not duckdb.Error
+        typer.echo(f"precept: {error if whole else str(error).strip().splitlines()[-1]}", err=True)
+        raise typer.Exit(2 if whole else 1) from error
+    except (EngineError, StageError, TrainError, OSError, httpx.HTTPError, BotoCoreError) as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
 
@@ -65,13 +69,8 @@ def refresh(
 ) -> None:
     """Makes what is missing: completions, judgements, examples. Run it again to go on."""
     with _mistakes():
-        _quiet_libraries()
+        loaded = _load(recipe, set_)
         from flows import show
-        from flows.recipe import load_recipe
-
-        loaded = load_recipe(recipe, overrides=set_ or [])
-        loaded.load_pack()
-        # Prefect is the slowest import: after the recipe is known to be right.
         from flows.refresh import refresh as flow
 
         done = flow(loaded, home)
@@ -89,11 +88,8 @@ def train(
 ) -> None:
     """Trains on the examples that are there: SFT, DPO, RL, as the recipe says."""
     with _mistakes():
-        _quiet_libraries()
+        loaded = _load(recipe, set_)
         from flows import show
-        from flows.recipe import load_recipe
-
-        loaded = load_recipe(recipe, overrides=set_ or [])
         from flows.train import train as flow
 
         show.trained(flow(loaded, home), home=home, as_json=as_json)
@@ -105,11 +101,8 @@ def evaluate(
 ) -> None:
     """Evaluates the base model and the newest checkpoints, side by side."""
     with _mistakes():
-        _quiet_libraries()
+        loaded = _load(recipe, set_)
         from flows import show
-        from flows.recipe import load_recipe
-
-        loaded = load_recipe(recipe, overrides=set_ or [])
         from flows.evaluate import evaluate as flow
 
         show.evaluated(flow(loaded, home), home=home, as_json=as_json)
@@ -121,12 +114,8 @@ def ablate(
 ) -> None:
     """Trains and evaluates the arms of an ablation, side by side. Run it again to go on."""
     with _mistakes():
-        _quiet_libraries()
+        loaded = _load(recipe, set_)
         from flows import show
-        from flows.recipe import load_recipe
-
-        loaded = load_recipe(recipe, overrides=set_ or [])
-        loaded.load_pack()
         from flows.ablate import ablate as flow
 
         show.evaluated(flow(loaded, home), home=home, as_json=as_json)
@@ -138,11 +127,8 @@ def calibrate(
 ) -> None:
     """Holds the judge against gold: precision and recall of the filter by threshold and k."""
     with _mistakes():
-        _quiet_libraries()
+        loaded = _load(recipe, set_)
         from flows import show
-        from flows.recipe import load_recipe
-
-        loaded = load_recipe(recipe, overrides=set_ or [])
         from flows.calibrate import calibrate as flow
 
         show.calibrated(flow(loaded, home), home=home, as_json=as_json)
@@ -203,12 +189,8 @@ def run(
 ) -> None:
     """Does it all: refresh, train, evaluate. Run it again to go on."""
     with _mistakes():
-        _quiet_libraries()
+        loaded = _load(recipe, set_)
         from flows import show
-        from flows.recipe import load_recipe
-
-        loaded = load_recipe(recipe, overrides=set_ or [])
-        loaded.load_pack()
         from flows.align import align
 
         done = align(loaded, home)
@@ -228,16 +210,19 @@ def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -
                 "PREFECT_API_URL is not set, and a schedule needs a Prefect server that stays: "
                 "start one with prefect server start, and set it to http://127.0.0.1:4200/api"
             )
-        # Runs are processes of their own, which find the warehouse by the environment.
+        name = str(Path(recipe).absolute()) if Path(recipe).is_file() else recipe
+        # Runs are processes of their own, which find warehouse and recipe by the environment.
         os.environ["PRECEPT_HOME"] = _home(home).url
+        os.environ["PRECEPT_RECIPE"] = name
         from flows.deployments import serve_all
 
-        serve_all(loaded, recipe)
+        serve_all(loaded, name, overrides=set_ or [])
 
 
 @app.command()
 def approve(
     run_id: Annotated[str, typer.Argument(help="Id of a held run, or its start.")],
+    note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
     home: HomeOption = None,
 ) -> None:
     """Lets what a held refresh judged into the examples of the next refresh."""
@@ -245,7 +230,7 @@ def approve(
         _quiet_libraries()
         from flows.nightly import approve as flow
 
-        typer.echo(f"approved {flow(run_id, home)}; run precept refresh to take it up")
+        typer.echo(f"approved {flow(run_id, home, note=note)}; run precept refresh to take it up")
 
 
 @app.command()
@@ -263,9 +248,19 @@ def estimate(
         typer.echo(json.dumps(asdict(found)) if as_json else found.as_markdown())
 
 
+def _load(recipe: str, overrides: list[str] | None) -> Any:
+    """The recipe, known to be right before anything slow is imported for it."""
+    _quiet_libraries()
+    from flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides=overrides or [])
+    loaded.load_pack()
+    return loaded
+
+
 def _quiet_libraries() -> None:
     """Keeps libraries' own chatter off the terminal unless the user has set their levels."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # Prefect's own level does not reach these, which speak at the end of a short run.

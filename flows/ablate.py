@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 
 from prefect import flow
 
-from flows.arms import Asked, check, find_marks, of_checkpoint
+from flows.arms import Asked, check, find_marks, of_base, of_checkpoint
 from flows.evaluate import Evaluated, evaluate_arms
 from flows.recipe import SUITES, AblateConfig, ArmConfig, Recipe, RecipeError
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
 from tasks import suites
-from tasks.answer import Arm
 from tasks.evaluate import EvaluateConfig
 from warehouse.tables import Checkpoint
 
@@ -41,10 +40,10 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
                 f"give it a section [{missing}]"
             )
     recipe = _as_ablated(recipe, ablation)
-    check(recipe)
+    config = check(recipe)
     # A suite that cannot be asked ends the ablation now, not after all training.
-    marks = find_marks(recipe.engine, check(recipe))
-    for name in check(recipe).suites:
+    marks = find_marks(recipe.engine, config)
+    for name in config.suites:
         suites.build_suite(suites.load_suite(name, SUITES), marks=marks, limit=1)
     refreshed: set[str] = set()
     made = []
@@ -101,14 +100,7 @@ def _asked(run: RunContext, trained: _Trained) -> list[Asked]:
             for seed, checkpoint in trained.checkpoints.items()
         ]
     else:
-        base = Arm(
-            name=arm.name,
-            model=run.version(recipe.engine),
-            checkpoint_id=None,
-            seed=None,
-            config=config,
-        )
-        found = [Asked(base, recipe.engine)]
+        found = [of_base(run, config, name=arm.name)]
     return [*found, *(_limited(found[0], budget) for budget in arm.budgets)]
 
 

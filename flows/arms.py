@@ -4,7 +4,6 @@ both that every table is asked for by.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from flows.recipe import SUITES, Recipe, RecipeError
@@ -19,6 +18,7 @@ from tasks import suites
 from tasks.answer import Arm, full_spec
 from tasks.chats import Chats
 from tasks.engine import EngineConfig
+from warehouse.folders import fetch_folder
 from warehouse.tables import Checkpoint
 
 
@@ -65,6 +65,20 @@ def check(recipe: Recipe) -> evaluating.EvaluateConfig:
     return config
 
 
+def of_base(
+    run: RunContext, config: answering.AnswerConfig, *, name: str, model: str | None = None
+) -> Asked:
+    """The recipe's own model, untrained, as an arm; `model` where its answers are there already."""
+    arm = Arm(
+        name=name,
+        model=model or run.version(run.recipe.engine),
+        checkpoint_id=None,
+        seed=None,
+        config=config,
+    )
+    return Asked(arm, run.recipe.engine)
+
+
 def of_checkpoint(
     run: RunContext,
     checkpoint: Checkpoint,
@@ -74,12 +88,7 @@ def of_checkpoint(
     seed: int | None = None,
 ) -> Asked:
     """A trained model as an arm."""
-    folder = f"{run.home.root}/{checkpoint.path}"
-    if not (Path(folder) / "config.json").is_file():
-        raise RecipeError(
-            f"the model of checkpoint {checkpoint.checkpoint_id} is gone from {folder}; run "
-            "precept train again"
-        )
+    folder = fetch_folder(run.home, checkpoint.path)
     arm = Arm(
         name=name,
         model=checkpoint.model,
@@ -87,7 +96,7 @@ def of_checkpoint(
         seed=seed,
         config=config,
     )
-    return Asked(arm, run.recipe.engine.of_folder(folder))
+    return Asked(arm, run.recipe.engine.of_folder(str(folder)))
 
 
 def probes_of(recipe: Recipe, asked: Asked) -> list[Asked]:
@@ -108,7 +117,7 @@ def _once(config: answering.AnswerConfig) -> answering.AnswerConfig:
 
 def find_marks(engine: EngineConfig, config: evaluating.EvaluateConfig) -> Marks | None:
     """The marks of the model's chat template, where a suite has attacks that forge them."""
-    wanted = [load for name in config.suites if (load := suites.load_suite(name, SUITES))]
+    wanted = [suites.load_suite(name, SUITES) for name in config.suites]
     if not any(attack.needs_marks for one in wanted for attack in find_attacks(one.attacks)):
         return None
     frame = Chats.of(engine).frame
@@ -137,18 +146,18 @@ def specs_of(run: RunContext, built: Sequence[suites.Suite]) -> dict[str, str]:
     return {key: spec.id for key, spec in specs.items()}
 
 
-def graders_of(run: RunContext, built: Sequence[suites.Suite]) -> list[Grader]:
+def graders_of(run: RunContext, specs: Mapping[str, str]) -> list[Grader]:
+    """The recipe's graders; `specs` are those of `specs_of`."""
     recipe = run.recipe
     assert recipe.evaluate is not None
     file = recipe.pack_folder / ADHERENCE_FILE
     adherence: Adherence | None = load_adherence(recipe.pack_folder) if file.is_file() else None
     model = run.version(recipe.judging_engine)
-    specs = specs_of(run, built)
     graders = []
     for config in recipe.evaluate.graders:
         rubric = grading.make_rubric(config, run.pack, adherence) if config.rubric else None
         name = grading.grading_id(config, model=model, rubric=rubric)
-        shown = specs if isinstance(rubric, grading.PolicyRubric) else {}
+        shown = dict(specs) if isinstance(rubric, grading.PolicyRubric) else {}
         graders.append(Grader(config, rubric, name, shown))
     return graders
 
@@ -157,6 +166,7 @@ def plan(
     run: RunContext,
     asked: Sequence[Asked],
     built: Sequence[suites.Suite],
+    specs: Mapping[str, str],
     graders: Sequence[Grader],
     conversations: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
@@ -181,9 +191,7 @@ def plan(
             }
             for one in asked
         ],
-        "specs": [
-            {"spec_key": key, "spec_id": spec_id} for key, spec_id in specs_of(run, built).items()
-        ],
+        "specs": [{"spec_key": key, "spec_id": spec_id} for key, spec_id in specs.items()],
         "suites": [{"suite": one.name, "suite_version": one.version} for one in built],
         "graders": [
             {

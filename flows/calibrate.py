@@ -7,13 +7,12 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.arms import Asked, check
-from flows.evaluate import evaluate_arms
+from flows.arms import check, of_base
+from flows.evaluate import measure
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at, open_run
-from tasks.answer import RECORDED, Arm
+from tasks.answer import RECORDED
 from tasks.suites import load_suite
-from warehouse.catalog import ask, choose_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +47,10 @@ def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
     check(recipe)
     with open_run("calibrate", recipe, home_at(home)) as run:
         given = all(load_suite(name, SUITES).answer for name in config.suites)
-        arm = Arm(
-            name=RECORDED if given else "generator",
-            model=RECORDED if given else run.version(recipe.engine),
-            checkpoint_id=None,
-            seed=None,
-            config=config,
-        )
-        evaluate_arms(run, [Asked(arm, recipe.engine)])
-        connection = run.warehouse()
-        choose_run(connection, run.id)
-        table: list[dict[str, Any]] = ask(connection, "calibration").to_pylist()
+        if given:
+            arm = of_base(run, config, name=RECORDED, model=RECORDED)
+        else:
+            arm = of_base(run, config, name="generator")
+        table = measure(run, [arm]).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
         return Calibrated(run.id, run.home.url, table)

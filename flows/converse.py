@@ -4,17 +4,16 @@ import os
 from collections.abc import Sequence
 
 import duckdb
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from flows.arms import Asked, Grader
 from flows.recipe import Recipe
-from flows.refresh import run_stage
 from flows.run import RunContext
+from flows.stages import makes, run_stage
 from tasks import converse as conversing
 from tasks import graders as grading
 from tasks import stage, suites
 from tasks.engine import EngineError, Engines
+from tasks.replicas import Replicas
 
 
 def attacked(recipe: Recipe, asked: Sequence[Asked]) -> list[Asked]:
@@ -58,7 +57,7 @@ def _scorer(config: conversing.ConverseConfig, graders: Sequence[Grader]) -> Gra
     return next(one for one in graders if one.config.name == config.grader)
 
 
-@task(name="converse", cache_policy=NO_CACHE)
+@makes("converse", "exchanges", of=("cases", "checkpoints"))
 def converse(
     run: RunContext,
     asked: Sequence[Asked],
@@ -108,13 +107,12 @@ def converse(
                     retries=recipe.stage.retries,
                 )
 
-            seed = "" if one.arm.seed is None else f", seed {one.arm.seed}"
-            run_stage(run, f"converse {one.arm.name}{seed}", work, one.engine, pending)
+            run_stage(run, f"converse {one.arm.label}", work, one.engine, pending)
     finally:
         beside.close()
 
 
-def _start_beside(run: RunContext, asked: Sequence[Asked], beside: Engines) -> stage.RemoteEngine:
+def _start_beside(run: RunContext, asked: Sequence[Asked], beside: Engines) -> Replicas:
     """The judge's engine, which attacks or scores while the engine that is attacked answers."""
     import ray
 
@@ -131,4 +129,4 @@ def _start_beside(run: RunContext, asked: Sequence[Asked], beside: Engines) -> s
         )
     handles = beside.serving(judge)
     beside.wait()
-    return stage.RemoteEngine(handles[0])
+    return Replicas(handles)

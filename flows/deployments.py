@@ -1,4 +1,4 @@
-"""What the Prefect UI offers: every flow with a form of three fields, and the nightly schedule.
+"""What the Prefect UI offers: every flow with a form of its own, and the nightly schedule.
 
 A form names a recipe and changes of it. Rows and policy text never pass through Prefect, which
 refuses more than 512 KiB of parameters. `precept serve` serves all of them from this machine;
@@ -21,6 +21,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.timeout import timeout
 
 from flows import ablate as ablating
 from flows import align as aligning
@@ -29,20 +30,22 @@ from flows import nightly as refreshing
 from flows import train as training
 from flows.estimate import estimate
 from flows.recipe import Recipe, load_recipe, shipped_recipes
-from flows.run import BusyError
+from flows.run import BusyError, home_at, lock
 
 
 def known_recipes() -> list[str]:
-    """Files of the folder `$PRECEPT_RECIPES`, and names of the recipes that ship."""
+    """Files of the folder `$PRECEPT_RECIPES`, the recipes that ship, and `$PRECEPT_RECIPE`."""
     folder = os.environ.get("PRECEPT_RECIPES")
-    own = sorted(str(path) for path in Path(folder).glob("*.toml")) if folder else []
-    return [*own, *shipped_recipes()]
+    own = sorted(str(path) for path in Path(folder).absolute().glob("*.toml")) if folder else []
+    chosen = os.environ.get("PRECEPT_RECIPE")
+    return list(dict.fromkeys([*own, *shipped_recipes(), *([chosen] if chosen else [])]))
 
 
 if TYPE_CHECKING:
     RecipeName = str
 else:
-    # The form lets one choose of what is known when it is served.
+    # The form lets one choose of what is known when it is served; the process of a run, which has
+    # the same environment, checks the choice against the same list.
     RecipeName = Literal[tuple(known_recipes())]
 
 
@@ -58,18 +61,34 @@ def _wanted(recipe: str, overrides: list[str], dry_run: bool) -> Recipe | None:
 
 
 def _run(
-    work: Callable[[Recipe], Any], recipe: str, overrides: Sequence[str], dry_run: bool
+    work: Callable[[Recipe], Any],
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    dry_run: bool = False,
+    limits_itself: bool = False,
 ) -> State[Any] | None:
-    """Does what a form asks for; cancelled where another run writes and this must not wait."""
+    """Does what a form asks for, in the very run that the form started, so that what it shows and
+    asks stands there.
+
+    Cancelled where another run writes and this one is not to wait. Once it has begun it waits for
+    others, so that neither what it has made nor what a person has approved is lost. Ended when it
+    takes longer than the recipe allows, unless `work` sees to that itself.
+    """
     wanted = _wanted(recipe, list(overrides), dry_run)
     if wanted is None:
         return None
-    if wanted.nightly.when_busy == "queue":
-        os.environ["PRECEPT_WAIT_SECONDS"] = str(3600 * wanted.nightly.hours)
-    try:
+    if wanted.nightly.when_busy == "cancel":
+        os.environ["PRECEPT_WAIT_SECONDS"] = "0"
+        try:
+            with lock(home_at(None)):
+                pass
+        except BusyError as error:
+            return Cancelled(message=str(error))
+    seconds = 3600 * wanted.nightly.hours
+    os.environ["PRECEPT_WAIT_SECONDS"] = str(seconds)
+    with timeout(None if limits_itself else seconds):
         work(wanted)
-    except BusyError as error:
-        return Cancelled(message=str(error))
     return None
 
 
@@ -82,7 +101,8 @@ def nightly(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool =
         overrides: Changes of it, one a line, as judge.samples=8.
         dry_run: Only tell what would be made, and what it would cost.
     """
-    return _run(refreshing.nightly, recipe, overrides, dry_run)
+    work = refreshing.nightly.fn
+    return _run(work, recipe, overrides, dry_run=dry_run, limits_itself=True)
 
 
 @flow(flow_run_name="align {recipe}", persist_result=False)
@@ -94,7 +114,7 @@ def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = F
         overrides: Changes of it, one a line, as sft.epochs=2.
         dry_run: Only tell what the refresh would make, and what it would cost.
     """
-    return _run(aligning.align, recipe, overrides, dry_run)
+    return _run(aligning.align.fn, recipe, overrides, dry_run=dry_run)
 
 
 @flow(flow_run_name="train {recipe}", persist_result=False)
@@ -105,7 +125,7 @@ def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
         recipe: The recipe whose examples to train on.
         overrides: Changes of it, one a line, as sft.epochs=2.
     """
-    return _run(training.train, recipe, overrides, dry_run=False)
+    return _run(training.train.fn, recipe, overrides)
 
 
 @flow(flow_run_name="evaluate {recipe}", persist_result=False)
@@ -116,7 +136,7 @@ def evaluate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
         recipe: The recipe whose models to evaluate.
         overrides: Changes of it, one a line, as evaluate.samples=4.
     """
-    return _run(evaluating.evaluate, recipe, overrides, dry_run=False)
+    return _run(evaluating.evaluate.fn, recipe, overrides)
 
 
 @flow(flow_run_name="ablate {recipe}", persist_result=False)
@@ -127,11 +147,12 @@ def ablate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
         recipe: The recipe with the arms.
         overrides: Changes of it, one a line, as ablate.samples=4.
     """
-    return _run(ablating.ablate, recipe, overrides, dry_run=False)
+    return _run(ablating.ablate.fn, recipe, overrides)
 
 
-def deployments(recipe: Recipe, name: str) -> list[RunnerDeployment]:
-    """Every flow as Prefect offers it, with a recipe chosen beforehand, and its schedule."""
+def deployments(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> list[RunnerDeployment]:
+    """Every flow as Prefect offers it, with a recipe and changes of it chosen beforehand, and its
+    schedule."""
     config = recipe.nightly
     busy = (
         ConcurrencyLimitStrategy.ENQUEUE
@@ -149,7 +170,7 @@ def deployments(recipe: Recipe, name: str) -> list[RunnerDeployment]:
     for title, one in offered.items():
         deployment = one.to_deployment(
             title,
-            parameters={"recipe": name},
+            parameters={"recipe": name, "overrides": list(overrides)},
             schedule=Cron(config.cron, timezone=config.timezone) if one is nightly else None,
             concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=busy),
             tags=["precept", recipe.name],
@@ -161,6 +182,6 @@ def deployments(recipe: Recipe, name: str) -> list[RunnerDeployment]:
     return made
 
 
-def serve_all(recipe: Recipe, name: str) -> None:
+def serve_all(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> None:
     """Serves the deployments from this process until it is stopped."""
-    serve(*deployments(recipe, name))
+    serve(*deployments(recipe, name, overrides))

@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 
 from flows.run import is_locked
 from tasks.engine import PROJECT
+from warehouse.folders import scratch
 from warehouse.shards import Home, mend
 
 _WANTED = ("prefect", "ray", "torch", "transformers", "trl", "datasets", "duckdb", "pyarrow")
@@ -25,12 +27,13 @@ class Check:
 
 
 def examine(home: Home) -> list[Check]:
-    """Looks at versions, memory, disk, warehouse, Ray and Prefect."""
+    """Looks at versions, memory, disk, home and its shards, Ray and Prefect."""
     return [
         _versions(),
         _vllm(),
         _memory(),
         _disk(home),
+        _store(home),
         _warehouse(home),
         _ray(),
         _prefect(),
@@ -77,14 +80,39 @@ def _memory() -> Check:
 
 
 def _disk(home: Home) -> Check:
-    if not home.is_local:
-        return Check("disk", True, "object store")
-    place = home.root
+    """The disk where models are used; that of the warehouse, if it is on one."""
+    place = folder = str(scratch(home))
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     free = shutil.disk_usage(place).free / 2**30
-    remedy = f"free 2 GiB on the disk of {home.root}, or set PRECEPT_HOME"
+    way = "PRECEPT_HOME" if home.is_local else "PRECEPT_SCRATCH"
+    remedy = f"free 2 GiB on the disk of {folder}, or set {way}"
     return Check("disk", free > 2, f"{free:.1f} GiB free at {place}", remedy)
+
+
+def _store(home: Home) -> Check:
+    """Whether the home takes a file, and, where it is a store, never two under one name."""
+    path = f"{home.root}/doctor-{uuid.uuid4().hex}"
+
+    def look() -> None:
+        if home.is_local:
+            os.makedirs(home.root, exist_ok=True)
+        home.files.pipe_file(path, b"first", mode="create")
+        try:
+            with suppress(OSError):
+                home.files.pipe_file(path, b"second", mode="create")
+            if home.files.cat_file(path) != b"first":
+                raise OSError("a second write took the place of the first")
+        finally:
+            home.files.rm_file(path)
+
+    remedy = (
+        "make the folder writable, or set PRECEPT_HOME"
+        if home.is_local
+        else "check the bucket, AWS_ENDPOINT_URL and the credentials; the store must honour "
+        "If-None-Match when it writes"
+    )
+    return _attempt("home", f"{home.url} takes files", look, remedy)
 
 
 def _warehouse(home: Home) -> Check:
@@ -102,11 +130,20 @@ def _ray() -> Check:
         return Check("ray", True, "a local cluster is started for each run (RAY_ADDRESS is unset)")
     from tasks.stage import start_ray
 
+    def look() -> str:
+        import ray
+
+        start_ray(address)
+        there = ray.cluster_resources()
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        return f"{nodes} nodes, {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs"
+
     return _attempt(
         "ray",
         f"joined {address}",
-        lambda: start_ray(address),
-        "start the cluster, or unset RAY_ADDRESS to run on this machine",
+        look,
+        "run this on a node of the cluster (infra/on_cluster.sh makes this machine one) with its "
+        "RAY_AUTH_TOKEN; or unset RAY_ADDRESS to run on this machine",
     )
 
 
@@ -114,20 +151,29 @@ def _prefect() -> Check:
     url = os.environ.get("PREFECT_API_URL")
     if url is None:
         return Check("prefect", True, "a temporary server for each run (PREFECT_API_URL is unset)")
-    import httpx
+
+    def look() -> str:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True, httpx_settings={"timeout": 10}) as client:
+            return f"version {client.api_version()}"
 
     return _attempt(
         "prefect",
         f"{url} answers",
-        lambda: httpx.get(f"{url}/health", timeout=5).raise_for_status(),
-        "start it: prefect server start, or unset PREFECT_API_URL",
+        look,
+        "start it with prefect server start and give its PREFECT_API_AUTH_STRING if it has one; or "
+        "unset PREFECT_API_URL",
     )
 
 
-def _attempt(name: str, found: str, look: Callable[[], object], remedy: str) -> Check:
+def _attempt(name: str, found: str, look: Callable[[], str | None], remedy: str) -> Check:
+    more = None
     with _caught() as fault:
-        look()
-    return Check(name, not fault, fault[0] if fault else found, remedy)
+        more = look()
+    return Check(
+        name, not fault, fault[0] if fault else f"{found}: {more}" if more else found, remedy
+    )
 
 
 @contextmanager

@@ -30,6 +30,9 @@ class Estimate:
     output_tokens: int | None
     """Null where nothing of the recipe was ever made here."""
     hours: float | None
+    gpu_hours: float | None
+    cost: float | None
+    """GPU-hours at the recipe's price; null where it says none."""
 
     def as_markdown(self) -> str:
         """The estimate as a list."""
@@ -41,6 +44,8 @@ class Estimate:
                 f"- judgements to make, at most: {self.judgements}",
                 f"- output tokens: {told if self.output_tokens is None else self.output_tokens}",
                 f"- hours of engines: {told if self.hours is None else format(self.hours, '.2g')}",
+                *([f"- GPU-hours: {self.gpu_hours:.2g}"] if self.gpu_hours else []),
+                *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
             ]
         )
 
@@ -49,10 +54,22 @@ _MISSING = """
     WITH slots AS (
         SELECT w.prompt_id, w.spec_id, unnest(range($samples)) AS sample_index FROM wanted AS w
     ),
+    -- As a refresh asks for them: what an engine failed to answer is asked again, up to a limit.
     made AS (
         SELECT prompt_id, spec_id, sample_index, completion_id, status
         FROM completions_all
         WHERE generation_id = $generation_id
+          AND (
+              status <> 'error'
+              OR (attempt >= $retries AND attempt + 1 >= $error_attempts)
+          )
+    ),
+    voted AS (
+        SELECT completion_id, judgement_id, score
+        FROM judgements_all
+        WHERE judging_id = $judging_id
+          AND NOT (score IS NULL AND attempt < $retries)
+          AND NOT (status = 'error' AND attempt + 1 < $error_attempts)
     ),
     lacking AS (
         SELECT count(*) AS completions
@@ -64,8 +81,7 @@ _MISSING = """
         SELECT m.completion_id, count(j.judgement_id) AS votes, min(j.score) AS lowest
         FROM slots
         JOIN made AS m USING (prompt_id, spec_id, sample_index)
-        LEFT JOIN judgements_all AS j
-            ON j.completion_id = m.completion_id AND j.judging_id = $judging_id
+        LEFT JOIN voted AS j ON j.completion_id = m.completion_id
         WHERE m.status = 'ok'
         GROUP BY ALL
     ),
@@ -116,6 +132,8 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
             "votes": recipe.judge.samples,
             "threshold": recipe.judge.threshold,
             "race": recipe.judge.mode == "race",
+            "retries": recipe.stage.retries,
+            "error_attempts": recipe.stage.error_attempts,
             "generation_id": recipe.generate.generation_id(recipe.engine.version),
             "judging_id": recipe.judge.judging_id(recipe.judging_engine.version),
         },
@@ -123,6 +141,10 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
     paid = connection.execute(_PAID, [recipe.name]).fetchall()
     paid_for = [_share(paid, place, count) for place, count in enumerate((completions, judgements))]
     is_known = None not in paid_for
+    gpus = (recipe.engine.num_gpus, recipe.judging_engine.num_gpus)
+    seconds = sum(one[1] * num for one, num in zip(paid_for, gpus, strict=True) if one)
+    gpu_hours = seconds / 3600 if is_known else None
+    price = recipe.gpu_hour_price
     return Estimate(
         prompts=len(collected.prompts),
         new_prompts=_new(collected, known),
@@ -130,6 +152,8 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         judgements=judgements,
         output_tokens=round(sum(one[0] for one in paid_for if one)) if is_known else None,
         hours=sum(one[1] for one in paid_for if one) / 3600 if is_known else None,
+        gpu_hours=gpu_hours,
+        cost=None if gpu_hours is None or price is None else gpu_hours * price,
     )
 
 

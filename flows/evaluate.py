@@ -26,21 +26,22 @@ from flows.arms import (
     check,
     find_marks,
     graders_of,
+    of_base,
     of_checkpoint,
     plan,
     probes_of,
+    specs_of,
 )
 from flows.converse import attacked, attacking_id, converse, needs_model
 from flows.progress import artifact_key
 from flows.recipe import SUITES, Recipe, RecipeError
-from flows.refresh import run_stage
 from flows.run import RunContext, home_at, open_run
+from flows.stages import RETRIED, makes, run_stage
 from flows.train import latest_training
 from specs.attacks import Marks
 from tasks import answer as answering
 from tasks import evaluate as evaluating
 from tasks import stage, suites
-from tasks.answer import Arm
 from warehouse.catalog import find_checkpoints
 
 
@@ -68,14 +69,7 @@ def evaluate(
     with open_run("evaluate", recipe, home_at(home)) as run:
         warehouse = run.warehouse()
         names = latest_training(warehouse, recipe) if checkpoints is None else checkpoints
-        base = Arm(
-            name="base",
-            model=run.version(recipe.engine),
-            checkpoint_id=None,
-            seed=None,
-            config=config,
-        )
-        asked = [Asked(base, recipe.engine)]
+        asked = [of_base(run, config, name="base")]
         made = find_checkpoints(warehouse, names)
         if missing := set(names) - {one.checkpoint_id for one in made}:
             raise RecipeError(
@@ -92,7 +86,24 @@ def evaluate(
 def evaluate_arms(
     run: RunContext, asked: Sequence[Asked], *, probed: Sequence[str] = ()
 ) -> Evaluated:
-    """Makes what is missing of an evaluation, and says what it came to.
+    """Evaluates arms side by side, and says what it came to; `probed` as in `measure`."""
+    report = measure(run, asked, probed=probed)
+    config = check(run.recipe)
+    unlimited = {one.arm.name for one in asked if one.arm.config.budget == config.budget}
+    stages = [name for name in run.figures if name.startswith("answer ")]
+    return Evaluated(
+        run_id=run.id,
+        home=run.home.url,
+        table=[row for row in report.tables["evaluation"] if row["arm"] in unlimited],
+        models_loaded=run.engines.num_started,
+        num_answered=sum(run.figures[name]["rows"] for name in stages),
+    )
+
+
+def measure(
+    run: RunContext, asked: Sequence[Asked], *, probed: Sequence[str] = ()
+) -> reporting.Report:
+    """Makes what is missing of an evaluation, and reports it.
 
     `probed` are the names of arms whose reasoning is tampered with, where the recipe says how;
     what policies stand in their prompts is edited too.
@@ -104,7 +115,8 @@ def evaluate_arms(
     probes = [one for arm in asked if arm.arm.name in probed for one in probes_of(recipe, arm)]
     versions = [suite.version for suite in built]
     everyone = [*asked, *probes]
-    graders = graders_of(run, built)
+    specs = specs_of(run, built)
+    graders = graders_of(run, specs)
     talked_to = attacked(recipe, asked)
     conversations = [
         {
@@ -115,7 +127,7 @@ def evaluate_arms(
         for one in talked_to
     ]
     alone = not needs_model(recipe)
-    run.note("evaluation", plan(run, everyone, built, graders, conversations))
+    run.note("evaluation", plan(run, everyone, built, specs, graders, conversations))
     # Each model is loaded once, and the judge's own comes last: it is wanted again to grade.
     for one in sorted(
         everyone,
@@ -138,19 +150,10 @@ def evaluate_arms(
         converse(run, talked_to, built, graders)
     # The report tells what the run has cost so far.
     run.note("evaluation", run.figures["evaluation"])
-    report = publish(run)
-    unlimited = {one.arm.name for one in asked if one.arm.config.budget == config.budget}
-    stages = [name for name in run.figures if name.startswith("answer ")]
-    return Evaluated(
-        run_id=run.id,
-        home=run.home.url,
-        table=[row for row in report.tables["evaluation"] if row["arm"] in unlimited],
-        models_loaded=run.engines.num_started,
-        num_answered=sum(run.figures[name]["rows"] for name in stages),
-    )
+    return publish(run)
 
 
-@task(name="publish", cache_policy=NO_CACHE)
+@task(name="publish", cache_policy=NO_CACHE, **RETRIED)
 def publish(run: RunContext) -> reporting.Report:
     """Publishes the report and its plots to Prefect."""
     report = reporting.gather(run.warehouse(), run.id)
@@ -167,10 +170,11 @@ def publish(run: RunContext) -> reporting.Report:
     return report
 
 
-@task(name="build suites", cache_policy=NO_CACHE)
+@makes("build suites", "cases")
 def build_suites(run: RunContext, marks: Marks | None) -> list[suites.Suite]:
     """Renders every suite and stores the cases that are new."""
-    config = check(run.recipe)
+    config = run.recipe.evaluate
+    assert config is not None
     built = []
     for name in config.suites:
         suite = suites.build_suite(suites.load_suite(name, SUITES), marks=marks, limit=config.limit)
@@ -183,7 +187,7 @@ def build_suites(run: RunContext, marks: Marks | None) -> list[suites.Suite]:
     return built
 
 
-@task(name="answer", cache_policy=NO_CACHE)
+@makes("answer", "answers", of=("cases", "checkpoints"))
 def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.Report:
     """Makes the answers of one arm that are missing."""
     recipe, arm = run.recipe, asked.arm
@@ -209,13 +213,11 @@ def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.Repo
             wave_rows=recipe.stage.wave_rows,
         )
 
-    seed = "" if arm.seed is None else f", seed {arm.seed}"
-    probe = "" if arm.probe == "none" else f", {arm.probe}"
     work = answering.Answering(arm=arm, pack=run.pack, run_id=run.id)
-    return run_stage(run, f"answer {arm.name}{seed}{probe}", work, asked.engine, pending)
+    return run_stage(run, f"answer {arm.label}", work, asked.engine, pending)
 
 
-@task(name="recorded answers", cache_policy=NO_CACHE)
+@makes("recorded answers", "answers", of=("cases",))
 def store_recorded(run: RunContext, asked: Asked, built: Sequence[suites.Suite]) -> None:
     """Takes up the answers that came with their suites."""
     for suite in built:
@@ -229,7 +231,7 @@ def store_recorded(run: RunContext, asked: Asked, built: Sequence[suites.Suite])
         )
 
 
-@task(name="grade", cache_policy=NO_CACHE)
+@makes("grade", "evaluations", of=("answers", "policies"))
 def grade(
     run: RunContext, grader: Grader, asked: Sequence[Asked], built: Sequence[suites.Suite]
 ) -> None:

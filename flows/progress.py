@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -88,7 +88,11 @@ def artifact_key(name: str) -> str:
 
 @contextmanager
 def prefect_progress(name: str) -> Iterator[Callable[[float], None]]:
-    """A progress artifact of the task run; yields what to tell the percentage."""
+    """A progress artifact of the task run; yields what to tell the percentage.
+
+    What is only for looking at is left out while the server is away.
+    """
+    import httpx
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
     artifact = create_progress_artifact(
@@ -96,7 +100,11 @@ def prefect_progress(name: str) -> Iterator[Callable[[float], None]]:
     )
 
     def publish(percent: float) -> None:
-        update_progress_artifact(artifact_id=artifact, progress=percent)  # type: ignore[arg-type]
+        with suppress(httpx.HTTPError):
+            update_progress_artifact(
+                artifact_id=artifact,  # type: ignore[arg-type]
+                progress=percent,
+            )
 
     yield publish
 

@@ -116,9 +116,11 @@ class NightlyConfig(Config):
     when_busy: Literal["queue", "cancel"] = "queue"
     """What becomes of a run that is started while another of the deployment is at work."""
     train_after: int | None = Field(None, gt=0)
-    """Train when the examples are so many more than those last trained on; none: never."""
+    """Train when there are so many more examples than when the recipe was last trained; none:
+    never."""
     hours: float = Field(12.0, gt=0)
-    """A run that takes longer is ended."""
+    """A refresh or training of a nightly run is ended when it takes longer, and so is a run of any
+    other deployment; that it waits for other runs counts."""
     hours_to_approve: float = Field(24.0, gt=0)
     """How long a held run waits for a person in the Prefect UI; later `precept approve` does it."""
 
@@ -162,6 +164,8 @@ class Recipe(Config):
     """When the nightly deployment refreshes, and what follows."""
     stage: StageConfig = StageConfig()
     """How work is spread."""
+    gpu_hour_price: float | None = Field(None, ge=0)
+    """What a GPU costs an hour, in your currency; none: costs are told in GPU-hours alone."""
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

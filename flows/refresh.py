@@ -4,8 +4,7 @@ Each task asks the warehouse what is missing and makes only that, so the same ru
 nothing, and a run that was killed goes on where it stopped.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any
@@ -15,15 +14,15 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.progress import prefect_progress, progress_bar
 from flows.recipe import DriftConfig, Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
+from flows.stages import RETRIED, describe_asset, makes, run_stage
 from tasks import collect as collecting
 from tasks import curate as curating
 from tasks import generate as generating
 from tasks import judge as judging
 from tasks import stage
-from tasks.engine import EngineConfig
+from tasks.metrics import Meter
 from warehouse.catalog import ask
 from warehouse.shards import Damaged, mend
 
@@ -43,7 +42,7 @@ def refresh(recipe: Recipe, home: str | None = None) -> Refreshed:
         return report(run, curated)
 
 
-@task(name="check shards", cache_policy=NO_CACHE)
+@task(name="check shards", cache_policy=NO_CACHE, **RETRIED)
 def check_shards(run: RunContext) -> list[Damaged]:
     """Sets damaged shards aside; their rows are made again by this run."""
     damaged = mend(run.home)
@@ -51,7 +50,7 @@ def check_shards(run: RunContext) -> list[Damaged]:
     return damaged
 
 
-@task(name="collect", cache_policy=NO_CACHE)
+@makes("collect", "prompts")
 def collect_prompts(run: RunContext) -> collecting.Collected:
     """Reads the sources and stores the prompts that are new."""
     collected = collecting.collect(
@@ -65,7 +64,7 @@ def collect_prompts(run: RunContext) -> collecting.Collected:
     return collected
 
 
-@task(name="assign categories", cache_policy=NO_CACHE)
+@makes("assign categories", "prompts")
 def assign_categories(run: RunContext, collected: collecting.Collected) -> stage.Report | None:
     """Lets the judge model choose the category of prompts that came without one."""
     if collected.to_assign.num_rows == 0:
@@ -77,13 +76,13 @@ def assign_categories(run: RunContext, collected: collecting.Collected) -> stage
     )
 
 
-@task(name="plan", cache_policy=NO_CACHE)
+@makes("plan", "policies")
 def plan_run(run: RunContext, collected: collecting.Collected) -> Plan:
     """Compiles the specs and records which rows this run wants."""
     return run.adopt(collecting.assigned(collected, run.warehouse()))
 
 
-@task(name="generate", cache_policy=NO_CACHE)
+@makes("generate", "completions", of=("prompts", "policies"))
 def generate_completions(run: RunContext, plan: Plan) -> stage.Report:
     """Makes the completions that are missing."""
     recipe = run.recipe
@@ -101,14 +100,14 @@ def generate_completions(run: RunContext, plan: Plan) -> stage.Report:
             connection,
             config=recipe.generate,
             model=model,
-            retries=recipe.stage.retries,
-            wave_rows=recipe.stage.wave_rows,
+            run_id=run.id,
+            stage=recipe.stage,
         )
 
     return run_stage(run, "generate", work, recipe.engine, pending)
 
 
-@task(name="judge", cache_policy=NO_CACHE)
+@makes("judge", "judgements", of=("completions", "policies"))
 def judge_completions(run: RunContext, plan: Plan) -> stage.Report:
     """Makes the judge samples that are missing."""
     recipe = run.recipe
@@ -122,29 +121,52 @@ def judge_completions(run: RunContext, plan: Plan) -> stage.Report:
             model=model,
             generation_id=plan.generation_id,
             num_samples=recipe.generate.samples,
-            retries=recipe.stage.retries,
-            wave_rows=recipe.stage.wave_rows,
+            run_id=run.id,
+            stage=recipe.stage,
         )
 
-    return run_stage(run, "judge", work, recipe.judging_engine, pending)
+    made = run_stage(run, "judge", work, recipe.judging_engine, pending)
+    if made.num_units:
+        anew = (row for row in ask(run.warehouse(), "drift").to_pylist() if row["run_id"] == run.id)
+        Meter.of_cluster().add("precept_accepted", sum(row["num_accepted"] for row in anew))
+    return made
 
 
-@task(name="watch drift", cache_policy=NO_CACHE)
+@task(name="watch drift", cache_policy=NO_CACHE, **RETRIED)
 def watch_drift(run: RunContext) -> str | None:
     """Holds what this run judged where the judge is unlike itself in the runs before; says why."""
     config = run.recipe.drift
     if config is None:
         return None
     rows = [
-        row
-        for row in ask(run.warehouse(), "drift").to_pylist()
-        if row["recipe"] == run.recipe.name and row["num_judged"] >= config.min_rows
+        row for row in ask(run.warehouse(), "drift").to_pylist() if row["recipe"] == run.recipe.name
     ]
-    now = next((row for row in rows if row["run_id"] == run.id), None)
-    before = [row for row in rows if row["run_id"] != run.id and row["alarm"] is None]
-    alarm = find_drift(now, before[-config.refreshes :], config) if now else None
-    run.note("drift", {"alarm": alarm} if alarm else {})
+    # What a refresh judged that was killed is looked at by the next one.
+    new = [row for row in rows if not row["watched"]]
+    before = [row for row in rows if row["watched"] and row["alarm"] is None]
+    before = [row for row in before if row["num_judged"] >= config.min_rows]
+    now = _together(new)
+    alarm = None
+    if now["num_judged"] >= config.min_rows:
+        alarm = find_drift(now, before[-config.refreshes :], config)
+    runs = [row["run_id"] for row in new]
+    run.note("drift", {"runs": runs} | ({"alarm": alarm} if alarm else {}))
     return alarm
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several refreshes as one."""
+
+    def mean(name: str) -> float | None:
+        known = [row for row in rows if row[name] is not None]
+        weight = sum(row["num_judged"] for row in known)
+        return sum(row[name] * row["num_judged"] for row in known) / weight if weight else None
+
+    return {
+        "num_judged": sum(row["num_judged"] for row in rows),
+        "acceptance": mean("acceptance"),
+        "spread": mean("spread"),
+    }
 
 
 def find_drift(
@@ -164,7 +186,7 @@ def find_drift(
     return None
 
 
-@task(name="curate", cache_policy=NO_CACHE)
+@makes("curate", "examples", of=("completions", "judgements"))
 def curate_examples(run: RunContext, plan: Plan) -> curating.Curated:
     """Freezes the accepted completions as a set of examples."""
     curated = curating.curate(
@@ -176,10 +198,11 @@ def curate_examples(run: RunContext, plan: Plan) -> curating.Curated:
         run_id=run.id,
     )
     run.figures["curate"] = asdict(curated)
+    describe_asset(run, "examples", {"rows": curated.num_chosen, "set_id": curated.set_id})
     return curated
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", cache_policy=NO_CACHE, **RETRIED)
 def report(run: RunContext, curated: curating.Curated) -> Refreshed:
     """Publishes the funnel and a sample of accepted chains of thought to Prefect."""
     connection = run.warehouse()
@@ -207,35 +230,3 @@ def sample_of_accepted(connection: duckdb.DuckDBPyConnection, count: int) -> str
         f"answer\n<pre>{escape(row['answer'])}</pre>"
         for row in rows
     )
-
-
-def run_stage(
-    run: RunContext,
-    name: str,
-    work: stage.Work,
-    engine: EngineConfig,
-    find_pending: Callable[[duckdb.DuckDBPyConnection], stage.Pending],
-) -> stage.Report:
-    """Asks for what is missing and makes it; asks again for what is worth another try."""
-    total = stage.Report()
-    for attempt in range(run.recipe.stage.retries + 1):
-        pending = find_pending(run.warehouse())
-        if not pending.num_units:
-            break
-        stage.start_ray(os.environ.get("RAY_ADDRESS"))
-        with (
-            prefect_progress(name) as publish,
-            progress_bar(name, pending.num_units, publish=publish) as advance,
-        ):
-            total += stage.run(
-                work,
-                pending,
-                engines=run.engines,
-                engine=engine,
-                home=run.home,
-                # Alone in its block, a row that kills engines takes no other with it.
-                config=run.recipe.stage if attempt == 0 else run.recipe.stage.one_by_one,
-                progress=advance,
-            )
-    run.figures[name] = {**total.as_dict(), "gpus": engine.num_gpus}
-    return total

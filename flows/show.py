@@ -285,7 +285,7 @@ def status(home: Home, *, as_json: bool) -> None:
     ).to_arrow_table()
     rows = runs.to_pylist()
     for position, row in enumerate(rows):
-        if row["status"] == "running" and not (busy and position == 0):
+        if row["status"] == "running" and home.is_local and not (busy and position == 0):
             row["status"] = "interrupted"
         row["started_at"] = f"{row['started_at']:%Y-%m-%d %H:%M:%S}"
     engines = _live_engines(home) if busy else []

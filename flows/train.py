@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 
 from flows.progress import prefect_progress, progress_bar
 from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
+from flows.stages import describe_asset, makes
 from tasks import collect as collecting
 from tasks import train_dpo, train_rl, train_sft
 from tasks.chats import Chats
@@ -34,12 +33,12 @@ from tasks.trainer import (
     Finished,
     Job,
     TrainingConfig,
-    WorkersLost,
     checkpoint_id,
     hand_over,
     tidy,
 )
 from warehouse.catalog import find_checkpoints, latest_set
+from warehouse.folders import fetch_folder, has_folder, keep_folder, scratch
 from warehouse.shards import Home, write_shard
 from warehouse.tables import CHECKPOINTS, EXAMPLES, Checkpoint, content_id
 
@@ -68,23 +67,18 @@ class Parent:
     @classmethod
     def of(cls, engine: EngineConfig, checkpoint: Checkpoint, home: Home) -> "Parent":
         """A checkpoint, served and rendered as the model it descends from."""
-        found = engine.of_folder(f"{home.root}/{checkpoint.path}")
+        found = engine.of_folder(str(fetch_folder(home, checkpoint.path)))
         return cls(found, checkpoint.model, checkpoint)
 
 
 @flow(name="train", flow_run_name="train {recipe.name}", persist_result=False, log_prints=False)
 def train(recipe: Recipe, home: str | None = None) -> Trained:
     """Trains what the recipe asks for on the examples that are there."""
-    place = home_at(home)
-    if not place.is_local:
-        raise RecipeError(
-            f"training needs a warehouse on a disk that all nodes see, not {place.url}"
-        )
     if not (recipe.sft or recipe.dpo or recipe.rl):
         raise RecipeError(
             f"recipe {recipe.name} trains nothing; give it a section [sft], [dpo] or [rl]"
         )
-    with open_run("train", recipe, place) as run:
+    with open_run("train", recipe, home_at(home)) as run:
         parent = Parent(recipe.engine, run.version(recipe.engine), None)
         made: dict[str, Checkpoint] = {}
         stages: dict[str, Any] = {"sft": fine_tune, "dpo": prefer, "rl": reinforce}
@@ -114,19 +108,8 @@ def latest_training(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> li
     return []
 
 
-def _workers_were_lost(task: Any, run: Any, state: State[Any]) -> bool:
-    """A training whose workers died goes on from its last checkpoint; other faults stay."""
-    return isinstance(state.result(raise_on_failure=False), WorkersLost)
-
-
-AGAIN: Any = {
-    "retries": 1,
-    "retry_delay_seconds": 10,
-    "retry_condition_fn": _workers_were_lost,
-}
-
-
-@task(name="sft", cache_policy=NO_CACHE, **AGAIN)
+# Ray Train has replaced workers workers.max_failures times before a training is tried again.
+@makes("sft", "checkpoints", of=("examples",), retries=1)
 def fine_tune(run: RunContext, parent: Parent) -> Checkpoint:
     """Fine-tunes on the examples that the recipe's last refresh froze."""
     config = run.recipe.sft
@@ -159,7 +142,7 @@ def fine_tune(run: RunContext, parent: Parent) -> Checkpoint:
     return _checkpoint(run, "sft", config, parent, data, make, best=("loss", "min"), set_id=set_id)
 
 
-@task(name="dpo", cache_policy=NO_CACHE, **AGAIN)
+@makes("dpo", "checkpoints", "examples", of=("completions", "judgements"), retries=1)
 def prefer(run: RunContext, parent: Parent) -> Checkpoint:
     """Trains on the preference pairs of the recipe's last refresh."""
     recipe, config = run.recipe, run.recipe.dpo
@@ -183,7 +166,7 @@ def prefer(run: RunContext, parent: Parent) -> Checkpoint:
     )
 
 
-@task(name="rl", cache_policy=NO_CACHE, **AGAIN)
+@makes("rl", "checkpoints", "rollouts", of=("prompts", "policies"), retries=1)
 def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
     """Refines by reinforcement learning with the recipe's judge as the reward."""
     recipe, config = run.recipe, run.recipe.rl
@@ -249,12 +232,14 @@ def _checkpoint(
     """The checkpoint of a stage: the one that is there, or a new one."""
     name = checkpoint_id(stage, config, data, parent.version)
     known = next(iter(find_checkpoints(run.warehouse(), [name])), None)
-    path = Path("models") / name
-    place = Path(run.home.root) / path
-    if known and known.status != "stopped" and (place / "config.json").is_file():
+    if known and known.status != "stopped" and has_folder(run.home, known.path):
         return known
     start_ray(os.environ.get("RAY_ADDRESS"))
-    folder = Path(run.home.root) / "training" / name
+    revision = known.revision + 1 if known else 0
+    # One that goes on is another model, and must not pass for the one that was stopped.
+    path = f"models/{name}" + (f"-{revision}" if revision else "")
+    place = scratch(run.home) / path
+    folder = scratch(run.home) / "training" / name
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(
         stage=stage,
@@ -271,10 +256,11 @@ def _checkpoint(
     with following(job):
         finished, num_rows = make(job)
     hand_over(job, place)
+    keep_folder(run.home, path)
     now = datetime.now(UTC)
     row = Checkpoint(
         checkpoint_id=name,
-        revision=known.revision + 1 if known else 0,
+        revision=revision,
         stage=stage,
         status=finished.status,
         reason=finished.stopped,
@@ -290,11 +276,12 @@ def _checkpoint(
         git_commit=run.record.git_commit,
         seconds=round((now - began).total_seconds(), 1),
         created_at=now,
-        path=str(path),
+        path=path,
         config=config.model_dump_json(),
         metrics=json.dumps({"last": finished.metrics, "log": finished.log}),
     )
     write_shard(run.home, CHECKPOINTS, [row])
+    describe_asset(run, "checkpoints", {"checkpoint_id": name, "stage": stage})
     if finished.status != "stopped":
         tidy(job)
     figures = {"steps": finished.num_steps, "seconds": row.seconds, "gpus": _gpus(run, config)}

@@ -56,6 +56,12 @@ class Arm:
     config: AnswerConfig
     probe: Probe = "none"
 
+    @property
+    def label(self) -> str:
+        """What progress and figures call it: its name with its seed and its probe."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.name}{seed}" if self.probe == "none" else f"{self.name}{seed}, {self.probe}"
+
     def answering_id(self, pack: Pack) -> str:
         """What all answers of the arm share: sampling, context, budget and probe."""
         config = self.config

@@ -8,6 +8,8 @@ process: Ray starts it anew and asks it again.
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -253,19 +255,34 @@ class ScriptedEngine:
         return Sample(split_text(text), finish_reason="stop", num_output_tokens=words)
 
 
-def check_room(config: EngineConfig) -> None:
-    """Raises EngineError where the cluster can never hold the engines; Ray would wait for ever."""
+def find_room(config: EngineConfig) -> int:
+    """How many replicas to start: as many as the cluster has room for, which may have lost a node.
+
+    All of them where `$PRECEPT_AUTOSCALES` is set: what waits for a place brings nodes. Raises
+    EngineError where there is no room for one; Ray would wait for ever.
+    """
     import ray
 
+    if os.environ.get("PRECEPT_AUTOSCALES"):
+        return config.replicas
     there = ray.cluster_resources()
     gpus = config.tensor_parallel_size if config.use_gpu else 0
+    room = config.replicas
     for name, each in (("GPU", gpus), ("CPU", config.num_cpus)):
-        wanted, found = each * config.replicas, there.get(name, 0)
-        if wanted > found:
+        found = there.get(name, 0)
+        if each > found:
             raise EngineError(
-                f"{config.replicas} engines for {config.model} need {wanted:g} {name}s and the Ray "
-                f"cluster has {found:g}; lower engine.replicas, or give a recipe for this machine"
+                f"an engine for {config.model} needs {each:g} {name}s and the Ray cluster has "
+                f"{found:g}; give a recipe for this machine, or set PRECEPT_AUTOSCALES=1 where "
+                "nodes come when they are wanted"
             )
+        if each:
+            room = min(room, int(found / each))
+    if room < config.replicas:
+        logging.getLogger("precept.engine").warning(
+            f"{room} of {config.replicas} engines for {config.model}: there is no room for more"
+        )
+    return room
 
 
 def end(handles: Sequence[Any]) -> None:
@@ -298,21 +315,22 @@ class Engines:
 
         if config != self._config:
             self.close()
-            check_room(config)
+            room = find_room(config)
             options: dict[str, Any] = {
                 "num_cpus": config.num_cpus,
                 "num_gpus": config.tensor_parallel_size if config.use_gpu else 0,
                 "max_restarts": -1,
-                "max_task_retries": 2,
                 "max_concurrency": 1000,
             }
             actor = ray.remote(VLLMEngine).options(**options)
             # An actor may work in another folder than this process.
             found = config.model_copy(update={"model": config.model_path})
-            self._handles = [actor.remote(found, self.live_folder) for _ in range(config.replicas)]
-            self._starting = [handle.start.remote() for handle in self._handles]
+            self._handles = [actor.remote(found, self.live_folder) for _ in range(room)]
+            self._starting = [
+                handle.start.options(max_task_retries=2).remote() for handle in self._handles
+            ]
             self._config = config
-            self.num_started += config.replicas
+            self.num_started += room
         return self._handles
 
     def wait(self) -> None:
@@ -340,15 +358,15 @@ class Engines:
         self._config, self._handles = config, list(handles)
 
     def figures(self) -> Figures:
-        """The figures of all engines together; one that is starting anew counts nothing."""
+        """The figures of all engines together; one that starts anew or is gone counts nothing."""
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayError
 
         total = Figures()
         for handle in self._handles:
             try:
                 one = ray.get(handle.figures.remote())
-            except RayActorError:
+            except RayError:
                 continue
             total.prompt_tokens += one.prompt_tokens
             total.cached_tokens += one.cached_tokens

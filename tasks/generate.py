@@ -13,7 +13,7 @@ from specs.prompts import TemplateSet, load_template, writer_messages
 from specs.replies import find_citations
 from tasks import Config
 from tasks.engine import Engine, Request, Sample, Sampling
-from tasks.stage import Pending
+from tasks.stage import Pending, StageConfig
 from warehouse.tables import COMPLETIONS, Completion, Table, content_id
 
 
@@ -111,8 +111,8 @@ def pending(
     *,
     config: GenerateConfig,
     model: str,
-    retries: int,
-    wave_rows: int,
+    run_id: str,
+    stage: StageConfig,
 ) -> Pending:
     """Prompts that lack samples, one row a prompt, ordered by spec, in waves.
 
@@ -132,7 +132,11 @@ def pending(
             (SELECT unnest(range($samples)) AS sample_index) AS s
         ),
         tried AS (
-            SELECT completion_id, max(attempt) AS attempt, bool_or(status <> 'error') AS is_final
+            SELECT
+                completion_id,
+                max(attempt) AS attempt,
+                max_by(run_id, attempt) AS run_id,
+                bool_or(status <> 'error') AS is_final
             FROM completions_raw
             WHERE generation_id = $generation_id
             GROUP BY completion_id
@@ -140,12 +144,16 @@ def pending(
         SELECT s.prompt_id, s.spec_id, s.sample_index, coalesce(t.attempt + 1, 0) AS attempt
         FROM slots AS s
         LEFT JOIN tried AS t USING (completion_id)
-        WHERE t.completion_id IS NULL OR (NOT t.is_final AND t.attempt < $retries)
+        WHERE t.completion_id IS NULL
+            OR (NOT t.is_final AND t.attempt < $retries)
+            OR (NOT t.is_final AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
         """,
         {
             "generation_id": config.generation_id(model),
             "samples": config.samples,
-            "retries": retries,
+            "retries": stage.retries,
+            "error_attempts": stage.error_attempts,
+            "run_id": run_id,
         },
     )
     return Pending.of(
@@ -165,5 +173,5 @@ def pending(
         JOIN prompts AS p USING (prompt_id)
         ORDER BY u.spec_id, u.prompt_id
         """,
-        rows=wave_rows,
+        rows=stage.wave_rows,
     )

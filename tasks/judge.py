@@ -13,7 +13,7 @@ from specs.prompts import TemplateSet, judge_messages, load_template
 from specs.replies import MAX_SCORE, MIN_SCORE, VERDICT_REGEX, Verdict, VerdictStatus, read_verdict
 from tasks import Config
 from tasks.engine import Engine, Request, Sample, Sampling
-from tasks.stage import Pending
+from tasks.stage import Pending, StageConfig
 from warehouse.tables import JUDGEMENTS, Judgement, Table, content_id
 
 
@@ -152,8 +152,8 @@ def pending(
     model: str,
     generation_id: str,
     num_samples: int,
-    retries: int,
-    wave_rows: int,
+    run_id: str,
+    stage: StageConfig,
 ) -> Pending:
     """Completions that lack judge samples, one row each, ordered by spec, in waves.
 
@@ -173,7 +173,7 @@ def pending(
               AND c.status = 'ok'
         ),
         tried AS (
-            SELECT judgement_id, attempt, score
+            SELECT judgement_id, attempt, score, status, run_id
             FROM judgements_all
             WHERE judging_id = $judging_id
         ),
@@ -198,7 +198,11 @@ def pending(
         FROM slots AS s
         LEFT JOIN tried AS t USING (judgement_id)
         WHERE s.completion_id NOT IN (SELECT completion_id FROM settled)
-          AND (t.judgement_id IS NULL OR (t.score IS NULL AND t.attempt < $retries))
+          AND (
+              t.judgement_id IS NULL
+              OR (t.score IS NULL AND t.attempt < $retries)
+              OR (t.status = 'error' AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
+          )
         """,
         {
             "generation_id": generation_id,
@@ -208,7 +212,9 @@ def pending(
             "race": config.mode == "race",
             "threshold": config.threshold,
             "show_metadata": config.show_metadata,
-            "retries": retries,
+            "retries": stage.retries,
+            "error_attempts": stage.error_attempts,
+            "run_id": run_id,
         },
     )
     return Pending.of(
@@ -231,5 +237,5 @@ def pending(
         JOIN prompts AS p ON p.prompt_id = u.prompt_id
         ORDER BY u.spec_id, u.completion_id
         """,
-        rows=wave_rows,
+        rows=stage.wave_rows,
     )

@@ -64,6 +64,7 @@ class VLLMEngine:
             os.environ.setdefault(name, "1")
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
         config = self.config
         if not config.use_gpu:
@@ -85,7 +86,9 @@ class VLLMEngine:
         if config.reasoning_parser:
             options["reasoning_parser"] = config.reasoning_parser
         args = AsyncEngineArgs(**options)
-        self._llm = AsyncLLM.from_engine_args(args, stat_loggers=[self._stat_logger()])
+        # Ray tells Prometheus what vLLM counts, where the engine is an actor of Ray.
+        loggers = [self._stat_logger(), *([RayPrometheusStatLogger] if _is_actor() else [])]
+        self._llm = AsyncLLM.from_engine_args(args, stat_loggers=loggers)
         self._tokenizer = self._llm.get_tokenizer()
         encode = self._tokenizer.encode
         self._open_ids = encode(OPEN_TAG, add_special_tokens=False)
@@ -381,6 +384,12 @@ class VLLMEngine:
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+
+def _is_actor() -> bool:
+    import ray
+
+    return ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
 
 
 def _end_process(why: str) -> None:

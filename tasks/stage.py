@@ -8,11 +8,13 @@ query.
 """
 
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 import duckdb
@@ -20,9 +22,15 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.engine import Engine, EngineConfig, Engines, Figures, Request, Sample
-from warehouse.shards import Home, write_shard
+from tasks.engine import Engine, EngineConfig, Engines, Figures
+from tasks.metrics import Meter
+from tasks.replicas import Replicas
+from warehouse.shards import Home, may_pass, write_shard
 from warehouse.tables import Table
+
+_log = logging.getLogger("precept.stage")
+# Without a level of its own it would have the root's, which is for warnings.
+logging.getLogger("precept").setLevel(logging.INFO)
 
 
 class StageConfig(Config):
@@ -37,6 +45,8 @@ class StageConfig(Config):
     """Units that are planned and held in memory at a time."""
     retries: int = Field(1, ge=0)
     """How often a row is tried again after an engine error or an unreadable verdict."""
+    error_attempts: int = Field(5, gt=0)
+    """Attempts, over all runs, of a row that is an engine error: each later run makes one more."""
     max_error_share: float = Field(0.5, gt=0, le=1)
     """A stage ends early when more than this share of its first 100 or more rows are errors."""
 
@@ -50,11 +60,18 @@ class StageError(RuntimeError):
     """A stage that could not go on; what it had committed is kept."""
 
 
+class StageInterrupted(StageError):
+    """A stage that something outside ended: a node, the network, a store. It can go on."""
+
+
 class Work(Protocol):
     """What a stage does with its units: a verb, picklable, without a model of its own."""
 
     @property
     def table(self) -> Table: ...
+
+    @property
+    def run_id(self) -> str: ...
 
     async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Any]:
         """The rows that these units were missing."""
@@ -128,45 +145,68 @@ def run(
     home: Home,
     config: StageConfig,
     progress: Progress = lambda num_units: None,
+    report: Report | None = None,
 ) -> Report:
     """Does all the work in `waves` (tables of units, in the order wanted) and reports.
 
-    Starts no engine where there is nothing to do. Raises StageError where shards cannot be
-    written or most rows are engine errors.
+    `report` is written to as the work goes on, and says what was done before a fault. Starts no
+    engine where there is nothing to do. Logs a line for each shard. Raises StageError where shards
+    cannot be written or most rows are engine errors, and StageInterrupted where it is worth another
+    try.
     """
-    report = Report()
+    report = report or Report()
+    meter: Meter | None = None
     began: float | None = None
     finished: list[tuple[float, int]] = []
     before: Figures | None = None
-    for wave in waves:
-        if wave.num_rows == 0:
-            continue
-        handles = engines.serving(engine)
-        with ThreadPoolExecutor(1) as starter:
-            committed = _spread(work, wave, handles, home, config)
-            # The pool of workers starts while the models load.
-            first = starter.submit(next, committed, None)
-            try:
-                engines.wait()
-                before = before or engines.figures()
-                began = began or time.monotonic()
-                counts = first.result()
-            except BaseException:
-                # Nothing waits for engines that are not wanted any more.
-                engines.close()
-                raise
-        for done in itertools.chain([counts] if counts else [], committed):
-            report.num_units += done["num_units"]
-            report.num_rows += done["num_rows"]
-            report.statuses.update(done["statuses"])
-            finished.append((time.monotonic(), done["num_units"]))
-            progress(done["num_units"])
-            _stop_if_failing(report, config, work.table.name)
-    if before is not None and began is not None:
-        report.seconds = time.monotonic() - began
-        report.engine = engines.figures().since(before)
-    report.tail_seconds = _tail(finished)
+    try:
+        for wave in waves:
+            if wave.num_rows == 0:
+                continue
+            handles = engines.serving(engine)
+            meter = meter or Meter.of_cluster()
+            with ThreadPoolExecutor(1) as starter:
+                committed = _spread(work, wave, handles, home, config)
+                # The pool of workers starts while the models load.
+                first = starter.submit(next, committed, None)
+                try:
+                    engines.wait()
+                    before = before or engines.figures()
+                    began = began or time.monotonic()
+                    counts = first.result()
+                except BaseException:
+                    # Nothing waits for engines that are not wanted any more.
+                    engines.close()
+                    raise
+            for done in itertools.chain([counts] if counts else [], committed):
+                report.num_units += done["num_units"]
+                report.num_rows += done["num_rows"]
+                report.statuses.update(done["statuses"])
+                finished.append((time.monotonic(), done["num_units"]))
+                progress(done["num_units"])
+                _tell(done, work, meter)
+                _stop_if_failing(report, config, work.table.name)
+    finally:
+        if before is not None and began is not None:
+            report.seconds = time.monotonic() - began
+            report.engine = engines.figures().since(before)
+        report.tail_seconds = _tail(finished)
     return report
+
+
+def _tell(done: dict[str, Any], work: Work, meter: Meter) -> None:
+    """Logs what was committed in one line, and counts it."""
+    statuses = done["statuses"]
+    told = " ".join(f"{status}={count}" for status, count in sorted(statuses.items()))
+    shard = PurePosixPath(done["shard"] or "none").stem
+    _log.info(
+        f"committed table={work.table.name} shard={shard} rows={done['num_rows']} {told} "
+        f"run={work.run_id}"
+    )
+    for fault in done["faults"]:
+        _log.warning(f"fault table={work.table.name} shard={shard} run={work.run_id}: {fault}")
+    for status, count in statuses.items():
+        meter.add("precept_rows", count, table=work.table.name, status=status)
 
 
 def _tail(finished: Sequence[tuple[float, int]]) -> float:
@@ -227,18 +267,37 @@ def _spread(
             for row in batch.to_pylist():
                 yield {**row, "statuses": Counter(row["statuses"])}
     except (RayError, OSError) as error:
-        raise StageError(
-            f"stage {work.table.name} stopped: {_innermost(error)}; what was committed is kept, "
-            "mend the cause and run the same command again"
+        fault = _innermost(error)
+        lost = isinstance(fault, _lost_by_ray())
+        kind = StageInterrupted if lost or may_pass(fault) else StageError
+        lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
+        # Ray ends its own messages with what matters, and those of others with advice.
+        said = (lines[-1] if isinstance(fault, RayError) else lines[0]) if lines else "no message"
+        raise kind(
+            f"stage {work.table.name} stopped: {type(fault).__name__}: {said}; what was committed "
+            "is kept, mend the cause and run the same command again"
         ) from error
 
 
-def _innermost(error: BaseException) -> str:
-    """What went wrong first, in one line: Ray wraps it several times."""
+def _lost_by_ray() -> tuple[type[Exception], ...]:
+    """What Ray raises of nodes and processes that are gone; all else is what code raised."""
+    from ray import exceptions as ray
+
+    return (
+        ray.RayActorError,
+        ray.WorkerCrashedError,
+        ray.NodeDiedError,
+        ray.ObjectLostError,
+        ray.OutOfMemoryError,
+        ray.RaySystemError,
+    )
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What went wrong first: Ray wraps it several times."""
     while inner := getattr(error, "cause", None) or error.__cause__:
         error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,56 +325,31 @@ def _waves(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Iterat
 
 
 class Worker:
-    """One actor of the pool: asks an engine for what its blocks lack and commits the rows."""
+    """One actor of the pool: asks engines for what its blocks lack and commits the rows."""
 
     def __init__(self, work: Work, handles: Sequence[Any], home: Home) -> None:
         self.work = work
         self.home = home
-        self.engines = [RemoteEngine(handle) for handle in handles]
+        self.engine = Replicas(handles)
 
     async def __call__(self, block: pa.Table) -> Any:
-        # Of engines with as much to do, the one that has done less: none stays idle.
-        engine = min(self.engines, key=lambda one: (one.in_flight, one.num_asked))
-        rows = await self.work.make(block.to_pylist(), engine)
-        write_shard(self.home, self.work.table, rows)
+        rows = await self.work.make(block.to_pylist(), self.engine)
+        path = write_shard(self.home, self.work.table, rows)
         statuses = [row.status for row in rows]
+        reasons = {str(getattr(row, "reason", None)) for row in rows if row.status == "error"}
+        faults = {reason.splitlines()[0] for reason in reasons if reason}
         yield pa.table(
             {
                 "num_units": [block.num_rows],
                 "num_rows": [len(rows)],
+                "shard": pa.array([path], pa.string()),
                 "statuses": pa.array([statuses], pa.list_(pa.string())),
+                "faults": pa.array([sorted(faults)], pa.list_(pa.string())),
             }
         )
 
 
-class RemoteEngine:
-    """An engine actor as the work sees it; an engine that stays dead gives error samples."""
-
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
-        self.in_flight = 0
-        self.num_asked = 0
-        self.loaded = False
-
-    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        from ray.exceptions import RayActorError
-
-        from tasks.engine import failed
-
-        if not self.loaded:
-            # A model that cannot be loaded is no fault of any row: it ends the stage.
-            await self.handle.start.remote()
-            self.loaded = True
-        self.in_flight += 1
-        self.num_asked += 1
-        try:
-            samples: list[list[Sample]] = await self.handle.generate.remote(requests)
-            return samples
-        except RayActorError as error:
-            reason = f"engine died: {str(error).splitlines()[0]}"
-            return [[failed("error", reason)] * request.num_samples for request in requests]
-        finally:
-            self.in_flight -= 1
+_LOOPBACK = {"_node_ip_address": "127.0.0.1"}
 
 
 def start_ray(address: str | None = None) -> None:
@@ -332,9 +366,11 @@ def start_ray(address: str | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # "local", or a cluster that somebody left running on this machine would be joined. Nobody
+    # reaches one that is only for this run from another machine.
+    where = {"address": address} if address else {"address": "local", **_LOOPBACK}
     ray.init(
-        # "local", or a cluster that somebody left running on this machine would be joined.
-        address=address or "local",
+        **where,
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
@@ -342,5 +378,7 @@ def start_ray(address: str | None = None) -> None:
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # What our code raises comes whole, with its class.
+    context.raise_original_map_exception = True
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

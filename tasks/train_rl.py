@@ -18,7 +18,7 @@ from specs.policy import Spec
 from specs.replies import CLOSE_TAG, OPEN_TAG, find_closing, split_tokens
 from tasks import Config
 from tasks.chats import Chats
-from tasks.engine import EngineConfig, EngineError, check_room, end
+from tasks.engine import EngineConfig, EngineError, end, find_room
 from tasks.judge import JudgeConfig
 from tasks.reward import JudgeActor, Kind, Panel, Reward, RewardConfig, Spoken, kind_of
 from tasks.trainer import (
@@ -210,7 +210,7 @@ class Judges:
 
         from tasks.serving import VLLMEngine
 
-        check_room(engine)
+        room = find_room(engine)
         found = engine.model_copy(update={"model": engine.model_path})
         actor = ray.remote(JudgeActor)
         handles = [
@@ -222,7 +222,7 @@ class Judges:
                 max_task_retries=1,
                 max_concurrency=1000,
             ).remote(partial(VLLMEngine, found), judge, specs, num_votes)
-            for number in range(engine.replicas)
+            for number in range(room)
         ]
         judges = cls(handles)
         try:

@@ -264,9 +264,14 @@ def fit(loop: Callable[[dict[str, Any]], None], job: Job, **settings: Any) -> Fi
 
 
 def _check_room(job: Job) -> None:
-    """Raises TrainError where the cluster has no place for the workers; Ray would wait for ever."""
+    """Raises TrainError where the cluster has no place for the workers; Ray would wait for ever.
+
+    Not where `$PRECEPT_AUTOSCALES` is set: there nodes come when they are wanted.
+    """
     import ray
 
+    if os.environ.get("PRECEPT_AUTOSCALES"):
+        return
     free = ray.available_resources()
     for name, each in _resources(job.workers).items():
         wanted, found = each * job.workers.num_workers, free.get(name, 0.0)

@@ -26,7 +26,7 @@ SMALL = (
     "sft.capability.share=0.05",
     "sft.workers.rows_at_once=8",
     "sft.workers.num_cpus=1",
-    "evaluate.limit=48",
+    "evaluate.limit=24",
     "ablate.seeds=[1]",
     "ablate.samples=2",
     'ablate.suites=["harbour", "harbour_jailbreaks"]',
@@ -62,8 +62,8 @@ def test_every_cell_is_answered_and_graded_by_oracle_and_judge(ablated: Path) ->
     [(cells, answered)] = connection.sql(
         "SELECT count(*), count(answer_id) FROM cells WHERE probe = 'none'"
     ).fetchall()
-    # Four arms, two suites of 48 prompts each, two samples.
-    assert (cells, answered) == (768, 768)
+    # Four arms, two suites of 24 prompts each, two samples.
+    assert (cells, answered) == (384, 384)
     graders = {(row["arm"], row["grader"]) for row in rows(ablated, "evaluation")}
     arms = ("no safety", "no safety, 0 tokens", "spec in context", "SFT")
     assert graders == {(arm, grader) for arm in arms for grader in ("oracle", "judge")}
@@ -135,7 +135,7 @@ def test_evaluation_that_is_killed_goes_on_and_makes_no_vote_twice(
     shutil.copytree(ablated, home)
     command = [sys.executable, "-m", "flows", "evaluate", "harbour", "--home", str(home)]
     # More samples than are there, so that something is missing.
-    for change in (*SMALL, "evaluate.samples=8", "stage.block_rows=2"):
+    for change in (*SMALL, "evaluate.samples=4", "stage.block_rows=2"):
         command += ["--set", change]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
 
@@ -146,7 +146,7 @@ def test_evaluation_that_is_killed_goes_on_and_makes_no_vote_twice(
     before = num_answers()
     run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
-    while num_answers() < before + 20:
+    while num_answers() < before + 10:
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     run.send_signal(signal.SIGKILL)

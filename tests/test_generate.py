@@ -15,6 +15,7 @@ from specs.policy import load_pack
 from specs.prompts import Message
 from tasks.engine import Engine, Request, Sample, Sampling, ScriptedEngine, failed
 from tasks.generate import Generate, GenerateConfig, pending
+from tasks.stage import StageConfig
 from tests.rows import prompt
 from warehouse.catalog import connect
 from warehouse.shards import Home, list_shards, mend, write_shard
@@ -38,6 +39,7 @@ class Factory:
     config: GenerateConfig
     model: str = "writer@1"
     retries: int = 1
+    run_id: str = "r"
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         connection = connect(self.home)
@@ -53,8 +55,8 @@ class Factory:
             self.connection(),
             config=self.config,
             model=self.model,
-            retries=self.retries,
-            wave_rows=wave_rows,
+            run_id=self.run_id,
+            stage=StageConfig(retries=self.retries, wave_rows=wave_rows),
         )
         waves = [wave.to_pylist() for wave in found]
         assert found.num_units == sum(map(len, waves))
@@ -69,7 +71,7 @@ class Factory:
             model=self.model,
             specs=SPECS,
             all_rule_ids=PACK.rule_ids,
-            run_id="r",
+            run_id=self.run_id,
         )
         rows = asyncio.run(work.make(self.units(), engine))
         write_shard(self.home, work.table, rows)
@@ -178,14 +180,17 @@ def test_units_come_spec_by_spec_in_waves(factory: Factory) -> None:
     assert waves[0][0]["messages"][0]["role"] == "user"
 
 
-def test_engine_errors_are_rows_and_are_tried_again_within_the_budget(factory: Factory) -> None:
+def test_engine_errors_are_rows_and_are_tried_again_within_the_budget_and_in_later_runs(
+    factory: Factory,
+) -> None:
     first = factory.make(BrokenEngine())
     assert {(row.status, row.reason, row.attempt) for row in first} == {("error", "engine died", 0)}
     assert [unit["attempts"] for unit in factory.units()] == [[1, 1]] * 3
     second = factory.make(BrokenEngine())
     assert {row.completion_id for row in second} == {row.completion_id for row in first}
     assert factory.units() == []
-    factory.retries = 2
+    factory.run_id = "a later night"
+    assert [unit["attempts"] for unit in factory.units()] == [[2, 2]] * 3
     third = factory.make(constant(GOOD))
     assert {(row.status, row.attempt) for row in third} == {("ok", 2)}
     assert {row["status"] for row in factory.stored()} == {"ok"}

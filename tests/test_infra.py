@@ -273,6 +273,30 @@ def test_the_docker_pool_names_networks_and_volumes_of_the_compose_file() -> Non
     assert {name.removeprefix(f"{project}_") for name in named} <= set(COMPOSE["volumes"])
 
 
+def test_runs_of_every_pool_find_their_warehouse_and_recipe_and_log_to_prefect() -> None:
+    pools = [prefect_file()["definitions"][name] for name in ("docker", "kubernetes")]
+    worker = SERVICES["prefect-worker"]["environment"]
+    for env in (worker, *(pool["job_variables"]["env"] for pool in pools)):
+        assert {"PRECEPT_HOME", "PRECEPT_SCRATCH", "PRECEPT_RECIPE"} <= set(env)
+        assert env["PREFECT_LOGGING_EXTRA_LOGGERS"] == "precept"
+        assert not [name for name in env if name.startswith("AWS_") and env[name]]
+
+
+def test_leases_of_the_prefect_server_outlive_its_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = SERVICES["prefect-server"]
+    storage = server["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+    monkeypatch.setenv("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", storage)
+    from prefect.server.concurrency.lease_storage import get_concurrency_lease_storage
+    from prefect.settings import temporary_settings
+
+    with temporary_settings():
+        assert type(get_concurrency_lease_storage()).__module__ == storage
+    home = server["environment"]["PREFECT_HOME"]
+    assert home in {mount.split(":")[1] for mount in server["volumes"]}
+    # A volume takes its owner from the image.
+    assert re.search(rf"install -d -o precept -g precept {home} ", DOCKERFILE)
+
+
 def test_ray_reads_the_cluster_file_and_no_secret_stands_in_it() -> None:
     spec = importlib.util.find_spec("ray")
     assert spec and spec.submodule_search_locations

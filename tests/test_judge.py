@@ -14,6 +14,7 @@ import pytest
 from specs.policy import Spec
 from tasks.engine import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.judge import Judge, JudgeConfig, pending
+from tasks.stage import StageConfig
 from tests.rows import completion, later, prompt, run
 from warehouse.catalog import connect
 from warehouse.shards import Home, write_shard
@@ -64,6 +65,7 @@ class Bench:
     config: JudgeConfig
     model: str = "judge@1"
     retries: int = 0
+    run_id: str = "r"
     num_samples: int = 1
     num_runs: int = 0
 
@@ -80,8 +82,8 @@ class Bench:
             model=self.model,
             generation_id="g",
             num_samples=self.num_samples,
-            retries=self.retries,
-            wave_rows=2,
+            run_id=self.run_id,
+            stage=StageConfig(retries=self.retries, wave_rows=2),
         )
         units = [unit for wave in found for unit in wave.to_pylist()]
         assert found.num_units == len(units)
@@ -91,7 +93,9 @@ class Bench:
         return {name: unit["sample_indices"] for name, unit in self.units().items()}
 
     def make(self, engine: Engine) -> list[Judgement]:
-        work = Judge(config=self.config, model=self.model, specs={SPEC.id: SPEC}, run_id="r")
+        work = Judge(
+            config=self.config, model=self.model, specs={SPEC.id: SPEC}, run_id=self.run_id
+        )
         rows = asyncio.run(work.make(list(self.units().values()), engine))
         write_shard(self.home, work.table, rows)
         return rows
@@ -226,6 +230,25 @@ def test_engine_errors_are_rows_without_a_score(new_bench: NewBench) -> None:
     rows = bench.make(BrokenEngine())
     assert {(row.status, row.reason, row.score) for row in rows} == {("error", "engine died", None)}
     assert len(bench.missing()) == len(NAMES)
+
+
+def test_a_later_run_tries_once_more_what_an_engine_did_not_answer(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full")
+    bench.make(BrokenEngine())
+    assert bench.missing() == {}
+    for night in range(1, 5):
+        bench.run_id = f"night {night}"
+        assert {row.attempt for row in bench.make(BrokenEngine())} == {night}
+        assert bench.missing() == {}
+    bench.run_id = "a sixth attempt"
+    assert bench.missing() == {}
+
+
+def test_a_later_run_leaves_what_the_judge_said_that_could_not_be_read(new_bench: NewBench) -> None:
+    bench = new_bench()
+    bench.make(ScriptedEngine(lambda request, index: "no verdict"))
+    bench.run_id = "night"
+    assert bench.missing() == {}
 
 
 def test_a_verdict_that_was_cut_short_is_none(new_bench: NewBench) -> None:

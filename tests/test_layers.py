@@ -22,6 +22,7 @@ SIBLINGS = {
     "tasks.collect": {"tasks.sources", "tasks.likeness"},
     "tasks.likeness": {"tasks.sources"},
     "tasks.engine": {"tasks.serving"},
+    "tasks.stage": {"tasks.metrics", "tasks.replicas"},
     "tasks.reward": {"tasks.judge"},
     "tasks.train_sft": {"tasks.chats", "tasks.trainer"},
     "tasks.train_dpo": {"tasks.chats", "tasks.trainer"},

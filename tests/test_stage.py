@@ -1,5 +1,6 @@
 """The stage on a real Ray, with a scripted engine in place of vLLM."""
 
+import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tasks.engine import (
     Sampling,
     ScriptedEngine,
 )
-from tasks.stage import StageConfig, StageError, blocks, run, start_ray
+from tasks.stage import StageConfig, StageError, StageInterrupted, blocks, run, start_ray
 from tests.rows import completion
 from warehouse.catalog import connect
 from warehouse.shards import Home, list_shards
@@ -31,6 +32,8 @@ ENGINE = EngineConfig(model="scripted", use_gpu=False)
 @dataclass(frozen=True)
 class Echo:
     """A row for each unit, with the status of what the engine gave."""
+
+    run_id: str = "r"
 
     @property
     def table(self) -> Table:
@@ -82,7 +85,9 @@ def test_blocks_hold_one_spec_and_no_more_rows_than_asked() -> None:
 
 
 @pytest.mark.slow
-def test_every_unit_is_committed_once_by_whatever_engine(engines: Engines, tmp_path: Path) -> None:
+def test_every_unit_is_committed_once_by_whatever_engine_and_told_in_a_line(
+    engines: Engines, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     home = Home(str(tmp_path))
     told: list[int] = []
     report = run(
@@ -100,6 +105,42 @@ def test_every_unit_is_committed_once_by_whatever_engine(engines: Engines, tmp_p
     assert sum(told) == report.num_units == report.num_rows == 50
     assert report.statuses == {"ok": 50}
     assert (report + report).num_rows == 100
+    lines = [record.message for record in caplog.records if record.name == "precept.stage"]
+    shards = [Path(path).stem for path in list_shards(home, COMPLETIONS)]
+    assert sorted(line.split("shard=")[1].split()[0] for line in lines) == shards
+    assert all("ok=" in line and "run=r" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_what_a_lost_engine_was_asked_another_one_answers(ray: Any, tmp_path: Path) -> None:
+    class Slow(ScriptedEngine):
+        async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+            await asyncio.sleep(0.5)
+            return await super().generate(requests)
+
+    engines = Engines()
+    actor = ray.remote(Slow).options(num_cpus=0, max_concurrency=10)
+    kept, lost = (actor.remote(lambda request, index: "<think>a</think>b") for _ in range(2))
+    engines.use(ENGINE, [kept, lost])
+    told: list[int] = []
+
+    def committed(count: int) -> None:
+        if not told:
+            # As where its node is gone: nothing starts it anew.
+            ray.kill(lost)
+        told.append(count)
+
+    report = run(
+        Echo(),
+        [units(60)],
+        engines=engines,
+        engine=ENGINE,
+        home=Home(str(tmp_path)),
+        config=StageConfig(block_rows=2, blocks_in_flight=4),
+        progress=committed,
+    )
+    engines.close()
+    assert report.statuses == {"ok": 60}
 
 
 @pytest.mark.slow
@@ -117,7 +158,7 @@ def test_nothing_to_do_starts_no_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_shard_that_cannot_be_written_stops_the_stage_in_one_sentence(
+def test_shard_that_cannot_be_written_stops_the_stage_for_good_in_one_sentence(
     engines: Engines, tmp_path: Path
 ) -> None:
     (tmp_path / "completions").write_text("a file where the folder should be")
@@ -130,7 +171,25 @@ def test_shard_that_cannot_be_written_stops_the_stage_in_one_sentence(
             home=Home(str(tmp_path)),
             config=StageConfig(),
         )
-    assert "\n" not in str(caught.value)
+    assert type(caught.value) is StageError
+    assert "\n" not in str(caught.value) and "FileExistsError" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_interrupts_the_stage(engines: Engines, tmp_path: Path) -> None:
+    class Away(Echo):
+        async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Completion]:
+            raise ConnectionResetError("the store hung up")
+
+    with pytest.raises(StageInterrupted, match="the store hung up"):
+        run(
+            Away(),
+            [units(8)],
+            engines=engines,
+            engine=ENGINE,
+            home=Home(str(tmp_path)),
+            config=StageConfig(),
+        )
 
 
 class Mortal(ScriptedEngine):
@@ -147,7 +206,7 @@ def test_rows_that_kill_every_engine_are_error_rows_and_the_others_are_made(
     ray: Any, tmp_path: Path
 ) -> None:
     engines = Engines()
-    mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1)
+    mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1, max_concurrency=10)
     engines.use(ENGINE, [mortal.remote(lambda request, index: "<think>a</think>b")])
     wave = pa.table({"id": [*(f"{i}" for i in range(12)), "poison"], "spec_id": ["s"] * 13})
     report = run(
@@ -156,7 +215,7 @@ def test_rows_that_kill_every_engine_are_error_rows_and_the_others_are_made(
         engines=engines,
         engine=ENGINE,
         home=Home(str(tmp_path)),
-        config=StageConfig(block_rows=4, blocks_in_flight=1),
+        config=StageConfig(block_rows=1, blocks_in_flight=8),
     )
     engines.close()
     assert report.statuses == {"ok": 12, "error": 1}

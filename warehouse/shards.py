@@ -5,6 +5,7 @@ and made visible in one step that never replaces a shard already there, so that 
 doubled task leaves the rows that came first. Readers need no more than `*.parquet`.
 """
 
+import errno
 import glob
 import hashlib
 import io
@@ -32,6 +33,25 @@ _ABANDONED_AFTER_SECONDS = 3600
 
 class ShardError(ValueError):
     """A shard that cannot be read, or rows that do not fit their table."""
+
+
+_PASSING = {errno.EBUSY, errno.EAGAIN, errno.EIO, errno.EINTR, errno.ESTALE, errno.ENETUNREACH}
+"""Busy is what a store is called that asks for patience; stale, a network's disk that was away."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a fault of a disk, a store or a network may be over when it is tried again.
+
+    True of a connection that was lost and a store that is too busy; false of a full disk, of
+    missing rights, and of whatever is no such fault.
+    """
+    from botocore import exceptions as store
+
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, store.HTTPClientError | store.ConnectionError):
+        return True
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +152,20 @@ def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str
     if home.is_local:
         _publish(path, buffer.getbuffer())
     else:
-        with suppress(FileExistsError):
+        try:
             home.files.pipe_file(path, buffer.getvalue(), mode="create")
+        except OSError as error:
+            if not _is_there(error):
+                raise
     return path
+
+
+def _is_there(error: OSError) -> bool:
+    """Whether a store refused a file because there is one of that name; not all say which
+    condition was not met."""
+    response = getattr(error.__cause__, "response", {})
+    code = response.get("Error", {}).get("Code")
+    return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412")
 
 
 def _publish(path: str, content: memoryview) -> None:
@@ -174,7 +205,8 @@ def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
     """Sets damaged shards aside and sweeps up what killed writers left; returns what it moved.
 
     Reads the footers; `deep` reads every page and verifies its checksum. The rows of a shard that
-    was set aside are missing from then on, and the next run makes them again.
+    was set aside are missing from then on, and the next run makes them again. Raises OSError where
+    a disk or store cannot be read: what cannot be seen is not damaged.
     """
     damaged = []
     for table in TABLES.values():
@@ -194,7 +226,9 @@ def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
 def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
     """Why a shard cannot be used, or None."""
     try:
-        with home.files.open(path, "rb") as file:
+        with home.files.open(path, "rb") as stored:
+            # Faults of the store are raised here, those of the shard found below.
+            file = stored if home.is_local else io.BytesIO(stored.read())
             shard = pq.ParquetFile(file, page_checksum_verification=True)
             metadata: Mapping[bytes, bytes] = shard.schema_arrow.metadata or {}
             if metadata.get(b"table") != table.name.encode():
@@ -215,7 +249,9 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
     except ShardError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        # ValueError: a footer with a bad byte in a name is no text.
+        if isinstance(error, PermissionError) or may_pass(error):
+            raise
+        # OSError: a page's checksum. ValueError: a footer with a bad byte in a name is no text.
         return str(error).splitlines()[0]
     return None
 

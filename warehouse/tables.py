@@ -423,7 +423,7 @@ class Run:
     status: str
     """`running`, `completed` or `failed`."""
     attempt: int
-    """0 when the run starts, 1 when its plan is known, 2 when it has ended; the last one counts."""
+    """0 when the run starts, one more whenever more of it is known; the last one counts."""
     generation_id: str | None
     judging_id: str | None
     spec_ids: list[str]

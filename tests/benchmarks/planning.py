@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from tasks import generate
 from tasks.generate import GenerateConfig
+from tasks.stage import StageConfig
 from warehouse.catalog import connect
 from warehouse.shards import Home
 from warehouse.tables import COMPLETIONS, PROMPTS, Table
@@ -82,7 +83,9 @@ def plan(home: Home, *, num_prompts: int) -> dict[str, float]:
     ).to_arrow_table()
     connection.register("wanted", wanted)
     began = time.monotonic()
-    pending = generate.pending(connection, config=CONFIG, model=MODEL, retries=1, wave_rows=100_000)
+    pending = generate.pending(
+        connection, config=CONFIG, model=MODEL, run_id="r", stage=StageConfig()
+    )
     units = sum(wave.num_rows for wave in pending)
     seconds = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,12 +1,23 @@
--- What each refresh made of the completions that it judged anew: how much it accepted, how far apart
--- the judge's scores of one completion lay, and whether it is held.
-WITH judged AS (
+-- What each refresh made of the completions that it judged: how much it accepted, how far apart the
+-- judge's scores of one completion lay, whether that has been looked at, and whether it is held.
+WITH watched AS (
+    SELECT DISTINCT unnest(
+        list_append(coalesce((figures->'$.drift.runs')::VARCHAR[], []), run_id)
+    ) AS run_id
+    FROM runs_all
+    WHERE json_exists(figures, '$.drift')
+),
+touched AS (
+    SELECT DISTINCT run_id, completion_id, judging_id FROM judgements_all
+),
+judged AS (
     SELECT
-        j.run_id, j.completion_id,
+        t.run_id, t.completion_id,
         min(j.score) AS lowest,
         max(j.score) - min(j.score) AS spread,
         count(j.score) AS num_read
-    FROM judgements_all AS j
+    FROM touched AS t
+    JOIN judgements_all AS j USING (completion_id, judging_id)
     GROUP BY ALL
 )
 SELECT
@@ -14,11 +25,14 @@ SELECT
     r.run_id,
     r.started_at,
     count(*) AS num_judged,
-    round(avg((j.lowest >= r.threshold AND j.num_read >= r.num_judgements)::INT), 4) AS acceptance,
+    count_if(j.lowest >= r.threshold AND j.num_read >= r.num_judgements) AS num_accepted,
+    round(num_accepted / num_judged, 4) AS acceptance,
     round(avg(j.spread) FILTER (j.num_read > 1), 4) AS spread,
+    any_value(w.run_id) IS NOT NULL AS watched,
     any_value(h.alarm) AS alarm
 FROM judged AS j
 JOIN runs AS r USING (run_id)
+LEFT JOIN watched AS w USING (run_id)
 LEFT JOIN held AS h USING (run_id)
 WHERE r.flow = 'refresh'
 GROUP BY r.recipe, r.run_id, r.started_at

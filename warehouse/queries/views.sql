@@ -41,15 +41,24 @@ QUALIFY row_number() OVER (
 ) = 1;
 
 -- Refreshes whose judge had drifted and that nobody has approved: what they judged is kept apart.
+-- A refresh that ended before that was looked at is held with the one that looked.
 CREATE VIEW held AS
-SELECT run_id, recipe, started_at, figures->>'$.drift.alarm' AS alarm
-FROM runs_all
-WHERE figures->>'$.drift.alarm' IS NOT NULL
-  AND run_id NOT IN (
-      SELECT figures->>'$.approved'
-      FROM runs_all
-      WHERE figures->>'$.approved' IS NOT NULL
-  );
+WITH alarms AS (
+    SELECT
+        run_id AS by_run, recipe, started_at, figures->>'$.drift.alarm' AS alarm,
+        unnest(list_append(
+            coalesce((figures->'$.drift.runs')::VARCHAR[], []), run_id
+        )) AS run_id
+    FROM runs_all
+    WHERE figures->>'$.drift.alarm' IS NOT NULL
+)
+SELECT DISTINCT ON (run_id) run_id, by_run, recipe, started_at, alarm
+FROM alarms
+WHERE by_run NOT IN (
+    SELECT figures->>'$.approved'
+    FROM runs_all
+    WHERE figures->>'$.approved' IS NOT NULL
+);
 
 -- A completion is rejected when any score is under the threshold, accepted when all k samples
 -- were read and none is, and otherwise unjudged. Unread samples are never counted as a score. What
