@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import (
     State,
 )
 from prefect.deployments.runner import RunnerDeployment
+from prefect.runtime import flow_run
 from prefect.schedules import Cron
 from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
@@ -47,6 +48,12 @@ else:
     # The form lets one choose of what is known when it is served; the process of a run, which has
     # the same environment, checks the choice against the same list.
     RecipeName = Literal[tuple(known_recipes())]
+
+
+def _run_name() -> str:
+    """What the flow does to which recipe, however that was named."""
+    recipe = Path(flow_run.get_parameters()["recipe"])
+    return f"{flow_run.get_flow_name()} {recipe.stem}"
 
 
 def _wanted(recipe: str, overrides: list[str], dry_run: bool) -> Recipe | None:
@@ -92,7 +99,7 @@ def _run(
     return None
 
 
-@flow(flow_run_name="nightly {recipe}", persist_result=False)
+@flow(flow_run_name=_run_name, persist_result=False)
 def nightly(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> Any:
     """Takes in new prompts and edited policies, makes only what is missing, and tells what changed.
 
@@ -105,7 +112,7 @@ def nightly(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool =
     return _run(work, recipe, overrides, dry_run=dry_run, limits_itself=True)
 
 
-@flow(flow_run_name="align {recipe}", persist_result=False)
+@flow(flow_run_name=_run_name, persist_result=False)
 def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> Any:
     """Refreshes the data, trains on it, and evaluates what came of it.
 
@@ -117,7 +124,7 @@ def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = F
     return _run(aligning.align.fn, recipe, overrides, dry_run=dry_run)
 
 
-@flow(flow_run_name="train {recipe}", persist_result=False)
+@flow(flow_run_name=_run_name, persist_result=False)
 def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
     """Trains on the examples that are there: SFT, DPO and RL, as the recipe says.
 
@@ -128,7 +135,7 @@ def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
     return _run(training.train.fn, recipe, overrides)
 
 
-@flow(flow_run_name="evaluate {recipe}", persist_result=False)
+@flow(flow_run_name=_run_name, persist_result=False)
 def evaluate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
     """Evaluates the base model and the newest checkpoints, side by side.
 
@@ -139,7 +146,7 @@ def evaluate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
     return _run(evaluating.evaluate.fn, recipe, overrides)
 
 
-@flow(flow_run_name="ablate {recipe}", persist_result=False)
+@flow(flow_run_name=_run_name, persist_result=False)
 def ablate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
     """Trains and evaluates the arms of an ablation, side by side.
 

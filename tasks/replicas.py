@@ -63,24 +63,30 @@ class Replicas:
     async def _ready(self) -> "_Replica":
         """The engine with the least to do; waits for one where none is there.
 
-        Raises what an engine raised that cannot load its model: that is no fault of any request.
+        Raises EnginesLost where none will be, and what an engine raised that cannot load its model:
+        neither is a fault of any request.
         """
+        from ray.exceptions import RayActorError
+
         while True:
             for replica in self._all:
                 replica.start()
-            starting = {one.starting for one in self._all if one.starting is not None}
+            starting = [one.starting for one in self._all if one.starting is not None]
             # An engine that is there is known at once.
-            done, _ = await asyncio.wait(starting, timeout=0) if starting else (set(), None)
+            done, coming = await asyncio.wait(starting, timeout=0)
             ready = [one for one in self._all if one.is_ready]
             if ready:
                 # Of engines with as much to do, the one that has done less: none stays idle.
                 return min(ready, key=lambda one: (one.in_flight, one.num_asked))
             for faulty in done:
-                faulty.result()
-            done, _ = await asyncio.wait(
-                starting, timeout=_SECONDS_TO_RETURN, return_when=asyncio.FIRST_COMPLETED
+                if not isinstance(faulty.exception(), RayActorError):
+                    faulty.result()
+            if not coming:
+                raise EnginesLost("no engine is left, and none is started anew")
+            back, _ = await asyncio.wait(
+                coming, timeout=_SECONDS_TO_RETURN, return_when=asyncio.FIRST_COMPLETED
             )
-            if not done:
+            if not back:
                 raise EnginesLost(f"no engine came back within {_SECONDS_TO_RETURN:.0f} s")
 
 

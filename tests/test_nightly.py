@@ -398,3 +398,23 @@ def test_change_report_tells_cost_by_the_recipes_price(judged: Home) -> None:
     text = change_report(judged, plain(gpu_hour_price=2.5), done, before)
     assert "GPU-hours, 0.00 at 2.5 a GPU-hour" in text
     assert "a GPU-hour" not in change_report(judged, plain(), done, before)
+
+
+@pytest.mark.slow
+def test_the_server_schedules_the_nights() -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.deployments import deployments
+
+    night_id = deployments(load_recipe("harbour"), "harbour", overrides=[])[0].apply()
+    wanted = {"deployments": {"id": {"any_": [str(night_id)]}}}
+    deadline = time.monotonic() + 90
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            found = client.request("POST", "/flow_runs/filter", json=wanted).json()
+            if found:
+                break
+            time.sleep(1)
+        client.request("DELETE", f"/deployments/{night_id}")
+    assert {one["state"]["type"] for one in found} == {"SCHEDULED"}
+    assert {one["expected_start_time"][11:16] for one in found} == {"02:00"}

@@ -144,6 +144,31 @@ def test_what_a_lost_engine_was_asked_another_one_answers(ray: Any, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_rows_of_engines_that_are_gone_for_good_are_missing_and_not_errors(
+    ray: Any, tmp_path: Path
+) -> None:
+    engines = Engines()
+    gone = ray.remote(ScriptedEngine).options(num_cpus=0)
+    engines.use(ENGINE, [gone.remote(lambda request, index: "<think>a</think>b")])
+
+    def committed(count: int) -> None:
+        ray.kill(engines._handles[0])
+
+    with pytest.raises(StageInterrupted, match="no engine is left"):
+        run(
+            Echo(),
+            [units(200)],
+            engines=engines,
+            engine=ENGINE,
+            home=Home(str(tmp_path)),
+            config=StageConfig(block_rows=1, blocks_in_flight=2),
+            progress=committed,
+        )
+    statuses = connect(Home(str(tmp_path))).sql("SELECT DISTINCT status FROM completions_raw")
+    assert statuses.fetchall() == [("ok",)]
+
+
+@pytest.mark.slow
 def test_nothing_to_do_starts_no_engine(tmp_path: Path) -> None:
     engines = Engines()
     report = run(
