@@ -65,9 +65,9 @@ class Meter:
     def add(self, name: str, value: float, **labels: str) -> None:
         """Adds to a counter."""
         if self.actor is not None and value > 0:
-            self.actor.add.remote(name, value, labels)
+            self.actor.add.remote(name, float(value), labels)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Sets a gauge."""
         if self.actor is not None:
-            self.actor.set.remote(name, value, labels)
+            self.actor.set.remote(name, float(value), labels)

@@ -247,9 +247,10 @@ def _spread(
     import ray.data
     from ray.exceptions import RayError
 
-    refs = [ray.put(block) for block in blocks(wave, block_rows=config.block_rows)]
+    # As items, for which Ray Data needs no processor: engines may hold them all.
+    packed = [{"block": _pack(block)} for block in blocks(wave, block_rows=config.block_rows)]
     in_flight = config.blocks_in_flight
-    committed = ray.data.from_arrow_refs(refs).map_batches(
+    committed = ray.data.from_items(packed, override_num_blocks=len(packed)).map_batches(
         Worker,
         fn_constructor_kwargs={"work": work, "handles": list(handles), "home": home},
         batch_size=None,
@@ -277,6 +278,14 @@ def _spread(
             f"stage {work.table.name} stopped: {type(fault).__name__}: {said}; what was committed "
             "is kept, mend the cause and run the same command again"
         ) from error
+
+
+def _pack(block: pa.Table) -> bytes:
+    """A table as bytes, in Arrow's format for streams."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, block.schema) as stream:
+        stream.write_table(block)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def _lost_by_ray() -> tuple[type[Exception], ...]:
@@ -332,7 +341,8 @@ class Worker:
         self.home = home
         self.engine = Replicas(handles)
 
-    async def __call__(self, block: pa.Table) -> Any:
+    async def __call__(self, packed: pa.Table) -> Any:
+        block = pa.ipc.open_stream(packed.column("block")[0].as_py()).read_all()
         rows = await self.work.make(block.to_pylist(), self.engine)
         path = write_shard(self.home, self.work.table, rows)
         statuses = [row.status for row in rows]
@@ -349,14 +359,15 @@ class Worker:
         )
 
 
-_LOOPBACK = {"_node_ip_address": "127.0.0.1"}
-
-
 def start_ray(address: str | None = None) -> None:
     """Joins the Ray cluster at `address`, or starts one on this machine, quietly."""
     import logging
     import os
 
+    if not address:
+        # Nobody reaches a cluster that is only for this run from another machine: with this Ray
+        # listens on loopback alone. It is read when Ray is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():
@@ -366,11 +377,9 @@ def start_ray(address: str | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # "local", or a cluster that somebody left running on this machine would be joined. Nobody
-    # reaches one that is only for this run from another machine.
-    where = {"address": address} if address else {"address": "local", **_LOOPBACK}
     ray.init(
-        **where,
+        # "local", or a cluster that somebody left running on this machine would be joined.
+        address=address or "local",
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,

@@ -3,8 +3,9 @@
     python tests/benchmarks/kill_node.py [--prompts 252]
 
 Starts a head with one processor and a node with another on this machine, refreshes Harbour with an
-engine on each, and kills the second node and all that runs on it when half of the completions are
-there. Prints what each node's engine had written by then, what was lost or doubled in the end, and
+engine on each, and kills the second node and all that runs on it when half of the
+completions are there. Prints what each engine had written by then, what was lost or doubled in the
+end, and
 the factory's own figures as Prometheus would read them.
 """
 
