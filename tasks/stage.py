@@ -364,10 +364,6 @@ def start_ray(address: str | None = None) -> None:
     import logging
     import os
 
-    if not address:
-        # Nobody reaches a cluster that is only for this run from another machine: with this Ray
-        # listens on loopback alone. It is read when Ray is imported.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():

@@ -85,6 +85,16 @@ def test_blocks_hold_one_spec_and_no_more_rows_than_asked() -> None:
 
 
 @pytest.mark.slow
+def test_a_cluster_of_a_run_is_reached_from_this_machine_alone(engines: Engines) -> None:
+    import psutil
+
+    family = [one for one in psutil.Process().children(recursive=True) if one.is_running()]
+    sockets = [socket for one in family for socket in one.net_connections("inet")]
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+@pytest.mark.slow
 def test_every_unit_is_committed_once_by_whatever_engine_and_told_in_a_line(
     engines: Engines, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
