@@ -378,6 +378,9 @@ def test_every_flow_is_offered_with_a_form_that_explains_itself() -> None:
 
 @pytest.mark.slow
 def test_a_night_that_takes_too_long_is_ended_and_leaves_the_warehouse_free(disk: Home) -> None:
+    # An import that was cut short could not be made again in this process.
+    import ray.data  # noqa: F401
+
     from flows.nightly import nightly
     from flows.run import lock
 
