@@ -41,12 +41,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def _mistakes() -> Iterator[None]:
     """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
     import duckdb
-    import httpx
-    from botocore.exceptions import BotoCoreError
-
-    from tasks.engine import EngineError
-    from tasks.stage import StageError
-    from tasks.trainer import TrainError
 
     try:
         yield
@@ -55,9 +49,21 @@ def _mistakes() -> Iterator[None]:
         whole = type(error) is not duckdb.Error
         typer.echo(f"precept: {error if whole else str(error).strip().splitlines()[-1]}", err=True)
         raise typer.Exit(2 if whole else 1) from error
-    except (EngineError, StageError, TrainError, OSError, httpx.HTTPError, BotoCoreError) as error:
+    except _failures() as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What is no mistake of the user's; only a command that has failed needs to know."""
+    import httpx
+    from botocore.exceptions import BotoCoreError
+
+    from tasks.engine import EngineError
+    from tasks.stage import StageError
+    from tasks.trainer import TrainError
+
+    return EngineError, StageError, TrainError, OSError, httpx.HTTPError, BotoCoreError
 
 
 @app.command()

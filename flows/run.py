@@ -294,15 +294,14 @@ def _lease(home: Home, patience: float) -> Iterator[None]:
         # A server that restarts takes nothing from the run that is at work.
         raise_on_lease_renewal_failure=False,
     )
-    try:
-        place.__enter__()
-    except TimeoutError:
-        raise BusyError(
-            f"another run is writing to {home.url}; wait for it to end, or give another --home; if "
-            f"none is, free its place: prefect gcl update {name!r} --active-slots 0"
-        ) from None
-    with ExitStack() as stack:
-        stack.push(place.__exit__)
+    with ExitStack() as held:
+        try:
+            held.enter_context(place)
+        except TimeoutError:
+            raise BusyError(
+                f"another run is writing to {home.url}; wait for it to end, or give another "
+                f"--home; if none is, free its place: prefect gcl update {name!r} --active-slots 0"
+            ) from None
         yield
 
 
