@@ -1,20 +1,15 @@
 """Settings and warehouses that tests share."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import fsspec
 import pytest
 from hypothesis import settings
 
+from tests.servers import running
 from warehouse.shards import Home
 
 # A busy machine is no fault of the code, and the same code gives the same result.
@@ -49,22 +44,8 @@ def prefect_server(
     if not any(item.get_closest_marker("slow") for item in request.session.items):
         yield
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    api = f"http://127.0.0.1:{port}/api"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urlopen(f"{api}/health", timeout=1).close()
-            break
-        except (URLError, TimeoutError):
-            assert server.poll() is None and time.monotonic() < deadline, "no Prefect server"
-            time.sleep(0.5)
-    os.environ["PREFECT_API_URL"] = api
-    yield
-    server.terminate()
-    server.wait(timeout=30)
+    command = ("prefect", "server", "start", "--port")
+    with running(*command, answers="/api/health", seconds=120) as url:
+        os.environ["PREFECT_API_URL"] = f"{url}/api"
+        yield

@@ -1,16 +1,10 @@
 """A warehouse on a real S3 server: the promises of a disk."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +12,7 @@ import s3fs
 
 from flows.doctor import examine
 from tests.rows import completion, prompt
+from tests.servers import running
 from warehouse.catalog import ask, connect
 from warehouse.folders import fetch_folder, keep_folder, scratch
 from warehouse.shards import Home, compact, list_shards, may_pass, mend, write_shard
@@ -26,23 +21,9 @@ from warehouse.tables import COMPLETIONS, PROMPTS
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urlopen(f"{url}/moto-api", timeout=1).close()
-            break
-        except (URLError, TimeoutError):
-            assert process.poll() is None and time.monotonic() < deadline, "no S3 server"
-            time.sleep(0.2)
-    yield url
-    process.terminate()
-    process.wait(timeout=30)
+    command = ("moto.server", "-H", "127.0.0.1", "-p")
+    with running(*command, answers="/moto-api", seconds=60) as url:
+        yield url
 
 
 @pytest.fixture
