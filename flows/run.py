@@ -24,6 +24,7 @@ from specs.policy import Pack, Spec
 from tasks.engine import PROJECT, EngineConfig, Engines
 from tasks.stage import Report
 from warehouse.catalog import connect
+from warehouse.folders import scratch
 from warehouse.shards import Home, write_shard
 from warehouse.tables import POLICIES, RUNS, PolicyText, Run
 
@@ -250,17 +251,18 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
 def lock(home: Home) -> Iterator[None]:
     """One writer a warehouse; a process that is killed leaves it free.
 
-    On a disk the kernel holds the lock. On a store Prefect does, with a lease: among all that share
-    its server, and for a minute after a process was killed. Waits `$PRECEPT_WAIT_SECONDS` for
-    another (default 0), then raises BusyError.
+    On a disk the kernel holds the lock. On a store Prefect's server does, with a lease: among all
+    that share it, and for a minute after a process was killed; where none is configured, the kernel
+    does, among the processes of this machine. Waits `$PRECEPT_WAIT_SECONDS` for another (default
+    0), then raises BusyError.
     """
     patience = float(os.environ.get("PRECEPT_WAIT_SECONDS", "0"))
-    if not home.is_local:
+    if not home.is_local and _has_server():
         with _lease(home, patience):
             yield
         return
-    Path(home.root).mkdir(parents=True, exist_ok=True)
-    path = Path(home.root) / "writer.lock"
+    path = _lock_path(home)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=patience)
@@ -275,6 +277,18 @@ def lock(home: Home) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _has_server() -> bool:
+    """Whether a server of Prefect's is configured; else each run starts one for itself."""
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)
+
+
+def _lock_path(home: Home) -> Path:
+    """The file whose lock the kernel holds for a writer."""
+    return scratch(home) / "writer.lock"
 
 
 @contextmanager
@@ -306,9 +320,9 @@ def _lease(home: Home, patience: float) -> Iterator[None]:
 
 
 def is_locked(home: Home) -> bool:
-    """Whether a run is writing to this home now."""
-    path = Path(home.root) / "writer.lock"
-    if not home.is_local or not path.exists():
+    """Whether a run is writing to this home now, as far as this machine can tell."""
+    path = _lock_path(home)
+    if not path.exists():
         return False
     lock = FileLock(path)
     try:

@@ -192,7 +192,7 @@ _UNGRADED = """
     WITH asked AS (
         SELECT DISTINCT ON (a.answer_id, c.told_id)
             a.answer_id, c.told_id, array_to_string(c.categories, '+') AS spec_key, c.original,
-            c.categories, c.ideal_response, c.target
+            c.categories, c.ideal_response, c.target, a.created_at
         FROM answers AS a
         JOIN cases AS c USING (case_id)
         JOIN arms_to_grade AS m ON m.model = a.model AND m.answering_id = a.answering_id
@@ -211,7 +211,10 @@ _UNGRADED = """
     SELECT s.*, coalesce(e.attempt + 1, 0) AS next_attempt
     FROM slots AS s
     LEFT JOIN evaluations AS e USING (evaluation_id)
-    WHERE e.evaluation_id IS NULL OR (e.status <> 'ok' AND e.attempt < $retries)
+    WHERE e.evaluation_id IS NULL
+       -- The answer was lost and made again: it is another text.
+       OR e.created_at < s.created_at
+       OR (e.status <> 'ok' AND e.attempt < $retries)
 """
 
 _UNITS = """

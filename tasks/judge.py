@@ -158,14 +158,15 @@ def pending(
     """Completions that lack judge samples, one row each, ordered by spec, in waves.
 
     Reads relation `wanted(prompt_id, spec_id)` of the connection. In `race` mode a completion with
-    a score under the threshold lacks nothing. Columns: completion_id, spec_id, messages, metadata,
+    a score under the threshold lacks nothing. One that was lost and made again is another text:
+    what was said before is asked again. Columns: completion_id, spec_id, messages, metadata,
     answer, reasoning, sample_indices, attempts.
     """
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE pending_judgements AS
         WITH candidates AS (
-            SELECT c.completion_id, c.spec_id, c.prompt_id
+            SELECT c.completion_id, c.spec_id, c.prompt_id, c.created_at
             FROM completions_all AS c
             SEMI JOIN wanted AS w ON c.prompt_id = w.prompt_id AND c.spec_id = w.spec_id
             WHERE c.generation_id = $generation_id
@@ -173,7 +174,7 @@ def pending(
               AND c.status = 'ok'
         ),
         tried AS (
-            SELECT judgement_id, attempt, score, status, run_id
+            SELECT judgement_id, attempt, score, status, run_id, created_at
             FROM judgements_all
             WHERE judging_id = $judging_id
         ),
@@ -192,7 +193,7 @@ def pending(
             SELECT s.completion_id
             FROM slots AS s
             JOIN tried AS t USING (judgement_id)
-            WHERE $race AND t.score < $threshold
+            WHERE $race AND t.score < $threshold AND t.created_at >= s.created_at
         )
         SELECT s.*, coalesce(t.attempt + 1, 0) AS next_attempt
         FROM slots AS s
@@ -200,6 +201,7 @@ def pending(
         WHERE s.completion_id NOT IN (SELECT completion_id FROM settled)
           AND (
               t.judgement_id IS NULL
+              OR t.created_at < s.created_at
               OR (t.score IS NULL AND t.attempt < $retries)
               OR (t.status = 'error' AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
           )

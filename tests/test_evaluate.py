@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tasks.graders import GraderConfig, GraderError, grading_id, load_grader, ma
 from tasks.suites import SuiteConfig, build_suite, store
 from tests.rows import answer, case, jsonl
 from warehouse.catalog import connect
-from warehouse.shards import Home, write_shard
+from warehouse.shards import Home, list_shards, write_shard
 from warehouse.tables import ANSWERS, CASES, EVALUATIONS, Evaluation, Turn
 
 HARBOUR = load_pack(PACK)
@@ -101,6 +102,18 @@ def test_function_grades_the_prompt_before_the_attack_and_only_once(answered: Ho
     )
     assert answer_id == "good"
     assert scores == [{"name": "helped", "value": 1.0}, {"name": "bare", "value": 1.0}]
+
+
+def test_answer_that_was_lost_and_made_again_is_graded_anew(answered: Home) -> None:
+    engine = ScriptedEngine(lambda request, index: "<think>Fine.</think>Good.\nScore: 9")
+    voted(answered, BY_POLICY, engine)
+    [lost] = list_shards(answered, ANSWERS)
+    Path(lost).unlink()
+    again = answer("good", case_id="c", answer="Do not.", created_at=datetime.now(UTC))
+    write_shard(answered, ANSWERS, [again])
+    assert {row.attempt for row in voted(answered, BY_POLICY, engine)} == {1}
+    assert "Do not." in str(engine.requests[-1].messages)
+    assert voted(answered, BY_POLICY, engine) == []
 
 
 def test_judge_sees_policy_and_bare_prompt_but_no_reasoning_unless_told(answered: Home) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tasks.judge import Judge, JudgeConfig, pending
 from tasks.stage import StageConfig
 from tests.rows import completion, later, prompt, run
 from warehouse.catalog import connect
-from warehouse.shards import Home, write_shard
+from warehouse.shards import Home, list_shards, write_shard
 from warehouse.tables import COMPLETIONS, PROMPTS, RUNS, Judgement, content_id
 
 SPEC = Spec(categories=("boats",), detail="full", text="Rules of boats.", rule_ids=("B1",))
@@ -317,6 +318,21 @@ def test_a_judge_that_is_shown_new_metadata_judges_anew(new_bench: NewBench) -> 
     assert bench.missing() == {name: [0, 1, 2, 3] for name in NAMES}
     bench.config = bench.config.model_copy(update={"show_metadata": False})
     assert len(bench.missing()) == len(NAMES)
+
+
+def test_a_completion_that_was_lost_and_made_again_is_judged_anew(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full")
+    bench.make(ScoringEngine())
+    [lost] = list_shards(bench.home, COMPLETIONS)
+    Path(lost).unlink()
+    common = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id, "answer": "Another text."}
+    again = [completion(name, **common, created_at=datetime.now(UTC)) for name in NAMES]
+    write_shard(bench.home, COMPLETIONS, again)
+    assert set(bench.verdicts().values()) == {"unjudged"}
+    rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
+    assert {(row.attempt, row.score) for row in rows} == {(1, 9.0)}
+    assert len(rows) == 4 * len(NAMES) and bench.missing() == {}
+    assert set(bench.verdicts().values()) == {"accepted"}
 
 
 def test_another_judge_or_way_to_judge_scores_anew(new_bench: NewBench) -> None:

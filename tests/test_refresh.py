@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -95,18 +95,59 @@ def test_same_refresh_again_makes_nothing_and_loads_no_model(home: Path) -> None
     assert after == before
 
 
-def test_edited_rule_remakes_its_category_and_nothing_else(home: Path, tmp_path: Path) -> None:
-    pack = tmp_path / "pack"
+@dataclass
+class Changed:
+    """What a refresh found and did after a rule was edited, a judge told to ask for every sample,
+    and shards of other categories were damaged."""
+
+    home: Path
+    done: Refreshed
+    damaged: list[str]
+    """Names of shards of completions."""
+    remade: set[str]
+    """Ids of the completions in them."""
+    before: set[str]
+    """Ids of all completions that were there."""
+    raced: set[str]
+    """Ids of those accepted before, in other categories than the edited one."""
+    seen: list[int]
+    """Completions that a reader saw meanwhile, five times a second."""
+    faults: list[Exception]
+
+
+ACCEPTED = """
+    SELECT completion_id FROM verdicts JOIN prompts USING (prompt_id)
+    WHERE verdict = 'accepted' AND categories <> ['boats']
+"""
+
+
+@pytest.fixture(scope="module")
+def changed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Changed:
+    home = tmp_path_factory.mktemp("changed") / "home"
+    shutil.copytree(filled, home)
+    pack = home.with_name("pack")
     shutil.copytree(PROJECT / "specs" / "harbour", pack)
     page = pack / "boats.md"
     page.write_text(page.read_text().replace("unsafe\n", "stolen\n", 1))
+
+    connection = connect(Home(str(home)))
+    elsewhere = """
+        SELECT shard, list(row_id)
+        FROM shards JOIN completions ON row_id = completion_id JOIN prompts USING (prompt_id)
+        WHERE kind = 'completions' GROUP BY shard HAVING bool_and(categories <> ['boats'])
+        ORDER BY shard
+    """
+    (truncated, first), (rubbish, second), *_ = connection.execute(elsewhere).fetchall()
     before = set(ids(home, "completions", "completion_id"))
+    raced = {row[0] for row in connection.execute(ACCEPTED).fetchall()}
+    os.truncate(truncated, 100)
+    Path(rubbish).write_bytes(b"rubbish")
     seen: list[int] = []
     faults: list[Exception] = []
-    done = threading.Event()
+    over = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.2):
+        while not over.wait(0.2):
             try:
                 rows = connect(Home(str(home))).sql("SELECT count(*) FROM completions_raw")
                 seen.append(rows.fetchall()[0][0])
@@ -116,40 +157,50 @@ def test_edited_rule_remakes_its_category_and_nothing_else(home: Path, tmp_path:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        refresh(recipe(f"pack={json.dumps(str(pack))}"), home)
+        done = refresh(recipe(f"pack={json.dumps(str(pack))}", 'judge.mode="full"'), home)
     finally:
-        done.set()
+        over.set()
         watcher.join()
-    connection = connect(Home(str(home)))
+    damaged = [Path(truncated).name, Path(rubbish).name]
+    return Changed(home, done, damaged, {*first, *second}, before, raced, seen, faults)
+
+
+def test_edited_rule_remakes_its_category_and_nothing_else(changed: Changed) -> None:
+    connection = connect(Home(str(changed.home)))
     query = "SELECT count(*) FROM prompts WHERE categories = ['boats']"
     [(in_boats,)] = connection.execute(query).fetchall()
-    made = set(ids(home, "completions", "completion_id")) - before
-    assert len(made) == 2 * in_boats > 0
+    after = set(ids(changed.home, "completions", "completion_id"))
+    assert len(after - changed.before) == 2 * in_boats > 0
     # Superseded rows stay in the shards; the view shows the current ones.
+    assert changed.before < after
     [(current,)] = connection.execute("SELECT count(*) FROM completions").fetchall()
     assert current == 2 * NUM_PROMPTS
-    assert faults == [] and seen == sorted(seen)
 
 
-def test_full_judging_accepts_what_race_accepted(home: Path) -> None:
-    query = "SELECT completion_id FROM verdicts WHERE verdict = 'accepted' ORDER BY 1"
-    raced = connect(Home(str(home))).execute(query).fetchall()
-    refresh(recipe('judge.mode="full"'), home)
-    assert connect(Home(str(home))).execute(query).fetchall() == raced
+def test_reader_sees_whole_shards_while_a_run_goes_on(changed: Changed) -> None:
+    assert changed.faults == []
+    assert changed.seen and changed.seen == sorted(changed.seen)
 
 
-def test_damaged_shards_are_named_set_aside_and_made_again(home: Path) -> None:
-    whole = ids(home, "completions", "completion_id")
-    truncated, rubbish, *_ = list_shards(Home(str(home)), COMPLETIONS)
-    os.truncate(truncated, 100)
-    Path(rubbish).write_bytes(b"rubbish")
-    done = refresh(recipe(), home)
-    assert {Path(one["path"]).name for one in done.figures["damaged"]} == {
-        Path(truncated).name,
-        Path(rubbish).name,
-    }
-    assert len(list((home / "damaged").iterdir())) == 2
-    assert ids(home, "completions", "completion_id") == whole
+def test_damaged_shards_are_named_set_aside_and_made_and_judged_again(changed: Changed) -> None:
+    found = changed.done.figures["damaged"]
+    assert sorted(Path(one["path"]).name for one in found) == sorted(changed.damaged)
+    assert len(list((changed.home / "damaged").iterdir())) == 2
+    older = """
+        SELECT count(*) FROM completions AS c JOIN {} AS j USING (completion_id)
+        WHERE list_contains(?, completion_id) AND j.created_at < c.created_at
+    """
+    connection, remade = connect(Home(str(changed.home))), [sorted(changed.remade)]
+    assert connection.execute(older.format("judgements_raw"), remade).fetchall() > [(0,)]
+    assert connection.execute(older.format("judgements_all"), remade).fetchall() == [(0,)]
+    unjudged = "SELECT count(*) FROM verdicts WHERE verdict = 'unjudged'"
+    assert connection.execute(unjudged).fetchall() == [(0,)]
+
+
+def test_full_judging_accepts_what_race_accepted(changed: Changed) -> None:
+    connection = connect(Home(str(changed.home)))
+    full = {row[0] for row in connection.execute(ACCEPTED).fetchall()}
+    assert full - changed.remade == changed.raced - changed.remade
 
 
 def children(pid: int, name: str) -> list[psutil.Process]:
@@ -198,33 +249,29 @@ def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Pat
     assert len(judgements) == len(set(judgements))
 
 
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[tuple[Path, threading.Thread, list[Refreshed]]]:
-    """A refresh that is under way in a thread, on a warehouse of its own."""
-    home = tmp_path / "fresh"
+def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Path) -> None:
+    home = tmp_path / "home"
     done: list[Refreshed] = []
     wanted = recipe('judge.mode="full"', "generate.samples=4", "stage.blocks_in_flight=1")
     run = threading.Thread(target=lambda: done.append(refresh(wanted, home)))
     run.start()
     place = Home(str(home))
-    wait_for(lambda: list_shards(place, COMPLETIONS) or not run.is_alive(), seconds=240)
-    yield home, run, done
-    run.join()
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stalled"])
-def test_engine_that_is_lost_is_replaced_and_its_rows_are_made(
-    fresh: tuple[Path, threading.Thread, list[Refreshed]], how: signal.Signals
-) -> None:
-    home, run, done = fresh
-    for engine in children(os.getpid(), "EngineCore"):
-        engine.send_signal(how)
+    # One is killed, and the next one stands still.
+    for how in (signal.SIGKILL, signal.SIGSTOP):
+        there = len(list_shards(place, COMPLETIONS))
+        wait_for(
+            lambda there=there: len(list_shards(place, COMPLETIONS)) > there or not run.is_alive(),
+            seconds=240,
+        )
+        assert run.is_alive()
+        for engine in children(os.getpid(), "EngineCore"):
+            engine.send_signal(how)
     run.join(timeout=400)
     assert done and done[0].num_examples > 0
     completions = ids(home, "completions", "completion_id")
     assert len(completions) == len(set(completions)) == 4 * NUM_PROMPTS
     query = "SELECT count(*) FROM completions WHERE status = 'error'"
-    assert connect(Home(str(home))).execute(query).fetchall() == [(0,)]
+    assert connect(place).execute(query).fetchall() == [(0,)]
 
 
 HOSTILE = [

@@ -1,22 +1,29 @@
 """A warehouse on a real S3 server: the promises of a disk."""
 
 import os
+import subprocess
+import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import s3fs
+from aiobotocore.client import AioBaseClient
 
 from flows.doctor import examine
+from flows.run import BusyError, lock
+from tasks.engine import PROJECT
 from tests.rows import completion, prompt
 from tests.servers import running
 from warehouse.catalog import ask, connect
 from warehouse.folders import fetch_folder, keep_folder, scratch
 from warehouse.shards import Home, compact, list_shards, may_pass, mend, write_shard
-from warehouse.tables import COMPLETIONS, PROMPTS
+from warehouse.tables import COMPLETIONS, PROMPTS, TABLES
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,10 @@ def test_questions_damage_and_compaction_are_as_on_a_disk(bucket: Home) -> None:
         write_shard(bucket, PROMPTS, [prompt(f"text {number}", prompt_id=f"p{number}")])
     broken = list_shards(bucket, PROMPTS)[0]
     bucket.files.pipe_file(broken, b"rubbish")
-    [damaged] = mend(bucket)
+    empty = f"{bucket.folder(PROMPTS)}/empty.parquet"
+    bucket.files.pipe_file(empty, b"")
+    damaged, nothing = sorted(mend(bucket), key=lambda one: one.path == empty)
+    assert nothing.path == empty
     assert damaged.path == broken and bucket.files.cat_file(damaged.moved_to) == b"rubbish"
     assert compact(bucket, PROMPTS) == (2, 1)
     assert connect(bucket).sql("SELECT count(*) FROM prompts").fetchall() == [(2,)]
@@ -67,6 +77,87 @@ def test_questions_damage_and_compaction_are_as_on_a_disk(bucket: Home) -> None:
     [path] = list_shards(bucket, PROMPTS)
     with bucket.files.open(path, "rb") as file:
         assert pq.ParquetFile(file).metadata.num_rows == 2
+
+
+def test_a_page_that_is_damaged_is_found_where_all_is_read(bucket: Home) -> None:
+    path = write_shard(bucket, COMPLETIONS, [completion("c", answer="word " * 1000)])
+    content = bytearray(bucket.files.cat_file(path))
+    content[200] ^= 255
+    bucket.files.pipe_file(path, bytes(content))
+    assert mend(bucket) == []
+    [damaged] = mend(bucket, deep=True)
+    assert damaged.path == path
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What is asked of a store from now on, by kind, and the bytes that it gives."""
+    asked: Counter[str] = Counter()
+    call = AioBaseClient._make_api_call
+
+    async def count(self: AioBaseClient, kind: str, options: Any) -> Any:
+        asked[kind] += 1
+        answer = await call(self, kind, options)
+        asked["bytes"] += answer.get("ContentLength", 0)
+        return answer
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", count)
+    return asked
+
+
+def test_a_connection_asks_once_what_there_is_and_once_for_each_shard(
+    bucket: Home, requests: Counter[str]
+) -> None:
+    for number in range(20):
+        write_shard(bucket, COMPLETIONS, [completion(f"c{number}")])
+    requests.clear()
+    connection = connect(bucket)
+    for _ in range(2):
+        ask(connection, "funnel")
+        connection.sql("SELECT count(*) FROM verdicts").fetchall()
+    assert requests["ListObjectsV2"] <= len(TABLES) + 1
+    assert requests["HeadObject"] == 0
+    assert requests["GetObject"] <= 2 * 20
+    requests.clear()
+    assert mend(bucket) == []
+    assert requests["GetObject"] == 20
+
+
+def test_of_a_large_shard_only_what_is_asked_for_is_read(
+    bucket: Home, requests: Counter[str]
+) -> None:
+    rows = [completion(f"c{number}", answer=os.urandom(2000).hex()) for number in range(2000)]
+    path = write_shard(bucket, COMPLETIONS, rows)
+    size = bucket.files.size(path)
+    requests.clear()
+    query = "SELECT count(DISTINCT completion_id) FROM completions_raw"
+    assert connect(bucket).sql(query).fetchall() == [(2000,)]
+    assert mend(bucket) == []
+    assert requests["bytes"] < size / 10
+
+
+def test_without_a_server_the_place_of_a_killed_writer_is_free_at_once(
+    bucket: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    hold = (
+        "import sys, time\nfrom flows.run import lock\nfrom warehouse.shards import Home\n"
+        "with lock(Home(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", hold, bucket.url], stdout=subprocess.PIPE, cwd=PROJECT
+    )
+    assert writer.stdout and writer.stdout.readline() == b"held\n"
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        with pytest.raises(BusyError, match="is writing to"), lock(bucket):
+            pass
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        with lock(bucket):
+            pass
 
 
 def test_a_model_goes_into_the_bucket_and_comes_out_on_another_machine(

@@ -272,19 +272,18 @@ def test_finished_training_is_not_done_again_and_a_changed_one_is(
     assert {path.name for path in before} == ids
 
 
-def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
+def test_two_workers_learn_what_one_does(trained: tuple[Path, int], tmp_path: Path) -> None:
     from flows.train import train
 
-    one_or_two = ("sft.workers.num_cpus=0.5", "sft.workers.save_steps=100", "sft.epochs=1")
-    losses = []
-    for number in (1, 2):
-        home = tmp_path / f"{number}"
-        fill(Home(str(home)))
-        at_once = f"sft.workers.rows_at_once={8 // number}"
-        wanted = recipe(*one_or_two, at_once, f"sft.workers.num_workers={number}")
-        done = train(wanted.model_copy(update={"dpo": None, "rl": None}), str(home))
-        log = json.loads(done.checkpoints["sft"].metrics)["last"]
-        losses.append(log["train_loss"])
+    query = "SELECT metrics FROM checkpoints WHERE stage = 'sft'"
+    [(of_one,)] = connect(Home(str(trained[0]))).sql(query).fetchall()
+    fill(Home(str(tmp_path)))
+    wanted = recipe("sft.workers.num_workers=2", "sft.workers.num_cpus=0.5")
+    done = train(wanted.model_copy(update={"dpo": None, "rl": None}), str(tmp_path))
+    losses = [
+        json.loads(metrics)["last"]["train_loss"]
+        for metrics in (of_one, done.checkpoints["sft"].metrics)
+    ]
     # That the workers' weights are the same at the end is checked by the training itself.
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
+import fsspec
 import pyarrow as pa
 
 from warehouse.shards import Home, ShardError, list_shards
@@ -20,15 +21,22 @@ QUERIES = Path(__file__).parent / "queries"
 
 
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the views over a warehouse, which need not exist yet."""
+    """An in-memory DuckDB with the views over a warehouse, which need not exist yet.
+
+    Shards that are written later are seen where there were some of their table on the disk; on a
+    store only what is there now: connect again to see more.
+    """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
+    files = home.reader
     if not home.is_local:
-        connection.register_filesystem(home.files)
+        connection.register_filesystem(files)
+        # Shards never change: what was read of one is not asked for again.
+        connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
     shards = []
     for table in TABLES.values():
-        path = _path(home, table)
+        path = _path(home, files, table)
         connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, path, table)}")
         connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
         shards.append(_shards(path, table))
@@ -42,9 +50,9 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _path(home: Home, table: Table) -> str | None:
+def _path(home: Home, files: fsspec.AbstractFileSystem, table: Table) -> str | None:
     """All shards of a table as a text of SQL; None where there is none."""
-    if not list_shards(home, table):
+    if not list_shards(home, table, files):
         return None
     return "'" + home.glob_url(table).replace("'", "''") + "'"
 

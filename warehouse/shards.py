@@ -29,6 +29,8 @@ from warehouse.tables import SCHEMA_VERSION, TABLES, Table
 
 _TEMPORARY = ".writing-"
 _ABANDONED_AFTER_SECONDS = 3600
+_FOOTER_BYTES = 1 << 16
+"""What is fetched of the end of a shard at first; most footers are smaller."""
 
 
 class ShardError(ValueError):
@@ -75,6 +77,19 @@ class Home:
         """The file system the home lies on."""
         # Other processes write too: a listing that was kept would hide what they wrote.
         return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[0]
+
+    @property
+    def reader(self) -> fsspec.AbstractFileSystem:
+        """The same for one who asks many questions of what is there now.
+
+        A folder is listed once, and of a shard no more is fetched than is asked for: s3fs would
+        ask for the size of each shard again whenever it is opened, and read 50 MiB ahead.
+        """
+        files = fsspec.core.url_to_fs(self.url, use_listings_cache=True, default_cache_type="none")[
+            0
+        ]
+        files.invalidate_cache()
+        return files
 
     @property
     def root(self) -> str:
@@ -192,12 +207,14 @@ def _publish(path: str, content: memoryview) -> None:
             os.unlink(temporary)
 
 
-def list_shards(home: Home, table: Table) -> list[str]:
-    """Paths of all complete shards of a table, in order of name."""
-    folder = home.folder(table)
-    if not home.files.isdir(folder):
+def list_shards(
+    home: Home, table: Table, files: fsspec.AbstractFileSystem | None = None
+) -> list[str]:
+    """Paths of all complete shards of a table, in order of name; as `files` sees them, if given."""
+    try:
+        paths = (files or home.files).ls(home.folder(table), detail=False)
+    except FileNotFoundError:
         return []
-    paths = home.files.ls(folder, detail=False)
     return sorted(path for path in paths if path.endswith(".parquet"))
 
 
@@ -226,9 +243,8 @@ def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
 def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
     """Why a shard cannot be used, or None."""
     try:
-        with home.files.open(path, "rb") as stored:
-            # Faults of the store are raised here, those of the shard found below.
-            file = stored if home.is_local else io.BytesIO(stored.read())
+        # Faults of a store are raised here, those of the shard found below.
+        with _open_shard(home, path, whole=deep) as file:
             shard = pq.ParquetFile(file, page_checksum_verification=True)
             metadata: Mapping[bytes, bytes] = shard.schema_arrow.metadata or {}
             if metadata.get(b"table") != table.name.encode():
@@ -254,6 +270,20 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
         # OSError: a page's checksum. ValueError: a footer with a bad byte in a name is no text.
         return str(error).splitlines()[0]
     return None
+
+
+def _open_shard(home: Home, path: str, *, whole: bool) -> Any:
+    """A shard on a disk; of one on a store its content, or only the end that holds its footer."""
+    if home.is_local:
+        return home.files.open(path, "rb")
+    if whole:
+        return io.BytesIO(home.files.cat_file(path))
+    end = home.files.cat_file(path, start=-_FOOTER_BYTES)
+    # The last eight bytes of a Parquet file are the length of its footer and four letters.
+    needed = int.from_bytes(end[-8:-4], "little") + 8
+    if len(end) == _FOOTER_BYTES and end.endswith(b"PAR1") and needed > len(end):
+        end = home.files.cat_file(path, start=-needed)
+    return io.BytesIO(end)
 
 
 def _sweep(home: Home, table: Table) -> None:
