@@ -69,8 +69,8 @@ class VLLMEngine:
         config = self.config
         if not config.use_gpu:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_cache_gib)
-            # A model on one worker runs in the engine's own process: it starts a third sooner, every
-            # step is shorter, and it takes the threads that Ray has set aside (OMP_NUM_THREADS).
+            # A model on one worker runs in the engine's own process: that starts sooner, its steps
+            # are shorter, and it takes the threads that Ray has set aside (OMP_NUM_THREADS).
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         options: dict[str, Any] = {
             "model": config.model_path,
