@@ -157,7 +157,8 @@ class VLLMEngine:
         for watch in self._tasks:
             watch.cancel()
         if self._llm is not None:
-            self._llm.shutdown()
+            # Where there is no GPU nothing has to be handed back in order.
+            self._llm.shutdown(timeout=None if self.config.use_gpu else 0)
 
     async def figures(self) -> Figures:
         return self._figures

@@ -373,6 +373,9 @@ def start_ray(address: str | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Where there is no dashboard, Ray Train seeks one for 12 s at the end of every training.
+        os.environ.setdefault("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
     ray.init(
         # "local", or a cluster that somebody left running on this machine would be joined.
         address=address or "local",

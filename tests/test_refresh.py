@@ -116,7 +116,8 @@ class Changed:
 
 
 ACCEPTED = """
-    SELECT completion_id FROM verdicts JOIN prompts USING (prompt_id)
+    SELECT completion_id
+    FROM verdicts JOIN completions USING (completion_id) JOIN prompts USING (prompt_id)
     WHERE verdict = 'accepted' AND categories <> ['boats']
 """
 
