@@ -22,7 +22,7 @@ from tasks import Config
 from tasks.engine import Engine, Request, Sample, Sampling
 from tasks.stage import Pending
 from warehouse.shards import Home, write_shard
-from warehouse.tables import ANSWERS, Answer, Table, content_id
+from warehouse.tables import ANSWERS, Answer, Table, content_id, text_id
 
 Context = Literal["none", "summary", "category"]
 Probe = Literal["none", "kept", "truncated", "swapped", "edited"]
@@ -186,6 +186,7 @@ def _row(
     status = "ok" if sample.status == "empty_reasoning" else sample.status
     return Answer(
         answer_id=answer_id(case_id, arm.model, answering_id, index, own),
+        text_id=text_id(reply.reasoning, reply.answer),
         case_id=case_id,
         checkpoint_id=arm.checkpoint_id,
         model=arm.model,

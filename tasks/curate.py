@@ -18,7 +18,7 @@ from pydantic import Field
 from specs.replies import find_dangling
 from tasks import Config
 from warehouse.shards import Home, write_shard
-from warehouse.tables import EXAMPLES, AssistantTurn, Example, Turn, content_id
+from warehouse.tables import EXAMPLES, AssistantTurn, Example, Turn, content_id, text_id
 
 _ROWS_PER_SHARD = 20_000
 
@@ -62,8 +62,9 @@ def curate(
     rows = _accepted(connection, generation_id, judging_id, run_id)
     reasons = _reasons(rows, config)
     chosen = sum(reason == CHOSEN for reason in reasons.values())
+    texts = {row["completion_id"]: text_id(row["reasoning"], row["answer"]) for row in rows}
     fingerprint = hashlib.sha256(
-        "\n".join(f"{key} {reasons[key]}" for key in sorted(reasons)).encode()
+        "\n".join(f"{key} {texts[key]} {reasons[key]}" for key in sorted(reasons)).encode()
     ).hexdigest()
     set_id = content_id(config.model_dump_json(), judging_id, fingerprint)
     [(num_known,)] = connection.execute(

@@ -134,6 +134,7 @@ class Grading:
         )
         return _vote(
             unit["answer_id"],
+            unit["text_id"],
             self.grading_id,
             index,
             grader=self.config.name,
@@ -161,6 +162,7 @@ class Grading:
 
 def _vote(
     answer_id: str,
+    text_id: str,
     grading_id: str,
     index: int,
     *,
@@ -169,9 +171,10 @@ def _vote(
 ) -> Evaluation:
     return Evaluation(
         evaluation_id=evaluation_id(
-            answer_id, grading_id, index, values["spec_id"], values["told_id"]
+            answer_id, text_id, grading_id, index, values["spec_id"], values["told_id"]
         ),
         answer_id=answer_id,
+        text_id=text_id,
         grading_id=grading_id,
         sample_index=index,
         scores=[Score(name=name, value=value) for name, value in scores.items()],
@@ -181,18 +184,18 @@ def _vote(
 
 
 def evaluation_id(
-    answer_id: str, grading_id: str, index: int, spec_id: str | None, told_id: str
+    answer_id: str, text_id: str, grading_id: str, index: int, spec_id: str | None, told_id: str
 ) -> str:
     """What names one vote."""
-    return content_id(answer_id, grading_id, index, spec_id or "", told_id)
+    return content_id(answer_id, text_id, grading_id, index, spec_id or "", told_id)
 
 
 _UNGRADED = """
     CREATE OR REPLACE TEMP TABLE ungraded AS
     WITH asked AS (
         SELECT DISTINCT ON (a.answer_id, c.told_id)
-            a.answer_id, c.told_id, array_to_string(c.categories, '+') AS spec_key, c.original,
-            c.categories, c.ideal_response, c.target, a.created_at
+            a.answer_id, a.text_id, c.told_id, array_to_string(c.categories, '+') AS spec_key,
+            c.original, c.categories, c.ideal_response, c.target
         FROM answers AS a
         JOIN cases AS c USING (case_id)
         JOIN arms_to_grade AS m ON m.model = a.model AND m.answering_id = a.answering_id
@@ -202,7 +205,7 @@ _UNGRADED = """
     slots AS (
         SELECT
             a.*, s.sample_index,
-            left(sha256(concat_ws('|', a.answer_id, $grading_id::VARCHAR, s.sample_index,
+            left(sha256(concat_ws('|', a.answer_id, a.text_id, $grading_id::VARCHAR, s.sample_index,
                 coalesce(p.spec_id, ''), a.told_id)), 32) AS evaluation_id
         FROM asked AS a
         LEFT JOIN specs_shown AS p USING (spec_key),
@@ -211,10 +214,7 @@ _UNGRADED = """
     SELECT s.*, coalesce(e.attempt + 1, 0) AS next_attempt
     FROM slots AS s
     LEFT JOIN evaluations AS e USING (evaluation_id)
-    WHERE e.evaluation_id IS NULL
-       -- The answer was lost and made again: it is another text.
-       OR e.created_at < s.created_at
-       OR (e.status <> 'ok' AND e.attempt < $retries)
+    WHERE e.evaluation_id IS NULL OR (e.status <> 'ok' AND e.attempt < $retries)
 """
 
 _UNITS = """
@@ -227,8 +227,9 @@ _UNITS = """
         GROUP BY ALL
     )
     SELECT
-        u.answer_id, u.told_id, c.spec_key AS spec_id, c.original, c.categories, c.ideal_response,
-        c.target, a.model, a.answer, a.reasoning, a.cited, u.sample_indices, u.attempts
+        u.answer_id, a.text_id, u.told_id, c.spec_key AS spec_id, c.original, c.categories,
+        c.ideal_response, c.target, a.model, a.answer, a.reasoning, a.cited, u.sample_indices,
+        u.attempts
     FROM units AS u
     JOIN (SELECT DISTINCT ON (answer_id, told_id) * FROM ungraded) AS c USING (answer_id, told_id)
     JOIN answers AS a USING (answer_id)
@@ -249,8 +250,8 @@ def pending(
     """Answers that lack votes of a grader, one row each, by category.
 
     `spec_ids` says by categories (joined with `+`) which spec the grader is shown. Reads relation
-    `arms_to_grade(model, answering_id, samples)` of the connection. Columns: answer_id, told_id,
-    spec_id, original, categories, ideal_response, target, model, answer, reasoning, cited,
+    `arms_to_grade(model, answering_id, samples)` of the connection. Columns: answer_id, text_id,
+    told_id, spec_id, original, categories, ideal_response, target, model, answer, reasoning, cited,
     sample_indices, attempts.
     """
     register_specs(connection, spec_ids)
@@ -300,6 +301,7 @@ def grade_by_function(
             rows.append(
                 _vote(
                     unit["answer_id"],
+                    unit["text_id"],
                     grading_id,
                     0,
                     grader=config.name,

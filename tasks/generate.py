@@ -14,7 +14,7 @@ from specs.replies import find_citations
 from tasks import Config
 from tasks.engine import Engine, Request, Sample, Sampling
 from tasks.stage import Pending, StageConfig
-from warehouse.tables import COMPLETIONS, Completion, Table, content_id
+from warehouse.tables import COMPLETIONS, Completion, Table, content_id, text_id
 
 
 class GenerateConfig(Config):
@@ -75,6 +75,7 @@ class Generate:
         cited = find_citations(reply.reasoning, rule_ids=self.all_rule_ids)
         return Completion(
             completion_id=content_id(unit["prompt_id"], unit["spec_id"], generation_id, index),
+            text_id=text_id(reply.reasoning, reply.answer),
             prompt_id=unit["prompt_id"],
             spec_id=unit["spec_id"],
             generation_id=generation_id,

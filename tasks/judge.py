@@ -106,9 +106,10 @@ class Judge:
         verdict = _verdict(sample)
         return Judgement(
             judgement_id=content_id(
-                unit["completion_id"], unit["spec_id"], judging_id, index, *shown
+                unit["completion_id"], unit["text_id"], unit["spec_id"], judging_id, index, *shown
             ),
             completion_id=unit["completion_id"],
+            text_id=unit["text_id"],
             spec_id=unit["spec_id"],
             judging_id=judging_id,
             sample_index=index,
@@ -158,15 +159,14 @@ def pending(
     """Completions that lack judge samples, one row each, ordered by spec, in waves.
 
     Reads relation `wanted(prompt_id, spec_id)` of the connection. In `race` mode a completion with
-    a score under the threshold lacks nothing. One that was lost and made again is another text:
-    what was said before is asked again. Columns: completion_id, spec_id, messages, metadata,
-    answer, reasoning, sample_indices, attempts.
+    a score under the threshold lacks nothing. Columns: completion_id, text_id, spec_id, messages,
+    metadata, answer, reasoning, sample_indices, attempts.
     """
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE pending_judgements AS
         WITH candidates AS (
-            SELECT c.completion_id, c.spec_id, c.prompt_id, c.created_at
+            SELECT c.completion_id, c.text_id, c.spec_id, c.prompt_id
             FROM completions_all AS c
             SEMI JOIN wanted AS w ON c.prompt_id = w.prompt_id AND c.spec_id = w.spec_id
             WHERE c.generation_id = $generation_id
@@ -174,14 +174,14 @@ def pending(
               AND c.status = 'ok'
         ),
         tried AS (
-            SELECT judgement_id, attempt, score, status, run_id, created_at
+            SELECT judgement_id, attempt, score, status, run_id
             FROM judgements_all
             WHERE judging_id = $judging_id
         ),
         slots AS (
             SELECT c.*, s.sample_index,
-                left(sha256(concat_ws('|', c.completion_id, c.spec_id, $judging_id::VARCHAR,
-                    s.sample_index,
+                left(sha256(concat_ws('|', c.completion_id, c.text_id, c.spec_id,
+                    $judging_id::VARCHAR, s.sample_index,
                     CASE WHEN $show_metadata AND len(p.metadata) > 0
                         THEN array_to_string(p.metadata, '|') END)), 32
                 ) AS judgement_id
@@ -193,7 +193,7 @@ def pending(
             SELECT s.completion_id
             FROM slots AS s
             JOIN tried AS t USING (judgement_id)
-            WHERE $race AND t.score < $threshold AND t.created_at >= s.created_at
+            WHERE $race AND t.score < $threshold
         )
         SELECT s.*, coalesce(t.attempt + 1, 0) AS next_attempt
         FROM slots AS s
@@ -201,7 +201,6 @@ def pending(
         WHERE s.completion_id NOT IN (SELECT completion_id FROM settled)
           AND (
               t.judgement_id IS NULL
-              OR t.created_at < s.created_at
               OR (t.score IS NULL AND t.attempt < $retries)
               OR (t.status = 'error' AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
           )
@@ -232,7 +231,7 @@ def pending(
             GROUP BY completion_id, spec_id, prompt_id
         )
         SELECT
-            u.completion_id, u.spec_id, p.messages, p.metadata, c.answer, c.reasoning,
+            u.completion_id, c.text_id, u.spec_id, p.messages, p.metadata, c.answer, c.reasoning,
             u.sample_indices, u.attempts
         FROM units AS u
         JOIN completions_all AS c USING (completion_id)

@@ -24,7 +24,7 @@ from tasks.trainer import (
     prepare,
     run,
 )
-from warehouse.tables import AssistantTurn, Example, Turn, content_id
+from warehouse.tables import AssistantTurn, Example, Turn, content_id, text_id
 
 
 class DpoConfig(TrainingConfig):
@@ -91,7 +91,12 @@ def choose_pairs(
             f"no preference pair among {len(rows)}: raise generate.samples or the temperature, or "
             "lower dpo.min_margin"
         )
-    ids = [name for row, _ in kept for name in (row["chosen_id"], row["rejected_id"])]
+    ids = [
+        name
+        for row, _ in kept
+        for side in ("chosen", "rejected")
+        for name in (row[f"{side}_id"], text_id(row[f"{side}_reasoning"], row[f"{side}_answer"]))
+    ]
     set_id = content_id("pairs", judging_id, *ids)
     return Pairs(
         rows=[pair for _, pair in kept],

@@ -71,6 +71,7 @@ def policy_text(spec_id: str, **changes: Any) -> PolicyText:
 def completion(completion_id: str, **changes: Any) -> Completion:
     row: dict[str, Any] = {
         "completion_id": completion_id,
+        "text_id": "t",
         "prompt_id": "p",
         "spec_id": "s",
         "generation_id": "g",
@@ -100,6 +101,7 @@ def judgement(
     row: dict[str, Any] = {
         "judgement_id": content_id(completion_id, "s", "j", sample_index),
         "completion_id": completion_id,
+        "text_id": "t",
         "spec_id": "s",
         "judging_id": "j",
         "sample_index": sample_index,
@@ -202,6 +204,7 @@ def case(case_id: str, **changes: Any) -> Case:
 def answer(answer_id: str, **changes: Any) -> Answer:
     row: dict[str, Any] = {
         "answer_id": answer_id,
+        "text_id": "t",
         "case_id": "case",
         "checkpoint_id": None,
         "model": "model@1",
@@ -233,6 +236,7 @@ def answer(answer_id: str, **changes: Any) -> Answer:
 def evaluation(answer_id: str, sample_index: int, **changes: Any) -> Evaluation:
     row: dict[str, Any] = {
         "answer_id": answer_id,
+        "text_id": "t",
         "grading_id": "oracle",
         "grader": "oracle",
         "saw": "answer",

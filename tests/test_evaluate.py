@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +108,9 @@ def test_answer_that_was_lost_and_made_again_is_graded_anew(answered: Home) -> N
     voted(answered, BY_POLICY, engine)
     [lost] = list_shards(answered, ANSWERS)
     Path(lost).unlink()
-    again = answer("good", case_id="c", answer="Do not.", created_at=datetime.now(UTC))
-    write_shard(answered, ANSWERS, [again])
-    assert {row.attempt for row in voted(answered, BY_POLICY, engine)} == {1}
+    write_shard(answered, ANSWERS, [answer("good", case_id="c", answer="Do not.", text_id="new")])
+    assert connect(answered).sql("FROM evaluations").fetchall() == []
+    assert len(voted(answered, BY_POLICY, engine)) == 2
     assert "Do not." in str(engine.requests[-1].messages)
     assert voted(answered, BY_POLICY, engine) == []
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +300,7 @@ def test_what_is_missing_and_what_is_made_have_the_same_ids(
     rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
     judging_id = bench.config.judging_id(bench.model)
     assert {row.judgement_id for row in rows} == {
-        content_id(name, SPEC.id, judging_id, index, *metadata)
+        content_id(name, "t", SPEC.id, judging_id, index, *metadata)
         for name in NAMES
         for index in (0, 1)
     }
@@ -325,14 +324,18 @@ def test_a_completion_that_was_lost_and_made_again_is_judged_anew(new_bench: New
     bench.make(ScoringEngine())
     [lost] = list_shards(bench.home, COMPLETIONS)
     Path(lost).unlink()
-    common = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id, "answer": "Another text."}
-    again = [completion(name, **common, created_at=datetime.now(UTC)) for name in NAMES]
+    common = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id, "text_id": "another"}
+    again = [completion(name, **common, answer="Another text.") for name in NAMES]
     write_shard(bench.home, COMPLETIONS, again)
     assert set(bench.verdicts().values()) == {"unjudged"}
     rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
-    assert {(row.attempt, row.score) for row in rows} == {(1, 9.0)}
     assert len(rows) == 4 * len(NAMES) and bench.missing() == {}
     assert set(bench.verdicts().values()) == {"accepted"}
+    # What is put back counts for what was said of it.
+    Path(lost).unlink()
+    before = [completion(name, **common | {"text_id": "t"}) for name in NAMES]
+    write_shard(bench.home, COMPLETIONS, before)
+    assert bench.verdicts()["low"] == "rejected" and bench.verdicts()["good"] == "accepted"
 
 
 def test_another_judge_or_way_to_judge_scores_anew(new_bench: NewBench) -> None:

@@ -200,7 +200,7 @@ def test_a_shard_of_another_version_is_refused_and_left_where_it_is(home: Home) 
     path = write_shard(home, PROMPTS, [prompt("old")])
     assert path is not None
     home.files.pipe_file(path, other_version(b""))
-    with pytest.raises(ShardError, match="schema version 0, this Precept writes 1"):
+    with pytest.raises(ShardError, match="schema version 0, this Precept writes 2"):
         mend(home)
     assert home.files.exists(path)
 

@@ -1,10 +1,10 @@
 """A DuckDB connection with one view per table, usable while a run is going on.
 
-`<table>_all` shows each id once, as it was last made or said; `<table>` of completions and
-judgements shows the rows that the latest run of some recipe wanted, of rollouts those of the steps
-that count. `verdicts` is the lowest score of each completion and what follows from it; `shards`
-says which row lies in which file. What is asked of evaluations is about one run: the latest, or the
-one chosen.
+`<table>_all` shows each id once, as it was last made or said, and no vote about a text that is no
+longer there; `<table>` of completions and judgements shows the rows that the latest run of some
+recipe wanted, of rollouts those of the steps that count. `verdicts` is the lowest score of each
+completion and what follows from it; `shards` says which row lies in which file. What is asked of
+evaluations is about one run: the latest, or the one chosen.
 """
 
 from collections.abc import Sequence
@@ -81,13 +81,18 @@ def _shards(path: str | None, table: Table) -> str:
 
 
 def _once(table: Table) -> str:
-    """Each id once: its latest attempt or revision, and of that the row that came first."""
+    """Each id once: its latest attempt or revision, and of that the row that came first.
+
+    Of votes those about the texts that are there now.
+    """
     key = ", ".join(table.key)
+    rows = f"{table.name}_raw"
+    if table.about:
+        rows += f" SEMI JOIN {table.about.name}_all USING ({table.about.key[0]}, text_id)"
     first = table.time_column
     order = f"{table.replaced_by} DESC, {first}" if table.replaced_by else first
     return (
-        f"SELECT * FROM {table.name}_raw "
-        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
+        f"SELECT * FROM {rows} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
     )
 
 

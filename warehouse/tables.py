@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 ID_LENGTH = 32
 
 
@@ -24,6 +24,12 @@ def content_id(*parts: object) -> str:
     """
     text = "|".join(str(part) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def text_id(reasoning: str, answer: str) -> str:
+    """What names the text that votes are about: a row that was lost and made again under the same
+    id says something else."""
+    return content_id(len(reasoning), reasoning, answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +101,8 @@ class Completion:
 
     completion_id: str
     """Hash of prompt, spec, template, model, sampling and sample index."""
+    text_id: str
+    """Hash of reasoning and answer."""
     prompt_id: str
     spec_id: str
     generation_id: str
@@ -127,8 +135,10 @@ class Judgement:
     """One sample of the judge. Where no score could be read it is null, never 0."""
 
     judgement_id: str
-    """Hash of completion, spec, judge model, template, sampling and sample index."""
+    """Hash of completion and its text, spec, judge model, template, sampling and sample index."""
     completion_id: str
+    text_id: str
+    """The completion's, when it was judged."""
     spec_id: str
     judging_id: str
     """Hash of what all samples of a run share: template, model@revision, sampling, view."""
@@ -307,6 +317,8 @@ class Answer:
 
     answer_id: str
     """Hash of case, model, answering_id, sample index and the spec of its category, if shown."""
+    text_id: str
+    """Hash of reasoning and answer."""
     case_id: str
     checkpoint_id: str | None
     """Null for a model from elsewhere."""
@@ -349,8 +361,11 @@ class Evaluation:
     """One vote of one grader on one answer, always on the prompt before the attack."""
 
     evaluation_id: str
-    """Hash of answer, grading_id, what was shown and told, and the number of the vote."""
+    """Hash of answer and its text, grading_id, what was shown and told, and the number of the
+    vote."""
     answer_id: str
+    text_id: str
+    """The answer's, when it was graded."""
     grading_id: str
     """Hash of the grader: its function, or template, model, sampling and what it saw."""
     grader: str
@@ -454,6 +469,8 @@ class Table:
     name: str
     row: type
     key: tuple[str, ...]
+    about: "Table | None" = None
+    """The table whose texts its rows are votes about."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -480,13 +497,13 @@ class Table:
 PROMPTS = Table("prompts", Prompt, ("prompt_id",))
 POLICIES = Table("policies", PolicyText, ("spec_id",))
 COMPLETIONS = Table("completions", Completion, ("completion_id",))
-JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",))
+JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",), about=COMPLETIONS)
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
 CHECKPOINTS = Table("checkpoints", Checkpoint, ("checkpoint_id",))
 ROLLOUTS = Table("rollouts", Rollout, ("rollout_id",))
 CASES = Table("cases", Case, ("suite_version", "case_id"))
 ANSWERS = Table("answers", Answer, ("answer_id",))
-EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",))
+EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",), about=ANSWERS)
 EXCHANGES = Table("exchanges", Exchange, ("exchange_id",))
 RUNS = Table("runs", Run, ("run_id",))
 TABLES = {

@@ -94,7 +94,7 @@ LEFT JOIN answers AS a
    AND (m.context <> 'category' OR a.spec_id IS NOT DISTINCT FROM c.full_spec_id);
 
 -- The votes of the run's graders: those under the policy of this run, and by what its suites say of
--- the case. A vote about an answer that was lost, and made again since, is about another text.
+-- the case.
 CREATE VIEW run_ballots AS
 WITH told AS (
     SELECT DISTINCT answer_id, told_id, full_spec_id
@@ -105,7 +105,6 @@ SELECT e.* EXCLUDE (grader), g.grader
 FROM evaluations AS e
 JOIN run_graders AS g USING (grading_id)
 JOIN told AS t USING (answer_id, told_id)
-ANTI JOIN answers AS a ON a.answer_id = e.answer_id AND a.created_at > e.created_at
 WHERE e.sample_index < g.num_votes
   AND (e.spec_id IS NULL OR e.spec_id IS NOT DISTINCT FROM t.full_spec_id);
 

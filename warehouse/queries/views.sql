@@ -24,13 +24,10 @@ WHERE EXISTS (
     )
    OR NOT EXISTS (SELECT 1 FROM plans);
 
--- A judge that was shown other metadata of the same prompt has judged it anew. What was said of a
--- completion that was lost, and made again since, is said of another text.
+-- A judge that was shown other metadata of the same prompt has judged it anew.
 CREATE VIEW judgements AS
 SELECT *
 FROM judgements_all AS j
-ANTI JOIN completions_all AS c
-    ON c.completion_id = j.completion_id AND c.created_at > j.created_at
 WHERE EXISTS (
         SELECT 1
         FROM plans AS p
