@@ -131,6 +131,7 @@ def _make(
     """Makes what is pending, shows how far it is, and counts what was done, whatever happens."""
     stage.start_ray(os.environ.get("RAY_ADDRESS"))
     meter, verb, left = Meter.of_cluster(), name.split()[0], pending.num_units
+    meter.begin(verb, work.table.name)
     with (
         prefect_progress(name) as publish,
         progress_bar(name, left, publish=publish) as advance,

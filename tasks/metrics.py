@@ -31,7 +31,11 @@ class Figures:
         }
 
     def add(self, name: str, value: float, labels: dict[str, str]) -> None:
-        self._made[name].inc(value, labels)
+        if value:
+            self._made[name].inc(value, labels)
+        else:
+            # Ray's counters refuse 0, by which alone Prometheus sees how they began.
+            self._made[name]._record(0.0, labels)
 
     def set(self, name: str, value: float, labels: dict[str, str]) -> None:
         self._made[name].set(value, labels)
@@ -62,9 +66,19 @@ class Meter:
         }
         return cls(ray.remote(Figures).options(**options).remote())
 
+    def begin(self, stage: str, table: str) -> None:
+        """Shows what a stage counts before it has done anything: a counter that appears with its
+        first value has not increased."""
+        for kind in ("prompt", "cached", "output"):
+            self.add("precept_tokens", 0, stage=stage, kind=kind)
+        for status in ("ok", "error"):
+            self.add("precept_rows", 0, table=table, status=status)
+        self.add("precept_accepted", 0)
+        self.add("precept_gpu_seconds", 0, stage=stage)
+
     def add(self, name: str, value: float, **labels: str) -> None:
         """Adds to a counter."""
-        if self.actor is not None and value > 0:
+        if self.actor is not None:
             self.actor.add.remote(name, float(value), labels)
 
     def set(self, name: str, value: float, **labels: str) -> None:
