@@ -251,16 +251,22 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
 def lock(home: Home) -> Iterator[None]:
     """One writer a warehouse; a process that is killed leaves it free.
 
-    On a disk the kernel holds the lock. On a store Prefect's server does, with a lease: among all
-    that share it, and for a minute after a process was killed; where none is configured, the kernel
-    does, among the processes of this machine. Waits `$PRECEPT_WAIT_SECONDS` for another (default
-    0), then raises BusyError.
+    The kernel holds the lock, among all that see the warehouse or, if it is on a store, its scratch
+    folder. On a store Prefect's server, where one is configured, holds another, with a lease: among
+    all that share it, and for a minute after a process was killed. Waits `$PRECEPT_WAIT_SECONDS`
+    for another run (default 0), then raises BusyError.
     """
     patience = float(os.environ.get("PRECEPT_WAIT_SECONDS", "0"))
-    if not home.is_local and _has_server():
-        with _lease(home, patience):
-            yield
-        return
+    with ExitStack() as held:
+        held.enter_context(_file_lock(home, patience))
+        if not home.is_local and _has_server():
+            held.enter_context(_lease(home, patience))
+        yield
+
+
+@contextmanager
+def _file_lock(home: Home, patience: float) -> Iterator[None]:
+    """The lock that the kernel holds."""
     path = _lock_path(home)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -320,7 +326,7 @@ def _lease(home: Home, patience: float) -> Iterator[None]:
 
 
 def is_locked(home: Home) -> bool:
-    """Whether a run is writing to this home now, as far as this machine can tell."""
+    """Whether a run is writing to this home now, as far as its lock file tells."""
     path = _lock_path(home)
     if not path.exists():
         return False

@@ -66,7 +66,7 @@ class EngineConfig(Config):
     use_gpu: bool = True
     """Whether an engine needs GPUs; false for vLLM's CPU build."""
     num_cpus: float = Field(1.0, ge=0)
-    """Processors that Ray sets aside for one engine."""
+    """Processors that Ray sets aside for one engine; without a GPU its threads, too."""
     stall_seconds: float = Field(600.0, gt=0)
     """An engine that makes no token for this long is restarted."""
     engine_args: dict[str, bool | int | float | str] = {}

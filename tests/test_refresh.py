@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +112,7 @@ class Changed:
     raced: set[str]
     """Ids of those accepted before, in other categories than the edited one."""
     seen: list[int]
-    """Completions that a reader saw meanwhile, five times a second."""
+    """Completions that a reader saw after damage was set aside, five times a second."""
     faults: list[Exception]
 
 
@@ -148,6 +149,9 @@ def changed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Changed:
     over = threading.Event()
 
     def watch() -> None:
+        # Until they are set aside, damaged shards cannot be read.
+        while len(list(home.glob("damaged/*"))) < 2 and not over.wait(0.02):
+            pass
         while not over.wait(0.2):
             try:
                 rows = connect(Home(str(home))).sql("SELECT count(*) FROM completions_raw")
@@ -204,13 +208,13 @@ def test_full_judging_accepts_what_race_accepted(changed: Changed) -> None:
     assert full - changed.remade == changed.raced - changed.remade
 
 
-def children(pid: int, name: str) -> list[psutil.Process]:
-    """Processes below this one, and Ray's, whose title or command line holds `name`."""
+def engines(pid: int | None = None) -> list[psutil.Process]:
+    """Processes of engines below a process, else below this one."""
     found = []
-    for process in psutil.process_iter(["cmdline", "name"]):
-        title = " ".join(process.info["cmdline"] or []) + (process.info["name"] or "")
-        if name in title and process.pid != pid:
-            found.append(process)
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "EngineCore" in " ".join([process.name(), *process.cmdline()]):
+                found.append(process)
     return found
 
 
@@ -225,20 +229,16 @@ def wait_for(condition: object, *, seconds: float) -> None:
 def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    engines_before = {process.pid for process in children(os.getpid(), "EngineCore")}
     run = subprocess.Popen(command(home), env=environment, stderr=subprocess.DEVNULL)
     place = Home(str(home))
     wait_for(lambda: list_shards(place, COMPLETIONS) or run.poll() is not None, seconds=240)
+    left = engines(run.pid)
+    assert left
     run.send_signal(signal.SIGKILL)
     run.wait()
     kept = ids(home, "completions", "completion_id")
     assert kept
-
-    def gone() -> bool:
-        now = {process.pid for process in children(os.getpid(), "EngineCore")}
-        return now <= engines_before
-
-    wait_for(gone, seconds=60)
+    wait_for(lambda: not any(engine.is_running() for engine in left), seconds=60)
     # Without a server that runs, the flow starts one of its own.
     environment.pop("PREFECT_API_URL")
     done = subprocess.run(command(home), env=environment, capture_output=True, text=True)
@@ -257,16 +257,16 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
     run = threading.Thread(target=lambda: done.append(refresh(wanted, home)))
     run.start()
     place = Home(str(home))
+    lost: set[int] = set()
     # One is killed, and the next one stands still.
     for how in (signal.SIGKILL, signal.SIGSTOP):
         there = len(list_shards(place, COMPLETIONS))
-        wait_for(
-            lambda there=there: len(list_shards(place, COMPLETIONS)) > there or not run.is_alive(),
-            seconds=240,
-        )
-        assert run.is_alive()
-        for engine in children(os.getpid(), "EngineCore"):
+        wait_for(lambda there=there: len(list_shards(place, COMPLETIONS)) > there, seconds=240)
+        at_work = [engine for engine in engines() if engine.pid not in lost]
+        assert at_work and run.is_alive()
+        for engine in at_work:
             engine.send_signal(how)
+            lost.add(engine.pid)
     run.join(timeout=400)
     assert done and done[0].num_examples > 0
     completions = ids(home, "completions", "completion_id")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rows import completion, later, prompt
+from tests.rows import completion, judgement, later, prompt
 from warehouse.catalog import connect
 from warehouse.shards import (
     Home,
@@ -27,7 +27,7 @@ from warehouse.shards import (
     to_arrow,
     write_shard,
 )
-from warehouse.tables import COMPLETIONS, PROMPTS, TABLES, Prompt, Table, Turn
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, TABLES, Prompt, Table, Turn
 
 
 def read(home: Home, path: str) -> list[dict[str, Any]]:
@@ -203,6 +203,14 @@ def test_a_shard_of_another_version_is_refused_and_left_where_it_is(home: Home) 
     with pytest.raises(ShardError, match="schema version 0, this Precept writes 2"):
         mend(home)
     assert home.files.exists(path)
+
+
+def test_a_warehouse_whose_tables_lack_columns_is_refused_in_one_sentence(disk: Home) -> None:
+    write_shard(disk, JUDGEMENTS, [judgement("c", 0, 9.0)])
+    [path] = list_shards(disk, JUDGEMENTS)
+    pq.write_table(pq.read_table(path).drop_columns(["text_id"]), path)
+    with pytest.raises(ShardError, match="judgements has columns of another Precept; use the"):
+        connect(disk)
 
 
 def flip(home: Home, path: str, position: int) -> None:

@@ -3,6 +3,7 @@
 import errno
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -135,12 +136,16 @@ def test_a_stage_that_cannot_go_on_is_not_tried_again(run: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_store_has_one_writer() -> None:
+def test_a_store_has_one_writer_among_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.run import BusyError, lock
 
     home = Home(f"memory://{uuid.uuid4().hex}")
+    monkeypatch.setenv("PRECEPT_SCRATCH", str(tmp_path / "one"))
     with lock(home):
         began = time.monotonic()
+        monkeypatch.setenv("PRECEPT_SCRATCH", str(tmp_path / "another"))
         with pytest.raises(BusyError, match=r"another run is writing to memory://"), lock(home):
             pass
         assert time.monotonic() - began < 30

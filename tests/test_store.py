@@ -16,7 +16,7 @@ import s3fs
 from aiobotocore.client import AioBaseClient
 
 from flows.doctor import examine
-from flows.run import BusyError, lock
+from flows.run import BusyError, is_locked, lock
 from tasks.engine import PROJECT
 from tests.rows import completion, prompt
 from tests.servers import running
@@ -106,7 +106,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_connection_asks_once_what_there_is_and_once_for_each_shard(
-    bucket: Home, requests: Counter[str]
+    bucket: Home, requests: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
         write_shard(bucket, COMPLETIONS, [completion(f"c{number}")])
@@ -121,6 +121,10 @@ def test_a_connection_asks_once_what_there_is_and_once_for_each_shard(
     requests.clear()
     assert mend(bucket) == []
     assert requests["GetObject"] == 20
+    # Of a shard whose footer is longer than what is fetched at first, the rest is fetched, too.
+    monkeypatch.setattr("warehouse.shards._FOOTER_BYTES", 64)
+    assert mend(bucket) == []
+    assert requests["GetObject"] == 20 + 2 * 20
 
 
 def test_of_a_large_shard_only_what_is_asked_for_is_read(
@@ -137,11 +141,12 @@ def test_of_a_large_shard_only_what_is_asked_for_is_read(
 
 
 def test_without_a_server_the_place_of_a_killed_writer_is_free_at_once(
-    bucket: Home, monkeypatch: pytest.MonkeyPatch
+    bucket: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     hold = (
         "import sys, time\nfrom flows.run import lock\nfrom warehouse.shards import Home\n"
         "with lock(Home(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
@@ -149,13 +154,15 @@ def test_without_a_server_the_place_of_a_killed_writer_is_free_at_once(
     writer = subprocess.Popen(
         [sys.executable, "-c", hold, bucket.url], stdout=subprocess.PIPE, cwd=PROJECT
     )
-    assert writer.stdout and writer.stdout.readline() == b"held\n"
-    with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        with pytest.raises(BusyError, match="is writing to"), lock(bucket):
-            pass
-        writer.kill()
+    with writer, temporary_settings(restore_defaults={PREFECT_API_URL}):
+        try:
+            assert writer.stdout and writer.stdout.readline() == b"held\n"
+            with pytest.raises(BusyError, match="is writing to"), lock(Home(f"{bucket.url}/")):
+                pass
+            assert is_locked(bucket)
+        finally:
+            writer.kill()
         writer.wait()
-        writer.stdout.close()
         with lock(bucket):
             pass
 

@@ -23,22 +23,28 @@ QUERIES = Path(__file__).parent / "queries"
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the views over a warehouse, which need not exist yet.
 
-    Shards that are written later are seen where there were some of their table on the disk; on a
-    store only what is there now: connect again to see more.
+    Raises ShardError where another version of Precept wrote it. Shards that are written later may
+    be seen or not: connect again to be sure.
     """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
-    files = home.reader
+    files = home.open_reader()
     if not home.is_local:
         connection.register_filesystem(files)
-        # Shards never change: what was read of one is not asked for again.
+        # A shard does not change: what was read of it is not asked for again.
         connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
     shards = []
     for table in TABLES.values():
         path = _path(home, files, table)
         connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, path, table)}")
-        connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
+        try:
+            connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
+        except duckdb.BinderException as error:
+            raise ShardError(
+                f"{home.url}: table {table.name} has columns of another Precept; use the Precept "
+                "that wrote it, or give another --home"
+            ) from error
         shards.append(_shards(path, table))
     connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(shards)}")
     connection.execute((QUERIES / "views.sql").read_text(encoding="utf-8"))

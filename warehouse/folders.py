@@ -23,7 +23,8 @@ def scratch(home: Home) -> Path:
     """
     if home.is_local:
         return Path(home.root)
-    name = hashlib.sha256(home.url.encode()).hexdigest()[:12]
+    place = str(home.files.unstrip_protocol(home.root))
+    name = hashlib.sha256(place.encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("PRECEPT_SCRATCH") or cache / "precept").absolute() / name
 

@@ -78,16 +78,15 @@ class Home:
         # Other processes write too: a listing that was kept would hide what they wrote.
         return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[0]
 
-    @property
-    def reader(self) -> fsspec.AbstractFileSystem:
-        """The same for one who asks many questions of what is there now.
+    def open_reader(self) -> fsspec.AbstractFileSystem:
+        """The file system for one who asks many questions of what is there now.
 
         A folder is listed once, and of a shard no more is fetched than is asked for: s3fs would
         ask for the size of each shard again whenever it is opened, and read 50 MiB ahead.
         """
-        files = fsspec.core.url_to_fs(self.url, use_listings_cache=True, default_cache_type="none")[
-            0
-        ]
+        files, _ = fsspec.core.url_to_fs(
+            self.url, use_listings_cache=True, default_cache_type="none"
+        )
         files.invalidate_cache()
         return files
 
