@@ -8,16 +8,14 @@ refuses more than 512 KiB of parameters. `precept serve` serves all of them from
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from prefect import Flow, flow, serve
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import (
-    ConcurrencyLimitConfig,
-    ConcurrencyLimitStrategy,
-    State,
-)
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import Abort
 from prefect.runtime import flow_run
 from prefect.schedules import Cron
 from prefect.states import Cancelled
@@ -74,7 +72,7 @@ def _run(
     *,
     dry_run: bool = False,
     limits_itself: bool = False,
-) -> State[Any] | None:
+) -> None:
     """Does what a form asks for, in the very run that the form started, so that what it shows and
     asks stands there.
 
@@ -84,23 +82,22 @@ def _run(
     """
     wanted = _wanted(recipe, list(overrides), dry_run)
     if wanted is None:
-        return None
+        return
     if wanted.nightly.when_busy == "cancel":
         os.environ["PRECEPT_WAIT_SECONDS"] = "0"
         try:
             with lock(home_at(None)):
                 pass
         except BusyError as error:
-            return Cancelled(message=str(error))
+            _cancel(str(error))
     seconds = 3600 * wanted.nightly.hours
     os.environ["PRECEPT_WAIT_SECONDS"] = str(seconds)
     with timeout(None if limits_itself else seconds):
         work(wanted)
-    return None
 
 
 @flow(flow_run_name=_run_name, persist_result=False)
-def nightly(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> Any:
+def nightly(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> None:
     """Takes in new prompts and edited policies, makes only what is missing, and tells what changed.
 
     Args:
@@ -109,11 +106,11 @@ def nightly(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool =
         dry_run: Only tell what would be made, and what it would cost.
     """
     work = refreshing.nightly.fn
-    return _run(work, recipe, overrides, dry_run=dry_run, limits_itself=True)
+    _run(work, recipe, overrides, dry_run=dry_run, limits_itself=True)
 
 
 @flow(flow_run_name=_run_name, persist_result=False)
-def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> Any:
+def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = False) -> None:
     """Refreshes the data, trains on it, and evaluates what came of it.
 
     Args:
@@ -121,40 +118,50 @@ def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = F
         overrides: Changes of it, one a line, as sft.epochs=2.
         dry_run: Only tell what the refresh would make, and what it would cost.
     """
-    return _run(aligning.align.fn, recipe, overrides, dry_run=dry_run)
+    _run(aligning.align.fn, recipe, overrides, dry_run=dry_run)
 
 
 @flow(flow_run_name=_run_name, persist_result=False)
-def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
+def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> None:
     """Trains on the examples that are there: SFT, DPO and RL, as the recipe says.
 
     Args:
         recipe: The recipe whose examples to train on.
         overrides: Changes of it, one a line, as sft.epochs=2.
     """
-    return _run(training.train.fn, recipe, overrides)
+    _run(training.train.fn, recipe, overrides)
 
 
 @flow(flow_run_name=_run_name, persist_result=False)
-def evaluate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
+def evaluate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> None:
     """Evaluates the base model and the newest checkpoints, side by side.
 
     Args:
         recipe: The recipe whose models to evaluate.
         overrides: Changes of it, one a line, as evaluate.samples=4.
     """
-    return _run(evaluating.evaluate.fn, recipe, overrides)
+    _run(evaluating.evaluate.fn, recipe, overrides)
 
 
 @flow(flow_run_name=_run_name, persist_result=False)
-def ablate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> Any:
+def ablate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> None:
     """Trains and evaluates the arms of an ablation, side by side.
 
     Args:
         recipe: The recipe with the arms.
         overrides: Changes of it, one a line, as ablate.samples=4.
     """
-    return _run(ablating.ablate.fn, recipe, overrides)
+    _run(ablating.ablate.fn, recipe, overrides)
+
+
+def _cancel(why: str) -> NoReturn:
+    """Ends the run that this process is for as cancelled, and says why; it is no fault."""
+    name = flow_run.get_id()
+    assert name
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(name, Cancelled(message=why), force=True)
+    # A state that is returned would be an error in the log.
+    raise Abort(why)
 
 
 def deployments(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> list[RunnerDeployment]:

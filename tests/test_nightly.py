@@ -322,6 +322,10 @@ def test_a_run_that_must_not_wait_is_cancelled_at_its_start_alone(
     from flows.deployments import _run
     from flows.run import BusyError, lock
 
+    def cancel(why: str) -> None:
+        raise SystemExit(why)
+
+    monkeypatch.setattr("flows.deployments._cancel", cancel)
     monkeypatch.setenv("PRECEPT_HOME", disk.url)
     monkeypatch.setenv("PRECEPT_WAIT_SECONDS", "0")
     changes = [f"nightly.when_busy='{when_busy}'", "nightly.hours=0.00005"]
@@ -334,13 +338,32 @@ def test_a_run_that_must_not_wait_is_cancelled_at_its_start_alone(
 
     with lock(disk):
         if when_busy == "cancel":
-            state = _run(work, "harbour", changes)
-            assert state and state.is_cancelled() and not done
+            with pytest.raises(SystemExit, match="is writing to"):
+                _run(work, "harbour", changes)
+            assert not done
         else:
             with pytest.raises((BusyError, TimeoutError)):
                 _run(work, "harbour", changes)
     with pytest.raises(BusyError, match="come between"):
         _run(work, "harbour", changes)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cancelled_says_why(disk: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import Abort
+
+    from flows.deployments import align
+    from flows.run import lock
+
+    monkeypatch.setenv("PRECEPT_HOME", disk.url)
+    monkeypatch.setenv("PRECEPT_WAIT_SECONDS", "0")
+    with lock(disk), pytest.raises(Abort):
+        align("harbour", ("nightly.when_busy='cancel'",))
+    with get_client(sync_client=True) as client:
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["CANCELLED"]}}}}
+        [found] = client.request("POST", "/flow_runs/filter", json=wanted).json()
+    assert f"is writing to {disk.url}" in found["state"]["message"]
 
 
 def test_a_run_that_takes_too_long_is_ended_unless_it_limits_itself(
