@@ -1,12 +1,12 @@
 """A refresh over two nodes of a Ray cluster, one of which is killed half-way.
 
-    python tests/benchmarks/kill_node.py [--prompts 252]
+    python tests/benchmarks/kill_node.py [--prompts 252] [--at judgements]
 
 Starts a head with one processor and a node with another on this machine, refreshes Harbour with an
-engine on each, and kills the second node and all that runs on it when half of the
-completions are there. Prints what each engine had written by then, what was lost or doubled in the
-end, and
-the factory's own figures as Prometheus would read them.
+engine on each, and kills the second node and all that runs on it when half of the completions, or
+of the judgements, are there. Prints what each engine had written by then (one of them may have
+loaded later), what was lost or doubled in the end, and the factory's own figures as Prometheus
+would read them.
 """
 
 import argparse
@@ -86,7 +86,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--prompts", type=int, default=252)
-    num_prompts = parser.parse_args().prompts
+    parser.add_argument("--at", choices=("completions", "judgements"), default="completions")
+    options = parser.parse_args()
+    num_prompts = options.prompts
+    half = num_prompts if options.at == "completions" else 4 * num_prompts
     folder = Path(tempfile.mkdtemp())
     home, port, ports = folder / "home", free_port(), (free_port(), free_port())
     address = f"127.0.0.1:{port}"
@@ -110,13 +113,14 @@ def main() -> None:
         command += ["--set", "engine.num_cpus=1"]
         run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         while run.poll() is None:
-            made = query(home, "SELECT count(*) FROM completions_raw")[0][0] if home.exists() else 0
-            if made >= num_prompts:  # half of two samples each
+            rows = f"SELECT count(*) FROM {options.at}_raw"
+            made = query(home, rows)[0][0] if home.exists() else 0
+            if made >= half:
                 break
             time.sleep(0.2)
         engines = query_engines(home)
         killed = kill_all(node)
-        print(f"killed a node of {killed} processes at {made} of {2 * num_prompts} completions")
+        print(f"killed a node of {killed} processes at {made} of {2 * half} {options.at}")
         print(f"tokens that each engine had written by then: {engines}")
         run.wait(timeout=1200)
         took = time.monotonic() - began
