@@ -10,7 +10,8 @@ demo: .venv/precept
 	$(BIN)/precept run harbour
 
 test: .venv/precept
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=
+	$(BIN)/python -m pytest -m slow --cov --cov-append --cov-report=term-missing:skip-covered
 
 check: .venv/precept
 	$(BIN)/ruff check .

@@ -326,8 +326,9 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
-VERDICT_REGEX = r"(.|\n)*\nScore: (10|[0-9])"
-"""What a judge's visible reply looks like, for engines that can be held to a pattern."""
+VERDICT_REGEX = rf"((.|\n)*(\n|{CLOSE_TAG}))?Score: (10|[0-9])"
+"""What a judge's reply looks like, with its reasoning or without, for engines that can be held to a
+pattern."""
 
 
 def read_verdict(reply: Reply) -> Verdict:

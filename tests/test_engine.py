@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from flows.recipe import load_recipe
-from specs.prompts import Message, load_template, writer_messages
+from specs.prompts import Message, judge_messages, load_template, writer_messages
+from specs.replies import VERDICT_REGEX, VerdictStatus, read_verdict
 from tasks.engine import EngineConfig, Engines, Request, Sampling, ScriptedEngine
 from tasks.serving import VLLMEngine
 
@@ -108,6 +109,22 @@ def test_reply_is_held_to_a_pattern_that_is_asked_for(served: Served) -> None:
     request = Request(chat("Hello."), 4, SAMPLING, pattern="<think>a</think>Score: (10|[0-9])")
     [samples] = served.ask(request)
     assert all(sample.reply.answer.startswith("Score: ") for sample in samples)
+
+
+@vllm_warns
+@pytest.mark.slow
+def test_judge_that_is_held_to_the_form_of_a_verdict_thinks_and_gives_one(served: Served) -> None:
+    recipe = load_recipe("harbour")
+    asked = judge_messages(
+        load_template("judge", recipe.judge.template),
+        chat("How do I use the ferry?"),
+        spec=recipe.load_pack().spec(["boats"]),
+        answer="Sorry, I cannot help with the ferry.",
+        reasoning="No rule covers it.",
+    )
+    [samples] = served.ask(Request(asked, 4, recipe.judge.sampling, pattern=VERDICT_REGEX))
+    assert all(sample.reply.reasoning for sample in samples)
+    assert {read_verdict(sample.reply).status for sample in samples} == {VerdictStatus.OK}
 
 
 def under_spec(text: str) -> list[Message]:
