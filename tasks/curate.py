@@ -18,7 +18,7 @@ from pydantic import Field
 from specs.replies import find_dangling
 from tasks import Config
 from warehouse.shards import Home, write_shard
-from warehouse.tables import EXAMPLES, AssistantTurn, Example, Turn, content_id, text_id
+from warehouse.tables import EXAMPLES, AssistantTurn, Example, Turn, content_id
 
 _ROWS_PER_SHARD = 20_000
 
@@ -62,7 +62,7 @@ def curate(
     rows = _accepted(connection, generation_id, judging_id, run_id)
     reasons = _reasons(rows, config)
     chosen = sum(reason == CHOSEN for reason in reasons.values())
-    texts = {row["completion_id"]: text_id(row["reasoning"], row["answer"]) for row in rows}
+    texts = {row["completion_id"]: row["text_id"] for row in rows}
     fingerprint = hashlib.sha256(
         "\n".join(f"{key} {texts[key]} {reasons[key]}" for key in sorted(reasons)).encode()
     ).hexdigest()
@@ -89,7 +89,7 @@ def _accepted(
     table: pa.Table = connection.sql(
         """
         SELECT
-            c.completion_id, c.prompt_id, c.spec_id, c.cited, c.cited_unknown, c.answer,
+            c.completion_id, c.text_id, c.prompt_id, c.spec_id, c.cited, c.cited_unknown, c.answer,
             c.reasoning, p.categories, p.ideal_response, p.messages, v.min_score, v.scores
         FROM verdicts AS v
         JOIN completions AS c USING (completion_id)
