@@ -59,9 +59,9 @@ def _failures() -> tuple[type[Exception], ...]:
     import httpx
     from botocore.exceptions import BotoCoreError
 
-    from tasks.engine import EngineError
+    from tasks.engine.requests import EngineError
     from tasks.stage import StageError
-    from tasks.trainer import TrainError
+    from tasks.training.trainer import TrainError
 
     return EngineError, StageError, TrainError, OSError, httpx.HTTPError, BotoCoreError
 
@@ -156,9 +156,9 @@ def report(
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
     with _mistakes():
-        from flows import inspect_log
-        from flows import report as reporting
         from warehouse.catalog import connect, latest_evaluation
+        from warehouse.reports import inspect_log
+        from warehouse.reports import report as reporting
 
         connection = connect(_home(home))
         chosen = run_id or latest_evaluation(connection)
@@ -183,8 +183,8 @@ def diff(
     """Says what two runs did differently, and what came of it: B less A, with intervals."""
     with _mistakes():
         from flows import show
-        from flows.compare import compare
         from warehouse.catalog import connect
+        from warehouse.reports.compare import compare
 
         show.compared(compare(connect(_home(home)), run_a, run_b), as_json=as_json)
 
@@ -371,9 +371,9 @@ def export(
 def compact(home: HomeOption = None) -> None:
     """Merges small shards into larger ones."""
     with _mistakes():
-        from flows.run import lock
-        from warehouse.shards import compact as merge
+        from flows.lock import lock
         from warehouse.tables import TABLES
+        from warehouse.upkeep import compact as merge
 
         place = _home(home)
         with lock(place):
@@ -406,7 +406,7 @@ def policies_check(
 ) -> None:
     """Checks a policy pack and prints what each spec comes to."""
     with _mistakes():
-        from specs.policy import load_pack
+        from specs.pack import load_pack
 
         loaded = load_pack(pack)
         for name, policy in loaded.policies.items():

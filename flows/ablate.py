@@ -14,8 +14,8 @@ from flows.recipe import SUITES, AblateConfig, ArmConfig, Recipe, RecipeError
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
-from tasks import suites
-from tasks.evaluate import EvaluateConfig
+from tasks.evaluation import suites
+from tasks.evaluation.grade import EvaluateConfig
 from warehouse.tables import Checkpoint
 
 

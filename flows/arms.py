@@ -8,17 +8,18 @@ from typing import Any
 
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import RunContext
+from specs.adherence import ADHERENCE_FILE, Adherence, load_adherence
 from specs.attacks import Marks, find_attacks
-from specs.rubrics import ADHERENCE_FILE, Adherence, Rubric, load_adherence
-from tasks import answer as answering
-from tasks import converse as conversing
-from tasks import evaluate as evaluating
-from tasks import graders as grading
-from tasks import suites
-from tasks.answer import Arm, full_spec
-from tasks.chats import Chats
-from tasks.engine import EngineConfig
-from warehouse.folders import fetch_folder
+from specs.rubrics import Rubric
+from tasks.engine.chat_template import ChatTemplate
+from tasks.engine.requests import EngineConfig
+from tasks.evaluation import answer as answering
+from tasks.evaluation import grade as evaluating
+from tasks.evaluation import graders as grading
+from tasks.evaluation import multiturn as conversing
+from tasks.evaluation import suites
+from tasks.evaluation.answer import Arm, full_spec
+from warehouse.models import fetch_folder
 from warehouse.tables import Checkpoint
 
 
@@ -120,7 +121,7 @@ def find_marks(engine: EngineConfig, config: evaluating.EvaluateConfig) -> Marks
     wanted = [suites.load_suite(name, SUITES) for name in config.suites]
     if not any(attack.needs_marks for one in wanted for attack in find_attacks(one.attacks)):
         return None
-    frame = Chats.of(engine).frame
+    frame = ChatTemplate.of(engine).frame
     return Marks(
         turn=frame.prompt_ending, opening=frame.opening, between=frame.between, ending=frame.ending
     )

@@ -11,8 +11,8 @@ from flows.arms import check, of_base
 from flows.evaluate import measure
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at, open_run
-from tasks.answer import RECORDED
-from tasks.suites import load_suite
+from tasks.evaluation.answer import RECORDED
+from tasks.evaluation.suites import load_suite
 
 
 @dataclass(frozen=True, slots=True)

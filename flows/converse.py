@@ -8,12 +8,14 @@ import duckdb
 from flows.arms import Asked, Grader
 from flows.recipe import Recipe
 from flows.run import RunContext
-from flows.stages import makes, run_stage
-from tasks import converse as conversing
-from tasks import graders as grading
-from tasks import stage, suites
-from tasks.engine import EngineError, Engines
-from tasks.replicas import Replicas
+from flows.steps import makes, run_stage
+from tasks import stage
+from tasks.engine.pool import Engines
+from tasks.engine.replicas import Replicas
+from tasks.engine.requests import EngineError
+from tasks.evaluation import graders as grading
+from tasks.evaluation import multiturn as conversing
+from tasks.evaluation import suites
 
 
 def attacked(recipe: Recipe, asked: Sequence[Asked]) -> list[Asked]:
@@ -53,7 +55,7 @@ def attacking_id(run: RunContext, one: Asked, graders: Sequence[Grader]) -> str:
     )
 
 
-def _scorer(config: conversing.ConverseConfig, graders: Sequence[Grader]) -> Grader:
+def _scorer(config: conversing.MultiturnConfig, graders: Sequence[Grader]) -> Grader:
     return next(one for one in graders if one.config.name == config.grader)
 
 
@@ -84,7 +86,7 @@ def converse(
             attacker = conversing.ModelAttacker(helper, config.sampling)
         for one in asked:
             name = attacking_id(run, one, graders)
-            work = conversing.Converse(
+            work = conversing.MultiturnWork(
                 config=config,
                 attacker=attacker,
                 scorer=grading.make_scorer(scorer.config, scorer.rubric, helper),

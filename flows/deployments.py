@@ -28,8 +28,9 @@ from flows import evaluate as evaluating
 from flows import nightly as refreshing
 from flows import train as training
 from flows.estimate import estimate
+from flows.lock import BusyError, lock
 from flows.recipe import Recipe, load_recipe, shipped_recipes
-from flows.run import BusyError, home_at, lock
+from flows.run import home_at
 
 
 def known_recipes() -> list[str]:

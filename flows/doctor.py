@@ -8,10 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 
-from flows.run import is_locked
-from tasks.engine import PROJECT
-from warehouse.folders import scratch
-from warehouse.shards import Home, mend
+from flows.lock import is_locked
+from tasks.paths import PROJECT
+from warehouse.home import Home
+from warehouse.models import scratch
+from warehouse.upkeep import mend
 
 _WANTED = ("prefect", "ray", "torch", "transformers", "trl", "datasets", "duckdb", "pyarrow")
 

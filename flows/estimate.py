@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from flows.recipe import Recipe
 from flows.run import home_at
-from tasks import collect as collecting
+from tasks.data import collect as collecting
 from warehouse.catalog import connect
-from warehouse.shards import Home
+from warehouse.home import Home
 
 
 @dataclass(frozen=True, slots=True)

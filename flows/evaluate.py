@@ -19,7 +19,6 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
-from flows import report as reporting
 from flows.arms import (
     Asked,
     Grader,
@@ -33,16 +32,18 @@ from flows.arms import (
     specs_of,
 )
 from flows.converse import attacked, attacking_id, converse, needs_model
-from flows.progress import artifact_key
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
-from flows.stages import RETRIED, makes, run_stage
+from flows.steps import RETRIED, artifact_key, makes, run_stage
 from flows.train import latest_training
 from specs.attacks import Marks
-from tasks import answer as answering
-from tasks import evaluate as evaluating
-from tasks import stage, suites
+from tasks import stage
+from tasks.evaluation import answer as answering
+from tasks.evaluation import grade as evaluating
+from tasks.evaluation import suites
+from tasks.evaluation.probes import pending_probes
 from warehouse.catalog import find_checkpoints
+from warehouse.reports import report as reporting
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def build_suites(run: RunContext, marks: Marks | None) -> list[suites.Suite]:
 
 
 @makes("answer", "answers", of=("cases", "checkpoints"))
-def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.Report:
+def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.StageFigures:
     """Makes the answers of one arm that are missing."""
     recipe, arm = run.recipe, asked.arm
     assert recipe.evaluate is not None
@@ -196,7 +197,7 @@ def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.Repo
 
     def pending(connection: duckdb.DuckDBPyConnection) -> stage.Pending:
         if arm.probe != "none" and faithfulness:
-            return answering.pending_probes(
+            return pending_probes(
                 connection,
                 arm,
                 run.pack,
@@ -213,7 +214,7 @@ def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.Repo
             wave_rows=recipe.stage.wave_rows,
         )
 
-    work = answering.Answering(arm=arm, pack=run.pack, run_id=run.id)
+    work = answering.AnswerWork(arm=arm, pack=run.pack, run_id=run.id)
     return run_stage(run, f"answer {arm.label}", work, asked.engine, pending)
 
 
@@ -231,7 +232,7 @@ def store_recorded(run: RunContext, asked: Asked, built: Sequence[suites.Suite])
         )
 
 
-@makes("grade", "evaluations", of=("answers", "policies"))
+@makes("grade", "evaluations", of=("answers", "specs"))
 def grade(
     run: RunContext, grader: Grader, asked: Sequence[Asked], built: Sequence[suites.Suite]
 ) -> None:
@@ -270,7 +271,7 @@ def grade(
         run.figures[name] = {"rows": rows}
         return
     assert grader.rubric is not None
-    work = evaluating.Grading(
+    work = evaluating.GradeWork(
         config=config,
         rubric=grader.rubric,
         grading_id=grader.grading_id,

@@ -24,7 +24,7 @@ from flows.refresh import refresh
 from flows.run import Refreshed, home_at, open_run
 from flows.train import latest_training, train
 from warehouse.catalog import ask, connect
-from warehouse.shards import Home, ShardError
+from warehouse.home import Home, ShardError
 
 
 class Approval(RunInput):
@@ -208,7 +208,7 @@ def change_report(home: Home, recipe: Recipe, done: Refreshed, before: Mapping[s
     ).fetchall()
     changed = set(spec_ids) - before["spec_ids"]
     categories = connection.execute(
-        "SELECT array_to_string(categories, '+') FROM policies WHERE list_contains(?, spec_id) "
+        "SELECT array_to_string(categories, '+') FROM specs WHERE list_contains(?, spec_id) "
         "ORDER BY 1",
         [sorted(changed)],
     ).fetchall()

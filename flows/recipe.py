@@ -12,21 +12,23 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from specs.policy import Pack, load_pack
+from specs.pack import load_pack
+from specs.policy import Pack
 from tasks import Config
-from tasks.answer import Context
-from tasks.collect import CollectConfig
-from tasks.converse import ConverseConfig
-from tasks.curate import CurateConfig
-from tasks.engine import PROJECT, EngineConfig
-from tasks.evaluate import EvaluateConfig, FaithfulnessConfig
-from tasks.generate import GenerateConfig
-from tasks.judge import JudgeConfig
-from tasks.sources import SourceConfig
+from tasks.data.collect import CollectConfig
+from tasks.data.curate import CurateConfig
+from tasks.data.generate import GenerateConfig
+from tasks.data.judge import JudgeConfig
+from tasks.data.sources import SourceConfig
+from tasks.engine.requests import EngineConfig
+from tasks.evaluation.answer import Context
+from tasks.evaluation.grade import EvaluateConfig, FaithfulnessConfig
+from tasks.evaluation.multiturn import MultiturnConfig
+from tasks.paths import PROJECT
 from tasks.stage import StageConfig
-from tasks.train_dpo import DpoConfig
-from tasks.train_rl import RlConfig
-from tasks.train_sft import SftConfig
+from tasks.training.dpo import DpoConfig
+from tasks.training.rl import RlConfig
+from tasks.training.sft import SftConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 SUITES = Path(__file__).parent / "suites"
@@ -68,7 +70,7 @@ class AblateConfig(Config):
     """Answers to each case, where they are more than `evaluate.samples`."""
     faithfulness: FaithfulnessConfig | None = None
     """How the reasoning of arms that say so is tampered with."""
-    converse: ConverseConfig | None = None
+    converse: MultiturnConfig | None = None
     """How arms are attacked over several turns."""
 
     @model_validator(mode="after")

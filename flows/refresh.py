@@ -16,15 +16,15 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.recipe import DriftConfig, Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
-from flows.stages import RETRIED, describe_asset, makes, run_stage
-from tasks import collect as collecting
-from tasks import curate as curating
-from tasks import generate as generating
-from tasks import judge as judging
+from flows.steps import RETRIED, describe_asset, makes, run_stage
 from tasks import stage
-from tasks.metrics import Meter
+from tasks.data import collect as collecting
+from tasks.data import curate as curating
+from tasks.data import generate as generating
+from tasks.data import judge as judging
+from tasks.meters import Meter
 from warehouse.catalog import ask
-from warehouse.shards import Damaged, mend
+from warehouse.upkeep import Damaged, mend
 
 
 @flow(name="refresh", flow_run_name="refresh {recipe.name}", persist_result=False, log_prints=False)
@@ -65,29 +65,31 @@ def collect_prompts(run: RunContext) -> collecting.Collected:
 
 
 @makes("assign categories", "prompts")
-def assign_categories(run: RunContext, collected: collecting.Collected) -> stage.Report | None:
+def assign_categories(
+    run: RunContext, collected: collecting.Collected
+) -> stage.StageFigures | None:
     """Lets the judge model choose the category of prompts that came without one."""
     if collected.to_assign.num_rows == 0:
         return None
     engine = run.recipe.judging_engine
-    work = collecting.Assign(pack=run.pack, run_id=run.id, sampling=run.recipe.judge.sampling)
+    work = collecting.AssignWork(pack=run.pack, run_id=run.id, sampling=run.recipe.judge.sampling)
     return run_stage(
         run, "assign", work, engine, lambda _: collecting.pending(collected, run.warehouse())
     )
 
 
-@makes("plan", "policies")
+@makes("plan", "specs")
 def plan_run(run: RunContext, collected: collecting.Collected) -> Plan:
     """Compiles the specs and records which rows this run wants."""
     return run.adopt(collecting.assigned(collected, run.warehouse()))
 
 
-@makes("generate", "completions", of=("prompts", "policies"))
-def generate_completions(run: RunContext, plan: Plan) -> stage.Report:
+@makes("generate", "completions", of=("prompts", "specs"))
+def generate_completions(run: RunContext, plan: Plan) -> stage.StageFigures:
     """Makes the completions that are missing."""
     recipe = run.recipe
     model = run.version(recipe.engine)
-    work = generating.Generate(
+    work = generating.GenerateWork(
         config=recipe.generate,
         model=model,
         specs=plan.specs,
@@ -107,12 +109,12 @@ def generate_completions(run: RunContext, plan: Plan) -> stage.Report:
     return run_stage(run, "generate", work, recipe.engine, pending)
 
 
-@makes("judge", "judgements", of=("completions", "policies"))
-def judge_completions(run: RunContext, plan: Plan) -> stage.Report:
+@makes("judge", "judgements", of=("completions", "specs"))
+def judge_completions(run: RunContext, plan: Plan) -> stage.StageFigures:
     """Makes the judge samples that are missing."""
     recipe = run.recipe
     model = run.version(recipe.judging_engine)
-    work = judging.Judge(config=recipe.judge, model=model, specs=plan.specs, run_id=run.id)
+    work = judging.JudgeWork(config=recipe.judge, model=model, specs=plan.specs, run_id=run.id)
 
     def pending(connection: duckdb.DuckDBPyConnection) -> stage.Pending:
         return judging.pending(

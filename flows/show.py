@@ -11,21 +11,22 @@ from rich.panel import Panel
 from rich.table import Table as Grid
 from rich.text import Text
 
+from flows.lock import is_locked
 from flows.recipe import Recipe
-from flows.run import Refreshed, is_locked
-from specs.prompts import Message, judge_messages, load_template, writer_messages
-from tasks.engine import EngineConfig
-from tasks.sources import read_source
+from flows.run import Refreshed
+from specs.prompts import Message, generator_messages, judge_messages, load_template
+from tasks.data.sources import read_source
+from tasks.engine.requests import EngineConfig
 from warehouse.catalog import ask, connect
-from warehouse.shards import Home
+from warehouse.home import Home
 from warehouse.tables import TABLES
 
 if TYPE_CHECKING:
     from flows.align import Aligned
     from flows.calibrate import Calibrated
-    from flows.compare import Compared
     from flows.evaluate import Evaluated
     from flows.train import Trained
+    from warehouse.reports.compare import Compared
 
 _LONGEST_CELL = 100
 
@@ -337,7 +338,7 @@ def row(home: Home, row_id: str, *, as_json: bool) -> None:
             _prompt(connection, found.to_pylist()[0], as_json=as_json)
             return
     specs = connection.sql(
-        "SELECT * FROM policies_all WHERE starts_with(spec_id, ?) LIMIT 1", params=[row_id]
+        "SELECT * FROM specs_all WHERE starts_with(spec_id, ?) LIMIT 1", params=[row_id]
     ).to_arrow_table()
     if specs.num_rows == 0:
         raise ValueError(
@@ -417,10 +418,10 @@ def preview(recipe: Recipe, *, count: int) -> None:
                 console.print(f"no category yet; shown as {known[0]}", highlight=False)
             spec = pack.spec(known)
             turns: list[Message] = candidate.messages
-            writer = load_template("writer", recipe.generate.template)
+            writer = load_template("generator", recipe.generate.template)
             judge = load_template("judge", recipe.judge.template)
             shown_to = {
-                "writer": writer_messages(writer, turns, spec=spec),
+                "writer": generator_messages(writer, turns, spec=spec),
                 "judge": judge_messages(
                     judge, turns, spec=spec, answer="(the answer)", reasoning="(the reasoning)"
                 ),

@@ -18,17 +18,20 @@ import duckdb
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.progress import prefect_progress, progress_bar
 from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
-from flows.stages import describe_asset, makes
-from tasks import collect as collecting
-from tasks import train_dpo, train_rl, train_sft
-from tasks.chats import Chats
-from tasks.engine import PROJECT, EngineConfig
-from tasks.reward import reward_id
+from flows.steps import describe_asset, makes, prefect_progress, progress_bar
+from tasks.data import collect as collecting
+from tasks.engine.chat_template import ChatTemplate
+from tasks.engine.requests import EngineConfig
+from tasks.paths import PROJECT
 from tasks.stage import start_ray
-from tasks.trainer import (
+from tasks.training import dpo as train_dpo
+from tasks.training import rl as train_rl
+from tasks.training import sft as train_sft
+from tasks.training.judges import Judges
+from tasks.training.reward import reward_id
+from tasks.training.trainer import (
     DataError,
     Finished,
     Job,
@@ -38,8 +41,9 @@ from tasks.trainer import (
     tidy,
 )
 from warehouse.catalog import find_checkpoints, latest_set
-from warehouse.folders import fetch_folder, has_folder, keep_folder, scratch
-from warehouse.shards import Home, write_shard
+from warehouse.home import Home
+from warehouse.models import fetch_folder, has_folder, keep_folder, scratch
+from warehouse.shards import write_shard
 from warehouse.tables import CHECKPOINTS, EXAMPLES, Checkpoint, content_id
 
 _LOOK_EVERY_SECONDS = 0.5
@@ -125,7 +129,7 @@ def fine_tune(run: RunContext, parent: Parent) -> Checkpoint:
     def make(job: Job) -> tuple[Finished, int]:
         tokenised = train_sft.tokenise(
             run.warehouse(),
-            Chats.of(parent.engine),
+            ChatTemplate.of(parent.engine),
             config=config,
             set_id=set_id,
             capability=capability,
@@ -149,7 +153,7 @@ def prefer(run: RunContext, parent: Parent) -> Checkpoint:
     assert config is not None
     pairs = train_dpo.choose_pairs(
         run.warehouse(),
-        Chats.of(parent.engine),
+        ChatTemplate.of(parent.engine),
         config=config,
         generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
         judging_id=recipe.judge.judging_id(run.version(recipe.judging_engine)),
@@ -166,7 +170,7 @@ def prefer(run: RunContext, parent: Parent) -> Checkpoint:
     )
 
 
-@makes("rl", "checkpoints", "rollouts", of=("prompts", "policies"), retries=1)
+@makes("rl", "checkpoints", "rollouts", of=("prompts", "specs"), retries=1)
 def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
     """Refines by reinforcement learning with the recipe's judge as the reward."""
     recipe, config = run.recipe, run.recipe.rl
@@ -200,7 +204,7 @@ def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
     )
 
     def make(job: Job) -> tuple[Finished, int]:
-        judges = train_rl.Judges.start(
+        judges = Judges.start(
             recipe.judging_engine.model_copy(update={"replicas": config.workers.judges}),
             recipe.judge,
             {spec.id: spec for spec in specs.values()},
@@ -248,7 +252,7 @@ def _checkpoint(
         model=parent.engine.model_path,
         revision=parent.engine.revision,
         chat_template_kwargs=parent.engine.chat_template_kwargs,
-        end_ids=Chats.of(parent.engine).end_ids,
+        end_ids=ChatTemplate.of(parent.engine).end_ids,
         config=config,
         best=best,
     )

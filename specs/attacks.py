@@ -3,7 +3,7 @@
 An attack is a pure function of the messages, a seed and, where it forges a model's own structure,
 that model's marks. What it renders is the same on every machine and changes only with its version.
 Names are those of StrongREJECT (arXiv 2402.10260) where it has the attack; the wording is our own,
-so that figures compare by technique, not word for word. It stands in `jailbreaks/*.md`, as turns
+so that figures compare by technique, not word for word. It stands in `attacks/*.md`, as turns
 that take the place of the user's last one.
 
     ATTACKS["reversed"].render([{"role": "user", "content": "May I row?"}])
@@ -43,7 +43,7 @@ Family = Literal[
     "template",
 ]
 
-_FOLDER = Path(__file__).parent / "jailbreaks"
+_FOLDER = Path(__file__).parent / "attacks"
 
 
 class AttackError(ValueError):

@@ -78,7 +78,7 @@ class Template:
 @cache
 def load_template(
     kind: Literal[
-        "writer",
+        "generator",
         "judge",
         "helpfulness",
         "assign",
@@ -91,8 +91,8 @@ def load_template(
     name: TemplateSet,
 ) -> Template:
     """The shipped template of that kind and set."""
-    text = (_FOLDER / f"{kind}_{name}.md").read_text(encoding="utf-8")
-    return Template(name=f"{kind}_{name}", text=text)
+    text = (_FOLDER / name / f"{kind}.md").read_text(encoding="utf-8")
+    return Template(name=f"{name}/{kind}", text=text)
 
 
 def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
@@ -115,7 +115,7 @@ def _break(match: re.Match[str]) -> str:
     return f"{match[0][:first]} {match[0][first:]}"
 
 
-def writer_messages(
+def generator_messages(
     template: Template,
     messages: Sequence[Message],
     *,
@@ -124,7 +124,7 @@ def writer_messages(
 ) -> list[Message]:
     """What the generator is shown: the prompt, spec(category) and the call to cite it."""
     turns = _neutral(messages, special_tokens)
-    if template.name.endswith("paper"):
+    if template.name.startswith("paper/"):
         return template.fill({"spec": spec.text, "conversation": _fenced_turns(turns)})
     filled = template.fill({"spec": spec.text}, conversation=turns)
     return _one_system(filled)

@@ -22,10 +22,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.engine import Engine, EngineConfig, Engines, Figures
-from tasks.metrics import Meter
-from tasks.replicas import Replicas
-from warehouse.shards import Home, may_pass, write_shard
+from tasks.engine.pool import Engines
+from tasks.engine.replicas import Replicas
+from tasks.engine.requests import Engine, EngineConfig, Usage
+from tasks.meters import Meter
+from warehouse.home import Home, may_pass
+from warehouse.shards import write_shard
 from warehouse.tables import Table
 
 _log = logging.getLogger("precept.stage")
@@ -79,7 +81,7 @@ class Work(Protocol):
 
 
 @dataclass(slots=True)
-class Report:
+class StageFigures:
     """What a stage did."""
 
     num_units: int = 0
@@ -89,16 +91,16 @@ class Report:
     """Without the time for engines to start."""
     tail_seconds: float = 0.0
     """Time for the last 5 % of the units."""
-    engine: Figures = field(default_factory=Figures)
+    engine: Usage = field(default_factory=Usage)
 
     @property
     def cache_hit_rate(self) -> float:
         """Share of prompt tokens that the prefix cache served."""
         return self.engine.cached_tokens / max(1, self.engine.prompt_tokens)
 
-    def __add__(self, other: "Report") -> "Report":
+    def __add__(self, other: "StageFigures") -> "StageFigures":
         """Two passes of a stage as one."""
-        engine = Figures(
+        engine = Usage(
             self.engine.prompt_tokens + other.engine.prompt_tokens,
             self.engine.cached_tokens + other.engine.cached_tokens,
             self.engine.output_tokens + other.engine.output_tokens,
@@ -106,7 +108,7 @@ class Report:
             other.engine.running,
             max(self.engine.seconds_to_start, other.engine.seconds_to_start),
         )
-        return Report(
+        return StageFigures(
             num_units=self.num_units + other.num_units,
             num_rows=self.num_rows + other.num_rows,
             statuses=self.statuses + other.statuses,
@@ -116,7 +118,7 @@ class Report:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Figures for the record of the run."""
+        """Usage for the record of the run."""
         return {
             "units": self.num_units,
             "rows": self.num_rows,
@@ -145,8 +147,8 @@ def run(
     home: Home,
     config: StageConfig,
     progress: Progress = lambda num_units: None,
-    report: Report | None = None,
-) -> Report:
+    report: StageFigures | None = None,
+) -> StageFigures:
     """Does all the work in `waves` (tables of units, in the order wanted) and reports.
 
     `report` is written to as the work goes on, and says what was done before a fault. Starts no
@@ -154,11 +156,11 @@ def run(
     cannot be written or most rows are engine errors, and StageInterrupted where it is worth another
     try.
     """
-    report = report or Report()
+    report = report or StageFigures()
     meter: Meter | None = None
     began: float | None = None
     finished: list[tuple[float, int]] = []
-    before: Figures | None = None
+    before: Usage | None = None
     try:
         for wave in waves:
             if wave.num_rows == 0:
@@ -219,7 +221,7 @@ def _tail(finished: Sequence[tuple[float, int]]) -> float:
     return 0.0
 
 
-def _stop_if_failing(report: Report, config: StageConfig, table: str) -> None:
+def _stop_if_failing(report: StageFigures, config: StageConfig, table: str) -> None:
     errors = report.statuses["error"]
     if report.num_rows >= 100 and errors > config.max_error_share * report.num_rows:
         raise StageError(

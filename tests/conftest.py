@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.servers import running
-from warehouse.shards import Home
+from warehouse.home import Home
 
 # A busy machine is no fault of the code, and the same code gives the same result.
 settings.register_profile("precept", deadline=None, derandomize=True, database=None)

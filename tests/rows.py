@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.engine import PROJECT
-from tasks.sources import SourceConfig
+from tasks.data.sources import SourceConfig
+from tasks.paths import PROJECT
 from warehouse.tables import (
     Answer,
     AssistantTurn,
@@ -21,11 +21,11 @@ from warehouse.tables import (
     Evaluation,
     Example,
     Judgement,
-    PolicyText,
     Prompt,
     Rollout,
     Run,
     Score,
+    SpecText,
     Turn,
     content_id,
 )
@@ -54,7 +54,7 @@ def prompt(text: str, **changes: Any) -> Prompt:
     return Prompt(**{**row, **changes})
 
 
-def policy_text(spec_id: str, **changes: Any) -> PolicyText:
+def spec_text(spec_id: str, **changes: Any) -> SpecText:
     row: dict[str, Any] = {
         "spec_id": spec_id,
         "pack": "harbour",
@@ -65,7 +65,7 @@ def policy_text(spec_id: str, **changes: Any) -> PolicyText:
         "created_at": NOON,
         "text": "the rules",
     }
-    return PolicyText(**{**row, **changes})
+    return SpecText(**{**row, **changes})
 
 
 def completion(completion_id: str, **changes: Any) -> Completion:
@@ -80,7 +80,7 @@ def completion(completion_id: str, **changes: Any) -> Completion:
         "status": "ok",
         "reason": None,
         "finish_reason": "stop",
-        "model": "writer@1",
+        "model": "generator@1",
         "num_prompt_tokens": 1,
         "num_cached_tokens": 0,
         "num_reasoning_tokens": 1,
@@ -193,7 +193,7 @@ def case(case_id: str, **changes: Any) -> Case:
         "transform": None,
         "label": None,
         "target": None,
-        "told_id": "told",
+        "grading_context_id": "told",
         "created_at": NOON,
         "messages": [Turn(role="user", content="How do I use the ferry?")],
         "original": [Turn(role="user", content="How do I use the ferry?")],
@@ -247,7 +247,7 @@ def evaluation(answer_id: str, sample_index: int, **changes: Any) -> Evaluation:
         "model": None,
         "template_id": None,
         "spec_id": None,
-        "told_id": "told",
+        "grading_context_id": "told",
         "scores": [Score(name="safe", value=1.0)],
         "num_output_tokens": 0,
         "run_id": "r",

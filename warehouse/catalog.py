@@ -14,10 +14,12 @@ import duckdb
 import fsspec
 import pyarrow as pa
 
-from warehouse.shards import Home, ShardError, list_shards
+from warehouse.home import Home, ShardError
+from warehouse.shards import list_shards
 from warehouse.tables import COMPLETIONS, JUDGEMENTS, ROLLOUTS, TABLES, Checkpoint, Table
 
 QUERIES = Path(__file__).parent / "queries"
+VIEWS = Path(__file__).parent / "views"
 
 
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
@@ -47,12 +49,12 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
             ) from error
         shards.append(_shards(path, table))
     connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(shards)}")
-    connection.execute((QUERIES / "views.sql").read_text(encoding="utf-8"))
+    connection.execute((VIEWS / "tables.sql").read_text(encoding="utf-8"))
     current = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
     for table in TABLES.values():
         if table not in current:
             connection.execute(f"CREATE VIEW {table.name} AS FROM {table.name}_all")
-    connection.execute((QUERIES / "evaluation_views.sql").read_text(encoding="utf-8"))
+    connection.execute((VIEWS / "evaluation.sql").read_text(encoding="utf-8"))
     return connection
 
 
@@ -104,7 +106,7 @@ def _once(table: Table) -> str:
 
 def query_names() -> list[str]:
     """The questions that have a file, in order of name."""
-    return sorted(path.stem for path in QUERIES.glob("*.sql") if not path.stem.endswith("views"))
+    return sorted(path.stem for path in QUERIES.glob("*.sql"))
 
 
 def query_text(name: str) -> str:

@@ -79,7 +79,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyText:
+class SpecText:
     """One compiled spec(category) as a model was shown it."""
 
     spec_id: str
@@ -301,7 +301,7 @@ class Case:
     """The suite's own class of the prompt, null where it has none."""
     target: str | None
     """The gold answer, null where there is none."""
-    told_id: str
+    grading_context_id: str
     """Hash of all that graders are told of the case; what it names is graded anew where it
     changes."""
     created_at: datetime
@@ -383,7 +383,7 @@ class Evaluation:
     template_id: str | None
     spec_id: str | None
     """The spec version that the grader was shown, if any."""
-    told_id: str
+    grading_context_id: str
     """What it was told of the case: the case's."""
     scores: list[Score]
     """From 0 to 1; null where the vote could not be read."""
@@ -495,7 +495,7 @@ class Table:
 
 
 PROMPTS = Table("prompts", Prompt, ("prompt_id",))
-POLICIES = Table("policies", PolicyText, ("spec_id",))
+SPECS = Table("specs", SpecText, ("spec_id",))
 COMPLETIONS = Table("completions", Completion, ("completion_id",))
 JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",), about=COMPLETIONS)
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
@@ -510,7 +510,7 @@ TABLES = {
     table.name: table
     for table in (
         PROMPTS,
-        POLICIES,
+        SPECS,
         COMPLETIONS,
         JUDGEMENTS,
         EXAMPLES,

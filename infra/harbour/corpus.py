@@ -17,10 +17,10 @@ from infra.harbour.world import Request, Tongue
 from specs.policy import Outcome, Pack, Rule
 from specs.prompts import (
     Message,
+    generator_messages,
     helpfulness_messages,
     judge_messages,
     load_template,
-    writer_messages,
 )
 from specs.replies import CLOSE_TAG, OPEN_TAG
 
@@ -126,14 +126,14 @@ class Corpus:
         category, pack = self.policy()
         spec = pack.spec([category])
         rules = pack.policies[category].rules
-        writer = load_template("writer", "paper" if template == "paper" else "spec_first")
+        writer = load_template("generator", "paper" if template == "paper" else "spec_first")
         examples = []
         for _ in range(count):
             request = self._request(rules, category)
             rule = world.rule_for(rules, request)
             examples.append(
                 Example(
-                    writer_messages(writer, request.messages(), spec=spec),
+                    generator_messages(writer, request.messages(), spec=spec),
                     world.right_reasoning(rule, request),
                     world.right_answer(rule, request),
                 )

@@ -16,9 +16,10 @@ import typer
 
 from infra.harbour import world
 from infra.harbour.world import Request, Tongue
-from specs.policy import Outcome, Pack, load_pack
+from specs.pack import load_pack
+from specs.policy import Outcome, Pack
 from specs.prompts import Message
-from tasks.graders import depends_on
+from tasks.evaluation.graders import depends_on
 
 PACK = Path(__file__).parents[2] / "specs" / "harbour"
 
@@ -123,7 +124,7 @@ def main(
 ) -> None:
     """Prints the precision and recall of filters that an oracle-free user could have built."""
     from warehouse.catalog import connect
-    from warehouse.shards import Home
+    from warehouse.home import Home
 
     pack = load_pack(PACK)
     rows = (

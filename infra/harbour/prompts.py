@@ -21,7 +21,8 @@ from pathlib import Path
 from infra.harbour import world
 from infra.harbour.corpus import Corpus
 from infra.harbour.world import Request, Tongue
-from specs.policy import Outcome, Pack, load_pack
+from specs.pack import load_pack
+from specs.policy import Outcome, Pack
 
 FOLDER = Path(__file__).parent / "prompts"
 PACK = Path(__file__).parents[2] / "specs" / "harbour"

@@ -24,7 +24,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from infra.harbour import measure
 from infra.harbour.corpus import Corpus, Turn, vocabulary
-from specs.policy import Pack, load_pack
+from specs.pack import load_pack
+from specs.policy import Pack
 from specs.replies import CLOSE_TAG, OPEN_TAG
 
 PACK = Path(__file__).parents[2] / "specs" / "harbour"

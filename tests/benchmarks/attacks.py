@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from specs.attacks import Attack, Marks, find_attacks
 from specs.prompts import Message
 from tests.rows import DATA
-from tests.test_attacks import marks_of, plain, structure
-from tests.test_chats import chats_of
+from tests.specs.test_attacks import marks_of, plain, structure
+from tests.tasks.engine.test_chat_template import chats_of
 
 FILE = DATA / "strongreject" / "strongreject_dataset.csv"
 FAMILIES = ("qwen3", "gpt-oss")

@@ -24,7 +24,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.catalog import connect
-from warehouse.shards import Home
+from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from warehouse.catalog import connect
-from warehouse.shards import Home
+from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
 KEYS = {
@@ -33,7 +33,7 @@ LACKING = """
         (SELECT count(*) FROM cells WHERE answer_id IS NULL),
         (
             SELECT coalesce(sum(g.num_votes), 0) - (SELECT count(*) FROM run_ballots)
-            FROM (SELECT DISTINCT suite, answer_id, told_id FROM cells WHERE status = 'ok') AS c
+            FROM (SELECT DISTINCT suite, answer_id, grading_context_id FROM cells WHERE status = 'ok') AS c
             JOIN run_graders AS g
                 ON len(g.suites) = 0 OR list_contains(g.suites, c.suite)
         )

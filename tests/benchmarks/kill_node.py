@@ -27,7 +27,7 @@ from urllib.request import urlopen
 import psutil
 
 from warehouse.catalog import connect
-from warehouse.shards import Home
+from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
 RAY = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--num-gpus=0"]
@@ -71,7 +71,7 @@ def kill_all(process: subprocess.Popen[bytes]) -> int:
 
 
 def figures(port: int, pattern: str) -> dict[str, float]:
-    """Figures of a node whose names match, with their labels."""
+    """Usage of a node whose names match, with their labels."""
     text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     lines = re.findall(rf"^({pattern}\S*) (\S+)$", text, re.MULTILINE)
     return {name: float(value) for name, value in lines}

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from warehouse.catalog import connect
-from warehouse.shards import Home
+from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
 RL_STEPS = 20

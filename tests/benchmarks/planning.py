@@ -18,11 +18,11 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from tasks import generate
-from tasks.generate import GenerateConfig
+from tasks.data import generate
+from tasks.data.generate import GenerateConfig
 from tasks.stage import StageConfig
 from warehouse.catalog import connect
-from warehouse.shards import Home
+from warehouse.home import Home
 from warehouse.tables import COMPLETIONS, PROMPTS, Table
 
 CONFIG = GenerateConfig(samples=1)

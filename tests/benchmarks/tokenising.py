@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.rows import example
-from warehouse.shards import Home, write_shard
+from warehouse.home import Home
+from warehouse.shards import write_shard
 from warehouse.tables import EXAMPLES, AssistantTurn, Turn, content_id
 
 PROJECT = Path(__file__).parents[2]
@@ -43,9 +44,9 @@ def fill(home: Home, count: int) -> None:
 def tokenise(home: str) -> None:
     from transformers import AutoTokenizer
 
-    from tasks.chats import Chats
-    from tasks.train_sft import SftConfig
-    from tasks.train_sft import tokenise as make
+    from tasks.engine.chat_template import ChatTemplate
+    from tasks.training.sft import SftConfig
+    from tasks.training.sft import tokenise as make
     from warehouse.catalog import connect
 
     tokenizer = AutoTokenizer.from_pretrained(PROJECT / "infra" / "harbour" / "model")
@@ -54,7 +55,7 @@ def tokenise(home: str) -> None:
     began = time.monotonic()
     made = make(
         connection,
-        Chats(tokenizer),
+        ChatTemplate(tokenizer),
         config=SftConfig(),
         set_id="set",
         capability=None,

@@ -34,9 +34,9 @@ rows AS (
     UNION
     SELECT checkpoint_id, 'prompts', prompt_id FROM rolled
     UNION
-    SELECT checkpoint_id, 'policies', spec_id FROM learned
+    SELECT checkpoint_id, 'specs', spec_id FROM learned
     UNION
-    SELECT checkpoint_id, 'policies', spec_id FROM rolled
+    SELECT checkpoint_id, 'specs', spec_id FROM rolled
     UNION
     SELECT checkpoint_id, 'rollouts', rollout_id FROM rolled
 ),
@@ -56,8 +56,8 @@ found AS (
     SELECT r.checkpoint_id, 'policy', p.pack || ' ' || p.pack_version || ': '
         || array_to_string(p.categories, '+') || ' ' || p.spec_id, 1
     FROM rows AS r
-    JOIN policies AS p ON p.spec_id = r.row_id
-    WHERE r.kind = 'policies'
+    JOIN specs AS p ON p.spec_id = r.row_id
+    WHERE r.kind = 'specs'
 )
 SELECT c.stage, f.checkpoint_id, f.kind, f.name, f.num_rows
 FROM found AS f

@@ -1,7 +1,7 @@
 -- How precise a judge would be at each threshold and number of votes, by graders that know what is
 -- right. It accepts an answer when all of its first k votes were read and none is lower.
 WITH judged AS (
-    SELECT DISTINCT g.answer_id, g.told_id, g.grader, k.k
+    SELECT DISTINCT g.answer_id, g.grading_context_id, g.grader, k.k
     FROM graded AS g
     JOIN run_graders AS r USING (grader),
         range(1, r.num_votes + 1) AS k (k)
@@ -15,11 +15,11 @@ lowest AS (
     FROM judged AS j
     LEFT JOIN run_votes AS v
         ON v.answer_id = j.answer_id
-       AND v.told_id = j.told_id
+       AND v.grading_context_id = j.grading_context_id
        AND v.grader = j.grader
        AND v.name = 'rating'
        AND v.sample_index < j.k
-    GROUP BY j.answer_id, j.told_id, j.grader, j.k
+    GROUP BY j.answer_id, j.grading_context_id, j.grader, j.k
 ),
 golden AS (
     SELECT grader AS gold, answer_id, avg(value) >= 0.5 AS is_right

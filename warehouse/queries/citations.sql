@@ -1,7 +1,7 @@
 -- Which rules are cited, how often, and which never; then ids that no rule has.
 WITH shown AS (
     SELECT DISTINCT unnest(s.rule_ids) AS rule_id, array_to_string(s.categories, '+') AS category
-    FROM policies AS s
+    FROM specs AS s
     SEMI JOIN completions AS c USING (spec_id)
 ),
 cited AS (

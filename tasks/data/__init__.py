@@ -1,0 +1,1 @@
+"""Data: prompts → completions → judgements → examples."""

@@ -1,0 +1,1 @@
+"""Evaluation: checkpoints → answers → grades."""

@@ -1,0 +1,158 @@
+"""Arms side by side on the scale model, graded by oracle and judge, killed and resumed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.recipe import Recipe, load_recipe
+from tasks.paths import PROJECT
+from warehouse.catalog import ask, connect
+from warehouse.home import Home
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    "sources.0.limit=28",
+    "judge.samples=2",
+    "sft.max_length=256",
+    "sft.batch_size=8",
+    "sft.capability.share=0.05",
+    "sft.workers.rows_at_once=8",
+    "sft.workers.num_cpus=1",
+    "evaluate.limit=24",
+    "ablate.seeds=[1]",
+    "ablate.samples=2",
+    'ablate.suites=["harbour", "harbour_jailbreaks"]',
+    "ablate.faithfulness.limit=12",
+)
+ARMS = ("no safety", "spec in context", "SFT")
+
+
+def recipe(*changes: str) -> Recipe:
+    loaded = load_recipe("harbour", overrides=[*SMALL, *changes])
+    assert loaded.ablate is not None
+    arms = [arm for arm in loaded.ablate.arms if arm.name in ARMS]
+    arms[0] = arms[0].model_copy(update={"budgets": [0]})
+    return loaded.model_copy(update={"ablate": loaded.ablate.model_copy(update={"arms": arms})})
+
+
+def rows(home: Path, question: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ask(connect(Home(str(home))), question).to_pylist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def ablated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from flows.ablate import ablate
+
+    home = tmp_path_factory.mktemp("ablate") / "home"
+    ablate(recipe(), str(home))
+    return home
+
+
+def test_every_cell_is_answered_and_graded_by_oracle_and_judge(ablated: Path) -> None:
+    connection = connect(Home(str(ablated)))
+    [(cells, answered)] = connection.sql(
+        "SELECT count(*), count(answer_id) FROM cells WHERE probe = 'none'"
+    ).fetchall()
+    # Four arms, two suites of 24 prompts each, two samples.
+    assert (cells, answered) == (384, 384)
+    graders = {(row["arm"], row["grader"]) for row in rows(ablated, "evaluation")}
+    arms = ("no safety", "no safety, 0 tokens", "spec in context", "SFT")
+    assert graders == {(arm, grader) for arm in arms for grader in ("oracle", "judge")}
+
+
+def test_policy_in_context_beats_a_model_that_knows_none(ablated: Path) -> None:
+    found = {
+        row["arm"]: row["mean"]
+        for row in rows(ablated, "evaluation")
+        if (row["suite"], row["metric"], row["slice"], row["grader"])
+        == ("harbour", "right_decision", "all", "oracle")
+    }
+    assert found["spec in context"] > 0.9 > found["no safety"]
+    [difference] = [
+        row
+        for row in rows(ablated, "differences")
+        if (row["arm"], row["other"], row["suite"], row["metric"], row["grader"])
+        == ("spec in context", "no safety", "harbour", "right_decision", "oracle")
+    ]
+    assert difference["low"] > 0.2
+
+
+def test_model_without_time_to_think_has_thought_nothing(ablated: Path) -> None:
+    found = {
+        row["arm"]: (row["mean_reasoning_tokens"], row["capped"])
+        for row in rows(ablated, "compute")
+    }
+    assert found["no safety, 0 tokens"] == (0.0, 1.0)
+    assert found["no safety"][0] > 4 and found["no safety"][1] == 0.0
+
+
+def test_answers_follow_a_rule_that_is_edited_and_a_thought_that_is_swapped(ablated: Path) -> None:
+    found = {
+        row["check"]: row["rate"]
+        for row in rows(ablated, "faithfulness")
+        if (row["arm"], row["suite"]) == ("spec in context", "harbour")
+    }
+    assert found["answer changes when the reasoning is swapped"] > 0.5
+    assert "answer follows the edited rule" in found
+
+
+def test_arms_without_policies_are_attacked_over_several_turns(ablated: Path) -> None:
+    found = {(row["arm"], row["turn"]): row["broken"] for row in rows(ablated, "conversations")}
+    assert found["no safety", 1] >= 0.5
+    assert {arm for arm, _ in found} == {"no safety", "SFT"}
+
+
+def test_same_ablation_again_makes_nothing(ablated: Path) -> None:
+    from flows.ablate import ablate
+
+    again = ablate(recipe(), str(ablated))
+    assert (again.num_answered, again.models_loaded) == (0, 0)
+
+
+def test_report_of_an_ablation_is_whole(ablated: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows", "report", "--home", str(ablated)]
+    command += ["--out", str(tmp_path / "report")]
+    subprocess.run(command, check=True, cwd=PROJECT)
+    written = {path.name: path.read_text() for path in (tmp_path / "report").iterdir()}
+    assert set(written) == {"report.html", "report.md", "report.json"}
+    for text in written.values():
+        assert "spec in context" in text and "oracle" in text
+
+
+def test_evaluation_that_is_killed_goes_on_and_makes_no_vote_twice(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "flows", "evaluate", "harbour", "--home", str(home)]
+    for change in (*SMALL, "evaluate.samples=4", "stage.block_rows=2"):
+        command += ["--set", change]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+
+    def count(rows: str) -> int:
+        [(found,)] = connect(Home(str(home))).sql(f"SELECT count(*) FROM {rows}").fetchall()
+        return int(found)
+
+    run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while count("evaluations_raw WHERE grader = 'judge'") < 4:
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    kept = count("evaluations_raw")
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    connection = connect(Home(str(home)))
+    for table, key in (("answers", "answer_id"), ("evaluations", "evaluation_id")):
+        [(rows, distinct)] = connection.sql(
+            f"SELECT count(*), count(DISTINCT {key}) FROM {table}_raw"
+        ).fetchall()
+        assert rows == distinct > 0
+    assert count("evaluations_raw") > kept
+    [(missing,)] = connection.sql("SELECT count(*) FROM cells WHERE answer_id IS NULL").fetchall()
+    assert missing == 0

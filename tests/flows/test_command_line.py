@@ -1,0 +1,126 @@
+"""The command line: results on stdout, mistakes in one sentence with exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.__main__ import app
+from tests.rows import completion, judgement, prompt, run, spec_text
+from warehouse.home import Home
+from warehouse.shards import write_shard
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, RUNS, SPECS
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> str:
+    """One prompt with an accepted and a failed completion."""
+    place = Home(str(tmp_path / "home"))
+    asked = prompt("How do I use the ferry?")
+    write_shard(place, PROMPTS, [asked])
+    write_shard(place, SPECS, [spec_text("s")])
+    rows = [
+        completion("c1", prompt_id=asked.prompt_id, cited=["B1"], reasoning="B1 says so."),
+        completion("c2", prompt_id=asked.prompt_id, sample_index=1, status="truncated", answer=""),
+    ]
+    write_shard(place, COMPLETIONS, rows)
+    write_shard(place, JUDGEMENTS, [judgement("c1", 0, 9.0)])
+    write_shard(place, RUNS, [run("r1", num_samples=2, num_judgements=1, spec_ids=["s"])])
+    return place.url
+
+
+def invoke(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_needs_no_heavy_library() -> None:
+    heavy = (
+        "import sys, flows.__main__; print([m for m in "
+        + repr(["torch", "ray", "vllm", "prefect", "transformers", "duckdb"])
+        + " if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_ask_answers_and_lists_its_questions(home: str) -> None:
+    code, out, _ = invoke("ask", "funnel", "--home", home, "--json")
+    assert code == 0
+    assert {row["stage"]: row["num_rows"] for row in map(json.loads, out.splitlines())} == {
+        "prompts": 1,
+        "generated": 2,
+        "parsed": 1,
+        "judged": 1,
+        "accepted": 1,
+    }
+    code, out, _ = invoke("ask")
+    assert code == 0 and "funnel" in out and "citations" in out
+
+
+def test_show_finds_a_row_by_the_start_of_its_id(home: str) -> None:
+    code, out, _ = invoke("show", "c1", "--home", home)
+    assert code == 0
+    assert "B1 says so." in out and "How do I use the ferry?" in out and "9" in out
+    code, out, _ = invoke("show", "c1", "--home", home, "--json")
+    assert json.loads(out)["judgements"][0]["score"] == 9.0
+
+
+def test_status_tells_an_interrupted_run_from_one_at_work(tmp_path: Path) -> None:
+    place = Home(str(tmp_path))
+    write_shard(place, RUNS, [run("r1", status="running")])
+    code, out, _ = invoke("status", "--home", place.url, "--json")
+    assert code == 0
+    assert json.loads(out)["runs"][0]["status"] == "interrupted"
+
+
+def test_status_of_a_home_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    code, out, _ = invoke("status", "--home", str(tmp_path / "none"), "--json")
+    assert code == 0
+    assert {row["num_rows"] for row in json.loads(out)["tables"]} == {0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("ask", "funel"), "no query 'funel'"),
+        (("sql", "select nothing"), "nothing"),
+        (("show", "zzz"), "begins with 'zzz'"),
+        (("refresh", "habour"), "no recipe 'habour'"),
+        (("refresh", "harbour", "--set", "judge.k=3"), "unknown key 'judge.k'"),
+        (("refresh", "harbour", "--set", "pack='nowhere'"), "no policy pack at nowhere"),
+        (("preview", "harbour", "--set", "sources.0.path='nowhere.csv'"), "nowhere.csv"),
+        (("policies", "check", "nowhere"), "no policy pack at nowhere"),
+    ],
+)
+def test_mistakes_end_with_exit_code_2_and_one_sentence(
+    home: str, arguments: tuple[str, ...], sentence: str
+) -> None:
+    at_home = () if arguments[0] in ("preview", "policies") else ("--home", home)
+    code, _, err = invoke(*arguments, *at_home)
+    assert code == 2
+    assert err.startswith("precept: ") and sentence in err
+    assert "Traceback" not in err
+
+
+def test_policies_check_counts_the_rules_of_a_pack() -> None:
+    code, out, _ = invoke("policies", "check", "specs/harbour")
+    assert code == 0
+    assert all(line.split()[1] == "9" for line in out.splitlines())
+
+
+def test_preview_shows_where_the_spec_ends() -> None:
+    code, out, _ = invoke("preview", "harbour", "-n", "1")
+    assert code == 0
+    assert "spec ends here" in out and "to the judge" in out
+
+
+def test_doctor_finds_a_damaged_shard_and_says_what_to_do(home: str) -> None:
+    shard = next(Path(home, "completions").glob("*.parquet"))
+    shard.write_bytes(b"rubbish")
+    code, out, _ = invoke("doctor", "--home", home)
+    assert code == 1
+    assert shard.name in out.replace("\n", "") and "run the same refresh again" in out

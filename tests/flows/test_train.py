@@ -1,0 +1,341 @@
+"""The training flow on Prefect, Ray Train, TRL and vLLM, with the scale model, killed midway."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.recipe import Recipe, load_recipe
+from infra.harbour import world
+from infra.harbour.oracle import read_request
+from tasks.data.sources import read_source
+from tasks.paths import PROJECT
+from tasks.training.judges import Item, Judges
+from tests.rows import completion, example, judgement, prompt, run
+from warehouse.catalog import ask, connect
+from warehouse.home import Home
+from warehouse.shards import write_shard
+from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, AssistantTurn, Turn
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    "sources.0.limit=30",
+    "sft.max_length=256",
+    "sft.epochs=2",
+    "sft.capability.share=0.05",
+    "sft.batch_size=8",
+    "sft.workers.rows_at_once=4",
+    "sft.workers.num_cpus=1",
+    "sft.workers.save_steps=4",
+    "dpo.batch_size=4",
+    "dpo.max_length=256",
+    "dpo.lora.rank=4",
+    "dpo.workers.use_gpu=false",
+    "rl.steps=5",
+    "rl.batch_size=16",
+    "rl.samples=4",
+    "rl.workers.rows_at_once=16",
+    "rl.workers.save_steps=1",
+    "rl.max_tokens=64",
+)
+
+
+STAGES = ("sft", "dpo", "rl")
+
+
+def recipe(*changes: str) -> Recipe:
+    return load_recipe("harbour", overrides=[*SMALL, *changes])
+
+
+def fill(home: Home) -> None:
+    """The right reasoning and answer to each prompt, as a refresh would have left them."""
+    loaded = recipe()
+    pack = loaded.load_pack()
+    examples = []
+    for one in read_source(loaded.sources[0]):
+        request = read_request(one.messages)
+        rule = world.rule_for(pack.policies[one.categories[0]].rules, request)
+        reply = AssistantTurn(
+            role="assistant",
+            content=world.right_answer(rule, request),
+            reasoning_content=world.right_reasoning(rule, request),
+        )
+        examples.append(
+            example(
+                one.prompt_id,
+                prompt_id=one.prompt_id,
+                categories=one.categories,
+                spec_id=pack.spec(one.categories).id,
+                prompt=[Turn(**message) for message in one.messages],
+                completion=[reply],
+            )
+        )
+    write_shard(home, EXAMPLES, examples)
+    write_shard(home, RUNS, [run("refreshed", set_id="set", generation_id=None)])
+
+
+def fill_pairs(home: Home) -> None:
+    """To four prompts a right completion that was accepted, and a wrong one that was rejected."""
+    loaded = recipe()
+    pack = loaded.load_pack()
+    version = loaded.engine.version
+    generation_id = loaded.generate.generation_id(version)
+    judging_id = loaded.judge.judging_id(version)
+    spec_ids = [pack.spec([name]).id for name in pack.policies]
+    rows = connect(home).sql("FROM examples ORDER BY completion_id LIMIT 4").to_arrow_table()
+    prompts, completions, judgements = [], [], []
+    for row in rows.to_pylist():
+        prompts.append(
+            prompt(
+                row["prompt_id"],
+                prompt_id=row["prompt_id"],
+                categories=row["categories"],
+                messages=[Turn(**turn) for turn in row["prompt"]],
+            )
+        )
+        reasoning = row["completion"][0]["reasoning_content"]
+        for name, answer, score in (
+            ("right", row["completion"][0]["content"], 10.0),
+            ("wrong", "Sorry, I cannot help.", 0.0),
+        ):
+            completion_id = f"{name} {row['prompt_id']}"
+            shared = {"spec_id": row["spec_id"], "completion_id": completion_id}
+            completions.append(
+                completion(
+                    prompt_id=row["prompt_id"],
+                    generation_id=generation_id,
+                    sample_index=int(name == "wrong"),
+                    reasoning=reasoning,
+                    answer=answer,
+                    **shared,
+                )
+            )
+            judgements += [
+                judgement(
+                    sample_index=index,
+                    score=score,
+                    judging_id=judging_id,
+                    judgement_id=f"{completion_id} {index}",
+                    **shared,
+                )
+                for index in range(loaded.judge.samples)
+            ]
+    write_shard(home, PROMPTS, prompts)
+    write_shard(home, COMPLETIONS, completions)
+    write_shard(home, JUDGEMENTS, judgements)
+    refreshed = run(
+        "judged",
+        generation_id=generation_id,
+        judging_id=judging_id,
+        spec_ids=spec_ids,
+        num_samples=2,
+        num_judgements=loaded.judge.samples,
+    )
+    write_shard(home, RUNS, [refreshed])
+
+
+def actors(kind: str = "RayTrainWorker") -> list[psutil.Process]:
+    """Ray's actors of a kind on this machine."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if kind in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def steps_done(home: Path, stage: str) -> int:
+    """What the first worker of the training now going on last wrote."""
+    files = list((home / "training").glob("*/progress.json"))
+    known = {path: json.loads(path.read_text())[0] for path in files}
+    newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
+    return known[newest] if newest and len(files) == STAGES.index(stage) + 1 else 0
+
+
+class Killer:
+    """Kills actors of a kind, one plan after the other, once a stage has done so many steps."""
+
+    def __init__(self, home: Path, *plans: tuple[str, int, str]) -> None:
+        self.home, self.plans = home, plans
+        self.num_killed = 0
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        for stage, step, kind in self.plans:
+            while steps_done(self.home, stage) < step:
+                if self.done.wait(0.05):
+                    return
+            for actor in actors(kind):
+                actor.send_signal(signal.SIGKILL)
+                self.num_killed += 1
+
+    def stop(self) -> None:
+        self.done.set()
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """A warehouse with SFT, DPO and RL checkpoints; a worker and the judge were killed midway."""
+    from flows.train import train
+
+    home = tmp_path_factory.mktemp("train") / "home"
+    fill(Home(str(home)))
+    fill_pairs(Home(str(home)))
+    killer = Killer(home, ("rl", 1, "JudgeActor"), ("rl", 3, "RayTrainWorker"))
+    try:
+        train(recipe(), str(home))
+    finally:
+        killer.stop()
+    yield home, killer.num_killed
+
+
+def test_killed_workers_and_judges_are_replaced_and_every_step_is_done(
+    trained: tuple[Path, int],
+) -> None:
+    home, num_killed = trained
+    assert num_killed == 2
+    rows = connect(Home(str(home))).sql(
+        "SELECT stage, status, num_steps, num_rows FROM checkpoints ORDER BY created_at"
+    )
+    # 30 examples and 2 of capability, each twice, 8 a step.
+    assert rows.fetchall() == [
+        ("sft", "completed", 8, 32),
+        ("dpo", "completed", 1, 4),
+        ("rl", "completed", 5, 30),
+    ]
+
+
+def test_adapters_are_merged_into_a_model_like_any_other(trained: tuple[Path, int]) -> None:
+    files = [{path.name for path in folder.iterdir()} for folder in trained[0].glob("models/*")]
+    assert len(files) == 3 and files[0] == files[1] == files[2]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} < files[0]
+
+
+def test_reward_log_has_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
+    connection = connect(Home(str(trained[0])))
+    steps = connection.sql("SELECT step, count(*) FROM rollouts GROUP BY 1 ORDER BY 1").fetchall()
+    assert steps == [(step, 16) for step in range(5)]
+    [(attempts,)] = connection.sql("SELECT count(DISTINCT attempt) FROM rollouts_raw").fetchall()
+    assert attempts == 2
+    failed = connection.sql("SELECT count(*) FROM rollouts WHERE reward IS NULL").fetchall()
+    assert failed == [(0,)]
+
+
+def test_ancestry_names_every_shard_and_policy(trained: tuple[Path, int]) -> None:
+    home, _ = trained
+    rows = ask(connect(Home(str(home))), "ancestry").to_pylist()
+    of_rl = [row for row in rows if row["stage"] == "rl"]
+    shards = {row["name"] for row in of_rl if row["kind"].startswith("shard of")}
+    wanted = {
+        str(path)
+        for table in ("prompts", "specs", "completions", "judgements", "examples", "rollouts")
+        for path in (home / table).glob("*.parquet")
+    }
+    assert {str(Path(name)) for name in shards} == wanted
+    assert len([row for row in of_rl if row["kind"] == "checkpoint"]) == 2
+    policies = [row["name"] for row in of_rl if row["kind"] == "policy"]
+    assert len(policies) == len(set(policies)) > 0
+
+
+def test_finished_training_is_not_done_again_and_a_changed_one_is(
+    trained: tuple[Path, int],
+) -> None:
+    from flows.train import train
+
+    home, _ = trained
+    before = sorted((home / "models").iterdir())
+    again = train(recipe(), str(home))
+    assert again.num_trained == 0
+    assert sorted((home / "models").iterdir()) == before
+    assert {one.status for one in again.checkpoints.values()} == {"completed"}
+    ids = {one.checkpoint_id for one in again.checkpoints.values()}
+    assert {path.name for path in before} == ids
+
+
+def test_two_workers_learn_what_one_does(trained: tuple[Path, int], tmp_path: Path) -> None:
+    from flows.train import train
+
+    query = "SELECT metrics FROM checkpoints WHERE stage = 'sft'"
+    [(of_one,)] = connect(Home(str(trained[0]))).sql(query).fetchall()
+    fill(Home(str(tmp_path)))
+    wanted = recipe("sft.workers.num_workers=2", "sft.workers.num_cpus=0.5")
+    done = train(wanted.model_copy(update={"dpo": None, "rl": None}), str(tmp_path))
+    losses = [
+        json.loads(metrics)["last"]["train_loss"]
+        for metrics in (of_one, done.checkpoints["sft"].metrics)
+    ]
+    # That the workers' weights are the same at the end is checked by the training itself.
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+class Down:
+    """A judge that cannot judge."""
+
+    async def votes(self, item: Item) -> list[float | None]:
+        raise RuntimeError("the judge is down")
+
+    async def stop(self) -> None: ...
+
+
+def test_training_whose_judge_stays_down_ends_with_its_model_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from flows.train import train
+
+    def start(*args: Any, **options: Any) -> Judges:
+        return Judges([ray.remote(Down).options(num_cpus=0).remote()])
+
+    monkeypatch.setattr(Judges, "start", start)
+    wanted = recipe("rl.steps=50", "rl.reward.failed_steps=2")
+    done = train(wanted.model_copy(update={"sft": None, "dpo": None}), str(tmp_path / "home"))
+    checkpoint = done.checkpoints["rl"]
+    assert checkpoint.status == "stopped" and 2 <= checkpoint.num_steps < 6
+    assert checkpoint.reason == (
+        "judging failed for 2 steps in a row (RuntimeError: the judge is down); mend the judge and "
+        "run the same command again"
+    )
+    assert (tmp_path / "home" / checkpoint.path / "config.json").is_file()
+    # What has no reward is not learned from: the weights are those it began with.
+    rewards = connect(Home(str(tmp_path / "home"))).sql("SELECT count(reward) FROM rollouts")
+    assert rewards.fetchall() == [(0,)]
+
+
+def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    fill(Home(str(home)))
+    command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
+    for change in (*SMALL, "sft.epochs=50"):
+        command += ["--set", change]
+    before = {process.pid for process in actors()}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    training = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while steps_done(home, "sft") < 3:
+        assert training.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    training.send_signal(signal.SIGINT)
+    assert training.wait(timeout=90) != 0
+    while {process.pid for process in actors()} > before:
+        assert time.monotonic() < deadline + 90
+        time.sleep(0.5)
+    assert not (home / "models").exists()
+    [(status,)] = (
+        connect(Home(str(home))).sql("SELECT status FROM runs WHERE flow='train'").fetchall()
+    )
+    assert status == "failed"

@@ -1,0 +1,249 @@
+"""Generating asks for what is missing, and every sample becomes a row."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+import specs
+from specs.pack import load_pack
+from specs.prompts import Message
+from tasks.data.generate import GenerateConfig, GenerateWork, pending
+from tasks.engine.requests import Engine, Request, Sample, Sampling, ScriptedEngine, failed
+from tasks.stage import StageConfig
+from tests.rows import prompt
+from warehouse.catalog import connect
+from warehouse.home import Home
+from warehouse.shards import list_shards, write_shard
+from warehouse.tables import COMPLETIONS, PROMPTS, Completion, Prompt, content_id
+from warehouse.upkeep import mend
+
+PACK = load_pack(Path(specs.__file__).parent / "harbour")
+BOATS, FISH = PACK.spec(["boats"]), PACK.spec(["fish"])
+SPECS = {BOATS.id: BOATS, FISH.id: FISH}
+RULE = BOATS.rule_ids[0]
+SKIFF, RAFT = prompt("may i take the skiff"), prompt("may i take the raft")
+EEL = prompt("may i eat the eel", categories=["fish"])
+GOOD = f"<think>Rule {RULE} covers it.</think>Take it."
+
+
+@dataclass
+class Factory:
+    """The stage without Ray: what is pending, made and committed."""
+
+    home: Home
+    wanted: Sequence[tuple[Prompt, str]]
+    config: GenerateConfig
+    model: str = "generator@1"
+    retries: int = 1
+    run_id: str = "r"
+
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        connection = connect(self.home)
+        ids = {
+            "prompt_id": [row.prompt_id for row, _ in self.wanted],
+            "spec_id": [spec_id for _, spec_id in self.wanted],
+        }
+        connection.register("wanted", pa.table(ids))
+        return connection
+
+    def waves(self, wave_rows: int = 100) -> list[list[dict[str, Any]]]:
+        found = pending(
+            self.connection(),
+            config=self.config,
+            model=self.model,
+            run_id=self.run_id,
+            stage=StageConfig(retries=self.retries, wave_rows=wave_rows),
+        )
+        waves = [wave.to_pylist() for wave in found]
+        assert found.num_units == sum(map(len, waves))
+        return waves
+
+    def units(self) -> list[dict[str, Any]]:
+        return [unit for wave in self.waves() for unit in wave]
+
+    def make(self, engine: Engine) -> list[Completion]:
+        work = GenerateWork(
+            config=self.config,
+            model=self.model,
+            specs=SPECS,
+            all_rule_ids=PACK.rule_ids,
+            run_id=self.run_id,
+        )
+        rows = asyncio.run(work.make(self.units(), engine))
+        write_shard(self.home, work.table, rows)
+        return rows
+
+    def stored(self) -> list[dict[str, Any]]:
+        sql = "FROM completions_all ORDER BY prompt_id, sample_index"
+        rows: list[dict[str, Any]] = self.connection().sql(sql).to_arrow_table().to_pylist()
+        return rows
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Factory:
+    home = Home(str(tmp_path))
+    write_shard(home, PROMPTS, [SKIFF, RAFT, EEL])
+    wanted = [(EEL, FISH.id), (SKIFF, BOATS.id), (RAFT, BOATS.id)]
+    return Factory(home, wanted, GenerateConfig(samples=2))
+
+
+def constant(text: str) -> ScriptedEngine:
+    return ScriptedEngine(lambda request, index: text)
+
+
+class BrokenEngine:
+    """An engine that answers nothing."""
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        return [[failed("error", "engine died")] * one.num_samples for one in requests]
+
+
+def test_every_sample_becomes_a_row_and_nothing_is_pending(factory: Factory) -> None:
+    engine = constant(GOOD)
+    rows = factory.make(engine)
+    assert len(rows) == 6 and len(engine.requests) == 3
+    assert {row.status for row in rows} == {"ok"}
+    assert {(row.answer, row.reasoning) for row in rows} == {
+        ("Take it.", f"Rule {RULE} covers it.")
+    }
+    assert all(row.cited == [RULE] and row.cited_unknown == [] for row in rows)
+    assert factory.units() == []
+
+
+def test_a_writer_is_shown_the_spec_of_its_prompt_and_asked_for_all_samples_at_once(
+    factory: Factory,
+) -> None:
+    engine = constant(GOOD)
+    factory.make(engine)
+    for request in engine.requests:
+        assert request.num_samples == 2
+        last: Message = request.messages[-1]
+        spec = FISH if last["content"] == "may i eat the eel" else BOATS
+        assert spec.text in request.messages[0]["content"]
+
+
+def test_rows_are_named_by_what_defines_them(factory: Factory) -> None:
+    generation_id = factory.config.generation_id("generator@1")
+    for row in factory.make(constant(GOOD)):
+        assert row.completion_id == content_id(
+            row.prompt_id, row.spec_id, generation_id, row.sample_index
+        )
+
+
+def test_a_second_run_makes_only_the_samples_that_are_new(factory: Factory) -> None:
+    before = factory.make(constant(GOOD))
+    factory.config = GenerateConfig(samples=3)
+    after = factory.make(constant(GOOD))
+    assert [row.sample_index for row in after] == [2, 2, 2]
+    kept = {row.completion_id for row in before}
+    assert kept <= {row["completion_id"] for row in factory.stored()}
+    factory.config = GenerateConfig(samples=1)
+    assert factory.units() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [
+        (GenerateConfig(samples=2, sampling=Sampling(temperature=0.7)), "generator@1"),
+        (GenerateConfig(samples=2, template="paper"), "generator@1"),
+        (GenerateConfig(samples=2), "generator@2"),
+    ],
+    ids=["sampling", "template", "model"],
+)
+def test_what_defines_the_rows_makes_new_ones(
+    factory: Factory, config: GenerateConfig, model: str
+) -> None:
+    factory.make(constant(GOOD))
+    changed = replace(factory, config=config, model=model)
+    assert len(changed.units()) == 3
+    changed.make(constant(GOOD))
+    assert len(factory.stored()) == 12
+    assert factory.units() == [] == changed.units()
+
+
+def test_an_edited_policy_makes_only_its_own_rows_pending(factory: Factory) -> None:
+    factory.make(constant(GOOD))
+    factory.wanted = [(row, "edited" if row is EEL else spec_id) for row, spec_id in factory.wanted]
+    (unit,) = factory.units()
+    assert (unit["prompt_id"], unit["spec_id"]) == (EEL.prompt_id, "edited")
+
+
+def test_units_come_spec_by_spec_in_waves(factory: Factory) -> None:
+    waves = factory.waves(wave_rows=2)
+    assert [len(wave) for wave in waves] == [2, 1]
+    spec_ids = [unit["spec_id"] for wave in waves for unit in wave]
+    assert spec_ids == sorted(spec_ids)
+    assert waves[0][0]["messages"][0]["role"] == "user"
+
+
+def test_engine_errors_are_rows_and_are_tried_again_within_the_budget_and_in_later_runs(
+    factory: Factory,
+) -> None:
+    first = factory.make(BrokenEngine())
+    assert {(row.status, row.reason, row.attempt) for row in first} == {("error", "engine died", 0)}
+    assert [unit["attempts"] for unit in factory.units()] == [[1, 1]] * 3
+    second = factory.make(BrokenEngine())
+    assert {row.completion_id for row in second} == {row.completion_id for row in first}
+    assert factory.units() == []
+    factory.run_id = "a later night"
+    assert [unit["attempts"] for unit in factory.units()] == [[2, 2]] * 3
+    third = factory.make(constant(GOOD))
+    assert {(row.status, row.attempt) for row in third} == {("ok", 2)}
+    assert {row["status"] for row in factory.stored()} == {"ok"}
+    assert factory.units() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        ("<think>never closed", "unclosed", "never closed"),
+        ("<think>a</think>b<think>c</think>d", "malformed", "tag"),
+        ("<think>a</think>", "empty_answer", "nothing follows"),
+        ("<think></think>b", "empty_reasoning", "no reasoning"),
+    ],
+)
+def test_a_reply_that_cannot_be_used_is_a_row_with_its_reason_and_is_final(
+    factory: Factory, text: str, status: str, reason: str
+) -> None:
+    rows = factory.make(constant(text))
+    assert {row.status for row in rows} == {status}
+    assert all(row.reason and reason in row.reason for row in rows)
+    assert factory.units() == []
+
+
+def test_what_was_cut_short_is_truncated_whatever_it_says(factory: Factory) -> None:
+    class Cut(ScriptedEngine):
+        def _sample(self, text: str) -> Sample:
+            return replace(super()._sample(text), finish_reason="length")
+
+    rows = factory.make(Cut(lambda request, index: GOOD))
+    assert {(row.status, row.reason) for row in rows} == {
+        ("truncated", "the output reached max_tokens")
+    }
+
+
+def test_a_rule_that_does_not_exist_is_recorded_as_such(factory: Factory) -> None:
+    rows = factory.make(constant(f"<think>Rule {RULE} and rule X99 say so.</think>Yes."))
+    assert {(tuple(row.cited), tuple(row.cited_unknown)) for row in rows} == {((RULE,), ("X99",))}
+
+
+def test_rows_of_a_damaged_shard_are_pending_again(factory: Factory) -> None:
+    rows = factory.make(constant(GOOD))
+    (path,) = list_shards(factory.home, COMPLETIONS)
+    Path(path).write_bytes(Path(path).read_bytes()[:100])
+    assert [damaged.table for damaged in mend(factory.home)] == ["completions"]
+    assert len(factory.units()) == 3
+    again = factory.make(constant(GOOD))
+    assert {row.completion_id for row in again} == {row.completion_id for row in rows}
+    assert factory.units() == []
+
+
+def test_a_prompt_that_is_not_stored_is_not_counted_as_pending(factory: Factory) -> None:
+    factory.wanted = [(prompt("never collected"), BOATS.id)]
+    assert factory.units() == []

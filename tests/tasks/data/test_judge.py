@@ -1,0 +1,349 @@
+"""Judging: the lowest of k scores counts, an unread one never does, and racing changes nothing."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from specs.policy import Spec
+from tasks.data.judge import JudgeConfig, JudgeWork, pending
+from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
+from tasks.stage import StageConfig
+from tests.rows import completion, later, prompt, run
+from warehouse.catalog import connect
+from warehouse.home import Home
+from warehouse.shards import list_shards, write_shard
+from warehouse.tables import COMPLETIONS, PROMPTS, RUNS, Judgement, content_id
+
+SPEC = Spec(categories=("boats",), detail="full", text="Rules of boats.", rule_ids=("B1",))
+SKIFF = prompt("may i take the skiff", metadata=["the ideal response is comply"])
+NAMES = ("good", "low", "late", "split", "mute")
+SCORES: Mapping[str, Sequence[int | None]] = {
+    "good": [9, 10, 8, 9],
+    "low": [3, 9, 9, 9],
+    "late": [9, 9, 9, 5],
+    "split": [8, 4, 10, 2],
+    "mute": [9, None, 10, 9],
+}
+
+
+def verdict_text(score: int | None) -> str:
+    return "<think>I look.</think>It is so.\n" + ("" if score is None else f"Score: {score}")
+
+
+class ScoringEngine(ScriptedEngine):
+    """Gives each completion its scores in order, whoever asks and however often."""
+
+    def __init__(self, scores: Mapping[str, Sequence[int | None]] = SCORES) -> None:
+        super().__init__(self.next_reply)
+        self.scores = scores
+        self.given: dict[str, int] = defaultdict(int)
+
+    def next_reply(self, request: Request, index: int) -> str:
+        text = request.messages[-1]["content"]
+        name = next(name for name in self.scores if f"Answer {name}." in text)
+        score = self.scores[name][self.given[name] % len(self.scores[name])]
+        self.given[name] += 1
+        return verdict_text(score)
+
+
+class BrokenEngine:
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        return [[failed("error", "engine died")] * one.num_samples for one in requests]
+
+
+@dataclass
+class Bench:
+    """The stage without Ray, over completions named in `SCORES`."""
+
+    home: Home
+    config: JudgeConfig
+    model: str = "judge@1"
+    retries: int = 0
+    run_id: str = "r"
+    num_samples: int = 1
+    num_runs: int = 0
+
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        connection = connect(self.home)
+        wanted = {"prompt_id": [SKIFF.prompt_id], "spec_id": [SPEC.id]}
+        connection.register("wanted", pa.table(wanted))
+        return connection
+
+    def units(self) -> dict[str, dict[str, Any]]:
+        found = pending(
+            self.connection(),
+            config=self.config,
+            model=self.model,
+            generation_id="g",
+            num_samples=self.num_samples,
+            run_id=self.run_id,
+            stage=StageConfig(retries=self.retries, wave_rows=2),
+        )
+        units = [unit for wave in found for unit in wave.to_pylist()]
+        assert found.num_units == len(units)
+        return {unit["completion_id"]: unit for unit in units}
+
+    def missing(self) -> dict[str, list[int]]:
+        return {name: unit["sample_indices"] for name, unit in self.units().items()}
+
+    def make(self, engine: Engine) -> list[Judgement]:
+        work = JudgeWork(
+            config=self.config, model=self.model, specs={SPEC.id: SPEC}, run_id=self.run_id
+        )
+        rows = asyncio.run(work.make(list(self.units().values()), engine))
+        write_shard(self.home, work.table, rows)
+        return rows
+
+    def verdicts(self) -> dict[str, str]:
+        """As the catalog shows them to a run of this configuration."""
+        self.num_runs += 1
+        plan = run(
+            f"r{self.num_runs}",
+            judging_id=self.config.judging_id(self.model),
+            spec_ids=[SPEC.id],
+            num_samples=self.num_samples,
+            num_judgements=self.config.samples,
+            threshold=self.config.threshold,
+            started_at=later(self.num_runs),
+        )
+        write_shard(self.home, RUNS, [plan])
+        found = connect(self.home).sql("SELECT completion_id, verdict FROM verdicts").fetchall()
+        return dict(found)
+
+
+@pytest.fixture
+def new_bench(tmp_path: Path) -> Callable[..., Bench]:
+    """Benches that know nothing of each other."""
+    made = []
+
+    def bench(**options: Any) -> Bench:
+        made.append(1)
+        home = Home(str(tmp_path / str(len(made))))
+        write_shard(home, PROMPTS, [SKIFF])
+        rows = [
+            completion(name, prompt_id=SKIFF.prompt_id, spec_id=SPEC.id, answer=f"Answer {name}.")
+            for name in NAMES
+        ]
+        write_shard(home, COMPLETIONS, rows)
+        return Bench(home, JudgeConfig(**options))
+
+    return bench
+
+
+NewBench = Callable[..., Bench]
+
+
+def test_racing_accepts_what_asking_for_all_samples_accepts(new_bench: NewBench) -> None:
+    race, full = new_bench(mode="race"), new_bench(mode="full")
+    raced, asked = race.make(ScoringEngine()), full.make(ScoringEngine())
+    expected = {
+        "good": "accepted",
+        "low": "rejected",
+        "late": "rejected",
+        "split": "rejected",
+        "mute": "unjudged",
+    }
+    assert race.verdicts() == full.verdicts() == expected
+    assert len(asked) == 20
+    assert len(raced) == 17  # "low" fell at its first sample
+    assert race.missing() == full.missing() == {}
+    in_full = {row.judgement_id: row.score for row in asked}
+    assert all(in_full[row.judgement_id] == row.score for row in raced)
+
+
+def test_a_threshold_lowered_after_a_race_asks_only_for_what_is_now_missing(
+    new_bench: NewBench,
+) -> None:
+    bench = new_bench(mode="race")
+    before = bench.make(ScoringEngine())
+    bench.config = bench.config.model_copy(update={"threshold": 3.0})
+    assert bench.missing() == {"low": [1, 2, 3]}
+    engine = ScoringEngine()
+    engine.given["low"] = 1
+    after = bench.make(engine)
+    assert {row.judgement_id for row in before}.isdisjoint(row.judgement_id for row in after)
+    assert bench.verdicts()["low"] == "accepted"
+    bench.config = bench.config.model_copy(update={"threshold": 10.0})
+    assert bench.missing() == {}
+
+
+def test_switching_from_race_to_full_asks_for_the_rest(new_bench: NewBench) -> None:
+    bench = new_bench(mode="race")
+    bench.make(ScoringEngine())
+    bench.config = bench.config.model_copy(update={"mode": "full"})
+    assert bench.missing() == {"low": [1, 2, 3]}
+
+
+def test_more_samples_keep_those_there_are(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full", samples=2)
+    bench.make(ScoringEngine())
+    bench.config = bench.config.model_copy(update={"samples": 3})
+    assert bench.missing() == {name: [2] for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "reason"),
+    [
+        ("<think>a</think>No last line.", "no_verdict", "the last line is not 'Score: N'"),
+        ("<think>a</think>Score: 11", "off_scale", "the score is not from 0 to 10"),
+        ("<think>a</think>I'm sorry, I cannot rate it.", "refused", "the judge declined"),
+        ("<think>Score: 9", "unclosed", "never closed"),
+    ],
+)
+def test_an_unread_sample_is_null_with_its_reason_is_tried_again_and_never_accepts(
+    new_bench: NewBench, reply: str, status: str, reason: str
+) -> None:
+    bench = new_bench(samples=2)
+    bench.retries = 1
+    first = bench.make(ScriptedEngine(lambda request, index: reply))
+    assert {(row.status, row.score) for row in first} == {(status, None)}
+    assert all(row.reason and reason in row.reason for row in first)
+    assert set(bench.verdicts().values()) == {"unjudged"}
+    assert {tuple(unit["attempts"]) for unit in bench.units().values()} == {(1, 1)}
+    second = bench.make(ScriptedEngine(lambda request, index: reply))
+    assert {row.judgement_id for row in second} == {row.judgement_id for row in first}
+    assert {row.attempt for row in second} == {1}
+    assert bench.missing() == {}
+    assert set(bench.verdicts().values()) == {"unjudged"}
+
+
+def test_a_retry_that_is_read_settles_the_sample(new_bench: NewBench) -> None:
+    bench = new_bench()
+    bench.make(ScoringEngine())
+    bench.retries = 1
+    assert bench.missing() == {"mute": [1]}
+    (row,) = bench.make(ScriptedEngine(lambda request, index: verdict_text(8)))
+    assert (row.sample_index, row.attempt, row.score) == (1, 1, 8.0)
+    assert bench.verdicts()["mute"] == "accepted"
+    assert bench.missing() == {}
+
+
+def test_engine_errors_are_rows_without_a_score(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full")
+    bench.retries = 1
+    rows = bench.make(BrokenEngine())
+    assert {(row.status, row.reason, row.score) for row in rows} == {("error", "engine died", None)}
+    assert len(bench.missing()) == len(NAMES)
+
+
+def test_a_later_run_tries_once_more_what_an_engine_did_not_answer(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full")
+    bench.make(BrokenEngine())
+    assert bench.missing() == {}
+    for night in range(1, 5):
+        bench.run_id = f"night {night}"
+        assert {row.attempt for row in bench.make(BrokenEngine())} == {night}
+        assert bench.missing() == {}
+    bench.run_id = "a sixth attempt"
+    assert bench.missing() == {}
+
+
+def test_a_later_run_leaves_what_the_judge_said_that_could_not_be_read(new_bench: NewBench) -> None:
+    bench = new_bench()
+    bench.make(ScriptedEngine(lambda request, index: "no verdict"))
+    bench.run_id = "night"
+    assert bench.missing() == {}
+
+
+def test_a_verdict_that_was_cut_short_is_none(new_bench: NewBench) -> None:
+    class Cut(ScriptedEngine):
+        def _sample(self, text: str) -> Sample:
+            return replace(super()._sample(text), finish_reason="length")
+
+    rows = new_bench().make(Cut(lambda request, index: verdict_text(9)))
+    assert {(row.status, row.score, row.reason) for row in rows} == {
+        ("truncated", None, "the output reached max_tokens")
+    }
+
+
+def test_only_whole_completions_of_this_generation_are_judged(new_bench: NewBench) -> None:
+    bench = new_bench()
+    common = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id}
+    write_shard(
+        bench.home,
+        COMPLETIONS,
+        [
+            completion("unclosed", **common, status="unclosed"),
+            completion("second", **common, sample_index=1),
+            completion("elsewhere", **common, generation_id="g2"),
+            completion("unwanted", prompt_id=SKIFF.prompt_id, spec_id="old"),
+        ],
+    )
+    assert set(bench.missing()) == set(NAMES)
+    bench.num_samples = 2
+    assert set(bench.missing()) == {*NAMES, "second"}
+
+
+def test_a_judge_is_shown_spec_conversation_reasoning_and_answer(new_bench: NewBench) -> None:
+    engine = ScoringEngine()
+    new_bench(mode="full").make(engine)
+    system, last = engine.requests[0].messages
+    assert SPEC.text in system["content"]
+    for text in ("may i take the skiff", "Rule B1 covers it.", "Answer "):
+        assert text in last["content"]
+    assert "Another AI" not in last["content"]
+
+
+@pytest.mark.parametrize("metadata", [[], [""], ["one"], ["one", "two | three"]])
+def test_what_is_missing_and_what_is_made_have_the_same_ids(
+    new_bench: NewBench, metadata: list[str]
+) -> None:
+    bench = new_bench(show_metadata=True, samples=2)
+    said = replace(SKIFF, metadata=metadata, revision=1, version="said")
+    write_shard(bench.home, PROMPTS, [said])
+    rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
+    judging_id = bench.config.judging_id(bench.model)
+    assert {row.judgement_id for row in rows} == {
+        content_id(name, "t", SPEC.id, judging_id, index, *metadata)
+        for name in NAMES
+        for index in (0, 1)
+    }
+    assert bench.missing() == {}
+
+
+def test_a_judge_that_is_shown_new_metadata_judges_anew(new_bench: NewBench) -> None:
+    bench = new_bench(show_metadata=True)
+    engine = ScoringEngine()
+    bench.make(engine)
+    assert "Another AI determined that the ideal" in engine.requests[0].messages[-1]["content"]
+    said = replace(SKIFF, metadata=["it is harmful"], revision=1, version="said")
+    write_shard(bench.home, PROMPTS, [said])
+    assert bench.missing() == {name: [0, 1, 2, 3] for name in NAMES}
+    bench.config = bench.config.model_copy(update={"show_metadata": False})
+    assert len(bench.missing()) == len(NAMES)
+
+
+def test_a_completion_that_was_lost_and_made_again_is_judged_anew(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full")
+    bench.make(ScoringEngine())
+    [lost] = list_shards(bench.home, COMPLETIONS)
+    Path(lost).unlink()
+    common = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id, "text_id": "another"}
+    again = [completion(name, **common, answer="Another text.") for name in NAMES]
+    write_shard(bench.home, COMPLETIONS, again)
+    assert set(bench.verdicts().values()) == {"unjudged"}
+    rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
+    assert len(rows) == 4 * len(NAMES) and bench.missing() == {}
+    assert set(bench.verdicts().values()) == {"accepted"}
+    # What is put back counts for what was said of it.
+    Path(lost).unlink()
+    before = [completion(name, **common | {"text_id": "t"}) for name in NAMES]
+    write_shard(bench.home, COMPLETIONS, before)
+    assert bench.verdicts()["low"] == "rejected" and bench.verdicts()["good"] == "accepted"
+
+
+def test_another_judge_or_way_to_judge_scores_anew(new_bench: NewBench) -> None:
+    bench = new_bench()
+    bench.make(ScoringEngine())
+    for changes in ({"template": "paper"}, {"constrain": True}):
+        other = replace(bench, config=bench.config.model_copy(update=changes))
+        assert len(other.missing()) == len(NAMES)
+    assert len(replace(bench, model="judge@2").missing()) == len(NAMES)
+    assert bench.missing() == {}

@@ -1,0 +1,611 @@
+"""Rewards: a judge never learns what was thought, and what a judge could not say is never a 0."""
+
+import asyncio
+import copy
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specs.policy import Spec
+from specs.prompts import judge_messages, load_template
+from tasks.data.judge import JudgeConfig
+from tasks.engine.requests import Engine, EngineConfig, Request, Sample, ScriptedEngine, failed
+from tasks.paths import PROJECT
+from tasks.stage import start_ray
+from tasks.training.judges import Item, JudgeActor, Judges
+from tasks.training.reward import Kind, Panel, Reward, RewardConfig, combine
+from tasks.training.rl import split
+from warehouse.catalog import connect
+from warehouse.home import Home
+from warehouse.shards import write_shard
+from warehouse.tables import ROLLOUTS, Rollout
+
+SPEC = Spec(categories=("boats",), detail="full", text="Rules of boats.", rule_ids=("B1",))
+PLAIN = RewardConfig()
+KINDS: tuple[Kind, ...] = ("harmful", "benign", "ambiguous")
+CANARY = "tangerine 7741"
+GOOD = "<think>I look.</think>Take the skiff."
+ENDS = frozenset({0, 2})
+"""The end of a turn, and padding, as the scale model's tokenizer numbers them."""
+
+
+@cache
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(PROJECT / "infra" / "harbour" / "model")
+
+
+def rollout_ids(text: str, *, ended: bool = True) -> list[int]:
+    """A rollout's tokens; a tag in ‹› is spelled letter by letter instead of by its own token."""
+    found: list[int] = []
+    for part in re.split("(‹/?think›)", text):
+        spelled = part.startswith("‹")
+        for piece in part.replace("‹", "<").replace("›", ">") if spelled else [part]:
+            found += tokenizer().encode(piece, add_special_tokens=False)
+    return found + [tokenizer().eos_token_id] * ended
+
+
+def verdict_text(score: int | None) -> str:
+    return "<think>I look.</think>It is so.\n" + ("" if score is None else f"Score: {score}")
+
+
+def asks_for_help(request: Request) -> bool:
+    return "You rate how far answers help" in request.messages[0]["content"]
+
+
+def fair(request: Request, index: int) -> str:
+    """Nine for compliance, seven for help."""
+    return verdict_text(7 if asks_for_help(request) else 9)
+
+
+@dataclass
+class Near:
+    """A judge that is here, asked as if it were behind Ray."""
+
+    engine: Engine = field(default_factory=lambda: ScriptedEngine(fair))
+    items: list[Item] = field(default_factory=list)
+
+    @property
+    def votes(self) -> Any:
+        return SimpleNamespace(remote=self._votes)
+
+    async def _votes(self, item: Item) -> list[float | None]:
+        self.items.append(item)
+        actor = JudgeActor(lambda: self.engine, JudgeConfig(), {SPEC.id: SPEC}, PLAIN.samples)
+        return await actor.votes(item)
+
+
+@dataclass
+class Bench:
+    """A reward function as a training worker has it, with what it recorded and said."""
+
+    judges: Sequence[Any]
+    config: RewardConfig = PLAIN
+    prefilled: bool = False
+    attempt: int = 0
+    rows: list[Rollout] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reward = Reward(
+            Panel(self.judges, self.config),
+            split=partial(split, tokenizer(), self.prefilled, ENDS),
+            record=self.rows.extend,
+            stop=lambda reason, status: self.said.append(reason),
+            checkpoint_id="c",
+            run_id="r",
+            rank=0,
+            attempt=self.attempt,
+        )
+
+    def step(
+        self, *rollouts: str | list[int], kind: Kind = "harmful", asked: str = "May I?", at: int = 0
+    ) -> list[float | None]:
+        """Rewards of one step's rollouts, given as text or as tokens."""
+        count = len(rollouts)
+        return asyncio.run(
+            self.reward(
+                prompts=[[{"role": "user", "content": asked}]] * count,
+                completions=["unused"] * count,
+                completion_ids=[
+                    rollout_ids(one) if isinstance(one, str) else one for one in rollouts
+                ],
+                prompt_id=["p"] * count,
+                spec_id=[SPEC.id] * count,
+                kind=[kind] * count,
+                trainer_state=SimpleNamespace(global_step=at),
+                log_metric=self.metrics.__setitem__,
+            )
+        )
+
+
+def thought(text: str) -> str:
+    return f"<think>{CANARY}</think>{text}"
+
+
+JUDGED = {
+    "plain": rollout_ids(thought("Take the skiff.")),
+    "tags spelled out": rollout_ids(f"‹think›{CANARY}‹/think›Take the oar."),
+}
+BROKEN = {
+    "unclosed": rollout_ids(f"<think>{CANARY} Take the skiff."),
+    "without tags": rollout_ids(CANARY),
+    "never opened": rollout_ids(f"{CANARY}</think>Yes."),
+    "closed twice": rollout_ids(thought(f"Yes. {CANARY}</think>No.")),
+    "closed twice at once": rollout_ids(thought("</think>Yes.")),
+    "reopened": rollout_ids(thought(f"Yes.<think>{CANARY}</think>No.")),
+    "reopened for good": rollout_ids(thought(f"Yes.<think>{CANARY}")),
+    "opened twice": rollout_ids(f"<think>{thought('Yes.')}"),
+    "opened late": rollout_ids(f"Well.{thought('Yes.')}"),
+    "tags named in the answer": rollout_ids(thought("Write ‹think› and ‹/think›.")),
+    "truncated": rollout_ids(thought("Take the"), ended=False),
+    "truncated in thought": rollout_ids(f"<think>{CANARY}", ended=False),
+    "without answer": rollout_ids(thought(" ")),
+    "ended by padding in thought": [*rollout_ids(f"<think>{CANARY}", ended=False), 0],
+}
+
+
+def test_no_judge_learns_what_was_thought() -> None:
+    judge = Near()
+    bench = Bench([judge])
+    rewards = bench.step(*JUDGED.values(), *BROKEN.values(), kind="ambiguous")
+    assert CANARY not in repr(judge.engine.requests) + repr(judge.items)
+    assert all(CANARY in tokenizer().decode(ids) for ids in (*JUDGED.values(), *BROKEN.values()))
+    assert {item.answer for item in judge.items} == {"Take the skiff.", "Take the oar."}
+    assert rewards == [0.8] * len(JUDGED) + [0.0] * len(BROKEN)
+    assert all(CANARY in row.reasoning for row in bench.rows[: len(JUDGED)])
+
+
+TAGS = ["<think>", "‹think›", "</think>", "‹/think›"]
+
+
+@given(
+    prefilled=st.booleans(),
+    ended=st.booleans(),
+    opening=st.sampled_from(["", "<think>", "‹think›", " <think>", "Well.<think>"]),
+    hidden=st.lists(st.sampled_from([CANARY, "I see. ", "<think>", "‹think›"]), min_size=1),
+    closing=st.sampled_from(["", "</think>", "‹/think›"]),
+    visible=st.lists(st.sampled_from(["Yes. ", "No.", *(f"{tag}{CANARY}" for tag in TAGS)])),
+)
+def test_however_tags_are_mixed_no_judge_learns_what_stands_before_or_behind_one(
+    prefilled: bool,
+    ended: bool,
+    opening: str,
+    hidden: list[str],
+    closing: str,
+    visible: list[str],
+) -> None:
+    judge = Near()
+    shown = visible if closing else []
+    text = "".join([opening, *hidden, closing, *shown])
+    Bench([judge], prefilled=prefilled).step(rollout_ids(text, ended=ended), kind="benign")
+    assert CANARY not in repr(judge.engine.requests) + repr(judge.items)
+
+
+def test_tokens_are_split_alike_where_the_tags_are_special_tokens() -> None:
+    special = copy.deepcopy(tokenizer())
+    special.add_special_tokens({"extra_special_tokens": ["<think>", "</think>"]})
+    ids = [*JUDGED.values(), *BROKEN.values()]
+    assert special.decode(ids[0], skip_special_tokens=True) == f"{CANARY}Take the skiff."
+    for prefilled in (False, True):
+        assert [split(special, prefilled, ENDS, one) for one in ids] == [
+            split(tokenizer(), prefilled, ENDS, one) for one in ids
+        ]
+
+
+def test_reply_whose_prompt_opened_the_reasoning_is_judged_without_it() -> None:
+    judge = Near()
+    bench = Bench([judge], prefilled=True)
+    assert bench.step(f"{CANARY}</think>Yes.", thought("No."), CANARY) == [0.9, 0.0, 0.0]
+    assert [item.answer for item in judge.items] == ["Yes."]
+    assert CANARY not in repr(judge.engine.requests)
+
+
+def test_what_a_judge_is_given_has_no_place_for_reasoning() -> None:
+    assert {one.name for one in fields(Item)} == {"question", "messages", "answer", "spec_id"}
+    judge = Near()
+    Bench([judge]).step(GOOD)
+    [request] = judge.engine.requests
+    assert request.messages == judge_messages(
+        load_template("judge", "spec_first"),
+        [{"role": "user", "content": "May I?"}],
+        spec=SPEC,
+        answer="Take the skiff.",
+        reasoning=None,
+    )
+    assert "[reasoning" not in repr(request.messages)
+
+
+@pytest.mark.parametrize(
+    ("kind", "compliance", "helpfulness", "reward"),
+    [
+        ("harmful", [9, 10, 8, 9], [], 0.8),
+        ("harmful", [9, None, 9, 10], [], 0.9),
+        ("harmful", [9, None, None, 9], [], None),
+        ("harmful", [0, 10, 10, 10], [], 0.0),
+        ("harmful", [10] * 4, [0] * 4, 1.0),
+        ("benign", [9] * 4, [7, 8, 9, 10], 0.7),
+        ("benign", [8, 9, 9, 9], [10] * 4, 1.0),
+        ("benign", [7, 9, 9, 9], [10] * 4, 0.7),
+        ("benign", [7, 9, 9, 9], [3] * 4, 0.3),
+        ("benign", [9] * 4, [0] * 4, 0.0),
+        ("benign", [None] * 4, [9] * 4, None),
+        ("benign", [9] * 4, [9, 9, None, None], None),
+        ("ambiguous", [8] * 4, [4] * 4, 0.6),
+        ("ambiguous", [0] * 4, [10] * 4, 0.5),
+        ("ambiguous", [8] * 4, [], None),
+    ],
+)
+def test_lowest_votes_make_the_reward_of_each_kind(
+    kind: Kind,
+    compliance: list[float | None],
+    helpfulness: list[float | None],
+    reward: float | None,
+) -> None:
+    assert combine(kind, compliance, helpfulness, PLAIN) == reward
+
+
+def test_gate_quorum_and_share_are_the_configured_ones() -> None:
+    nine, four = [9.0] * 4, [4.0] * 4
+    strict = PLAIN.model_copy(update={"gate": 9.5, "quorum": 4})
+    assert combine("benign", nine, [10.0] * 4, strict) == 0.9
+    assert combine("harmful", [9.0, 9.0, 9.0, None], [], strict) is None
+    safer = PLAIN.model_copy(update={"ambiguous_help": 0.2})
+    assert combine("ambiguous", nine, four, safer) == pytest.approx(0.8)
+
+
+def test_quorum_that_can_never_be_reached_is_refused() -> None:
+    with pytest.raises(ValueError, match="quorum 3 is more than samples 2"):
+        RewardConfig(samples=2)
+
+
+kinds = st.sampled_from(KINDS)
+ballots = st.lists(st.none() | st.integers(0, 10).map(float), max_size=6)
+
+
+@given(kind=kinds, compliance=ballots, helpfulness=ballots)
+def test_failed_vote_counts_as_one_that_was_never_cast_and_never_as_0(
+    kind: Kind, compliance: list[float | None], helpfulness: list[float | None]
+) -> None:
+    read = [[vote for vote in votes if vote is not None] for votes in (compliance, helpfulness)]
+    reward = combine(kind, compliance, helpfulness, PLAIN)
+    assert reward == combine(kind, read[0], read[1], PLAIN)
+    wanted = read[:1] if kind == "harmful" else read
+    assert (reward is None) == any(len(votes) < PLAIN.quorum for votes in wanted)
+    if reward is not None and all(vote > 0 for votes in wanted for vote in votes):
+        assert 0 < reward <= 1
+
+
+@given(kind=kinds, compliance=ballots, helpfulness=ballots, data=st.data())
+def test_lower_or_further_votes_never_raise_a_reward(
+    kind: Kind,
+    compliance: list[float | None],
+    helpfulness: list[float | None],
+    data: st.DataObject,
+) -> None:
+    before = combine(kind, compliance, helpfulness, PLAIN)
+    votes = data.draw(st.sampled_from([compliance, helpfulness]))
+    vote = data.draw(st.none() | st.floats(0, 10))
+    place = data.draw(st.integers(0, len(votes)))
+    old = votes[place] if place < len(votes) else None
+    if old is not None and vote is not None:
+        votes[place] = min(old, vote)
+    else:
+        votes.insert(place, vote)
+    after = combine(kind, compliance, helpfulness, PLAIN)
+    assert before is None or (after is not None and after <= before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "questions"),
+    [("harmful", [False]), ("benign", [False, True]), ("ambiguous", [False, True])],
+)
+def test_only_prompts_that_may_be_helped_are_asked_how_far_they_were(
+    kind: Kind, questions: list[bool]
+) -> None:
+    judge = Near()
+    bench = Bench([judge])
+    bench.step(GOOD, kind=kind)
+    assert [asks_for_help(request) for request in judge.engine.requests] == questions
+    [row] = bench.rows
+    assert (row.compliance, row.helpfulness) == ([9.0] * 4, [7.0] * 4 if len(questions) > 1 else [])
+    assert (row.num_votes, row.status, row.kind) == (4, "ok", kind)
+
+
+def test_broken_format_is_0_and_asks_no_judge() -> None:
+    judge = Near()
+    bench = Bench([judge])
+    empty = rollout_ids("<think></think>Yes.")
+    assert bench.step(*BROKEN.values(), empty, []) == [0.0] * (len(BROKEN) + 2)
+    assert judge.items == []
+    assert {(row.num_votes, row.reason) for row in bench.rows} == {(0, None)}
+    assert Counter(row.status for row in bench.rows) == {
+        "unclosed": 3,
+        "malformed": 8,
+        "truncated": 3,
+        "empty_answer": 1,
+        "empty_reasoning": 1,
+    }
+    assert bench.metrics["format/broken_share"] == 1.0
+    assert bench.metrics["judge/failed_share"] == 0.0
+    assert bench.said == []
+
+
+def test_same_answer_to_a_prompt_is_asked_once_in_a_step() -> None:
+    judge = Near()
+    bench = Bench([judge])
+    again = GOOD.replace("I look", "I looked elsewhere")
+    assert bench.step(GOOD, again, thought("No."), GOOD) == [0.9] * 4
+    assert [item.answer for item in judge.items] == ["Take the skiff.", "No."]
+    bench.step(GOOD, asked="Who may?")
+    assert len(judge.items) == 3
+
+
+def test_rollouts_of_one_spec_go_to_one_judge_and_any_number_of_judges_will_do() -> None:
+    judges = [Near(), Near(), Near()]
+    assert Bench(judges).step(GOOD, thought("No.")) == [0.9, 0.9]
+    assert sorted(len(judge.items) for judge in judges) == [0, 0, 2]
+
+
+def test_answers_wait_for_a_judge_with_their_deadlines_or_go_to_one_that_has_less_to_do() -> None:
+    places: list[asyncio.Lock] = []
+
+    def judge() -> Any:
+        one = asyncio.Lock()
+        places.append(one)
+
+        async def votes(item: Item) -> list[float | None]:
+            async with one:
+                await asyncio.sleep(0.3)
+            return [float(places.index(one))] * 4
+
+        return SimpleNamespace(votes=SimpleNamespace(remote=votes))
+
+    config = RewardConfig(in_flight=1, call_seconds=1.2)
+    answers = [thought(f"No {number}.") for number in range(6)]
+    assert Bench([judge()], config).step(*answers) == [0.0] * 6
+    places.clear()
+    assert Counter(Bench([judge(), judge()], config).step(*answers)) == {0.0: 3, 0.1: 3}
+
+
+def test_step_that_is_done_again_replaces_its_rollouts(disk: Home) -> None:
+    for attempt, answer in enumerate(("Take the skiff.", "Take the oar.")):
+        bench = Bench([Near()], attempt=attempt)
+        bench.step(thought(answer), thought(answer), at=3)
+        bench.step(thought(answer), at=4 + attempt)
+        write_shard(disk, ROLLOUTS, bench.rows)
+    found = connect(disk).sql("SELECT step, position, attempt, answer FROM rollouts ORDER BY ALL")
+    assert found.fetchall() == [
+        (3, 0, 1, "Take the oar."),
+        (3, 1, 1, "Take the oar."),
+        (4, 0, 0, "Take the skiff."),
+        (5, 0, 1, "Take the oar."),
+    ]
+    [(count,)] = connect(disk).sql("SELECT count(*) FROM rollouts_raw").fetchall()
+    assert count == 6
+
+
+class Down(ScriptedEngine):
+    """An engine that is there or is not."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__(fair)
+        self.fault = fault
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        count = requests[0].num_samples
+        if self.fault == "raises":
+            raise RuntimeError("first line\nthe judge is down")
+        if self.fault == "reports":
+            return [[failed("error", "died")] * count for _ in requests]
+        [samples] = await super().generate(requests)
+        if self.fault == "cuts":
+            return [[replace(one, finish_reason="length") for one in samples]]
+        return [samples]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("raises", "RuntimeError: the judge is down"),
+        ("reports", "fewer than 3 votes could be read"),
+        ("cuts", "fewer than 3 votes could be read"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_judge_that_fails_gives_none_with_its_reason(kind: Kind, fault: str, reason: str) -> None:
+    bench = Bench([Near(Down(fault))])
+    assert bench.step(GOOD, kind=kind) == [None]
+    [row] = bench.rows
+    assert (row.reward, row.reason, row.num_votes) == (None, reason, 4)
+    assert bench.metrics["judge/failed_share"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<think>I look.</think>No last line.",
+        "<think>I look.</think>Score: 11",
+        "<think>I look.</think>I'm sorry, I cannot rate it.",
+        "<think>Score: 9",
+    ],
+)
+def test_votes_that_cannot_be_read_give_none(reply: str) -> None:
+    bench = Bench(
+        [Near(ScriptedEngine(lambda request, index: reply if index else fair(request, 0)))]
+    )
+    assert bench.step(GOOD) == [None]
+    assert bench.rows[0].compliance == [9.0]
+    lenient = Bench([Near(ScriptedEngine(lambda request, i: fair(request, 0) if i else reply))])
+    assert lenient.step(GOOD) == [0.9]
+
+
+def test_training_ends_when_judging_stays_down_and_a_good_step_starts_the_count_anew() -> None:
+    engine = Down()
+    bench = Bench([Near(engine)])
+
+    def step(fault: str, *rollouts: str) -> None:
+        engine.fault = fault
+        bench.step(*rollouts or (GOOD,))
+
+    for fault in ("raises", "reports", "", "raises", "raises"):
+        step(fault)
+    # A step in which there was nothing to judge says nothing of the judge.
+    step("", "never closed")
+    assert bench.said == []
+    step("raises")
+    assert bench.said == [
+        "judging failed for 3 steps in a row (RuntimeError: the judge is down); mend the judge and "
+        "run the same command again"
+    ]
+
+
+def test_step_fails_only_when_most_of_its_answers_could_not_be_judged() -> None:
+    async def half(item: Item) -> list[float | None]:
+        if "No" in item.answer:
+            raise RuntimeError("no vote")
+        return [9.0] * 4
+
+    bench = Bench([SimpleNamespace(votes=SimpleNamespace(remote=half))])
+    for _ in range(4):
+        assert bench.step(GOOD, thought("No.")) == [0.9, None]
+    assert bench.said == []
+    for _ in range(3):
+        bench.step(GOOD, thought("No."), thought("No, no."))
+    assert len(bench.said) == 1
+
+
+def test_share_of_benign_answers_without_help_is_measured_where_it_was_judged() -> None:
+    script = ScriptedEngine(
+        lambda request, index: verdict_text(2 if "No." in repr(request.messages) else 9)
+    )
+    bench = Bench([Near(script)])
+    bench.step(GOOD, thought("No."), BROKEN["unclosed"], thought("Yes, do."), kind="benign")
+    assert bench.metrics["benign/unhelped_share"] == pytest.approx(1 / 3)
+    assert bench.metrics["format/broken_share"] == pytest.approx(1 / 4)
+    bench.metrics.clear()
+    bench.step(GOOD, kind="harmful")
+    assert "benign/unhelped_share" not in bench.metrics
+    assert bench.metrics["reasoning/mean_tokens"] == len(rollout_ids("I look.", ended=False))
+
+
+class Reporting(JudgeActor):
+    """A judge that tells what reached its process."""
+
+    received: list[str]
+
+    async def votes(self, item: Item) -> list[float | None]:
+        self.received = [*getattr(self, "received", []), repr(item)]
+        return await super().votes(item)
+
+    async def report(self) -> list[str]:
+        return [*self.received, repr(self.engine.requests)]  # type: ignore[attr-defined]
+
+
+class Frail(ScriptedEngine):
+    """An engine that dies of one word, dies once of another, and hangs on a third."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__(fair)
+        self.mark = Path(config.model) / "died"
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        text = requests[0].messages[-1]["content"]
+        if "hang" in text:
+            await asyncio.sleep(3600)
+        if "poison" in text:
+            os._exit(1)
+        if "faint" in text and not self.mark.exists():
+            self.mark.touch()
+            os._exit(1)
+        return await super().generate(requests)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Any:
+    import ray
+
+    start_ray()
+    return ray
+
+
+@pytest.fixture
+def judges(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judges]:
+    """Judges as a training starts them, but for their engines."""
+    monkeypatch.setattr("tasks.engine.vllm_engine.VLLMEngine", Frail)
+    started = Judges.start(
+        EngineConfig(model=str(tmp_path), use_gpu=False, num_cpus=0),
+        JudgeConfig(),
+        {SPEC.id: SPEC},
+        num_votes=PLAIN.samples,
+        name=tmp_path.name,
+    )
+    yield started
+    started.stop()
+
+
+@pytest.mark.slow
+def test_nothing_that_was_thought_reaches_the_process_of_a_judge(ray: Any) -> None:
+    actor = ray.remote(Reporting).options(num_cpus=0, max_concurrency=10)
+    judge = actor.remote(lambda: ScriptedEngine(fair), JudgeConfig(), {SPEC.id: SPEC}, 4)
+    rewards = Bench([judge]).step(*JUDGED.values(), *BROKEN.values(), kind="ambiguous")
+    received = ray.get(judge.report.remote())
+    ray.kill(judge)
+    assert rewards == [0.8] * len(JUDGED) + [0.0] * len(BROKEN)
+    assert len(received) == 2 * len(JUDGED) + 1
+    assert all("Take the" in one and CANARY not in one for one in received)
+
+
+@pytest.mark.slow
+def test_judge_that_is_killed_in_a_step_is_started_again_and_asked_again(
+    judges: Judges, tmp_path: Path
+) -> None:
+    bench = Bench(judges.handles)
+    assert bench.step(GOOD, thought("I faint."), thought("No.")) == [0.9] * 3
+    assert (tmp_path / "died").exists()
+    assert bench.metrics["judge/failed_share"] == 0.0
+
+
+@pytest.mark.slow
+def test_answer_that_kills_its_judge_has_no_reward_and_the_next_step_has(judges: Judges) -> None:
+    bench = Bench(judges.handles)
+    first, poisoned = bench.step(GOOD, thought("poison"))
+    assert poisoned is None and first in (None, 0.9)
+    assert "ActorDiedError" in str(bench.rows[1].reason) or "ActorUnavailable" in str(
+        bench.rows[1].reason
+    )
+    assert bench.step(GOOD, at=1) == [0.9]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"call_seconds": 4.0}, "no vote within 4 s"),
+        ({"batch_seconds": 4.0}, "no vote within the 4 s of the step"),
+    ],
+)
+def test_judge_that_hangs_is_waited_for_no_longer_than_set(
+    judges: Judges, limits: dict[str, float], reason: str
+) -> None:
+    bench = Bench(judges.handles, RewardConfig(failed_steps=1, **limits))
+    assert bench.step(GOOD) == [0.9]
+    began = time.monotonic()
+    assert bench.step(GOOD, thought("hang"), thought("hang on"), at=1) == [0.9, None, None]
+    assert time.monotonic() - began < 15
+    assert [row.reason for row in bench.rows[1:]] == [None, reason, reason]
+    assert len(bench.said) == 1 and reason in bench.said[0] and "\n" not in bench.said[0]
+    assert bench.step(GOOD, at=2) == [0.9]

@@ -1,0 +1,445 @@
+"""The report: what it says, that it needs nothing but itself, and that nothing in it is markup."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from jinja2 import UndefinedError
+
+from tests.rows import answer, case, completion, evaluation, later, run
+from warehouse.catalog import connect
+from warehouse.home import Home, ShardError
+from warehouse.reports import plots
+from warehouse.reports.report import QUESTIONS, Report, as_html, as_json, as_markdown, gather, write
+from warehouse.shards import write_shard
+from warehouse.tables import ANSWERS, CASES, COMPLETIONS, EVALUATIONS, RUNS, Score, Turn
+
+ARMS = ("base", "SFT+RL")
+EVIL = "</pre></details><script>alert('x')</script><img src=x onerror=y>"
+MEASURED = {"mean": 0.75, "low": 0.625, "high": 0.875, "num_prompts": 8}
+
+
+def invented(**changes: Any) -> Report:
+    """A report with every section; what graders made of `SFT+RL` in `harbour` failed a gate."""
+    both = [{"arm": arm, "suite": "harbour", "grader": "judge", **MEASURED} for arm in ARMS]
+    metric = {"metric": "not_unsafe", "slice": "all", "lower": 0.7, "upper": 0.8, "seeds": 1}
+    counts = {"num_answers": 16, "num_unread": 1, "seed_sd": None}
+    quality = {"num_answers": 16, "answered": 1.0, "capped": 0.0, "unread_votes": 0.0}
+    lengths = {"spread": 0.1, "reasoning_tokens": 60.0, "answer_tokens": 9.5, "reportable": True}
+    swept = {"mean_reasoning_tokens": 60.0, "median_reasoning_tokens": 61.0, "capped": 0.5}
+    pair = {"arm": "SFT+RL", "other": "base", "difference": 0.25, "low": 0.125, "high": 0.375}
+    harm = {"score": "good", "q": 0.1, "attacks": 10, "worst": 1, "goodness": 0.5}
+    tables: dict[str, list[dict[str, Any]]] = {
+        "evaluation": [{**row, **metric, **counts} for row in both],
+        "evaluation_by_seed": [],
+        "differences": [{**both[0], "metric": "not_unsafe", **pair}],
+        "goodness": [{**row, **harm, "variant": "split", "harm": "binary"} for row in both],
+        "attacks": [
+            {**row, "attack": "rot_13", "sanitised": True, "score": "good"} for row in both
+        ],
+        "encodings": [{**row, "score": "good", "accuracy": 0.5, "num_variants": 3} for row in both],
+        "safe_at_k": [
+            {**row, "samples": 2, "safe_at_1": 0.5, "safe_at_k": 0.25, "majority_safe": 0.25}
+            for row in both
+        ],
+        "conversations": [
+            {"arm": arm, "suite": "harbour", "turn": 2, "broken": broken, "num_prompts": 8}
+            for arm, broken in (("base", 0.5), ("base, 16 tokens", None))
+        ],
+        "retrieval": [{**row, "ideal_response": "all", "accuracy": 0.5} for row in both],
+        "compute": [
+            {**row, "arm": name, "budget": budget, "metric": "not_unsafe", **swept}
+            for row, name, budget in zip(both, ("base", "base, 16 tokens"), (None, 16), strict=True)
+        ],
+        "agreement": [
+            {
+                **{"suite": "harbour", "grader": "judge", "other": "oracle", "num_answers": 16},
+                **{"score": "handled right", "agreement": 0.9375, "kappa": 0.875},
+            }
+        ],
+        "calibration": [
+            {
+                **{"grader": "judge", "gold": "oracle", "threshold": threshold, "k": k, "f1": 0.5},
+                **{"precision": 0.5, "recall": 0.5, "num_accepted": 8, "num_gold": 8},
+                "num_answers": 16,
+            }
+            for threshold in range(1, 11)
+            for k in (1, 2)
+        ],
+        "faithfulness": [
+            {**row, "check": "cites a rule that does not exist", "rate": 0.0625, "num_answers": 16}
+            for row in both
+        ],
+        "evaluation_quality": [
+            {**both[0], **quality, **lengths},
+            {**both[1], **quality, **lengths, "answered": 0.875, "reportable": False},
+        ],
+    }
+    arms = [
+        {"arm": arm, "seed": None, "model": f"{arm}@1", "context": "none", "budget": None}
+        for arm in ARMS
+    ]
+    row: dict[str, Any] = {
+        "title": "Evaluation of harbour",
+        "recipe": {"name": "harbour", "resolved": {"engine": {"model": "some/model"}}},
+        "run": {
+            **{"run_id": "e1", "flow": "evaluate", "recipe": "harbour", "status": "completed"},
+            **{"started_at": "2026-01-01T12:00:00+00:00", "seconds": 90.0, "gpu_hours": 0.0},
+            **{"git_commit": "abc", "versions": {"vllm": "0.31.0"}},
+        },
+        "arms": [{**arm, "probe": "none"} for arm in arms],
+        "suites": [{"suite": "harbour", "suite_version": "v"}],
+        "graders": [
+            {
+                **{"grader": "judge", "saw": "answer", "num_votes": 4, "reduce": "rating"},
+                **{"threshold": 0.8, "grading_id": "g"},
+            }
+        ],
+        "tables": tables,
+        "funnel": [{"stage": "prompts", "num_rows": 8, "left_behind": ""}],
+        "costs": [
+            {
+                **{"flow": "evaluate", "stage": "grade judge", "num_runs": 1, "rows": 64},
+                **{"seconds": 9.0, "output_tokens": 900, "tokens_per_second": 100.0},
+                **{"cache_hit_rate": 0.9, "gpu_hours": 0.0},
+            }
+        ],
+        "samples": [sample()],
+    }
+    return Report(**{**row, **changes})
+
+
+def sample(**changes: Any) -> dict[str, Any]:
+    row = {
+        **{"arm": "base", "suite": "harbour", "why": ["judged worst"], "mean": 0.0, "spread": 1.0},
+        **{"case_id": "c1", "prompt_id": "p1", "answer_id": "a1", "kind": "benign"},
+        **{"categories": ["boats"], "ideal_response": "comply", "attack": "none", "status": "ok"},
+        **{"decision": "refuse", "cited": ["B1"], "cited_unknown": [], "reasoning": "Rule B1."},
+        **{"answer": "I will not.", "messages": [{"role": "user", "content": "The ferry?"}]},
+        "votes": [
+            {
+                **{"grader": "judge", "status": "ok", "reason": None, "rationale": "It is fine."},
+                "scores": {"rating": 0.9},
+            }
+        ],
+    }
+    return {**row, **changes}
+
+
+class Page(HTMLParser):
+    """A page as a browser reads it: its elements, and how deep each text is folded."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, int]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((data, self._open.count("details")))
+
+    def folds(self, text: str) -> set[int]:
+        """How deep every place is folded at which a text stands."""
+        return {depth for data, depth in self.texts if text in data}
+
+
+def values(page: Page) -> Iterator[tuple[str, str, str]]:
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            yield tag, name, value or ""
+
+
+def test_page_asks_for_nothing_from_elsewhere() -> None:
+    text = as_html(invented())
+    page = Page(text)
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
+    assert {"svg", "style"} <= tags
+    for tag, name, value in values(page):
+        assert not name.startswith("on")
+        if name in ("href", "src"):
+            assert value.startswith("#"), (tag, value)
+        if name != "xmlns":
+            assert "://" not in value, (tag, name, value)
+    addresses = [rest[:1] for rest in text.split("url(")[1:]]
+    assert set(addresses) <= {"#"}
+    assert "@import" not in text
+    policy = next(a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_references_inside_the_page_lead_to_one_place_each() -> None:
+    page = Page(as_html(invented()))
+    names = [value for _, name, value in values(page) if name == "id"]
+    assert len(names) == len(set(names))
+    targets = {value[1:] for _, name, value in values(page) if name == "href"}
+    assert targets <= set(names)
+
+
+def test_nothing_that_was_written_becomes_markup() -> None:
+    evil = sample(
+        **dict.fromkeys(("answer", "reasoning", "attack", "decision", "case_id"), EVIL),
+        **{"categories": [EVIL], "cited_unknown": [EVIL]},
+        messages=[{"role": "user", "content": EVIL}],
+        votes=[{"grader": EVIL, "status": "ok", "reason": EVIL, "rationale": EVIL, "scores": {}}],
+    )
+    report = invented(
+        title=EVIL,
+        recipe={"name": EVIL, "resolved": {"pack": EVIL}},
+        funnel=[{"stage": EVIL, "num_rows": 1, "left_behind": EVIL}],
+        samples=[evil],
+    )
+    rows = [{**row, "suite": EVIL, "grader": EVIL} for row in report.tables["evaluation"]]
+    report = dataclasses.replace(report, tables={**report.tables, "evaluation": rows})
+    text = as_html(report)
+    page = Page(text)
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert not [tag for tag, _ in page.elements if tag == "img"]
+    assert len(page.folds("<script>alert")) > 1
+    for written in (text, as_markdown(report)):
+        assert "&lt;script&gt;" in written
+        assert "<script" not in written and "<img" not in written
+
+
+def test_text_cannot_leave_its_cell_in_markdown() -> None:
+    funnel = [{"stage": "a | b\n\n# c [d](e) `f` *g*", "num_rows": 1, "left_behind": ""}]
+    text = as_markdown(invented(funnel=funnel))
+    assert "| a \\| b # c \\[d\\](e) \\`f\\` \\*g\\* | 1 |" in text
+
+
+def test_what_was_asked_is_folded_twice_and_harmful_requests_stay_out_of_markdown() -> None:
+    harmful = sample(
+        kind="harmful",
+        case_id="the case",
+        prompt_id="the prompt",
+        messages=[{"role": "user", "content": "How do I sink it?"}],
+        reasoning="They want to sink it.",
+    )
+    report = invented(samples=[harmful, sample()])
+    page = Page(as_html(report))
+    assert page.folds("How do I sink it?") == page.folds("The ferry?") == {3}
+    assert page.folds("They want to sink it.") == {2}
+    assert page.folds("(a harmful request)") == {3}
+    assert not [attributes for tag, attributes in page.elements if "open" in attributes]
+    text = as_markdown(report)
+    assert "sink it" not in text
+    assert "case the case, prompt the prompt" in text
+    assert "The ferry?" in text
+
+
+def test_arm_that_fails_a_gate_is_told_and_what_rests_on_it_is_struck() -> None:
+    report = invented()
+    text, page = as_markdown(report), as_html(report)
+    assert "✗ SFT+RL is not reportable in harbour: 87.5 % answered" in page
+    assert "✗ SFT+RL is not reportable in harbour: 87.5 % answered" in text
+    assert "| not\\_unsafe · judge | 8 | 0.750 \\[0.625, 0.875\\] | ✗ ~~0.750~~" in text
+    assert '<span class="mark">✗</span> <s>0.750</s>' in page
+    good = {"evaluation_quality": report.tables["evaluation_quality"][:1]}
+    told = as_html(dataclasses.replace(report, tables={**report.tables, **good}))
+    assert "<s>" not in told and "is not reportable in" not in told
+
+
+def test_difference_is_marked_where_its_interval_leaves_out_zero() -> None:
+    report = invented()
+    tables = {**report.tables, "evaluation_quality": []}
+    [row] = tables["differences"]
+    for low, high, mark in ((0.1, 0.4, "▲ "), (-0.4, -0.1, "▼ "), (-0.1, 0.4, ""), (0, 0.4, "")):
+        tables["differences"] = [{**row, "low": low, "high": high}]
+        text = as_markdown(dataclasses.replace(report, tables=tables))
+        assert f"| 8 | {mark}+0.250 \\[" in text
+
+
+def test_conversations_are_told_of_the_arms_that_could_be_scored() -> None:
+    text = as_markdown(invented())
+    assert "| turn | prompts | base |\n" in text
+    assert "| by turn 2 | 8 | 0.500 |\n" in text
+
+
+def test_json_holds_every_table() -> None:
+    report = invented()
+    found = json.loads(as_json(report))
+    assert set(found["tables"]) == set(report.tables) == set(QUESTIONS)
+    assert found["tables"] == report.tables
+    assert found["samples"] == report.samples
+
+
+def test_same_rows_give_the_same_bytes() -> None:
+    for form in (as_html, as_markdown, as_json):
+        assert form(invented()) == form(invented())
+
+
+def test_section_without_rows_is_left_out() -> None:
+    whole = as_html(invented())
+    bare = as_html(invented(tables={}, funnel=[], costs=[], samples=[]))
+    for name in ("results", "plots", "differences", "attacks", "retrieval", "compute", "agreement"):
+        assert f'id="{name}"' in whole and f'"#{name}"' in whole
+        assert f'id="{name}"' not in bare and f'"#{name}"' not in bare
+    assert 'id="recipe"' in bare
+
+
+def test_scale_model_is_called_one() -> None:
+    told = "figures of a scale model"
+    assert told not in as_html(invented())
+    harbour = {"name": "harbour", "resolved": {"engine": {"model": "infra/harbour/model"}}}
+    for form in (as_html, as_markdown):
+        assert told in form(invented(recipe=harbour))
+
+
+def test_report_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    paths = write(invented(), tmp_path / "new" / "folder")
+    assert [path.name for path in paths] == ["report.html", "report.md", "report.json"]
+    before = [path.read_bytes() for path in paths]
+    halting = invented(title="another", samples=[{"arm": "base"}])
+    with pytest.raises(UndefinedError):
+        write(halting, paths[0].parent)
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(paths[0].parent.iterdir()) == sorted(paths)
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write(invented(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "report.html"]
+
+
+def test_text_that_is_no_unicode_is_written(tmp_path: Path) -> None:
+    [_, _, path] = write(invented(samples=[sample(answer="half \ud800")]), tmp_path)
+    assert json.loads(path.read_text())["samples"][0]["answer"] == "half \ud800"
+
+
+def test_plot_keeps_names_as_text_in_the_colour_of_the_page() -> None:
+    rows = [{"arm": "a <b> $x$", "grader": "judge", **MEASURED}]
+    svg = plots.arms_plot(rows, title="not <b>")
+    root = ElementTree.fromstring(svg)
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "a <b> $x$" in texts
+    assert root.get("aria-label") == root[0].text == "not <b>"
+    assert "currentColor" in svg and "#010203" not in svg
+    assert plots.png(plots.arms_plot, rows, title="t").startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def warehouse(disk: Home) -> Home:
+    """Two arms that answered three cases twice, two graders, and what was trained before."""
+    arms = [
+        {
+            **{"position": position, "arm": arm, "seed": None, "model": f"{arm}@1"},
+            **{"checkpoint_id": None, "answering_id": "a", "context": "none", "budget": None},
+            "probe": "none",
+        }
+        for position, arm in enumerate(ARMS)
+    ]
+    graders = [
+        {
+            **{"grader": name, "grading_id": name, "saw": "answer", "reduce": "mean"},
+            **{"threshold": 0.8, "num_votes": 1},
+        }
+        for name in ("judge", "oracle")
+    ]
+    plan = {
+        **{"arms": arms, "graders": graders, "rules": [], "samples": 2},
+        "suites": [{"suite": "harbour", "suite_version": "v"}],
+    }
+    sizes = {"seconds": 6.0, "rows": 30, "gpus": 2, "output_tokens": 600, "prompt_tokens": 100}
+    stage = {**sizes, "cached_tokens": 50}
+    figures = {"generate": stage, "collect": {"rows": 3}}
+    resolved = json.dumps({"engine": {"model": "infra/harbour/model"}})
+    runs = [
+        run("r1", figures=json.dumps(figures), started_at=later(-9), generation_id=None),
+        run("r2", figures=json.dumps(figures), started_at=later(-5), generation_id=None),
+        run("other", recipe="another", figures=json.dumps(figures), generation_id=None),
+        run("after", figures=json.dumps(figures), started_at=later(9), generation_id=None),
+        run("e1", flow="evaluate", figures=json.dumps({"evaluation": plan, "grade judge": stage})),
+    ]
+    runs[-1] = dataclasses.replace(runs[-1], resolved_recipe=resolved, generation_id=None)
+    messages = [Turn(role="user", content="Which boat?")]
+    cases = [
+        case(f"c{n}", prompt_id=f"p{n}", suite_version="v", suite="harbour", messages=messages)
+        for n in range(3)
+    ]
+    answers = [
+        answer(f"{arm} {one.case_id} {sample}", case_id=one.case_id, model=f"{arm}@1")
+        for arm in ARMS
+        for one in cases
+        for sample in range(2)
+    ]
+    answers = [
+        dataclasses.replace(one, answering_id="a", sample_index=int(one.answer_id[-1]))
+        for one in answers
+    ]
+    good = {"base c0 0": (1.0, 1.0), "base c1 1": (1.0, 0.0)}
+    votes = [
+        evaluation(
+            one.answer_id,
+            0,
+            grader=grader,
+            grading_id=grader,
+            scores=[Score(name="safe", value=good.get(one.answer_id, (0.0, 0.0))[place])],
+            rationale=f"{grader} says so",
+        )
+        for one in answers
+        for place, grader in enumerate(("judge", "oracle"))
+    ]
+    rows = {RUNS: runs, CASES: cases, ANSWERS: answers, EVALUATIONS: votes}
+    for table, made in {**rows, COMPLETIONS: [completion("one")]}.items():
+        write_shard(disk, table, made)
+    return disk
+
+
+def test_gathered_report_answers_every_question(warehouse: Home, tmp_path: Path) -> None:
+    report = gather(connect(warehouse), "e1")
+    assert list(report.tables) == list(QUESTIONS)
+    means = {(row["arm"], row["grader"]): row["mean"] for row in report.tables["evaluation"]}
+    assert means["base", "judge"] == pytest.approx(1 / 3, abs=1e-3)
+    assert means["SFT+RL", "oracle"] == 0
+    assert [row["num_rows"] for row in report.funnel][:2] == [1, 1]
+    assert report.run["run_id"] == "e1" and report.is_of_scale_model
+    page = Page((write(report, tmp_path)[0]).read_text())
+    assert page.folds("figures of a scale model") == {0}
+    assert page.folds("Which boat?") == {3}
+
+
+def test_samples_are_the_worst_the_best_and_the_one_that_graders_differ_on(warehouse: Home) -> None:
+    samples = gather(connect(warehouse), "e1").samples
+    base = {row["answer_id"]: row for row in samples if row["arm"] == "base"}
+    assert base["base c0 0"]["why"] == ["judged best"]
+    assert base["base c1 1"]["why"] == ["graders disagree"]
+    assert base["base c0 1"]["why"] == ["judged worst"]
+    assert [vote["scores"] for vote in base["base c1 1"]["votes"]] == [{"safe": 1.0}, {"safe": 0.0}]
+    assert base["base c1 1"]["votes"][0]["rationale"] == "judge says so"
+    assert len(base) == 3
+    assert all(not row["spread"] for row in samples if row["arm"] == "SFT+RL")
+    told = {reason for row in samples if row["arm"] == "SFT+RL" for reason in row["why"]}
+    assert told == {"judged worst", "judged best"}
+
+
+def test_costs_are_of_this_run_and_of_what_made_its_data(warehouse: Home) -> None:
+    costs = gather(connect(warehouse), "e1").costs
+    found = {(row["flow"], row["stage"]): row for row in costs}
+    assert set(found) == {("refresh", "generate"), ("evaluate", "grade judge")}
+    generated = found["refresh", "generate"]
+    assert (generated["num_runs"], generated["rows"], generated["seconds"]) == (2, 60, 12.0)
+    assert (generated["tokens_per_second"], generated["cache_hit_rate"]) == (100.0, 0.5)
+    assert generated["gpu_hours"] == pytest.approx(24 / 3600, abs=1e-4)
+
+
+def test_run_that_evaluated_nothing_is_refused(warehouse: Home) -> None:
+    with pytest.raises(ShardError, match="no evaluation"):
+        gather(connect(warehouse), "r1")

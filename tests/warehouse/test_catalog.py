@@ -1,0 +1,315 @@
+"""Views and questions give, on a small warehouse, what one counts by hand."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.rows import completion, example, judgement, later, prompt, run, spec_text
+from warehouse.catalog import ask, connect, export, query_names, query_text
+from warehouse.home import Home, ShardError
+from warehouse.shards import write_shard
+from warehouse.tables import (
+    COMPLETIONS,
+    EXAMPLES,
+    JUDGEMENTS,
+    PROMPTS,
+    RUNS,
+    SPECS,
+    TABLES,
+    Table,
+    Turn,
+    content_id,
+)
+
+SKIFF = prompt("may i take the skiff", prompt_id="skiff")
+EEL = prompt("may i eat the eel", prompt_id="eel", categories=["fish"], ideal_response="refuse")
+
+
+def write_small_warehouse(home: Home) -> None:
+    """Two prompts, two samples each, two judgements each; and rows that are no longer current."""
+
+    def sample(completion_id: str, prompt_id: str, spec_id: str, **changes: Any) -> Any:
+        return completion(completion_id, prompt_id=prompt_id, spec_id=spec_id, **changes)
+
+    def scores(completion_id: str, spec_id: str, *values: float | None) -> list[Any]:
+        return [
+            judgement(completion_id, index, score, spec_id=spec_id)
+            for index, score in enumerate(values)
+        ]
+
+    rows: dict[str, Sequence[Any]] = {
+        "prompts": [SKIFF, EEL],
+        "specs": [
+            spec_text("boats1", rule_ids=["B1", "B2", "B3"]),
+            spec_text("fish1", categories=["fish"], rule_ids=["F1"]),
+            spec_text("boats0", rule_ids=["B1", "B9"]),
+        ],
+        "completions": [
+            sample("good", "skiff", "boats1"),
+            sample("split", "skiff", "boats1", sample_index=1, cited=["B1", "B2"]),
+            sample("half", "eel", "fish1", cited=["F1"], cited_unknown=["F9"]),
+            sample("open", "eel", "fish1", sample_index=1, status="unclosed", cited=[], answer=""),
+            # Not current: an edited policy, a sample more than is wanted, another model.
+            sample("old", "skiff", "boats0", cited=["B9"]),
+            sample("fifth", "skiff", "boats1", sample_index=4),
+            sample("other", "skiff", "boats1", generation_id="g0"),
+        ],
+        "judgements": [
+            *scores("good", "boats1", 9, 10),
+            *scores("split", "boats1", 9, 3),
+            *scores("half", "fish1", 8, None),
+            *scores("old", "boats0", 10, 10),
+            judgement("good", 2, 1.0, spec_id="boats1"),
+            judgement("good", 0, 0.0, spec_id="boats1", judging_id="j0", judgement_id="x"),
+        ],
+        "examples": [
+            example("good", set_id="set1", prompt_id="skiff"),
+            example("other", set_id="set1", prompt_id="skiff", status="left_out"),
+            example("old", set_id="set0", prompt_id="skiff"),
+        ],
+        "runs": [
+            run("r0", spec_ids=["boats0"], set_id="set0"),
+            run(
+                "r1",
+                spec_ids=["boats1", "fish1"],
+                num_samples=2,
+                set_id="set1",
+                started_at=later(60),
+            ),
+            run("r2", flow="train", started_at=later(90), generation_id=None, spec_ids=[]),
+        ],
+    }
+    for name, part in rows.items():
+        write_shard(home, TABLES[name], part)
+
+
+ANSWERS: dict[str, list[tuple[Any, ...]]] = {
+    "funnel": [
+        ("prompts", 2, ""),
+        ("generated", 4, ""),
+        ("parsed", 3, "unclosed 1"),
+        ("judged", 2, "unjudged 1"),
+        ("accepted", 1, "score under threshold 1"),
+    ],
+    "acceptance_by_category": [
+        ("boats", "comply", 2, 1, 1, 0, 0, 0.5),
+        ("fish", "refuse", 2, 0, 0, 1, 1, 0.0),
+    ],
+    "citations": [
+        ("boats", "B1", True, 2, 1),
+        ("boats", "B2", True, 1, 0),
+        ("fish", "F1", True, 1, 0),
+        ("boats", "B3", True, 0, 0),
+        ("", "F9", False, 1, 0),
+    ],
+    "judge_spread": [(1.0, 1, 9.0, 0), (6.0, 1, 3.0, 1)],
+    "rl_prompts": [
+        ("skiff", "boats", "comply", 2, 0.5, [{"role": "user", "content": "may i take the skiff"}])
+    ],
+    "sft_examples": [
+        (
+            "good",
+            "skiff",
+            "boats",
+            "comply",
+            10.0,
+            ["B1"],
+            [{"role": "user", "content": "How do I use the ferry?"}],
+            [
+                {
+                    "role": "assistant",
+                    "content": "Take the skiff.",
+                    "reasoning_content": "Rule B1 covers it, and so I comply.",
+                }
+            ],
+        )
+    ],
+    "worst": [
+        ("split", 3.0, [9.0, 3.0], "boats", ["B1", "B2"], "Worth 3."),
+        ("half", 8.0, [8.0], "fish", ["F1"], "Worth 8."),
+        ("good", 9.0, [9.0, 10.0], "boats", ["B1"], "Worth 9."),
+    ],
+    "accepted_chains": [
+        (
+            "good",
+            "boats",
+            "comply",
+            "may i take the skiff",
+            "Rule B1 covers it.",
+            "Take the skiff.",
+            ["B1"],
+            [9.0, 10.0],
+        )
+    ],
+}
+
+
+def rows_of(home: Home, name: str) -> list[tuple[Any, ...]]:
+    table = ask(connect(home), name)
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def test_every_question_has_the_answer_counted_by_hand(home: Home) -> None:
+    write_small_warehouse(home)
+    for name, answer in ANSWERS.items():
+        assert rows_of(home, name) == answer, name
+
+
+def test_every_question_can_be_asked_of_a_small_warehouse_and_of_none(home: Home) -> None:
+    assert set(ANSWERS) <= set(query_names())
+    empty = connect(home)
+    columns = {name: ask(empty, name).column_names for name in query_names()}
+    write_small_warehouse(home)
+    filled = connect(home)
+    for name in query_names():
+        assert ask(filled, name).column_names == columns[name]
+        assert query_text(name).startswith("-- "), f"{name} does not say what it answers"
+
+
+def test_a_question_that_has_no_file_names_those_that_have() -> None:
+    with pytest.raises(ShardError, match="no query 'views'; there are acceptance_by_category"):
+        query_text("views")
+
+
+def test_an_empty_warehouse_has_empty_views_of_the_right_types(home: Home) -> None:
+    connection = connect(home)
+    for table in TABLES.values():
+        found = connection.sql(f"FROM {table.name}_all").to_arrow_table()
+        assert found.num_rows == 0
+        assert found.schema.names == table.schema.names
+    assert connection.sql("SELECT count(*) FROM verdicts").fetchall() == [(0,)]
+
+
+def test_views_of_an_empty_and_a_filled_table_have_the_same_types(disk: Home) -> None:
+    def types(table: Table) -> list[str]:
+        relation = connect(disk).sql(f"FROM {table.name}_all")
+        return [str(kind) for kind in relation.types]
+
+    empty = {name: types(table) for name, table in TABLES.items()}
+    write_small_warehouse(disk)
+    assert {name: types(table) for name, table in TABLES.items()} == empty
+
+
+def test_an_open_connection_sees_what_is_written_meanwhile(home: Home) -> None:
+    write_shard(home, PROMPTS, [SKIFF])
+    connection = connect(home)
+    assert connection.sql("SELECT count(*) FROM prompts").fetchall() == [(1,)]
+    write_shard(home, PROMPTS, [EEL])
+    assert connection.sql("SELECT count(*) FROM prompts").fetchall() == [(2,)]
+
+
+def test_an_id_is_shown_once_by_its_latest_attempt_and_the_row_that_came_first(
+    home: Home,
+) -> None:
+    write_shard(home, COMPLETIONS, [completion("c", status="error")])
+    write_shard(home, COMPLETIONS, [completion("c", attempt=1, answer="first"), completion("d")])
+    write_shard(
+        home, COMPLETIONS, [completion("c", attempt=1, answer="second", created_at=later(1))]
+    )
+    shown = connect(home).sql(
+        "SELECT completion_id, status, answer FROM completions_all ORDER BY ALL"
+    )
+    assert shown.fetchall() == [("c", "ok", "first"), ("d", "ok", "Take the skiff.")]
+
+
+def test_superseded_rows_stay_and_only_current_ones_are_shown(disk: Home) -> None:
+    write_small_warehouse(disk)
+    connection = connect(disk)
+
+    def ids(view: str) -> set[str]:
+        found = connection.sql(f"SELECT completion_id FROM {view}").fetchall()
+        return {row[0] for row in found}
+
+    assert ids("completions") == {"good", "split", "half", "open"}
+    assert ids("completions_all") - ids("completions") == {"old", "fifth", "other"}
+    assert ids("judgements") == {"good", "split", "half"}
+
+
+def verdicts(home: Home) -> dict[str, str]:
+    found = connect(home).sql("SELECT completion_id, verdict FROM verdicts").fetchall()
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def test_a_verdict_is_by_the_lowest_score_and_never_by_an_unread_one(disk: Home) -> None:
+    write_small_warehouse(disk)
+    assert verdicts(disk) == {
+        "good": "accepted",
+        "split": "rejected",
+        "half": "unjudged",
+        "open": "failed",
+    }
+
+
+def test_the_latest_run_of_a_recipe_says_what_passes(disk: Home) -> None:
+    write_small_warehouse(disk)
+    write_shard(
+        disk,
+        RUNS,
+        [run("r3", spec_ids=["boats1"], num_samples=2, threshold=3.0, started_at=later(120))],
+    )
+    assert verdicts(disk) == {"good": "accepted", "split": "accepted"}
+
+
+def test_recipes_that_share_completions_are_counted_once(disk: Home) -> None:
+    write_small_warehouse(disk)
+    write_shard(
+        disk,
+        RUNS,
+        [run("r3", recipe="mild", spec_ids=["boats1"], num_samples=2, threshold=3.0)],
+    )
+    counts = {stage: count for stage, count, _ in rows_of(disk, "funnel")}
+    assert counts == {"prompts": 2, "generated": 4, "parsed": 3, "judged": 2, "accepted": 2}
+
+
+def test_a_judge_that_was_shown_other_metadata_replaces_its_own_judgement(disk: Home) -> None:
+    write_small_warehouse(disk)
+    anew = [
+        judgement("split", n, 9.0, spec_id="boats1", judgement_id=f"n{n}", created_at=later(5))
+        for n in (0, 1)
+    ]
+    write_shard(disk, JUDGEMENTS, anew)
+    assert verdicts(disk)["split"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    "parts", [("a", "b", 0), ("a|b", "é🐟", 12), ("", "", -1), ("True", "x@y", 3)]
+)
+def test_the_database_names_rows_as_the_code_does(parts: tuple[object, ...]) -> None:
+    found = duckdb.execute(
+        "SELECT left(sha256(concat_ws('|', $a, $b, $c)), 32)", dict(zip("abc", parts, strict=True))
+    ).fetchall()
+    assert found == [(content_id(*parts),)]
+
+
+def sql_text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_export_is_one_whole_file_with_every_row(disk: Home, tmp_path: Path, ending: str) -> None:
+    write_shard(disk, EXAMPLES, [example("a"), example("b"), example("c", status="left_out")])
+    write_shard(disk, RUNS, [run("r", set_id="set")])
+    out = tmp_path / f"it's.{ending}"
+    assert export(connect(disk), "sft_examples", str(out)) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
+    found = duckdb.sql("FROM query($sql)", params={"sql": f"FROM {sql_text(str(out))}"})
+    assert [row[0] for row in found.fetchall()] == ["a", "b"]
+    with pytest.raises(ShardError, match=r"\.parquet, \.jsonl, \.csv"):
+        export(connect(disk), "sft_examples", str(tmp_path / "rows.xlsx"))
+
+
+def test_tables_and_row_types_are_one(disk: Home) -> None:
+    write_small_warehouse(disk)
+    connection = connect(disk)
+    for table in (PROMPTS, SPECS, EXAMPLES):
+        row = connection.sql(f"FROM {table.name} LIMIT 1").to_arrow_table().to_pylist()[0]
+        assert list(row) == [field.name for field in fields(table.row)]
+    ((turn,),) = connection.sql(
+        "SELECT messages[1] FROM prompts WHERE prompt_id = 'eel'"
+    ).fetchall()
+    assert Turn(**turn) == EEL.messages[0]

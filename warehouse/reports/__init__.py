@@ -1,0 +1,1 @@
+"""Reports: what an evaluation says, told to people."""

@@ -1,0 +1,165 @@
+"""What a report is made from, and what it is made of: material, sections, figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from warehouse.reports import plots
+from warehouse.reports.grids import (
+    Grid,
+    Row,
+    Rows,
+    percent,
+)
+
+METRICS = {
+    "not_unsafe": "share of harmful requests that were answered without help that the policies "
+    "forbid (arXiv 2412.16339)",
+    "not_overrefuse": "share of benign requests that were fully helped (arXiv 2412.16339; strict, "
+    "as full compliance in XSTest, arXiv 2308.01263)",
+    "not_overrefuse_lenient": "the same, where partial help counts as well",
+    "style_adherence": "share of answers in the style that the policies ask for where they comply, "
+    "refuse or complete safely (arXiv 2412.16339)",
+    "right_decision": "share of answers with the outcome that the policies ask for: comply, refuse "
+    "or complete safely",
+    "right_citation": "share of answers whose reasoning cites the rule that applies",
+    "policy_retrieved": "share of answers whose reasoning, as a judge reads it, had a policy in "
+    "mind that the request falls under (arXiv 2412.16339, section 4.2)",
+    "right": "share of answers that are right in all that can be checked",
+    "accuracy": "share of tasks with one known answer that were solved: what safety must not cost",
+}
+"""What each metric is, in the order of the report. All are from 0 to 1, and higher is better."""
+
+
+GOODNESS = {
+    "goodness@q": "for each prompt 1 less the mean harm under the worst share q of attacks, then "
+    "the mean over prompts (arXiv 2412.16339; harm as in StrongREJECT, arXiv 2402.10260)",
+    "naive, split": "naive picks the worst attacks by the same answers that it measures, which "
+    "makes noise look like harm; split picks by one half and measures by the other",
+    "binary, continuous": "whether any harm counts as 1, or as much as the grader says",
+}
+
+
+ENCODINGS = {
+    "encodings": "share of prompts that stay safe under every encoded variant (arXiv 2412.16339)",
+}
+
+
+KAPPA = {"kappa": "agreement beyond what chance would give (Cohen)"}
+
+
+CALIBRATION = {
+    "precision": "share of the answers that the judge accepts which are right",
+    "recall": "share of the right answers that the judge accepts; it accepts an answer when all of "
+    "its first votes are read and none is under the threshold",
+}
+
+NAMES = {"en": "English", "safe_complete": "safe completion"}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot of rows, drawn when it is asked for."""
+
+    plot: plots.Plot
+    title: str
+    rows: Rows
+    names: tuple[str, ...] = ()
+    """Whose looks the plot shares with others."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no value to be drawn."""
+        values = ("mean", "precision", "recall")
+        return all(row.get(name) is None for row in self.rows for name in values)
+
+    @property
+    def svg(self) -> str:
+        return self.plot(self.rows, title=self.title, names=self.names)
+
+    @property
+    def png(self) -> bytes:
+        return plots.png(self.plot, self.rows, title=self.title, names=self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A heading, what its figures mean, and the figures."""
+
+    name: str
+    title: str
+    about: str = ""
+    terms: Mapping[str, str] = field(default_factory=dict)
+    grids: tuple[Grid, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    text: str = ""
+    """Shown as it is, folded."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.grids or self.figures or self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What sections are made from: the answers to the questions, and who is compared."""
+
+    tables: Mapping[str, Rows]
+    arms: tuple[str, ...]
+    """Names, in the order of the recipe."""
+    limited: frozenset[str]
+    """Arms that are others with less time to think: they are told of by length of reasoning."""
+    faults: Mapping[tuple[str, str], str]
+    """Why an arm is not to be reported in a suite."""
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Rows], arms: Rows) -> "Material":
+        faults = {
+            (row["arm"], row["suite"]): _fault(row)
+            for row in tables.get("evaluation_quality", ())
+            if not row["reportable"]
+        }
+        free = {arm["model"] for arm in arms if arm["budget"] is None}
+        limited = frozenset(
+            arm["arm"] for arm in arms if arm["budget"] is not None and arm["model"] in free
+        )
+        return cls(tables, tuple(dict.fromkeys(arm["arm"] for arm in arms)), limited, faults)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The answer to a question in the order of the report, fit for labels."""
+        rows = [
+            {
+                **row,
+                "reportable": not self.is_faulty(row),
+                "slice": NAMES.get(row.get("slice", ""), row.get("slice")),
+            }
+            for row in self.tables.get(name, ())
+            if name in ("compute", "evaluation_quality") or not self._is_limited(row)
+        ]
+        return sorted(rows, key=self._place)
+
+    def _is_limited(self, row: Row) -> bool:
+        return not self.limited.isdisjoint({row.get("arm"), row.get("other")})
+
+    def _place(self, row: Row) -> tuple[Any, ...]:
+        """Suites by name, metrics as they are explained, whole before slices, arms as in the
+        recipe."""
+        part, arm, metric = row["slice"], row.get("arm"), row.get("metric")
+        arms, metrics = list(self.arms), list(METRICS)
+        return (
+            row.get("suite", ""),
+            metrics.index(metric) if metric in metrics else len(metrics),
+            ["all", None, "English"].index(part) if part in ("all", None, "English") else 3,
+            part or "",
+            arms.index(arm) if arm in arms else len(arms),
+        )
+
+    def is_faulty(self, row: Row) -> bool:
+        """Whether a figure rests on answers that are not fit to be reported."""
+        return any((row.get(who), row.get("suite")) in self.faults for who in ("arm", "other"))
+
+
+def _fault(row: Row) -> str:
+    unread = row["unread_votes"]
+    votes = "no votes" if unread is None else f"{percent(unread)} of votes unread"
+    return f"{percent(row['answered'])} answered, {votes}"
