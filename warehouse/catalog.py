@@ -7,8 +7,10 @@ completion and what follows from it; `shards` says which row lies in which file.
 evaluations is about one run: the latest, or the one chosen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import fsspec
@@ -19,7 +21,9 @@ from warehouse.shards import list_shards
 from warehouse.tables import COMPLETIONS, JUDGEMENTS, ROLLOUTS, TABLES, Checkpoint, Table
 
 QUERIES = Path(__file__).parent / "queries"
-VIEWS = Path(__file__).parent / "views"
+_VIEWS = Path(__file__).parent / "views"
+_PENDING = Path(__file__).parent / "pending"
+_LOOKUPS = Path(__file__).parent / "lookups"
 
 
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
@@ -49,12 +53,13 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
             ) from error
         shards.append(_shards(path, table))
     connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(shards)}")
-    connection.execute((VIEWS / "tables.sql").read_text(encoding="utf-8"))
+    for name in ("macros", "tables", "verdicts"):
+        connection.execute((_VIEWS / f"{name}.sql").read_text(encoding="utf-8"))
     current = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
     for table in TABLES.values():
         if table not in current:
             connection.execute(f"CREATE VIEW {table.name} AS FROM {table.name}_all")
-    connection.execute((VIEWS / "evaluation.sql").read_text(encoding="utf-8"))
+    connection.execute((_VIEWS / "evaluation.sql").read_text(encoding="utf-8"))
     return connection
 
 
@@ -120,6 +125,52 @@ def query_text(name: str) -> str:
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """The answer to a named question."""
     return connection.sql(query_text(name)).to_arrow_table()
+
+
+def look_up(
+    connection: duckdb.DuckDBPyConnection, name: str, /, **parameters: Any
+) -> list[dict[str, Any]]:
+    """Returns the rows of `lookups/<name>.sql`, whose parameters are given by name."""
+    query = (_LOOKUPS / f"{name}.sql").read_text(encoding="utf-8")
+    rows = connection.sql(query, params=parameters).to_arrow_table().to_pylist()
+    return list(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The units of work that a query found missing, and the samples that they lack."""
+
+    num_units: int
+    num_samples: int
+    waves: Iterator[pa.Table]
+    """The units, in tables of at most as many rows as were asked for."""
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self.waves
+
+
+def find_pending(
+    connection: duckdb.DuckDBPyConnection, name: str, /, *, wave_rows: int, **parameters: Any
+) -> Pending:
+    """Returns what `pending/<name>.sql` finds missing, in waves of at most `wave_rows` units.
+
+    The file has two statements. The first, which takes the parameters, makes temporary table
+    `pending_units`: a unit a row, without its texts, with lists `sample_indices` and `attempts` of
+    the samples that it lacks. The second one adds the texts and is read wave by wave, so that
+    memory holds one wave at a time.
+    """
+    text = (_PENDING / f"{name}.sql").read_text(encoding="utf-8")
+    find, read = connection.extract_statements(text)
+    connection.execute(find, parameters)
+    [(num_units, num_samples)] = connection.execute(
+        "SELECT count(*), coalesce(sum(len(sample_indices)), 0) FROM pending_units"
+    ).fetchall()
+    return Pending(int(num_units), int(num_samples), _waves(connection, read.query, wave_rows))
+
+
+def _waves(connection: duckdb.DuckDBPyConnection, query: str, rows: int) -> Iterator[pa.Table]:
+    for batch in connection.sql(query).to_arrow_reader(rows):
+        yield pa.Table.from_batches([batch])
 
 
 def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:

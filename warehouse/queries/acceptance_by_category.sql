@@ -1,6 +1,6 @@
 -- How much of each category passes the judge.
 WITH rows AS (
-    SELECT array_to_string(p.categories, '+') AS category, p.ideal_response, v.verdict
+    SELECT spec_key(p.categories) AS category, p.ideal_response, v.verdict
     FROM verdicts AS v
     JOIN completions AS c USING (completion_id)
     JOIN prompts AS p USING (prompt_id)

@@ -6,7 +6,7 @@ WITH accepted AS (
 )
 SELECT
     c.completion_id,
-    array_to_string(p.categories, '+') AS category,
+    spec_key(p.categories) AS category,
     p.ideal_response,
     p.messages[-1].content AS request,
     c.reasoning,

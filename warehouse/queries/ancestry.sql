@@ -54,7 +54,7 @@ found AS (
     WHERE c.parent_id IS NULL
     UNION ALL
     SELECT r.checkpoint_id, 'policy', p.pack || ' ' || p.pack_version || ': '
-        || array_to_string(p.categories, '+') || ' ' || p.spec_id, 1
+        || spec_key(p.categories) || ' ' || p.spec_id, 1
     FROM rows AS r
     JOIN specs AS p ON p.spec_id = r.row_id
     WHERE r.kind = 'specs'

@@ -1,6 +1,6 @@
 -- Which rules are cited, how often, and which never; then ids that no rule has.
 WITH shown AS (
-    SELECT DISTINCT unnest(s.rule_ids) AS rule_id, array_to_string(s.categories, '+') AS category
+    SELECT DISTINCT unnest(s.rule_ids) AS rule_id, spec_key(s.categories) AS category
     FROM specs AS s
     SEMI JOIN completions AS c USING (spec_id)
 ),

@@ -11,7 +11,7 @@ WITH rates AS (
 )
 SELECT
     r.prompt_id,
-    array_to_string(p.categories, '+') AS category,
+    spec_key(p.categories) AS category,
     p.ideal_response,
     r.num_judged,
     round(r.acceptance, 3) AS acceptance,

@@ -8,7 +8,7 @@ WITH sets AS (
 SELECT
     e.completion_id,
     e.prompt_id,
-    array_to_string(e.categories, '+') AS category,
+    spec_key(e.categories) AS category,
     e.ideal_response,
     e.score,
     e.cited,

@@ -10,7 +10,7 @@ SELECT
     l.completion_id,
     l.min_score,
     l.scores,
-    array_to_string(p.categories, '+') AS category,
+    spec_key(p.categories) AS category,
     c.cited,
     arg_min(j.rationale, j.score) AS rationale
 FROM lowest AS l

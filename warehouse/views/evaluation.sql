@@ -70,7 +70,7 @@ SELECT
     coalesce(c.transform, c.language) AS variant
 FROM cases AS c
 JOIN run_suites AS s USING (suite, suite_version)
-LEFT JOIN run_specs AS p ON p.spec_key = array_to_string(c.categories, '+');
+LEFT JOIN run_specs AS p ON p.spec_key = spec_key(c.categories);
 
 -- Every answer that there should be; what the answer says is null where it is missing.
 CREATE VIEW cells AS
