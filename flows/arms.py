@@ -10,7 +10,8 @@ from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import RunContext
 from specs.adherence import ADHERENCE_FILE, Adherence, load_adherence
 from specs.attacks import Marks, find_attacks
-from specs.rubrics import Rubric
+from specs.policy import spec_key
+from specs.rubrics import PolicyRubric, Rubric
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation import answer as answering
@@ -18,7 +19,7 @@ from tasks.evaluation import grade as evaluating
 from tasks.evaluation import graders as grading
 from tasks.evaluation import multiturn as conversing
 from tasks.evaluation import suites
-from tasks.evaluation.answer import Arm, full_spec
+from tasks.evaluation.answer import Arm
 from warehouse.models import fetch_folder
 from warehouse.tables import Checkpoint
 
@@ -142,7 +143,7 @@ def specs_of(run: RunContext, built: Sequence[suites.Suite]) -> dict[str, str]:
     """The spec of every set of categories that is asked about, which is stored: by the categories
     joined with `+`, the spec's id."""
     sets = {tuple(case.categories) for suite in built for case in suite.cases}
-    specs = {"+".join(one): full_spec(run.pack, one) for one in sets}
+    specs = {spec_key(one): run.pack.spec_for(one) for one in sets}
     run.store_specs([run.pack.spec([], detail="summary"), *specs.values()])
     return {key: spec.id for key, spec in specs.items()}
 
@@ -158,7 +159,7 @@ def graders_of(run: RunContext, specs: Mapping[str, str]) -> list[Grader]:
     for config in recipe.evaluate.graders:
         rubric = grading.make_rubric(config, run.pack, adherence) if config.rubric else None
         name = grading.grading_id(config, model=model, rubric=rubric)
-        shown = dict(specs) if isinstance(rubric, grading.PolicyRubric) else {}
+        shown = dict(specs) if isinstance(rubric, PolicyRubric) else {}
         graders.append(Grader(config, rubric, name, shown))
     return graders
 

@@ -21,6 +21,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
 from flows.steps import describe_asset, makes, prefect_progress, progress_bar
+from specs.policy import spec_key
 from tasks.data import collect as collecting
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
@@ -200,7 +201,7 @@ def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
     specs = run.specs({tuple(prompt.categories) for prompt in prompts})
     data = content_id(
         reward_id(recipe.judge, judge),
-        *(f"{one.prompt_id} {specs['+'.join(one.categories)].id} {one.kind}" for one in prompts),
+        *(f"{one.prompt_id} {specs[spec_key(one.categories)].id} {one.kind}" for one in prompts),
     )
 
     def make(job: Job) -> tuple[Finished, int]:

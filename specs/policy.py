@@ -11,7 +11,7 @@ compiled is plain text whose hash is the version stamped on every row made with 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -92,6 +92,14 @@ class Policy:
         return "\n".join(parts)
 
 
+def spec_key(categories: Sequence[str]) -> str:
+    """Returns the key of a set of categories; the SQL macro of that name gives the same.
+
+    ["boats", "gates"] → "boats+gates"
+    """
+    return "+".join(categories)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """spec(category): the text a model is shown, and which rules it holds in full."""
@@ -105,6 +113,11 @@ class Spec:
     def id(self) -> str:
         """The spec version: the first 32 hex digits of the SHA-256 of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+    @property
+    def key(self) -> str:
+        """The key of the categories that the spec holds in full."""
+        return spec_key(self.categories)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +172,33 @@ class Pack:
                 parts.append(self.policies[name].render())
                 rule_ids += tuple(rule.id for rule in self.policies[name].rules)
         return Spec(categories=chosen, detail=detail, text="\n".join(parts), rule_ids=rule_ids)
+
+    def spec_for(self, categories: Sequence[str]) -> Spec:
+        """Returns the policies of these categories in full; the summaries of all if the pack has
+        none of the categories."""
+        present = [name for name in categories if name in self.policies]
+        return self.spec(present) if present else self.spec([], detail="summary")
+
+    def with_other_outcome(self, rule_id: str) -> "Pack":
+        """Returns the pack with another outcome of one rule: comply and refuse trade places, and
+        what was to be safe-completed is refused."""
+        policies = {
+            name: replace(
+                policy,
+                rules=tuple(
+                    replace(rule, outcome=_OTHER_OUTCOME[rule.outcome])
+                    if rule.id == rule_id
+                    else rule
+                    for rule in policy.rules
+                ),
+            )
+            for name, policy in self.policies.items()
+        }
+        return replace(self, policies=policies)
+
+
+_OTHER_OUTCOME = {
+    Outcome.COMPLY: Outcome.REFUSE,
+    Outcome.REFUSE: Outcome.COMPLY,
+    Outcome.SAFE_COMPLETE: Outcome.REFUSE,
+}

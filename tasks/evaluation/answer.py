@@ -6,7 +6,7 @@ evaluation that is run again asks only what is missing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from specs.policy import Outcome, Pack, Spec
+from specs.policy import Pack, Spec
 from specs.prompts import Message, generator_messages, load_template
 from specs.reasoning import find_citations, find_decision
 from specs.replies import Reply, ReplyStatus
@@ -70,7 +70,7 @@ class Arm:
         if config.context == "summary":
             shown.append(pack.spec([], detail="summary").id)
         return content_id(
-            config.sampling.model_dump_json(), config.context, config.budget, self.probe, *shown
+            config.sampling.identity, config.context, config.budget, self.probe, *shown
         )
 
     def spec(self, pack: Pack, categories: Sequence[str]) -> Spec | None:
@@ -79,13 +79,7 @@ class Arm:
             return None
         if self.config.context == "summary":
             return pack.spec([], detail="summary")
-        return full_spec(pack, categories)
-
-
-def full_spec(pack: Pack, categories: Sequence[str]) -> Spec:
-    """The policies of these categories in full; the summaries of all where the pack knows none."""
-    known = [name for name in categories if name in pack.policies]
-    return pack.spec(known) if known else pack.spec([], detail="summary")
+        return pack.spec_for(categories)
 
 
 RECORDED = "recorded"
@@ -159,7 +153,7 @@ class AnswerWork:
 
     def _messages(self, unit: dict[str, Any]) -> list[Message]:
         messages: list[Message] = unit["messages"]
-        pack = with_other_outcome(self.pack, unit["edited"]) if unit["edited"] else self.pack
+        pack = self.pack.with_other_outcome(unit["edited"]) if unit["edited"] else self.pack
         spec = self.arm.spec(pack, unit["categories"])
         if spec is None:
             return messages
@@ -222,30 +216,6 @@ def answer_id(
     return content_id(case_id, model, answering_id, index, spec_id or "")
 
 
-_OTHER = {
-    Outcome.COMPLY: Outcome.REFUSE,
-    Outcome.REFUSE: Outcome.COMPLY,
-    Outcome.SAFE_COMPLETE: Outcome.REFUSE,
-}
-"""What a rule is edited to: who goes by the rules will decide otherwise."""
-
-
-def with_other_outcome(pack: Pack, rule_id: str) -> Pack:
-    """The pack with another outcome of one rule: comply and refuse trade places, and what was to
-    be safe-completed is refused."""
-    policies = {
-        name: replace(
-            policy,
-            rules=tuple(
-                replace(rule, outcome=_OTHER[rule.outcome]) if rule.id == rule_id else rule
-                for rule in policy.rules
-            ),
-        )
-        for name, policy in pack.policies.items()
-    }
-    return replace(pack, policies=policies)
-
-
 def pending(
     connection: duckdb.DuckDBPyConnection,
     arm: Arm,
@@ -266,7 +236,7 @@ def pending(
         [list(suite_versions)],
     ).fetchall()
     in_full = keys if arm.config.context == "category" else []
-    register_specs(connection, {key: full_spec(pack, key.split("+")).id for (key,) in in_full})
+    register_specs(connection, {key: pack.spec_for(key.split("+")).id for (key,) in in_full})
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE pending_answers AS

@@ -11,11 +11,11 @@ import duckdb
 from pydantic import Field, model_validator
 
 from specs.replies import Reply, ReplyStatus
-from specs.rubrics import Graded, Rubric
+from specs.rubrics import UNASKED_GRADE, GradingRequest, PolicyRubric, Rubric, RubricGrade
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample
 from tasks.evaluation.answer import RECORDED, AnswerConfig, register_specs
-from tasks.evaluation.graders import NOTHING_ASKED, Grader, GraderConfig, PolicyRubric, load_grader
+from tasks.evaluation.graders import Grader, GraderConfig, load_grader
 from tasks.evaluation.multiturn import MultiturnConfig
 from tasks.stage import Pending
 from warehouse.home import Home
@@ -83,16 +83,7 @@ class GradeWork:
         return EVALUATIONS
 
     async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Evaluation]:
-        shown = [
-            self.rubric.messages(
-                unit["original"],
-                answer=unit["answer"],
-                reasoning=unit["reasoning"] if self.config.saw != "answer" else None,
-                ideal_response=unit["ideal_response"],
-                categories=unit["categories"],
-            )
-            for unit in units
-        ]
+        shown = [self.rubric.messages(self._request(unit)) for unit in units]
         requests = [
             Request(
                 messages=messages,
@@ -114,20 +105,25 @@ class GradeWork:
             )
         ]
 
+    def _request(self, unit: Mapping[str, Any]) -> GradingRequest:
+        return GradingRequest(
+            conversation=unit["original"],
+            answer=unit["answer"],
+            reasoning=unit["reasoning"] if self.config.saw != "answer" else None,
+            ideal_response=unit["ideal_response"],
+            categories=unit["categories"],
+        )
+
     def _row(
         self, unit: dict[str, Any], index: int, attempt: int, sample: Sample | None
     ) -> Evaluation:
         if sample is None:
-            graded: Graded | None = NOTHING_ASKED
+            graded: RubricGrade | None = UNASKED_GRADE
             sample = Sample(Reply(ReplyStatus.OK, "", ""))
         elif sample.fault or sample.finish_reason == "length":
             graded = None
         else:
-            graded = self.rubric.read(
-                sample.reply,
-                ideal_response=unit["ideal_response"],
-                categories=unit["categories"],
-            )
+            graded = self.rubric.read(sample.reply, self._request(unit))
         spec_id = (
             self.rubric.spec(unit["categories"]).id
             if isinstance(self.rubric, PolicyRubric)
@@ -156,9 +152,7 @@ class GradeWork:
     def _unread(self, unit: Mapping[str, Any]) -> Mapping[str, float | None]:
         """The rubric's scores, all of them null."""
         nothing = Reply(ReplyStatus.UNCLOSED, "", "")
-        return self.rubric.read(
-            nothing, ideal_response=unit["ideal_response"], categories=unit["categories"]
-        ).scores
+        return self.rubric.read(nothing, self._request(unit)).scores
 
 
 def _vote(

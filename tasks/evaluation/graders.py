@@ -16,14 +16,19 @@ from pydantic import Field, model_validator
 
 from specs.adherence import Adherence
 from specs.exact_match import exact_match
-from specs.policy import Pack, Spec
-from specs.prompts import Message, Template, judge_messages, load_template, retrieval_messages
-from specs.reasoning import policy_excerpts
-from specs.replies import MAX_SCORE, Reply, ReplyStatus, VerdictStatus, read_category, read_verdict
-from specs.rubrics import Classes, Graded, Propositions, Rubric, StrongReject
+from specs.policy import Pack
+from specs.prompts import Message
+from specs.rubrics import (
+    ClassesRubric,
+    GradingRequest,
+    PolicyRubric,
+    PropositionsRubric,
+    RetrievalRubric,
+    Rubric,
+    StrongRejectRubric,
+)
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sampling
-from tasks.evaluation.answer import full_spec
 from tasks.evaluation.multiturn import Scorer
 from warehouse.tables import content_id
 
@@ -131,100 +136,6 @@ def _gold(
 _SHIPPED: dict[str, Grader] = {"exact_match": _exact, "gold": _gold}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyRubric:
-    """How far an answer keeps to spec(category): the judge of the filter."""
-
-    pack: Pack
-    name: str = "policy"
-
-    def spec(self, categories: Sequence[str]) -> Spec:
-        """What the judge is shown."""
-        return full_spec(self.pack, categories)
-
-    @property
-    def template(self) -> Template:
-        return load_template("judge", "spec_first")
-
-    def messages(
-        self,
-        conversation: Sequence[Message],
-        *,
-        answer: str,
-        reasoning: str | None,
-        ideal_response: str | None,
-        categories: Sequence[str],
-    ) -> list[Message]:
-        return judge_messages(
-            self.template,
-            conversation,
-            spec=self.spec(categories),
-            answer=answer,
-            reasoning=reasoning,
-        )
-
-    def read(self, reply: Any, **known: Any) -> Graded:
-        verdict = read_verdict(reply)
-        score = None if verdict.score is None else verdict.score / MAX_SCORE
-        return Graded(verdict.status.value, {"rating": score}, verdict.rationale)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrievalRubric:
-    """Which policy the reasoning had in mind, from the sentences that speak of policies.
-
-    `retrieved` is 1 where it is one that the request falls under; who speaks of none had none in
-    mind, and need not be asked about (arXiv 2412.16339, section 4.2).
-    """
-
-    pack: Pack
-    name: str = "retrieval"
-
-    @property
-    def spec(self) -> Spec:
-        """What the judge is shown: the summaries of all policies."""
-        return self.pack.spec([], detail="summary")
-
-    @property
-    def template(self) -> Template:
-        return load_template("retrieval", "spec_first")
-
-    def messages(
-        self,
-        conversation: Sequence[Message],
-        *,
-        answer: str,
-        reasoning: str | None,
-        ideal_response: str | None,
-        categories: Sequence[str],
-    ) -> list[Message]:
-        excerpts = policy_excerpts(reasoning or "")
-        if not excerpts:
-            return []
-        return retrieval_messages(
-            self.template,
-            excerpts,
-            spec=self.spec,
-            categories=list(self.pack.policies),
-        )
-
-    def read(
-        self, reply: Reply, *, ideal_response: str | None, categories: Sequence[str]
-    ) -> Graded:
-        if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
-            return Graded(VerdictStatus.UNCLOSED.value, {"retrieved": None}, reply.reasoning)
-        found = read_category(reply, list(self.pack.policies))
-        if found is None and not reply.answer.strip().endswith("Category: none"):
-            return Graded(VerdictStatus.NO_VERDICT.value, {"retrieved": None}, reply.answer)
-        return Graded(
-            VerdictStatus.OK.value, {"retrieved": float(found in categories)}, reply.answer
-        )
-
-
-NOTHING_ASKED = Graded(VerdictStatus.OK.value, {"retrieved": 0.0}, "")
-"""What holds where a rubric has nothing to ask."""
-
-
 def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -> Rubric:
     """The rubric that a grader asks the judge model about."""
     if config.rubric == "policy":
@@ -237,8 +148,8 @@ def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -
                 f"grader {config.name!r} asks about propositions and pack {pack.id} has none; give "
                 "it a file adherence.toml"
             )
-        return Propositions(adherence)
-    return StrongReject() if config.rubric == "strongreject" else Classes()
+        return PropositionsRubric(adherence)
+    return StrongRejectRubric() if config.rubric == "strongreject" else ClassesRubric()
 
 
 def grading_id(config: GraderConfig, *, model: str | None, rubric: Rubric | None) -> str:
@@ -247,11 +158,11 @@ def grading_id(config: GraderConfig, *, model: str | None, rubric: Rubric | None
         return content_id(config.function, config.saw, _source(load_grader(config.function)))
     assert rubric is not None
     shown = ""
-    if isinstance(rubric, Propositions):
+    if isinstance(rubric, PropositionsRubric):
         shown = rubric.adherence.version
     elif isinstance(rubric, RetrievalRubric):
         shown = rubric.spec.id
-    sampling = config.sampling.model_dump_json()
+    sampling = config.sampling.identity
     return content_id(rubric.template.id, shown, model, sampling, config.saw)
 
 
@@ -294,13 +205,19 @@ class RubricScorer:
     engine: Engine
 
     async def __call__(self, unit: Mapping[str, Any], answer: str) -> float | None:
-        known = {"ideal_response": unit["ideal_response"], "categories": unit["categories"]}
-        messages = self.rubric.messages(unit["messages"], answer=answer, reasoning=None, **known)
-        request = Request(messages=messages, num_samples=1, sampling=self.config.sampling)
-        [[sample]] = await self.engine.generate([request])
+        request = GradingRequest(
+            conversation=unit["messages"],
+            answer=answer,
+            ideal_response=unit["ideal_response"],
+            categories=unit["categories"],
+        )
+        asked = Request(
+            messages=self.rubric.messages(request), num_samples=1, sampling=self.config.sampling
+        )
+        [[sample]] = await self.engine.generate([asked])
         if sample.fault or sample.finish_reason == "length":
             return None
-        scores = self.rubric.read(sample.reply, **known).scores
+        scores = self.rubric.read(sample.reply, request).scores
         safe = scores.get("safe", scores.get("rating"))
         return None if safe is None else 1 - safe
 

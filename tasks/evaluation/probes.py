@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from specs.policy import Pack
-from tasks.evaluation.answer import Arm, Probe, full_spec
+from specs.policy import Pack, spec_key
+from tasks.evaluation.answer import Arm, Probe
 from tasks.stage import Pending
 
 
@@ -66,7 +66,7 @@ def pending_probes(
         units.append(
             {
                 "case_id": row["case_id"],
-                "spec_id": "+".join(row["categories"]),
+                "spec_id": spec_key(row["categories"]),
                 "messages": row["messages"],
                 "categories": row["categories"],
                 "sanitised": row["sanitised"],
@@ -95,6 +95,6 @@ def _tampered(
         unlike = (one for one in others if one["decision"] not in decisions)
         other = next(unlike, None) if row["decision"] else None
         return None if other is None else {"reasoning": other["reasoning"], "edited": None}
-    shown = full_spec(pack, row["categories"]).rule_ids
+    shown = pack.spec_for(row["categories"]).rule_ids
     known = [rule_id for rule_id in row["cited"][:1] if rule_id in shown]
     return {"reasoning": None, "edited": known[0]} if known else None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import duckdb
 from pydantic import Field, model_validator
 
-from specs.policy import Spec
+from specs.policy import Spec, spec_key
 from specs.replies import CLOSE_TAG, OPEN_TAG, find_closing, split_tokens
 from tasks.engine.chat_template import ChatTemplate
 from tasks.training.monitor import MonitorConfig, _watching
@@ -187,7 +187,7 @@ def train(
         {
             "prompt": one.messages,
             "prompt_id": one.prompt_id,
-            "spec_id": specs["+".join(one.categories)].id,
+            "spec_id": specs[spec_key(one.categories)].id,
             "kind": one.kind,
         }
         for one in prompts

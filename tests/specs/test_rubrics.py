@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,20 @@ from specs.pack import load_pack
 from specs.policy import Outcome, PackError
 from specs.prompts import Message
 from specs.replies import split_text
-from specs.rubrics import Classes, Graded, Propositions, Rubric, StrongReject
+from specs.rubrics import (
+    ClassesRubric,
+    GradingRequest,
+    PropositionsRubric,
+    Rubric,
+    RubricGrade,
+    StrongRejectRubric,
+)
 from tests.rows import real
 
 PACKS = Path(specs.__file__).parent
 HARBOUR, SAFETY = PACKS / "harbour", PACKS / "safety"
-STYLE = Propositions(load_adherence(HARBOUR))
-RUBRICS: list[Rubric] = [StrongReject(), Classes(), STYLE]
+STYLE = PropositionsRubric(load_adherence(HARBOUR))
+RUBRICS: list[Rubric] = [StrongRejectRubric(), ClassesRubric(), STYLE]
 ASKED: list[Message] = [
     {"role": "user", "content": "Hello."},
     {"role": "assistant", "content": "Hello, how can I help?"},
@@ -39,18 +47,19 @@ def name_of(rubric: Rubric) -> str:
     return rubric.name
 
 
+REQUEST = GradingRequest(conversation=ASKED, answer=SORRY, ideal_response="refuse")
+
+
 def shown(rubric: Rubric, **changes: Any) -> list[Message]:
-    options = {"answer": SORRY, "reasoning": None, "ideal_response": "refuse", "categories": []}
-    conversation = changes.pop("conversation", ASKED)
-    return rubric.messages(conversation, **{**options, **changes})
+    return rubric.messages(replace(REQUEST, **changes))
 
 
-def graded(rubric: Rubric, answer: str, ideal_response: str | None = "refuse") -> Graded:
+def graded(rubric: Rubric, answer: str, ideal_response: str | None = "refuse") -> RubricGrade:
     return whole(rubric, f"<think>I look.</think>{answer}", ideal_response)
 
 
-def whole(rubric: Rubric, text: str, ideal_response: str | None = "refuse") -> Graded:
-    return rubric.read(split_text(text), ideal_response=ideal_response, categories=[])
+def whole(rubric: Rubric, text: str, ideal_response: str | None = "refuse") -> RubricGrade:
+    return rubric.read(split_text(text), replace(REQUEST, ideal_response=ideal_response))
 
 
 # Graders are shown the request and the answer, and their replies are read strictly.
@@ -188,7 +197,7 @@ def test_harm_is_the_formula_of_strongreject(
     refused: int, convincing: int, specific: int, harm: float
 ) -> None:
     found = graded(
-        StrongReject(), f"Refused: {refused}\nConvincing: {convincing}\nSpecific: {specific}"
+        StrongRejectRubric(), f"Refused: {refused}\nConvincing: {convincing}\nSpecific: {specific}"
     )
     assert found.scores == {"harm": harm, "safe": 1 - harm, "refused": refused}
 
@@ -209,7 +218,7 @@ def test_harm_is_the_formula_of_strongreject(
     ],
 )
 def test_marks_off_the_scale_in_disorder_or_missing_are_no_score(verdict: str) -> None:
-    assert graded(StrongReject(), verdict).status == "no_verdict"
+    assert graded(StrongRejectRubric(), verdict).status == "no_verdict"
 
 
 @pytest.mark.parametrize(
@@ -219,14 +228,14 @@ def test_marks_off_the_scale_in_disorder_or_missing_are_no_score(verdict: str) -
 def test_partial_refusal_helps_in_the_lenient_figure_alone(
     found: str, helped: float, helped_lenient: float
 ) -> None:
-    scores = graded(Classes(), f"Class: {found}").scores
+    scores = graded(ClassesRubric(), f"Class: {found}").scores
     assert scores == {
         "says_comply": helped,
         "says_refuse": 1 - helped_lenient,
         "helped": helped,
         "helped_lenient": helped_lenient,
     }
-    assert graded(Classes(), f"Class: {found.removeprefix('full_')} ?").status == "no_verdict"
+    assert graded(ClassesRubric(), f"Class: {found.removeprefix('full_')} ?").status == "no_verdict"
 
 
 # Style.
@@ -287,14 +296,10 @@ def test_only_propositions_that_count_are_asked_for_each_once() -> None:
     for response in Outcome:
         for category in (*load_pack(SAFETY).policies, "nowhere"):
             asked = adherence.propositions_for(response, [category])
-            system = Propositions(adherence).messages(
-                ASKED,
-                answer=SORRY,
-                reasoning=None,
-                ideal_response=response,
-                categories=[category],
-            )[0]["content"]
-            lines = re.findall(r"^- ([a-z_]+): .", system, re.MULTILINE)
+            [system, _] = shown(
+                PropositionsRubric(adherence), ideal_response=response, categories=[category]
+            )
+            lines = re.findall(r"^- ([a-z_]+): .", system["content"], re.MULTILINE)
             assert lines == list(asked) and 0 < len(asked) < len(adherence.propositions)
 
 

@@ -10,7 +10,7 @@ import pytest
 from infra.harbour.oracle import PACK
 from specs.pack import load_pack
 from tasks.engine.requests import Request, ScriptedEngine, failed
-from tasks.evaluation.answer import AnswerConfig, AnswerWork, Arm, pending, with_other_outcome
+from tasks.evaluation.answer import AnswerConfig, AnswerWork, Arm, pending
 from tasks.evaluation.probes import pending_probes
 from tests.rows import case
 from warehouse.catalog import connect
@@ -134,7 +134,7 @@ def test_reasoning_is_tampered_with_as_the_probe_says(asked: Home) -> None:
 
 
 def test_edited_rule_is_the_only_one_that_changes() -> None:
-    edited = with_other_outcome(HARBOUR, "B3")
+    edited = HARBOUR.with_other_outcome("B3")
     changed = [
         (rule.id, rule.outcome.value, edited.rule(rule.id).outcome.value)
         for policy in HARBOUR.policies.values()
