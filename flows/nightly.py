@@ -1,10 +1,10 @@
 """The refresh that a schedule starts: what changed, what it cost, and whether a person must look.
 
-Whatever a judge that has drifted said is held: it is in no set of examples, and so nothing is
-trained on it, until a person approves it here, in the Prefect UI, or with `precept approve`.
+Judgements of a judge that has drifted are held: they are in no set of examples, and so nothing is
+trained on them, until a person approves them here, in the Prefect UI, or with `precept approve`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,41 +23,46 @@ from flows.recipe import Recipe
 from flows.refresh import refresh
 from flows.run import Refreshed, home_at, open_run
 from flows.train import latest_training, train
-from warehouse.catalog import ask, connect
-from warehouse.home import Home, ShardError
+from tasks.stage import StageFigures
+from warehouse.catalog import ask, connect, look_up
+from warehouse.home import Home
+
+
+class HeldError(ValueError):
+    """No held run, or several, for an id."""
 
 
 class Approval(RunInput):
-    """What a person is asked when a judge has drifted."""
+    """The answer of a person to a judge that has drifted."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
 
     approve: bool = False
-    """Take what was judged into the examples."""
+    """Take the held judgements into the examples."""
     note: str = ""
-    """Why, for the record."""
+    """The reason, for the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What a nightly refresh came to."""
+    """The outcome of a nightly refresh."""
 
     refreshed: Refreshed
     changes: str
     """The change report, in Markdown."""
     held: str | None
-    """Why what was judged is held; null where it is not."""
+    """Why the judgements are held; None if they are not."""
     trained: bool
 
 
 @flow(name="nightly", flow_run_name="nightly {recipe.name}", persist_result=False, log_prints=False)
 def nightly(recipe: Recipe, home: str | None = None) -> Night:
-    """Refreshes, tells what changed, holds what drifted, and trains where enough is new."""
+    """Refreshes, reports what changed, holds a judge that drifts, and trains if enough is new."""
     place = home_at(home)
-    before = _state(place, recipe)
+    before = _before(place, recipe)
     limit: Any = {"timeout_seconds": 3600 * recipe.nightly.hours}
 
-    def ask(held: Refreshed) -> Approval | None:
+    def ask_about(held: Refreshed) -> Approval | None:
         alarm = str(alarm_of(held))
         emit_event(
             event="precept.drift",
@@ -67,27 +72,27 @@ def nightly(recipe: Recipe, home: str | None = None) -> Night:
         return _ask_person(recipe, alarm)
 
     def take(held: Refreshed, note: str) -> Refreshed:
-        with suppress(ShardError):  # somebody else has approved it meanwhile
+        with suppress(HeldError):  # another person approved it meanwhile
             approve(held.run_id, home, note=note)
         return refresh.with_options(**limit)(recipe, home)
 
     done = refresh.with_options(**limit)(recipe, home)
     changes = change_report(place, recipe, done, before)
     create_markdown_artifact(key="changes", markdown=changes)
-    done = settle(done, ask, take)
+    done = settle(done, ask_about, take)
     held = alarm_of(done)
     trained = False
     after = recipe.nightly.train_after
-    if after and not held and done.num_examples >= before["trained_on"] + after:
+    if after and not held and done.num_examples >= before.trained_on + after:
         train.with_options(**limit)(recipe, home)
         trained = True
     return Night(done, changes, held, trained)
 
 
 def alarm_of(done: Refreshed) -> str | None:
-    """Why what a refresh judged is held; None where it is not."""
-    alarm: str | None = (done.figures.get("drift") or {}).get("alarm")
-    return alarm
+    """Returns why the judgements of a refresh are held; None if they are not."""
+    drift = done.figures.drift
+    return drift.alarm if drift else None
 
 
 def settle(
@@ -95,9 +100,10 @@ def settle(
     ask: Callable[[Refreshed], Approval | None],
     take: Callable[[Refreshed, str], Refreshed],
 ) -> Refreshed:
-    """The last refresh of a night: what is approved is taken in by another, which may be held too.
+    """Returns the last refresh of a night.
 
-    `take` is given the reason of the person who approved.
+    Approved judgements are taken in by another refresh, which may be held too. `take` is given the
+    reason of the person who approved.
     """
     while alarm_of(done):
         answer = ask(done)
@@ -108,140 +114,126 @@ def settle(
 
 
 def _ask_person(recipe: Recipe, alarm: str) -> Approval | None:
-    """Pauses until a person has answered in the Prefect UI; None where nobody can be asked or does.
+    """Pauses until a person has answered in the Prefect UI; returns None if nobody does.
 
-    Somebody can be asked where a deployment started the run.
+    Nobody can be asked unless a deployment started the run.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         return None
-    asked = Approval.with_initial_data(description=f"**The judge has drifted.** {alarm}.")
+    form = Approval.with_initial_data(description=f"**The judge has drifted.** {alarm}.")
     seconds = int(3600 * recipe.nightly.hours_to_approve)
     try:
-        return pause_flow_run(wait_for_input=asked, timeout=seconds)
+        return pause_flow_run(wait_for_input=form, timeout=seconds)
     except FlowPauseTimeout:
         return None
 
 
 @flow(name="approve", flow_run_name="approve {run_id}", persist_result=False, log_prints=False)
 def approve(run_id: str, home: str | None = None, *, note: str = "") -> str:
-    """Lets what a held refresh judged into the examples of the next refresh; says which it was.
+    """Lets the judgements of a held refresh into the examples of the next one.
 
-    `note` says why, for the record.
+    The start of the run's id is enough; returns the whole id. `note` is the reason, for the
+    record. Raises HeldError if no held run, or more than one, has an id that starts so.
     """
     place = home_at(home)
-    held = connect(place).sql("SELECT DISTINCT by_run FROM held ORDER BY 1").fetchall()
-    found = [name for (name,) in held if name.startswith(run_id)]
-    if len(found) != 1:
-        known = ", ".join(name for (name,) in held) or "none"
-        raise ShardError(f"no one held run has id {run_id!r}; held are {known}")
-    [whole_id] = found
-    [(resolved,)] = (
-        connect(place)
-        .execute("SELECT resolved_recipe FROM runs WHERE run_id = ?", [whole_id])
-        .fetchall()
-    )
-    with open_run("approve", Recipe.model_validate_json(resolved), place) as run:
-        run.figures["reason"] = note
-        run.note("approved", whole_id)
+    held = [row["by_run"] for row in look_up(connect(place), "held_runs")]
+    matching = [name for name in held if name.startswith(run_id)]
+    if len(matching) != 1:
+        number = "several held runs have ids that start" if matching else "no held run has an id"
+        listed = ", ".join(matching or held) or "none"
+        raise HeldError(f"{number} with {run_id!r}; held are {listed}")
+    [whole_id] = matching
+    [row] = look_up(connect(place), "resolved_recipe", run_id=whole_id)
+    with open_run("approve", Recipe.model_validate_json(row["resolved_recipe"]), place) as run:
+        run.note(approved=whole_id, reason=note)
     return str(whole_id)
 
 
-def _state(home: Home, recipe: Recipe) -> dict[str, Any]:
-    """What the warehouse held of a recipe before: spec versions, and examples when last trained."""
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The warehouse's view of a recipe before a night."""
+
+    spec_ids: frozenset[str]
+    """Specs that the latest refresh wanted; empty if there was none."""
+    trained_on: int
+    """Examples when the recipe was last trained."""
+
+
+def _before(home: Home, recipe: Recipe) -> _Before:
     connection = connect(home)
-    specs = connection.execute(
-        "SELECT spec_ids FROM runs WHERE recipe = ? AND flow = 'refresh' "
-        "AND generation_id IS NOT NULL ORDER BY started_at DESC LIMIT 1",
-        [recipe.name],
-    ).fetchall()
-    return {
-        "spec_ids": set(specs[0][0]) if specs else set(),
-        "trained_on": trained_on(connection, recipe),
-    }
-
-
-_TRAINED_ON = """
-    WITH training AS (
-        SELECT max(started_at) AS started_at
-        FROM runs
-        WHERE recipe = $recipe
-            AND flow = 'train'
-            AND status = 'completed'
-            AND list_contains(json_extract_string(figures, '$.checkpoints.*'), $checkpoint_id)
-    ),
-    frozen AS (
-        SELECT set_id
-        FROM runs
-        WHERE recipe = $recipe
-            AND set_id IS NOT NULL
-            AND started_at < (SELECT started_at FROM training)
-        ORDER BY started_at DESC
-        LIMIT 1
-    )
-    SELECT count(*) FROM examples SEMI JOIN frozen USING (set_id) WHERE status = 'chosen'
-"""
+    rows = look_up(connection, "latest_spec_ids", recipe=recipe.name)
+    spec_ids = frozenset(rows[0]["spec_ids"]) if rows else frozenset()
+    return _Before(spec_ids, trained_on(connection, recipe))
 
 
 def trained_on(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> int:
-    """Examples that were there when the recipe, as it is now, was last trained; 0 where it never
-    was.
+    """Returns the number of examples when the recipe, as it is now, was last trained; 0 if never.
 
-    They are those that the refresh before that training chose: what SFT trains on, and what DPO
-    and RL, which take pairs and prompts, are held against as well.
+    They are those that the refresh before that training chose: SFT trains on them, and DPO and
+    RL, which take pairs and prompts, are compared by them as well.
     """
     checkpoints = latest_training(connection, recipe)
     if not checkpoints:
         return 0
-    asked = {"recipe": recipe.name, "checkpoint_id": checkpoints[-1]}
-    [(count,)] = connection.execute(_TRAINED_ON, asked).fetchall()
-    return int(count)
+    [row] = look_up(connection, "trained_on", recipe=recipe.name, checkpoint_id=checkpoints[-1])
+    return int(row["num_examples"])
 
 
-def change_report(home: Home, recipe: Recipe, done: Refreshed, before: Mapping[str, Any]) -> str:
-    """What a refresh changed, as Markdown: prompts, specs, rows by status, drift, tokens, hours."""
+def change_report(home: Home, recipe: Recipe, done: Refreshed, before: _Before) -> str:
+    """Returns what a refresh changed, as Markdown: prompts, specs, rows by status, drift, cost."""
     connection = connect(home)
-    figures = done.figures
-    price = recipe.gpu_hour_price
-    [(spec_ids, seconds, gpu_hours)] = connection.execute(
-        "SELECT spec_ids, seconds, gpu_hours FROM runs WHERE run_id = ?", [done.run_id]
-    ).fetchall()
-    changed = set(spec_ids) - before["spec_ids"]
-    categories = connection.execute(
-        "SELECT array_to_string(categories, '+') FROM specs WHERE list_contains(?, spec_id) "
-        "ORDER BY 1",
-        [sorted(changed)],
-    ).fetchall()
-    new = {name: counts["stored"] for name, counts in figures.get("collect", {}).items()}
-    lines = [
-        f"# What changed: {recipe.name}",
-        "",
-        f"- prompts new or said anew: {', '.join(f'{n} {c}' for n, c in new.items()) or 'none'}",
-        f"- policies edited: {', '.join(row[0] for row in categories) or 'none'}"
-        if before["spec_ids"]
-        else f"- policies: {len(spec_ids)}, all new",
-    ]
-    for stage in ("generate", "judge"):
-        made = figures.get(stage, {})
-        statuses = ", ".join(f"{name} {count}" for name, count in made.get("statuses", {}).items())
-        lines.append(
-            f"- {stage}: {made.get('rows', 0)} rows ({statuses or 'nothing was missing'}), "
-            f"{made.get('output_tokens', 0)} output tokens"
-        )
-    cost = "" if price is None else f", {gpu_hours * price:.2f} at {price:g} a GPU-hour"
-    lines.append(f"- examples: {done.num_examples}")
-    lines += [f"- {seconds:.0f} s, {gpu_hours:g} GPU-hours{cost}", ""]
-    lines += ["| stage | rows | left behind |", "|--|--|--|"]
-    lines += [
-        f"| {row['stage']} | {row['num_rows']} | {row['left_behind']} |" for row in done.funnel
-    ]
+    [cost] = look_up(connection, "run_cost", run_id=done.run_id)
+    changed = sorted(set(cost["spec_ids"]) - before.spec_ids)
+    edited = [row["spec_key"] for row in look_up(connection, "spec_keys", spec_ids=changed)]
+    new = [f"{name} {counts.stored}" for name, counts in done.figures.collect.items()]
+    price, gpu_hours = recipe.gpu_hour_price, cost["gpu_hours"]
+    paid = "" if price is None else f", {gpu_hours * price:.2f} at {price:g} a GPU-hour"
     drift = [row for row in ask(connection, "drift").to_pylist() if row["recipe"] == recipe.name]
-    if drift:
-        lines += ["", "| refresh | judged anew | acceptance | spread of scores | held |"]
-        lines += ["|--|--|--|--|--|"]
-        lines += [
+    return "\n".join(
+        [
+            f"# What changed: {recipe.name}",
+            "",
+            f"- new or relabelled prompts: {', '.join(new) or 'none'}",
+            f"- policies edited: {', '.join(edited) or 'none'}"
+            if before.spec_ids
+            else f"- policies: {len(cost['spec_ids'])}, all new",
+            *(_stage_line(name, done) for name in ("generate", "judge")),
+            f"- examples: {done.num_examples}",
+            f"- {cost['seconds']:.0f} s, {gpu_hours:g} GPU-hours{paid}",
+            "",
+            "| stage | rows | left behind |",
+            "|--|--|--|",
+            *(
+                f"| {row['stage']} | {row['num_rows']} | {row['left_behind']} |"
+                for row in done.funnel
+            ),
+            *_drift_lines(drift[-8:]),
+        ]
+    )
+
+
+def _stage_line(name: str, done: Refreshed) -> str:
+    """Returns what a stage made, as an item of a list."""
+    figures = done.figures.stages.get(name, StageFigures())
+    statuses = ", ".join(f"{status} {count}" for status, count in figures.statuses.items())
+    return (
+        f"- {name}: {figures.num_rows} rows ({statuses or 'nothing was missing'}), "
+        f"{figures.usage.output_tokens} output tokens"
+    )
+
+
+def _drift_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns rows of question `drift` as a table."""
+    if not rows:
+        return []
+    return [
+        "",
+        "| refresh | judged anew | acceptance | spread of scores | held |",
+        "|--|--|--|--|--|",
+        *(
             f"| {row['started_at']:%Y-%m-%d %H:%M} | {row['num_judged']} | {row['acceptance']} "
             f"| {row['spread'] if row['spread'] is not None else ''} | {row['alarm'] or ''} |"
-            for row in drift[-8:]
-        ]
-    return "\n".join(lines)
+            for row in rows
+        ),
+    ]

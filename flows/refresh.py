@@ -1,11 +1,9 @@
 """policies + prompts → completions → judgements → examples: the nightly flow.
 
-Each task asks the warehouse what is missing and makes only that, so the same run again does
-nothing, and a run that was killed goes on where it stopped.
+Each task asks the warehouse what is missing and makes only that. The same run again does nothing,
+and a run that was killed goes on where it stopped.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -14,15 +12,16 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.recipe import DriftConfig, Recipe
+from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.steps import RETRIED, describe_asset, makes, run_stage
-from tasks import stage
-from tasks.data import collect as collecting
-from tasks.data import curate as curating
-from tasks.data import generate as generating
-from tasks.data import judge as judging
+from tasks.data.collect import AssignWork, Collected, assigned, collect
+from tasks.data.curate import Curated, curate
+from tasks.data.drift import watch
+from tasks.data.generate import GenerateWork
+from tasks.data.judge import JudgeWork
 from tasks.meters import Meter
+from tasks.stage import StageFigures
 from warehouse.catalog import ask
 from warehouse.upkeep import Damaged, mend
 
@@ -38,175 +37,118 @@ def refresh(recipe: Recipe, home: str | None = None) -> Refreshed:
         generate_completions(run, plan)
         judge_completions(run, plan)
         watch_drift(run)
-        curated = curate_examples(run, plan)
+        curated = curate_examples(run)
         return report(run, curated)
 
 
 @task(name="check shards", cache_policy=NO_CACHE, **RETRIED)
 def check_shards(run: RunContext) -> list[Damaged]:
-    """Sets damaged shards aside; their rows are made again by this run."""
+    """Sets damaged shards aside; this run makes their rows again."""
     damaged = mend(run.home)
-    run.figures["damaged"] = [asdict(one) for one in damaged]
+    run.update(damaged=tuple(damaged))
     return damaged
 
 
 @makes("collect", "prompts")
-def collect_prompts(run: RunContext) -> collecting.Collected:
+def collect_prompts(run: RunContext) -> Collected:
     """Reads the sources and stores the prompts that are new."""
-    collected = collecting.collect(
+    collected = collect(
         run.recipe.sources,
         config=run.recipe.collect,
         pack_categories=list(run.pack.policies),
         home=run.home,
         connection=run.warehouse(),
     )
-    run.figures["collect"] = {name: asdict(count) for name, count in collected.counts.items()}
+    run.update(collect=collected.counts)
+    run.relations["unassigned"] = collected.unassigned
     return collected
 
 
 @makes("assign categories", "prompts")
-def assign_categories(
-    run: RunContext, collected: collecting.Collected
-) -> stage.StageFigures | None:
+def assign_categories(run: RunContext, collected: Collected) -> StageFigures | None:
     """Lets the judge model choose the category of prompts that came without one."""
-    if collected.to_assign.num_rows == 0:
+    if collected.unassigned.num_rows == 0:
         return None
-    engine = run.recipe.judging_engine
-    work = collecting.AssignWork(pack=run.pack, run_id=run.id, sampling=run.recipe.judge.sampling)
-    return run_stage(
-        run, "assign", work, engine, lambda _: collecting.pending(collected, run.warehouse())
+    recipe = run.recipe
+    work = AssignWork(
+        pack=run.pack, stage=recipe.stage, run_id=run.id, sampling=recipe.judge.sampling
     )
+    return run_stage(run, work, recipe.judging_engine)
 
 
 @makes("plan", "specs")
-def plan_run(run: RunContext, collected: collecting.Collected) -> Plan:
+def plan_run(run: RunContext, collected: Collected) -> Plan:
     """Compiles the specs and records which rows this run wants."""
-    return run.adopt(collecting.assigned(collected, run.warehouse()))
+    return run.adopt(assigned(collected, run.warehouse()))
 
 
 @makes("generate", "completions", of=("prompts", "specs"))
-def generate_completions(run: RunContext, plan: Plan) -> stage.StageFigures:
+def generate_completions(run: RunContext, plan: Plan) -> StageFigures:
     """Makes the completions that are missing."""
     recipe = run.recipe
-    model = run.version(recipe.engine)
-    work = generating.GenerateWork(
+    work = GenerateWork(
         config=recipe.generate,
-        model=model,
+        stage=recipe.stage,
+        model=run.version(recipe.engine),
         specs=plan.specs,
         all_rule_ids=run.pack.rule_ids,
         run_id=run.id,
     )
-
-    def pending(connection: duckdb.DuckDBPyConnection) -> stage.Pending:
-        return generating.pending(
-            connection,
-            config=recipe.generate,
-            model=model,
-            run_id=run.id,
-            stage=recipe.stage,
-        )
-
-    return run_stage(run, "generate", work, recipe.engine, pending)
+    return run_stage(run, work, recipe.engine)
 
 
 @makes("judge", "judgements", of=("completions", "specs"))
-def judge_completions(run: RunContext, plan: Plan) -> stage.StageFigures:
-    """Makes the judge samples that are missing."""
+def judge_completions(run: RunContext, plan: Plan) -> StageFigures:
+    """Makes the judgements that are missing."""
     recipe = run.recipe
-    model = run.version(recipe.judging_engine)
-    work = judging.JudgeWork(config=recipe.judge, model=model, specs=plan.specs, run_id=run.id)
-
-    def pending(connection: duckdb.DuckDBPyConnection) -> stage.Pending:
-        return judging.pending(
-            connection,
-            config=recipe.judge,
-            model=model,
-            generation_id=plan.generation_id,
-            num_samples=recipe.generate.samples,
-            run_id=run.id,
-            stage=recipe.stage,
-        )
-
-    made = run_stage(run, "judge", work, recipe.judging_engine, pending)
-    if made.num_units:
-        anew = (row for row in ask(run.warehouse(), "drift").to_pylist() if row["run_id"] == run.id)
-        Meter.of_cluster().add("precept_accepted", sum(row["num_accepted"] for row in anew))
-    return made
+    work = JudgeWork(
+        config=recipe.judge,
+        stage=recipe.stage,
+        model=run.version(recipe.judging_engine),
+        generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
+        num_completions=recipe.generate.samples,
+        specs=plan.specs,
+        run_id=run.id,
+    )
+    figures = run_stage(run, work, recipe.judging_engine)
+    if figures.num_units:
+        judged = (row for row in ask(run.warehouse(), "drift").to_pylist())
+        num_accepted = sum(row["num_accepted"] for row in judged if row["run_id"] == run.id)
+        Meter.of_cluster().add("precept_accepted", num_accepted)
+    return figures
 
 
 @task(name="watch drift", cache_policy=NO_CACHE, **RETRIED)
 def watch_drift(run: RunContext) -> str | None:
-    """Holds what this run judged where the judge is unlike itself in the runs before; says why."""
-    config = run.recipe.drift
-    if config is None:
+    """Holds what this run judged if the judge has drifted; returns why."""
+    if run.recipe.drift is None:
         return None
-    rows = [
-        row for row in ask(run.warehouse(), "drift").to_pylist() if row["recipe"] == run.recipe.name
-    ]
-    # What a refresh judged that was killed is looked at by the next one.
-    new = [row for row in rows if not row["watched"]]
-    before = [row for row in rows if row["watched"] and row["alarm"] is None]
-    before = [row for row in before if row["num_judged"] >= config.min_rows]
-    now = _together(new)
-    alarm = None
-    if now["num_judged"] >= config.min_rows:
-        alarm = find_drift(now, before[-config.refreshes :], config)
-    runs = [row["run_id"] for row in new]
-    run.note("drift", {"runs": runs} | ({"alarm": alarm} if alarm else {}))
-    return alarm
-
-
-def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several refreshes as one."""
-
-    def mean(name: str) -> float | None:
-        known = [row for row in rows if row[name] is not None]
-        weight = sum(row["num_judged"] for row in known)
-        return sum(row[name] * row["num_judged"] for row in known) / weight if weight else None
-
-    return {
-        "num_judged": sum(row["num_judged"] for row in rows),
-        "acceptance": mean("acceptance"),
-        "spread": mean("spread"),
-    }
-
-
-def find_drift(
-    now: Mapping[str, Any], before: Sequence[Mapping[str, Any]], config: DriftConfig
-) -> str | None:
-    """In what a refresh is unlike those before it, in one sentence; None where it is like them."""
-    for name, band in (("acceptance", config.acceptance), ("spread", config.spread)):
-        known = [row[name] for row in before if row[name] is not None]
-        if not known or now[name] is None:
-            continue
-        usual = sum(known) / len(known)
-        if abs(now[name] - usual) > band:
-            return (
-                f"{name} is {now[name]:.3f} over {now['num_judged']} completions, {usual:.3f} in "
-                f"the {len(known)} refreshes before; more than {band:g} apart"
-            )
-    return None
+    rows = ask(run.warehouse(), "drift").to_pylist()
+    drift = watch([row for row in rows if row["recipe"] == run.recipe.name], run.recipe.drift)
+    run.note(drift=drift)
+    return drift.alarm
 
 
 @makes("curate", "examples", of=("completions", "judgements"))
-def curate_examples(run: RunContext, plan: Plan) -> curating.Curated:
+def curate_examples(run: RunContext) -> Curated:
     """Freezes the accepted completions as a set of examples."""
-    curated = curating.curate(
+    recipe = run.recipe
+    curated = curate(
         run.warehouse(),
-        config=run.recipe.curate,
+        config=recipe.curate,
         home=run.home,
-        generation_id=plan.generation_id,
-        judging_id=plan.judging_id,
+        generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
+        judging_id=recipe.judge.judging_id(run.version(recipe.judging_engine)),
         run_id=run.id,
     )
-    run.figures["curate"] = asdict(curated)
+    run.update(curate=curated)
     describe_asset(run, "examples", {"rows": curated.num_chosen, "set_id": curated.set_id})
     return curated
 
 
 @task(name="report", cache_policy=NO_CACHE, **RETRIED)
-def report(run: RunContext, curated: curating.Curated) -> Refreshed:
-    """Publishes the funnel and a sample of accepted chains of thought to Prefect."""
+def report(run: RunContext, curated: Curated) -> Refreshed:
+    """Publishes the funnel and a sample of accepted completions to Prefect."""
     connection = run.warehouse()
     funnel: list[dict[str, Any]] = ask(connection, "funnel").to_pylist()
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
@@ -223,7 +165,7 @@ def report(run: RunContext, curated: curating.Curated) -> Refreshed:
 
 
 def sample_of_accepted(connection: duckdb.DuckDBPyConnection, count: int) -> str:
-    """Accepted chains of thought as Markdown, with citations and scores; prompts folded."""
+    """Returns accepted completions as Markdown, with citations and scores; prompts are folded."""
     rows = ask(connection, "accepted_chains").slice(0, count).to_pylist()
     return "\n\n".join(
         f"### {row['category']}: scores {row['scores']}, cites {', '.join(row['cited'])}\n\n"

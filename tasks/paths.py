@@ -1,5 +1,50 @@
-"""Where a name in a recipe is looked up."""
+"""Where a name in a recipe is looked up.
 
+A relative path is looked up beside the recipe (or the suite) that names it, then in the working
+folder, then in Precept's own folder, then in `$PRECEPT_DATA`; the first place that has it counts.
+"""
+
+import glob
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, ValidationInfo
 
 PROJECT = Path(__file__).parents[1]
+"""Precept's own folder."""
+
+
+def _beside(name: str, info: ValidationInfo) -> str:
+    """Returns the absolute path of what lies beside the file that names it, else the name."""
+    folder = (info.context or {}).get("folder")
+    path = os.path.expanduser(name)
+    if folder is None or os.path.isabs(path):
+        return path
+    is_there = os.path.exists(os.path.join(folder, path)) or any(
+        glob.iglob(path, root_dir=folder, recursive=True)
+    )
+    return os.path.join(folder, path) if is_there else name
+
+
+Located = Annotated[str, AfterValidator(_beside)]
+"""A file, a folder or a glob. Validated with context `{"folder": …}`, it becomes absolute if that
+folder holds it."""
+
+
+def bases() -> list[Path]:
+    """Returns the folders in which a name is looked up that is not beside the recipe."""
+    data = os.environ.get("PRECEPT_DATA")
+    return [Path.cwd(), PROJECT, *([Path(data)] if data else [])]
+
+
+def find(name: str | Path, *, accept: Callable[[Path], bool] = Path.exists) -> Path | None:
+    """Returns the first place of that name which `accept` takes, or None."""
+    return next((base / name for base in bases() if accept(base / name)), None)
+
+
+def places() -> str:
+    """Returns where `find` looks, for a message about what it did not find."""
+    more = "" if os.environ.get("PRECEPT_DATA") else ", and PRECEPT_DATA is unset"
+    return f"beside the recipe, {', '.join(map(str, bases()))}{more}"

@@ -1,17 +1,16 @@
 """Pending rows → Ray Data actor pool → committed shards.
 
-The only place that knows how work is spread. A stage takes units of work (what a query found
-missing), cuts them into small blocks of one category, and lets Ray Data keep several blocks in
-flight for every engine. A block's rows are committed as one shard by the actor that made them,
-before it reports; the driver sees only counts. Whatever is killed is found missing by the next
-query.
+The only module that knows how work is spread. A stage takes units of work, which a query found
+missing, cuts them into small blocks of one category, and lets Ray Data keep several blocks in
+flight for every engine. The actor that made a block's rows commits them as one shard before it
+reports, so the driver sees only counts; rows that a kill prevented are missing for the next query.
 """
 
 import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -22,268 +21,315 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.engine.pool import Engines
+from tasks.engine.cluster import message_of, root_cause
+from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
 from tasks.engine.requests import Engine, EngineConfig, Usage
 from tasks.meters import Meter
+from warehouse.catalog import Pending
 from warehouse.home import Home, may_pass
 from warehouse.shards import write_shard
 from warehouse.tables import Table
 
 _log = logging.getLogger("precept.stage")
-# Without a level of its own it would have the root's, which is for warnings.
+# Without a level of its own the logger would take the root's, which shows warnings only.
 logging.getLogger("precept").setLevel(logging.INFO)
 
 
 class StageConfig(Config):
-    """How work is spread, and how often it is tried."""
+    """How work is spread, and how often it is retried."""
 
     block_rows: int = Field(16, gt=0)
-    """Units in one block: a block is committed as one shard."""
+    """Units in one block; a block is committed as one shard."""
     blocks_in_flight: int = Field(8, gt=0)
-    """Blocks that one engine works on at once; with the block's units and samples it should be a
-    little more than the engine's max_num_seqs."""
+    """Concurrent blocks per engine. Times the units and samples of a block it should be a little
+    more than the engine's max_num_seqs."""
     wave_rows: int = Field(100_000, gt=0)
     """Units that are planned and held in memory at a time."""
     retries: int = Field(1, ge=0)
-    """How often a row is tried again after an engine error or an unreadable verdict."""
+    """Retries of a row within a run, after an engine error or an unreadable verdict."""
     error_attempts: int = Field(5, gt=0)
-    """Attempts, over all runs, of a row that is an engine error: each later run makes one more."""
+    """Attempts, over all runs, at a row that is an engine error; each later run makes one more."""
     max_error_share: float = Field(0.5, gt=0, le=1)
-    """A stage ends early when more than this share of its first 100 or more rows are errors."""
+    """Share of engine errors among the first 100 or more rows above which a stage stops."""
 
     @property
     def one_by_one(self) -> "StageConfig":
-        """The same with a single unit in each block."""
+        """The same with one unit per block."""
         return self.model_copy(update={"block_rows": 1})
 
 
 class StageError(RuntimeError):
-    """A stage that could not go on; what it had committed is kept."""
+    """A stage that cannot go on; what it committed is kept."""
 
 
 class StageInterrupted(StageError):
-    """A stage that something outside ended: a node, the network, a store. It can go on."""
+    """A stage that a node, the network or a store ended. A retry can go on."""
 
 
 class Work(Protocol):
-    """What a stage does with its units: a verb, picklable, without a model of its own."""
+    """A stage's work: a verb that is pickled to the actors, and holds no model.
+
+    It says which rows are missing and makes them: `run_stage(run, work, engine)` is all that a
+    flow says.
+    """
 
     @property
-    def table(self) -> Table: ...
+    def name(self) -> str:
+        """The verb in progress bars and figures, such as `generate`."""
+        ...
+
+    @property
+    def table(self) -> Table:
+        """The table that the rows land in."""
+        ...
 
     @property
     def run_id(self) -> str: ...
 
-    async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Any]:
-        """The rows that these units were missing."""
+    @property
+    def unit(self) -> type[Any]:
+        """The frozen row type of the units: its fields are the columns that `pending` reads, and
+        `block_key` is one of them. Units of one block share it."""
+        ...
+
+    def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
+        """Returns the units that the warehouse lacks, ordered by `block_key`."""
+        ...
+
+    async def make(self, units: Sequence[Any], engine: Engine) -> list[Any]:
+        """Returns the rows that these units lack."""
         ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageFigures:
-    """What a stage did."""
+    """Counts, seconds and usage of a stage."""
 
+    table: str = ""
     num_units: int = 0
     num_rows: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    """Rows by status."""
     seconds: float = 0.0
-    """Without the time for engines to start."""
+    """Duration without the time that engines took to load."""
     tail_seconds: float = 0.0
-    """Time for the last 5 % of the units."""
-    engine: Usage = field(default_factory=Usage)
+    """Time that the last 5 % of the units took."""
+    num_gpus: int = 0
+    usage: Usage = field(default_factory=Usage)
 
     @property
-    def cache_hit_rate(self) -> float:
-        """Share of prompt tokens that the prefix cache served."""
-        return self.engine.cached_tokens / max(1, self.engine.prompt_tokens)
+    def gpu_seconds(self) -> float:
+        """GPUs times seconds."""
+        return self.seconds * self.num_gpus
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens per second."""
+        return self.usage.output_tokens / max(0.01, self.seconds)
 
     def __add__(self, other: "StageFigures") -> "StageFigures":
-        """Two passes of a stage as one."""
-        engine = Usage(
-            self.engine.prompt_tokens + other.engine.prompt_tokens,
-            self.engine.cached_tokens + other.engine.cached_tokens,
-            self.engine.output_tokens + other.engine.output_tokens,
-            self.engine.steps + other.engine.steps,
-            other.engine.running,
-            max(self.engine.seconds_to_start, other.engine.seconds_to_start),
-        )
+        """Returns two passes of a stage as one."""
         return StageFigures(
+            table=self.table or other.table,
             num_units=self.num_units + other.num_units,
             num_rows=self.num_rows + other.num_rows,
-            statuses=self.statuses + other.statuses,
-            seconds=self.seconds + other.seconds,
-            tail_seconds=max(self.tail_seconds, other.tail_seconds),
-            engine=engine,
+            statuses=dict(Counter(self.statuses) + Counter(other.statuses)),
+            seconds=round(self.seconds + other.seconds, 2),
+            tail_seconds=round(max(self.tail_seconds, other.tail_seconds), 2),
+            num_gpus=max(self.num_gpus, other.num_gpus),
+            usage=self.usage + other.usage,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Usage for the record of the run."""
-        return {
-            "units": self.num_units,
-            "rows": self.num_rows,
-            "statuses": dict(self.statuses),
-            "seconds": round(self.seconds, 2),
-            "tail_seconds": round(self.tail_seconds, 2),
-            "prompt_tokens": self.engine.prompt_tokens,
-            "cached_tokens": self.engine.cached_tokens,
-            "cache_hit_rate": round(self.cache_hit_rate, 4),
-            "output_tokens": self.engine.output_tokens,
-            "output_tokens_per_second": round(self.engine.output_tokens / max(0.01, self.seconds)),
-            "seconds_to_start": round(self.engine.seconds_to_start, 2),
-        }
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One block whose rows are in the warehouse."""
+
+    num_units: int
+    num_rows: int
+    shard: str | None
+    """Path of the shard; None if the block came to no row."""
+    statuses: Mapping[str, int]
+    """Rows by status."""
+    faults: Sequence[str]
+    """Reasons of the rows that are errors, each once."""
 
 
 Progress = Callable[[int], None]
-"""Told how many units have been committed since it was last told."""
+"""Takes the number of units committed since the last call."""
 
 
-def run(
-    work: Work,
-    waves: Iterable[pa.Table],
-    *,
-    engines: Engines,
-    engine: EngineConfig,
-    home: Home,
-    config: StageConfig,
-    progress: Progress = lambda num_units: None,
-    report: StageFigures | None = None,
-) -> StageFigures:
-    """Does all the work in `waves` (tables of units, in the order wanted) and reports.
+@dataclass(slots=True)
+class Stage:
+    """Work, and the engines, warehouse and configuration that it is done with."""
 
-    `report` is written to as the work goes on, and says what was done before a fault. Starts no
-    engine where there is nothing to do. Logs a line for each shard. Raises StageError where shards
-    cannot be written or most rows are engine errors, and StageInterrupted where it is worth another
-    try.
-    """
-    report = report or StageFigures()
-    meter: Meter | None = None
-    began: float | None = None
-    finished: list[tuple[float, int]] = []
-    before: Usage | None = None
-    try:
-        for wave in waves:
-            if wave.num_rows == 0:
-                continue
-            handles = engines.serving(engine)
-            meter = meter or Meter.of_cluster()
-            with ThreadPoolExecutor(1) as starter:
-                committed = _spread(work, wave, handles, home, config)
-                # The pool of workers starts while the models load.
-                first = starter.submit(next, committed, None)
-                try:
-                    engines.wait()
-                    before = before or engines.figures()
-                    began = began or time.monotonic()
-                    counts = first.result()
-                except BaseException:
-                    # Nothing waits for engines that are not wanted any more.
-                    engines.close()
-                    raise
-            for done in itertools.chain([counts] if counts else [], committed):
-                report.num_units += done["num_units"]
-                report.num_rows += done["num_rows"]
-                report.statuses.update(done["statuses"])
-                finished.append((time.monotonic(), done["num_units"]))
-                progress(done["num_units"])
-                _tell(done, work, meter)
-                _stop_if_failing(report, config, work.table.name)
-    finally:
-        if before is not None and began is not None:
-            report.seconds = time.monotonic() - began
-            report.engine = engines.figures().since(before)
-        report.tail_seconds = _tail(finished)
-    return report
+    work: Work
+    pool: EnginePool
+    engine: EngineConfig
+    home: Home
+    config: StageConfig
+    _statuses: Counter[str] = field(default_factory=Counter, init=False)
+    _num_rows: int = field(default=0, init=False)
+    _committed_at: list[tuple[float, int]] = field(default_factory=list, init=False)
+    """Time and number of units of each commit."""
+    _began: float | None = field(default=None, init=False)
+    _ended: float | None = field(default=None, init=False)
+    _usage_before: Usage | None = field(default=None, init=False)
+    _usage: Usage = field(default_factory=Usage, init=False)
+
+    def run(self, waves: Iterable[pa.Table], progress: Progress = lambda num_units: None) -> None:
+        """Does all the work in `waves`: tables of units, in the order wanted.
+
+        Starts no engine if there is nothing to do. Logs a line per shard. `figures` tells what was
+        done, also after a fault. Raises StageError if shards cannot be written or most rows are
+        engine errors, and StageInterrupted if a retry may help.
+        """
+        meter: Meter | None = None
+        try:
+            for wave in waves:
+                if wave.num_rows == 0:
+                    continue
+                for committed in self._make(wave):
+                    meter = meter or Meter.of_cluster()
+                    self._count(committed, meter)
+                    progress(committed.num_units)
+                    self._stop_if_failing()
+        finally:
+            if self._usage_before is not None:
+                self._ended = time.monotonic()
+                self._usage = self.pool.usage().since(self._usage_before)
+
+    @property
+    def figures(self) -> StageFigures:
+        """What has been committed so far, and what it took."""
+        began, ended = self._began, self._ended
+        return StageFigures(
+            table=self.work.table.name,
+            num_units=sum(count for _, count in self._committed_at),
+            num_rows=self._num_rows,
+            statuses=dict(self._statuses),
+            seconds=0.0 if began is None or ended is None else round(ended - began, 2),
+            tail_seconds=round(_tail(self._committed_at), 2),
+            num_gpus=self.engine.num_gpus,
+            usage=self._usage,
+        )
+
+    def _make(self, wave: pa.Table) -> Iterator[Committed]:
+        """Makes the rows of one wave; yields each block as it is committed."""
+        handles = self.pool.start_for(self.engine)
+        with ThreadPoolExecutor(1) as starter:
+            blocks = self._spread(wave, handles)
+            # Asks for the first block now, so that the workers start while the models load.
+            first = starter.submit(next, blocks, None)
+            try:
+                self.pool.wait()
+                self._usage_before = self._usage_before or self.pool.usage()
+                self._began = self._began or time.monotonic()
+                committed = first.result()
+            except BaseException:
+                # The starter thread may be waiting for these engines: end them, or it never ends.
+                self.pool.close()
+                raise
+        yield from itertools.chain([committed] if committed else [], blocks)
+
+    def _spread(self, wave: pa.Table, handles: Sequence[Any]) -> Iterator[Committed]:
+        """Runs one wave through Ray Data."""
+        import ray
+        import ray.data
+        from ray.exceptions import RayError
+
+        packed = [
+            {"block": _pack(block)} for block in blocks(wave, block_rows=self.config.block_rows)
+        ]
+        in_flight = self.config.blocks_in_flight
+        # from_items and num_cpus=0: engines may hold every processor, and Ray Data would wait for
+        # one of its own for ever.
+        committed = ray.data.from_items(packed, override_num_blocks=len(packed)).map_batches(
+            Worker,
+            fn_constructor_kwargs={
+                "work": self.work,
+                "handles": list(handles),
+                "home": self.home,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            num_cpus=0,
+            compute=ray.data.ActorPoolStrategy(
+                size=len(handles),
+                max_tasks_in_flight_per_actor=2 * in_flight,
+                max_concurrent_calls_per_actor=in_flight,
+            ),
+        )
+        try:
+            for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for row in batch.to_pylist():
+                    yield Committed(**{**row, "statuses": Counter(row["statuses"])})
+        except (RayError, OSError) as error:
+            raise self._fault(error) from error
+
+    def _fault(self, error: BaseException) -> StageError:
+        """Returns what a fault of Ray Data means for the stage."""
+        cause = root_cause(error, links=("cause", "__cause__"))
+        passes = isinstance(cause, _lost_by_ray()) or may_pass(cause)
+        kind = StageInterrupted if passes else StageError
+        return kind(
+            f"stage {self.work.table.name} stopped: {type(cause).__name__}: {message_of(cause)}; "
+            "what was committed is kept, mend the cause and run the same command again"
+        )
+
+    def _count(self, committed: Committed, meter: Meter) -> None:
+        """Adds a block to the figures, logs it in one line and tells Prometheus."""
+        self._num_rows += committed.num_rows
+        self._statuses.update(committed.statuses)
+        self._committed_at.append((time.monotonic(), committed.num_units))
+        table, run_id = self.work.table.name, self.work.run_id
+        counts = " ".join(f"{name}={count}" for name, count in sorted(committed.statuses.items()))
+        shard = PurePosixPath(committed.shard or "none").stem
+        _log.info(
+            f"committed table={table} shard={shard} rows={committed.num_rows} {counts} run={run_id}"
+        )
+        for fault in committed.faults:
+            _log.warning(f"fault table={table} shard={shard} run={run_id}: {fault}")
+        for status, count in committed.statuses.items():
+            meter.add("precept_rows", count, table=table, status=status)
+
+    def _stop_if_failing(self) -> None:
+        """Raises StageError if too large a share of the rows are engine errors."""
+        num_errors = self._statuses["error"]
+        if self._num_rows >= 100 and num_errors > self.config.max_error_share * self._num_rows:
+            raise StageError(
+                f"{num_errors} of the first {self._num_rows} rows are engine errors; read one with "
+                f"precept sql \"select reason from {self.work.table.name} where status = 'error' "
+                'limit 1"'
+            )
 
 
-def _tell(done: dict[str, Any], work: Work, meter: Meter) -> None:
-    """Logs what was committed in one line, and counts it."""
-    statuses = done["statuses"]
-    told = " ".join(f"{status}={count}" for status, count in sorted(statuses.items()))
-    shard = PurePosixPath(done["shard"] or "none").stem
-    _log.info(
-        f"committed table={work.table.name} shard={shard} rows={done['num_rows']} {told} "
-        f"run={work.run_id}"
-    )
-    for fault in done["faults"]:
-        _log.warning(f"fault table={work.table.name} shard={shard} run={work.run_id}: {fault}")
-    for status, count in statuses.items():
-        meter.add("precept_rows", count, table=work.table.name, status=status)
-
-
-def _tail(finished: Sequence[tuple[float, int]]) -> float:
-    total = sum(count for _, count in finished)
-    seen = 0
-    for when, count in finished:
-        seen += count
-        if seen >= 0.95 * total:
-            return finished[-1][0] - when
+def _tail(committed_at: Sequence[tuple[float, int]]) -> float:
+    """Returns the seconds from 95 % of the units to the last one."""
+    total = sum(count for _, count in committed_at)
+    so_far = 0
+    for when, count in committed_at:
+        so_far += count
+        if so_far >= 0.95 * total:
+            return committed_at[-1][0] - when
     return 0.0
 
 
-def _stop_if_failing(report: StageFigures, config: StageConfig, table: str) -> None:
-    errors = report.statuses["error"]
-    if report.num_rows >= 100 and errors > config.max_error_share * report.num_rows:
-        raise StageError(
-            f"{errors} of the first {report.num_rows} rows are engine errors; read one with "
-            f"precept sql \"select reason from {table} where status = 'error' limit 1\""
-        )
-
-
 def blocks(wave: pa.Table, *, block_rows: int) -> Iterator[pa.Table]:
-    """Cuts units into blocks of at most `block_rows`, each of one spec."""
+    """Cuts units into blocks of at most `block_rows` that share a `block_key`."""
     start = 0
-    spec_ids = wave.column("spec_id").to_pylist()
-    for end in range(1, len(spec_ids) + 1):
-        full = end - start == block_rows
-        if end == len(spec_ids) or full or spec_ids[end] != spec_ids[start]:
+    keys = wave.column("block_key").to_pylist()
+    for end in range(1, len(keys) + 1):
+        is_full = end - start == block_rows
+        if end == len(keys) or is_full or keys[end] != keys[start]:
             yield wave.slice(start, end - start)
             start = end
 
 
-def _spread(
-    work: Work, wave: pa.Table, handles: Sequence[Any], home: Home, config: StageConfig
-) -> Iterator[dict[str, Any]]:
-    """Runs one wave through Ray Data; yields the counts of each block as it is committed."""
-    import ray
-    import ray.data
-    from ray.exceptions import RayError
-
-    # As items, for which Ray Data needs no processor: engines may hold them all.
-    packed = [{"block": _pack(block)} for block in blocks(wave, block_rows=config.block_rows)]
-    in_flight = config.blocks_in_flight
-    committed = ray.data.from_items(packed, override_num_blocks=len(packed)).map_batches(
-        Worker,
-        fn_constructor_kwargs={"work": work, "handles": list(handles), "home": home},
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        num_cpus=0,
-        compute=ray.data.ActorPoolStrategy(
-            size=len(handles),
-            max_tasks_in_flight_per_actor=2 * in_flight,
-            max_concurrent_calls_per_actor=in_flight,
-        ),
-    )
-    try:
-        for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                yield {**row, "statuses": Counter(row["statuses"])}
-    except (RayError, OSError) as error:
-        fault = _innermost(error)
-        lost = isinstance(fault, _lost_by_ray())
-        kind = StageInterrupted if lost or may_pass(fault) else StageError
-        lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-        # Ray ends its own messages with what matters, and those of others with advice.
-        said = (lines[-1] if isinstance(fault, RayError) else lines[0]) if lines else "no message"
-        raise kind(
-            f"stage {work.table.name} stopped: {type(fault).__name__}: {said}; what was committed "
-            "is kept, mend the cause and run the same command again"
-        ) from error
-
-
 def _pack(block: pa.Table) -> bytes:
-    """A table as bytes, in Arrow's format for streams."""
+    """Returns a table in Arrow's stream format."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, block.schema) as stream:
         stream.write_table(block)
@@ -291,7 +337,7 @@ def _pack(block: pa.Table) -> bytes:
 
 
 def _lost_by_ray() -> tuple[type[Exception], ...]:
-    """What Ray raises of nodes and processes that are gone; all else is what code raised."""
+    """Returns the exceptions by which Ray says that a node or a process is gone."""
     from ray import exceptions as ray
 
     return (
@@ -304,37 +350,6 @@ def _lost_by_ray() -> tuple[type[Exception], ...]:
     )
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """What went wrong first: Ray wraps it several times."""
-    while inner := getattr(error, "cause", None) or error.__cause__:
-        error = inner
-    return error
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What a query found missing: how many units, and the units in waves."""
-
-    num_units: int
-    waves: Iterator[pa.Table]
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        return self.waves
-
-    @classmethod
-    def of(
-        cls, connection: duckdb.DuckDBPyConnection, *, count: str, units: str, rows: int
-    ) -> "Pending":
-        """Units by two queries: one counts them, the other gives them, `rows` a wave."""
-        [(num_units,)] = connection.execute(count).fetchall()
-        return cls(int(num_units), _waves(connection, units, rows))
-
-
-def _waves(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Iterator[pa.Table]:
-    for batch in connection.sql(sql).to_arrow_reader(rows):
-        yield pa.Table.from_batches([batch])
-
-
 class Worker:
     """One actor of the pool: asks engines for what its blocks lack and commits the rows."""
 
@@ -345,7 +360,8 @@ class Worker:
 
     async def __call__(self, packed: pa.Table) -> Any:
         block = pa.ipc.open_stream(packed.column("block")[0].as_py()).read_all()
-        rows = await self.work.make(block.to_pylist(), self.engine)
+        units = [self.work.unit(**row) for row in block.to_pylist()]
+        rows = await self.work.make(units, self.engine)
         path = write_shard(self.home, self.work.table, rows)
         statuses = [row.status for row in rows]
         reasons = {str(getattr(row, "reason", None)) for row in rows if row.status == "error"}
@@ -359,36 +375,3 @@ class Worker:
                 "faults": pa.array([sorted(faults)], pa.list_(pa.string())),
             }
         )
-
-
-def start_ray(address: str | None = None) -> None:
-    """Joins the Ray cluster at `address`, or starts one on this machine, quietly."""
-    import logging
-    import os
-
-    import ray
-
-    if ray.is_initialized():
-        return
-    # That it turned authentication on is no news to who only runs a command.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:
-        # Where there is no dashboard, Ray Train seeks one for 12 s at the end of every training.
-        os.environ.setdefault("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
-    ray.init(
-        # "local", or a cluster that somebody left running on this machine would be joined.
-        address=address or "local",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # What our code raises comes whole, with its class.
-    context.raise_original_map_exception = True
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)

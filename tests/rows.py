@@ -264,7 +264,7 @@ def run(run_id: str, **changes: Any) -> Run:
         "flow": "refresh",
         "recipe": "harbour",
         "status": "completed",
-        "attempt": 2,
+        "revision": 2,
         "generation_id": "g",
         "judging_id": "j",
         "spec_ids": ["s"],

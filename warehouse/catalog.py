@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from warehouse.home import Home, ShardError
 from warehouse.shards import list_shards
-from warehouse.tables import COMPLETIONS, JUDGEMENTS, ROLLOUTS, TABLES, Checkpoint, Table
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, ROLLOUTS, TABLES, Checkpoint, Table
 
 QUERIES = Path(__file__).parent / "queries"
 _VIEWS = Path(__file__).parent / "views"
@@ -127,13 +127,23 @@ def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     return connection.sql(query_text(name)).to_arrow_table()
 
 
+def _lookup_text(name: str) -> str:
+    """Returns the query of `lookups/<name>.sql`, without its semicolon."""
+    return (_LOOKUPS / f"{name}.sql").read_text(encoding="utf-8").rstrip().removesuffix(";")
+
+
 def look_up(
     connection: duckdb.DuckDBPyConnection, name: str, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Returns the rows of `lookups/<name>.sql`, whose parameters are given by name."""
-    query = (_LOOKUPS / f"{name}.sql").read_text(encoding="utf-8")
-    rows = connection.sql(query, params=parameters).to_arrow_table().to_pylist()
+    rows = connection.sql(_lookup_text(name), params=parameters).to_arrow_table().to_pylist()
     return list(rows)
+
+
+def materialise(connection: duckdb.DuckDBPyConnection, name: str) -> duckdb.DuckDBPyRelation:
+    """Returns the rows of `lookups/<name>.sql` as a temporary table of that name, read once."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {_lookup_text(name)}")
+    return connection.table(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +181,20 @@ def find_pending(
 def _waves(connection: duckdb.DuckDBPyConnection, query: str, rows: int) -> Iterator[pa.Table]:
     for batch in connection.sql(query).to_arrow_reader(rows):
         yield pa.Table.from_batches([batch])
+
+
+def show_prompts_of(connection: duckdb.DuckDBPyConnection, other: Home) -> None:
+    """Shows the prompts of another warehouse on disk as if they were stored in this one.
+
+    They are read now, so that the other warehouse may go. Whatever reads `prompts` afterwards, on
+    this connection, sees both.
+    """
+    paths = list_shards(other, PROMPTS)
+    if not paths:
+        return
+    connection.read_parquet(paths, hive_partitioning=False).create_view("new_prompts")
+    query = _lookup_text("prompts_with_new")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE prompts AS {query}")
 
 
 def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
@@ -222,23 +246,16 @@ def latest_evaluation(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def find_checkpoints(connection: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints of these ids that are there, in the order of the ids."""
-    table = connection.sql(
-        "SELECT * FROM checkpoints WHERE list_contains($ids, checkpoint_id)",
-        params={"ids": list(ids)},
-    ).to_arrow_table()
-    found = {row["checkpoint_id"]: Checkpoint(**row) for row in table.to_pylist()}
-    return [found[name] for name in ids if name in found]
+    """Returns the checkpoints of these ids that exist, in the order of the ids."""
+    rows = look_up(connection, "checkpoints", ids=list(ids))
+    checkpoints = {row["checkpoint_id"]: Checkpoint(**row) for row in rows}
+    return [checkpoints[name] for name in ids if name in checkpoints]
 
 
 def latest_set(connection: duckdb.DuckDBPyConnection, recipe: str) -> str | None:
-    """The set that the latest refresh of a recipe froze."""
-    rows = connection.execute(
-        "SELECT set_id FROM runs WHERE recipe = ? AND set_id IS NOT NULL "
-        "ORDER BY started_at DESC LIMIT 1",
-        [recipe],
-    ).fetchall()
-    return str(rows[0][0]) if rows else None
+    """Returns the set that the latest refresh of a recipe froze, or None."""
+    rows = look_up(connection, "latest_set", recipe=recipe)
+    return str(rows[0]["set_id"]) if rows else None
 
 
 _FORMATS = {".parquet": "PARQUET", ".jsonl": "JSON", ".csv": "CSV"}

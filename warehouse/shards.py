@@ -7,9 +7,10 @@ doubled task leaves the rows that came first. Readers need no more than `*.parqu
 
 import hashlib
 import io
+import itertools
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -85,6 +86,20 @@ def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str
             if not _is_there(error):
                 raise
     return path
+
+
+ROWS_PER_SHARD = 20_000
+"""Rows that one shard holds at most where a single process writes many."""
+
+
+def write_all(home: Home, table: Table, rows: Iterable[Any]) -> int:
+    """Writes rows as shards of at most `ROWS_PER_SHARD`, as they come; returns their number."""
+    num_rows = 0
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, ROWS_PER_SHARD)):
+        write_shard(home, table, batch)
+        num_rows += len(batch)
+    return num_rows
 
 
 def _is_there(error: OSError) -> bool:

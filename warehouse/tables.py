@@ -437,8 +437,8 @@ class Run:
     recipe: str
     status: str
     """`running`, `completed` or `failed`."""
-    attempt: int
-    """0 when the run starts, one more whenever more of it is known; the last one counts."""
+    revision: int
+    """Revision of this record; 0 at the start of the run, and the highest counts."""
     generation_id: str | None
     judging_id: str | None
     spec_ids: list[str]

@@ -7,7 +7,7 @@ of a prompt may change: the row is then written again as its next revision, and 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,8 @@ from tasks import Config
 from tasks.data.duplicates import Evaluations, NearDuplicates
 from tasks.data.sources import Candidate, SourceConfig, read_source, short
 from tasks.engine.requests import Engine, Request, Sample, Sampling
-from tasks.stage import Pending
+from tasks.stage import StageConfig
+from warehouse.catalog import Pending, find_pending, look_up, materialise
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import PROMPTS, Prompt, Table, Turn, content_id
@@ -67,7 +68,7 @@ class Collected:
     prompts: pa.Table
     """Columns prompt_id and categories, as first seen; categories are null where they are still
     to be assigned."""
-    to_assign: pa.Table
+    unassigned: pa.Table
     """Units of the prompts that the judge model is to choose a category for."""
     counts: dict[str, Counts]
     """By source."""
@@ -149,11 +150,9 @@ class _Collecting:
         threshold = config.near_duplicate_threshold
         self.near = NearDuplicates(threshold) if threshold else None
         self.prompts: list[pa.Table] = []
-        self.to_assign: list[pa.Table] = []
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE known_prompts AS "
-            "SELECT prompt_id, revision, version, status, categories FROM prompts_all"
-        )
+        self.unassigned: list[pa.Table] = []
+        # Read once: a query for each batch would read the whole table again.
+        self.known_prompts = materialise(connection, "known_prompts")
 
     def add(self, source: SourceConfig) -> None:
         counts = self.counts[source.name] = Counts()
@@ -162,10 +161,9 @@ class _Collecting:
         _check_usable(source, counts)
 
     def result(self) -> Collected:
-        self.connection.execute("DROP TABLE known_prompts")
         return Collected(
             prompts=pa.concat_tables([_WANTED.empty_table(), *self.prompts]),
-            to_assign=pa.concat_tables([_UNITS.empty_table(), *self.to_assign]),
+            unassigned=pa.concat_tables([_UNASSIGNED.empty_table(), *self.unassigned]),
             counts=self.counts,
             evaluations=self.evaluation_counts,
         )
@@ -240,7 +238,7 @@ class _Collecting:
             counts.unassigned += categories == []
         write_shard(self.home, PROMPTS, rows)
         counts.stored += len(rows)
-        self.to_assign.append(pa.Table.from_pylist(units, schema=_UNITS))
+        self.unassigned.append(pa.Table.from_pylist(units, schema=_UNASSIGNED))
         self.prompts.append(
             pa.Table.from_pylist([one for one in wanted if one["categories"] != []], schema=_WANTED)
         )
@@ -256,14 +254,9 @@ class _Collecting:
         return None
 
     def _known(self, prompt_ids: Sequence[str]) -> dict[str, _Known]:
-        asked = pa.table({"prompt_id": pa.array(prompt_ids, pa.string())})
-        self.connection.register("asked_prompts", asked)
-        found = self.connection.execute(
-            "SELECT prompt_id, revision, version, status, categories "
-            "FROM known_prompts SEMI JOIN asked_prompts USING (prompt_id)"
-        ).fetchall()
-        self.connection.unregister("asked_prompts")
-        return {prompt_id: _Known(*rest) for prompt_id, *rest in found}
+        ids = self.connection.from_arrow(pa.table({"prompt_id": pa.array(prompt_ids, pa.string())}))
+        rows = self.known_prompts.join(ids, "prompt_id", how="semi").fetchall()
+        return {prompt_id: _Known(*columns) for prompt_id, *columns in rows}
 
 
 def _count(counts: dict[str, int], reason: str) -> None:
@@ -298,7 +291,9 @@ def _batches(
 
 
 _WANTED = pa.schema([("prompt_id", pa.string()), ("categories", pa.list_(pa.string()))])
-_UNITS = pa.schema([*PROMPTS.schema.remove_metadata(), ("spec_id", pa.string())])
+_UNASSIGNED = pa.schema(
+    [("block_key", pa.string()), ("prompt", pa.struct(list(PROMPTS.schema.remove_metadata())))]
+)
 
 
 def _row(
@@ -341,10 +336,18 @@ def _versioned(row: Prompt) -> Prompt:
 
 
 def _unit(row: Prompt, pack_categories: Sequence[str]) -> dict[str, Any]:
-    """A prompt for the judge to sort; all of them share the summaries of the pack."""
-    unit = {name: getattr(row, name) for name in PROMPTS.schema.names}
-    turns = [{"role": turn.role, "content": turn.content} for turn in row.messages]
-    return {**unit, "messages": turns, "spec_id": content_id(*pack_categories)}
+    """Returns a prompt for the judge to sort; all of them share the summaries of the pack."""
+    return {"block_key": content_id(*pack_categories), "prompt": asdict(row)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignUnit:
+    """A prompt without a category."""
+
+    block_key: str
+    """The same for all prompts of a pack."""
+    prompt: dict[str, Any]
+    """The row of `prompts` that lacks a category."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,61 +359,49 @@ class AssignWork:
     """
 
     pack: Pack
+    stage: StageConfig
     run_id: str
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=4096))
     """How the judge is sampled."""
+    name: str = "assign"
+    table: Table = PROMPTS
+    unit: type[AssignUnit] = AssignUnit
 
-    @property
-    def table(self) -> Table:
-        return PROMPTS
+    def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
+        """Returns the prompts of relation `unassigned` that the judge has not been asked about
+        since they were collected."""
+        return find_pending(connection, "prompts", wave_rows=self.stage.wave_rows)
 
-    async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Prompt]:
+    async def make(self, units: Sequence[AssignUnit], engine: Engine) -> list[Prompt]:
         template = load_template("assign", "spec_first")
         summaries = self.pack.spec([], detail="summary")
         requests = [
             Request(
                 messages=assign_messages(
-                    template, unit["messages"], spec=summaries, categories=list(self.pack.policies)
+                    template,
+                    unit.prompt["messages"],
+                    spec=summaries,
+                    categories=list(self.pack.policies),
                 ),
                 num_samples=1,
                 sampling=self.sampling,
             )
             for unit in units
         ]
-        answers = await engine.generate(requests)
-        return [self._row(unit, sample) for unit, (sample,) in zip(units, answers, strict=True)]
+        outputs = await engine.generate(requests)
+        return [self._row(unit, sample) for unit, (sample,) in zip(units, outputs, strict=True)]
 
-    def _row(self, unit: dict[str, Any], sample: Sample) -> Prompt:
-        found = None
-        if not sample.fault and sample.finish_reason != "length":
-            found = read_category(sample.reply, list(self.pack.policies))
-        columns = {name: unit[name] for name in PROMPTS.schema.names}
-        columns["categories"] = [found] if found else []
-        columns["status"] = sample.fault or ("ok" if found else "unassigned")
-        columns["created_at"] = datetime.now(UTC)
-        columns["messages"] = [Turn(**turn) for turn in unit["messages"]]
-        return _versioned(Prompt(**columns))
-
-
-def pending(
-    collected: Collected, connection: duckdb.DuckDBPyConnection, *, wave_rows: int = 100_000
-) -> Pending:
-    """Prompts of this run that the judge has not been asked about since they were collected."""
-    connection.register("units_to_assign", collected.to_assign)
-    connection.execute(
-        """
-        CREATE OR REPLACE TEMP TABLE pending_assignments AS
-        SELECT u.prompt_id
-        FROM units_to_assign AS u
-        ANTI JOIN prompts_raw AS p ON p.prompt_id = u.prompt_id AND p.revision >= u.revision
-        """
-    )
-    return Pending.of(
-        connection,
-        count="SELECT count(*) FROM pending_assignments",
-        units="FROM units_to_assign SEMI JOIN pending_assignments USING (prompt_id)",
-        rows=wave_rows,
-    )
+    def _row(self, unit: AssignUnit, sample: Sample) -> Prompt:
+        category = None
+        if sample.is_whole:
+            category = read_category(sample.reply, list(self.pack.policies))
+        changes = {
+            "categories": [category] if category else [],
+            "status": sample.fault or ("ok" if category else "unassigned"),
+            "created_at": datetime.now(UTC),
+            "messages": [Turn(**turn) for turn in unit.prompt["messages"]],
+        }
+        return _versioned(Prompt(**(unit.prompt | changes)))
 
 
 def assigned(collected: Collected, connection: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -418,21 +409,15 @@ def assigned(collected: Collected, connection: duckdb.DuckDBPyConnection) -> pa.
 
     Prompts that it found no category for, or could not be asked about, are not among them.
     """
-    connection.register("units_to_assign", collected.to_assign)
-    chosen = connection.execute(
-        """
-        SELECT p.prompt_id, p.categories
-        FROM prompts_all AS p
-        JOIN units_to_assign AS u ON p.prompt_id = u.prompt_id AND p.revision >= u.revision
-        """
-    ).fetchall()
-    by_id = dict(chosen)
+    connection.register("unassigned", collected.unassigned)
+    rows = look_up(connection, "assigned_prompts")
+    by_id = {row["prompt_id"]: row["categories"] for row in rows}
     tables = [_WANTED.empty_table()]
     for batch in collected.prompts.to_batches(max_chunksize=ROWS_PER_SHARD):
-        rows = [
+        prompts = [
             {**row, "categories": row["categories"] or by_id.get(row["prompt_id"])}
             for row in batch.to_pylist()
         ]
-        kept = [row for row in rows if row["categories"]]
+        kept = [row for row in prompts if row["categories"]]
         tables.append(pa.Table.from_pylist(kept, schema=_WANTED))
     return pa.concat_tables(tables)

@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import duckdb
 from pydantic import Field
 
 from specs.policy import Spec
-from specs.prompts import TemplateSet, judge_messages, load_template
+from specs.prompts import Message, TemplateSet, judge_messages, load_template
 from specs.replies import MAX_SCORE, MIN_SCORE, VERDICT_REGEX, Verdict, VerdictStatus, read_verdict
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling
-from tasks.stage import Pending, StageConfig
+from tasks.stage import StageConfig
+from warehouse.catalog import Pending, find_pending
 from warehouse.tables import JUDGEMENTS, Judgement, Table, content_id
 
 
@@ -21,59 +22,119 @@ class JudgeConfig(Config):
     """How completions are scored."""
 
     samples: int = Field(4, gt=0)
-    """Samples of the judge for each completion (k); the lowest score counts."""
+    """Judge samples per completion (k); the lowest score counts."""
     threshold: float = Field(8.0, ge=MIN_SCORE, le=MAX_SCORE)
-    """A completion with any score under this, from 0 to 10, is rejected."""
+    """Lowest accepted score, from 0 to 10; a completion with any score under it is rejected."""
     mode: Literal["race", "full"] = "race"
-    """`race` asks no more of a completion once a score is under the threshold; the same
-    completions are accepted. `full` asks for all samples."""
+    """`race` asks for no more samples of a completion after a score under the threshold, and
+    accepts the same completions; `full` asks for all samples."""
     template: TemplateSet = "spec_first"
-    """`spec_first` shares its prefix over rows, `paper` keeps the order of the paper's figure 6."""
+    """Template set: `spec_first` shares its prefix over rows, `paper` keeps the order of figure 6
+    of arXiv 2412.16339."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """How the judge is sampled."""
     show_metadata: bool = False
-    """Tell the judge what others found of the prompt, and have it agree or disagree."""
+    """Show the judge the findings of others on the prompt, and have it agree or disagree."""
     constrain: bool = False
     """Hold the visible reply to the form of a verdict by vLLM's structured outputs."""
 
     def judging_id(self, model: str) -> str:
-        """What all rows of a run share: template, model@revision, sampling and view."""
+        """Returns the hash of what all judgements of a run share: template, model@revision,
+        sampling and what the judge is shown."""
         template = load_template("judge", self.template)
-        sampling = self.sampling.model_dump_json()
-        return content_id(template.id, model, sampling, self.show_metadata, self.constrain)
+        return content_id(
+            template.id, model, self.sampling.identity, self.show_metadata, self.constrain
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgementUnit:
+    """A completion and the judge samples that it lacks."""
+
+    block_key: str
+    """The spec id."""
+    completion_id: str
+    text_id: str
+    spec_id: str
+    messages: list[Message]
+    metadata: list[str]
+    """Findings of others on the prompt."""
+    reasoning: str
+    answer: str
+    sample_indices: list[int]
+    attempts: list[int]
+    """The attempt that each of these samples would be; from 0."""
+
+
+class _Slots(NamedTuple):
+    """Some of the samples that a unit lacks: its slots from `start` up to `stop`."""
+
+    unit: JudgementUnit
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeWork:
-    """The work of the stage: units hold a completion and the judge samples it lacks."""
+    """Judgements of the completions of relation `wanted(prompt_id, spec_id)`."""
 
     config: JudgeConfig
+    stage: StageConfig
     model: str
+    """`name@revision` of the judge."""
+    generation_id: str
+    num_completions: int
+    """Completions per prompt that are judged."""
     specs: Mapping[str, Spec]
-    """By spec id."""
+    """The specs by their ids."""
     run_id: str
+    name: str = "judge"
+    table: Table = JUDGEMENTS
+    unit: type[JudgementUnit] = JudgementUnit
 
     @property
-    def table(self) -> Table:
-        return JUDGEMENTS
+    def judging_id(self) -> str:
+        return self.config.judging_id(self.model)
 
-    async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Judgement]:
+    def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
+        """Returns the completions that lack judge samples, by spec."""
+        return find_pending(
+            connection,
+            "judgements",
+            wave_rows=self.stage.wave_rows,
+            generation_id=self.generation_id,
+            judging_id=self.judging_id,
+            num_completions=self.num_completions,
+            samples=self.config.samples,
+            race=self.config.mode == "race",
+            threshold=self.config.threshold,
+            show_metadata=self.config.show_metadata,
+            retries=self.stage.retries,
+            error_attempts=self.stage.error_attempts,
+            run_id=self.run_id,
+        )
+
+    async def make(self, units: Sequence[JudgementUnit], engine: Engine) -> list[Judgement]:
+        """Returns a judgement for every sample that the units lack and the race asks for.
+
+        In a race one sample of each unit comes first; the rest are asked for only if it passed,
+        and share its prefix in the engine's cache.
+        """
         if self.config.mode == "full":
-            asked = [(unit, 0, len(unit["sample_indices"])) for unit in units]
-            return await self._ask(asked, engine)
-        first = await self._ask([(unit, 0, 1) for unit in units], engine)
-        threshold = self.config.threshold
+            return await self._ask(
+                [_Slots(unit, 0, len(unit.sample_indices)) for unit in units], engine
+            )
+        first = await self._ask([_Slots(unit, 0, 1) for unit in units], engine)
         survivors = [
-            (unit, 1, len(unit["sample_indices"]))
+            _Slots(unit, 1, len(unit.sample_indices))
             for unit, row in zip(units, first, strict=True)
-            if len(unit["sample_indices"]) > 1 and (row.score is None or row.score >= threshold)
+            if len(unit.sample_indices) > 1
+            and (row.score is None or row.score >= self.config.threshold)
         ]
         return first + await self._ask(survivors, engine)
 
-    async def _ask(
-        self, asked: Sequence[tuple[dict[str, Any], int, int]], engine: Engine
-    ) -> list[Judgement]:
-        """Samples number `start` to `stop` of what each unit lacks."""
+    async def _ask(self, slots: Sequence[_Slots], engine: Engine) -> list[Judgement]:
+        """Returns the judgements of these slots, in order."""
         requests = [
             Request(
                 messages=self._messages(unit),
@@ -81,39 +142,40 @@ class JudgeWork:
                 sampling=self.config.sampling,
                 pattern=VERDICT_REGEX if self.config.constrain else None,
             )
-            for unit, start, stop in asked
+            for unit, start, stop in slots
         ]
-        answers = await engine.generate(requests) if requests else []
+        outputs = await engine.generate(requests) if requests else []
         return [
-            self._row(unit, unit["sample_indices"][slot], unit["attempts"][slot], sample)
-            for (unit, start, stop), samples in zip(asked, answers, strict=True)
+            self._row(unit, slot, sample)
+            for (unit, start, stop), samples in zip(slots, outputs, strict=True)
             for slot, sample in zip(range(start, stop), samples, strict=True)
         ]
 
-    def _messages(self, unit: dict[str, Any]) -> Any:
+    def _messages(self, unit: JudgementUnit) -> list[Message]:
         return judge_messages(
             load_template("judge", self.config.template),
-            unit["messages"],
-            spec=self.specs[unit["spec_id"]],
-            answer=unit["answer"],
-            reasoning=unit["reasoning"],
-            metadata=unit["metadata"] if self.config.show_metadata else (),
+            unit.messages,
+            spec=self.specs[unit.spec_id],
+            answer=unit.answer,
+            reasoning=unit.reasoning,
+            metadata=unit.metadata if self.config.show_metadata else (),
         )
 
-    def _row(self, unit: dict[str, Any], index: int, attempt: int, sample: Sample) -> Judgement:
-        judging_id = self.config.judging_id(self.model)
-        shown = unit["metadata"] if self.config.show_metadata else []
+    def _row(self, unit: JudgementUnit, slot: int, sample: Sample) -> Judgement:
+        """Returns the row of the sample that the unit lacks in this slot."""
+        index = unit.sample_indices[slot]
+        shown = unit.metadata if self.config.show_metadata else []
         verdict = _verdict(sample)
         return Judgement(
             judgement_id=content_id(
-                unit["completion_id"], unit["text_id"], unit["spec_id"], judging_id, index, *shown
+                unit.completion_id, unit.text_id, unit.spec_id, self.judging_id, index, *shown
             ),
-            completion_id=unit["completion_id"],
-            text_id=unit["text_id"],
-            spec_id=unit["spec_id"],
-            judging_id=judging_id,
+            completion_id=unit.completion_id,
+            text_id=unit.text_id,
+            spec_id=unit.spec_id,
+            judging_id=self.judging_id,
             sample_index=index,
-            attempt=attempt,
+            attempt=unit.attempts[slot],
             status=sample.status if verdict is None else verdict.status.value,
             reason=sample.reason or (REASONS.get(verdict.status) if verdict else TRUNCATED),
             score=verdict.score if verdict else None,
@@ -140,103 +202,5 @@ REASONS = {
 
 
 def _verdict(sample: Sample) -> Verdict | None:
-    """The verdict of a sample; None where the engine gave none or cut it short."""
-    if sample.fault or sample.finish_reason == "length":
-        return None
-    return read_verdict(sample.reply)
-
-
-def pending(
-    connection: duckdb.DuckDBPyConnection,
-    *,
-    config: JudgeConfig,
-    model: str,
-    generation_id: str,
-    num_samples: int,
-    run_id: str,
-    stage: StageConfig,
-) -> Pending:
-    """Completions that lack judge samples, one row each, ordered by spec, in waves.
-
-    Reads relation `wanted(prompt_id, spec_id)` of the connection. In `race` mode a completion with
-    a score under the threshold lacks nothing. Columns: completion_id, text_id, spec_id, messages,
-    metadata, answer, reasoning, sample_indices, attempts.
-    """
-    connection.execute(
-        """
-        CREATE OR REPLACE TEMP TABLE pending_judgements AS
-        WITH candidates AS (
-            SELECT c.completion_id, c.text_id, c.spec_id, c.prompt_id
-            FROM completions_all AS c
-            SEMI JOIN wanted AS w ON c.prompt_id = w.prompt_id AND c.spec_id = w.spec_id
-            WHERE c.generation_id = $generation_id
-              AND c.sample_index < $num_samples
-              AND c.status = 'ok'
-        ),
-        tried AS (
-            SELECT judgement_id, attempt, score, status, run_id
-            FROM judgements_all
-            WHERE judging_id = $judging_id
-        ),
-        slots AS (
-            SELECT c.*, s.sample_index,
-                left(sha256(concat_ws('|', c.completion_id, c.text_id, c.spec_id,
-                    $judging_id::VARCHAR, s.sample_index,
-                    CASE WHEN $show_metadata AND len(p.metadata) > 0
-                        THEN array_to_string(p.metadata, '|') END)), 32
-                ) AS judgement_id
-            FROM candidates AS c
-            JOIN prompts AS p USING (prompt_id),
-            (SELECT unnest(range($samples)) AS sample_index) AS s
-        ),
-        settled AS (
-            SELECT s.completion_id
-            FROM slots AS s
-            JOIN tried AS t USING (judgement_id)
-            WHERE $race AND t.score < $threshold
-        )
-        SELECT s.*, coalesce(t.attempt + 1, 0) AS next_attempt
-        FROM slots AS s
-        LEFT JOIN tried AS t USING (judgement_id)
-        WHERE s.completion_id NOT IN (SELECT completion_id FROM settled)
-          AND (
-              t.judgement_id IS NULL
-              OR (t.score IS NULL AND t.attempt < $retries)
-              OR (t.status = 'error' AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
-          )
-        """,
-        {
-            "generation_id": generation_id,
-            "judging_id": config.judging_id(model),
-            "num_samples": num_samples,
-            "samples": config.samples,
-            "race": config.mode == "race",
-            "threshold": config.threshold,
-            "show_metadata": config.show_metadata,
-            "retries": stage.retries,
-            "error_attempts": stage.error_attempts,
-            "run_id": run_id,
-        },
-    )
-    return Pending.of(
-        connection,
-        count="SELECT count(*) FROM (SELECT DISTINCT completion_id FROM pending_judgements)",
-        units="""
-        WITH units AS (
-            SELECT
-                completion_id, spec_id, prompt_id,
-                list(sample_index ORDER BY sample_index) AS sample_indices,
-                list(next_attempt ORDER BY sample_index) AS attempts
-            FROM pending_judgements
-            GROUP BY completion_id, spec_id, prompt_id
-        )
-        SELECT
-            u.completion_id, c.text_id, u.spec_id, p.messages, p.metadata, c.answer, c.reasoning,
-            u.sample_indices, u.attempts
-        FROM units AS u
-        JOIN completions_all AS c USING (completion_id)
-        JOIN prompts AS p ON p.prompt_id = u.prompt_id
-        ORDER BY u.spec_id, u.completion_id
-        """,
-        rows=stage.wave_rows,
-    )
+    """Returns the verdict of a sample, or None if the engine gave none or cut it short."""
+    return read_verdict(sample.reply) if sample.is_whole else None

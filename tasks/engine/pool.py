@@ -1,96 +1,91 @@
-"""The engines of a run, as Ray actors: started when first asked for, kept warm until closed."""
+"""The engines of a run, as Ray actors: started when first asked for, kept warm until closed.
+
+An actor owns one engine for its life and outlasts a stage, so that one warm engine generates and
+judges where the model is the same. An engine that dies, or makes no progress for a set time, ends
+its process: Ray starts a new one and asks it again.
+"""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.engine.cluster import autoscales, end_actors, require_room
 from tasks.engine.requests import EngineConfig, EngineError, Usage
 
-_SECONDS_TO_END = 20.0
 
+def count_replicas(config: EngineConfig) -> int:
+    """Returns how many replicas the cluster has room for, which may have lost a node.
 
-def find_room(config: EngineConfig) -> int:
-    """How many replicas to start: as many as the cluster has room for, which may have lost a node.
-
-    All of them where `$PRECEPT_AUTOSCALES` is set: what waits for a place brings nodes. Raises
-    EngineError where there is no room for one; Ray would wait for ever.
+    All of them if pending actors bring nodes. Raises RoomError if there is no room for one.
     """
     import ray
 
-    if os.environ.get("PRECEPT_AUTOSCALES"):
+    if autoscales():
         return config.replicas
-    there = ray.cluster_resources()
-    gpus = config.tensor_parallel_size if config.use_gpu else 0
-    room = config.replicas
-    for name, each in (("GPU", gpus), ("CPU", config.num_cpus)):
-        found = there.get(name, 0)
-        if each > found:
-            raise EngineError(
-                f"an engine for {config.model} needs {each:g} {name}s and the Ray cluster has "
-                f"{found:g}; give a recipe for this machine, or set PRECEPT_AUTOSCALES=1 where "
-                "nodes come when they are wanted"
-            )
-        if each:
-            room = min(room, int(found / each))
-    if room < config.replicas:
+    cluster = ray.cluster_resources()
+    require_room(
+        cluster,
+        config.resources,
+        what=f"an engine for {config.model}",
+        remedy="use a recipe for this machine, or set PRECEPT_AUTOSCALES=1 if the cluster grows",
+    )
+    fits = (int(cluster[name] / each) for name, each in config.resources.items() if each)
+    replicas = min(config.replicas, *fits)
+    if replicas < config.replicas:
         logging.getLogger("precept.engine").warning(
-            f"{room} of {config.replicas} engines for {config.model}: there is no room for more"
+            f"{replicas} of {config.replicas} engines for {config.model}: no room for more"
         )
-    return room
+    return replicas
 
 
-def end(handles: Sequence[Any]) -> None:
-    """Ends actors that hold engines, and frees what they held."""
-    import ray
-
-    # vLLM frees what it holds only if it is told to end.
-    ended = [handle.stop.remote() for handle in handles]
-    ray.wait(ended, num_returns=len(ended), timeout=_SECONDS_TO_END)
-    for handle in handles:
-        ray.kill(handle)
+def actor_options(config: EngineConfig) -> dict[str, Any]:
+    """Returns the options of an actor that holds an engine: its share of the node, its restarts."""
+    return {
+        "num_cpus": config.num_cpus,
+        "num_gpus": config.tensor_parallel_size if config.use_gpu else 0,
+        "max_restarts": -1,
+        # A request is a call that waits; vLLM itself limits how many sequences run.
+        "max_concurrency": 1000,
+    }
 
 
 @dataclass(slots=True)
-class Engines:
-    """The engines of a run: started when first asked for, kept warm until they are closed."""
+class EnginePool:
+    """The engines that a run holds at a time: all of one configuration."""
 
     live_folder: str | None = None
+    """Folder in which engines write their usage for `precept status`. Unset: they do not."""
+    num_started: int = 0
+    """Models loaded so far."""
     _config: EngineConfig | None = None
     _handles: list[Any] = field(default_factory=list)
     _starting: list[Any] = field(default_factory=list)
-    num_started: int = 0
-    """Models loaded in this run."""
 
-    def serving(self, config: EngineConfig) -> list[Any]:
-        """Handles of engines with this configuration, which may still load; others are stopped."""
+    def start_for(self, config: EngineConfig) -> list[Any]:
+        """Returns handles of engines with this configuration, which may still be loading.
+
+        Stops those of another configuration first.
+        """
         import ray
 
         from tasks.engine.vllm_engine import VLLMEngine
 
         if config != self._config:
             self.close()
-            room = find_room(config)
-            options: dict[str, Any] = {
-                "num_cpus": config.num_cpus,
-                "num_gpus": config.tensor_parallel_size if config.use_gpu else 0,
-                "max_restarts": -1,
-                "max_concurrency": 1000,
-            }
-            actor = ray.remote(VLLMEngine).options(**options)
-            # An actor may work in another folder than this process.
-            found = config.model_copy(update={"model": config.model_path})
-            self._handles = [actor.remote(found, self.live_folder) for _ in range(room)]
+            replicas = count_replicas(config)
+            actor = ray.remote(VLLMEngine).options(**actor_options(config))
+            located = config.located()
+            self._handles = [actor.remote(located, self.live_folder) for _ in range(replicas)]
             self._starting = [
                 handle.start.options(max_task_retries=2).remote() for handle in self._handles
             ]
             self._config = config
-            self.num_started += room
+            self.num_started += replicas
         return self._handles
 
     def wait(self) -> None:
-        """Waits until every model is loaded; raises EngineError where one cannot be."""
+        """Waits until every model is loaded; raises EngineError if one cannot be."""
         import ray
         from ray.exceptions import RayError
 
@@ -104,38 +99,32 @@ class Engines:
             words = str(getattr(error, "cause", None) or error).strip() or type(error).__name__
             raise EngineError(
                 f"no engine for {config.model}: {words.splitlines()[-1]}; check engine.model, its "
-                "revision and the memory that engine.max_model_len and the cache ask for; what the "
-                "engine printed is in /tmp/ray/session_latest/logs"
+                "revision and the memory that engine.max_model_len and the cache ask for; the "
+                "engine's own output is in /tmp/ray/session_latest/logs"
             ) from error
 
-    def use(self, config: EngineConfig, handles: Sequence[Any]) -> None:
-        """Serves a configuration by actors that were made elsewhere."""
+    def adopt(self, config: EngineConfig, handles: Sequence[Any]) -> None:
+        """Takes over actors that were made elsewhere, as tests do with scripted engines."""
         self.close()
         self._config, self._handles = config, list(handles)
 
-    def figures(self) -> Usage:
-        """The figures of all engines together; one that starts anew or is gone counts nothing."""
+    def usage(self) -> Usage:
+        """Returns the usage of all engines together, without those that restart or are gone."""
         import ray
         from ray.exceptions import RayError
 
         total = Usage()
         for handle in self._handles:
             try:
-                one = ray.get(handle.figures.remote())
+                total += ray.get(handle.usage.remote())
             except RayError:
                 continue
-            total.prompt_tokens += one.prompt_tokens
-            total.cached_tokens += one.cached_tokens
-            total.output_tokens += one.output_tokens
-            total.steps += one.steps
-            total.running += one.running
-            total.seconds_to_start = max(total.seconds_to_start, one.seconds_to_start)
         return total
 
     def close(self) -> None:
         """Stops the engines and frees what they held."""
         if self._handles:
-            end(self._handles)
+            end_actors(self._handles)
         self._handles = []
         self._starting = []
         self._config = None

@@ -1,15 +1,9 @@
-"""vLLM behind Ray: messages in, samples out.
-
-Here is what an engine is asked and what it gives, and the actors that hold engines. An actor owns
-one engine for its life and outlasts a stage, so that one warm engine serves generating and judging
-where the model is the same. An engine that dies, or makes no progress for a set time, ends its
-process: Ray starts it anew and asks it again.
-"""
+"""What an engine is asked and what it gives: messages in, samples out."""
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +12,7 @@ from pydantic import Field
 from specs.prompts import Message
 from specs.replies import Reply, ReplyStatus, split_text
 from tasks import Config
-from tasks.paths import PROJECT
+from tasks.paths import Located, find
 
 
 class EngineError(RuntimeError):
@@ -28,16 +22,17 @@ class EngineError(RuntimeError):
 class EngineConfig(Config):
     """A model and how vLLM serves it."""
 
-    model: str = "Qwen/Qwen3-8B"
-    """Hugging Face id, or a local folder (relative to the working folder or to Precept's own)."""
+    model: Located = "Qwen/Qwen3-8B"
+    """Hugging Face id, or a local folder."""
     revision: str | None = None
-    """Commit of the model on Hugging Face; pin it, so that rows say what they were made with."""
+    """Commit of the model on Hugging Face; pin it, so that rows name the weights that made them.
+    Unset: `main`."""
     dtype: str = "bfloat16"
     """Type of the weights in memory."""
     max_model_len: int = Field(32768, gt=0)
     """Longest prompt and output together, in tokens."""
     max_num_seqs: int = Field(256, gt=0)
-    """Sequences that one engine works on at once."""
+    """Sequences that one engine runs at once."""
     max_num_batched_tokens: int = Field(8192, gt=0)
     """Tokens in one step of the engine."""
     replicas: int = Field(1, gt=0)
@@ -47,37 +42,39 @@ class EngineConfig(Config):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of a GPU's memory for weights and cache."""
     cpu_cache_gib: int = Field(1, gt=0)
-    """Memory for the cache where there is no GPU, in GiB."""
+    """Memory for the cache without a GPU, in GiB."""
     block_size: int = Field(32, gt=0)
     """Tokens in one block of the cache; a shared prefix is served in whole blocks."""
     enforce_eager: bool = False
-    """Do without compiled graphs: starts sooner, runs slower on a GPU."""
+    """Run without compiled graphs: starts sooner, generates more slowly on a GPU."""
     reasons: bool = True
-    """Whether the model thinks before it answers; false for a judge whose whole reply counts."""
+    """Whether the model reasons before it answers; false for a judge whose whole reply counts."""
     reasoning_parser: str | None = None
-    """vLLM's parser for models whose reasoning does not stand between <think> tags; it must be one
-    that tells which tokens are the answer."""
+    """vLLM's parser for a model family that marks its reasoning by other than <think> tags; it
+    must tell which tokens are the answer. Unset: <think> tags."""
     chat_template_kwargs: dict[str, bool | str] = {}
-    """Options of the model's own chat template, as enable_thinking."""
+    """Options of the model's own chat template, such as enable_thinking."""
     use_gpu: bool = True
     """Whether an engine needs GPUs; false for vLLM's CPU build."""
     num_cpus: float = Field(1.0, ge=0)
-    """Processors that Ray sets aside for one engine; without a GPU its threads, too."""
+    """Processors that Ray reserves for one engine; without a GPU also its threads."""
     stall_seconds: float = Field(600.0, gt=0)
-    """An engine that makes no token for this long is restarted."""
+    """Time without a new token after which an engine is restarted, in seconds."""
     engine_args: dict[str, bool | int | float | str] = {}
     """Further arguments of vLLM, by the names of its AsyncEngineArgs."""
 
     @property
     def model_path(self) -> str:
         """The folder of a local model, else the id."""
-        for base in (Path.cwd(), PROJECT):
-            if (base / self.model / "config.json").is_file():
-                return str(base / self.model)
-        return self.model
+        folder = find(self.model, accept=lambda path: (path / "config.json").is_file())
+        return str(folder) if folder else self.model
 
-    def of_folder(self, folder: str) -> "EngineConfig":
-        """The same engine with the model that lies in a folder."""
+    def located(self) -> "EngineConfig":
+        """Returns the configuration as an actor needs it, which may work in another folder."""
+        return self.model_copy(update={"model": self.model_path})
+
+    def with_model(self, folder: str) -> "EngineConfig":
+        """Returns the same engine with the model in a folder."""
         return self.model_copy(update={"model": folder, "revision": None})
 
     @property
@@ -86,46 +83,55 @@ class EngineConfig(Config):
         return self.replicas * self.tensor_parallel_size if self.use_gpu else 0
 
     @property
-    def version(self) -> str:
-        """`model@revision`, and whatever else of the engine shapes what it says.
+    def resources(self) -> dict[str, float]:
+        """What Ray reserves for one engine, by Ray's names."""
+        gpus = {"GPU": float(self.tensor_parallel_size)} if self.use_gpu else {}
+        return {"CPU": self.num_cpus, **gpus}
 
-        A local folder's revision is the hash of its weights, tokenizer and configuration; where it
-        lies does not matter.
+    @property
+    def version(self) -> str:
+        """`model@revision`, and every other setting that shapes the model's replies.
+
+        The revision of a local folder is the hash of its weights, tokenizer and configuration;
+        where the folder lies does not matter.
         """
         folder = Path(self.model_path)
         if folder.is_dir():
             name = f"{folder.name}@{_fingerprint(folder)}"
         else:
             name = f"{self.model}@{self.revision or 'main'}"
-        plain = EngineConfig(model=self.model)
+        defaults = EngineConfig(model=self.model)
+        # These names are hashed into ids: a renamed field keeps its old name here.
         shaping = {
             key: value
-            for key in (
-                "dtype",
-                "reasons",
-                "reasoning_parser",
-                "chat_template_kwargs",
-                "engine_args",
+            for key, value, default in (
+                ("dtype", self.dtype, defaults.dtype),
+                ("reasons", self.reasons, defaults.reasons),
+                ("reasoning_parser", self.reasoning_parser, defaults.reasoning_parser),
+                ("chat_template_kwargs", self.chat_template_kwargs, defaults.chat_template_kwargs),
+                ("engine_args", self.engine_args, defaults.engine_args),
             )
-            if (value := getattr(self, key)) != getattr(plain, key)
+            if value != default
         }
         return f"{name} {json.dumps(shaping, sort_keys=True)}" if shaping else name
 
 
+_MODEL_FILES = (
+    "tokenizer",
+    "config.json",
+    "generation_config",
+    "special_tokens",
+    "added_tokens",
+    "vocab",
+)
+
+
 def _fingerprint(folder: Path) -> str:
-    """The hash of a model folder's files, but for figures and notes beside them."""
+    """Returns the hash of the files of a model, without figures and notes that lie beside them."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".safetensors", ".bin", ".jinja") or file.name.startswith(
-            (
-                "tokenizer",
-                "config.json",
-                "generation_config",
-                "special_tokens",
-                "added_tokens",
-                "vocab",
-            )
-        ):
+        is_weights = file.suffix in (".safetensors", ".bin", ".jinja")
+        if is_weights or file.name.startswith(_MODEL_FILES):
             digest.update(file.name.encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
@@ -135,11 +141,11 @@ class Sampling(Config):
     """How a model is sampled."""
 
     temperature: float = Field(0.6, ge=0, le=2)
-    """0 is greedy; several samples of one prompt need more."""
+    """Temperature; 0 is greedy, and several samples of one prompt need more."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Share of probability that is sampled from."""
+    """Share of the probability that is sampled from."""
     max_tokens: int = Field(8192, gt=0)
-    """Longest output in tokens; what is longer is cut and counts as truncated."""
+    """Longest output in tokens; a longer one is cut and counts as truncated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +158,12 @@ class Request:
     pattern: str | None = None
     """A regular expression that the visible part of the answer must match, if any."""
     budget: int | None = None
-    """Most tokens of reasoning: what is longer is closed there, and the answer follows; none: as
-    long as the model likes."""
+    """Most tokens of reasoning; longer reasoning is closed there, and the answer follows. Unset:
+    as long as the model likes."""
     reasoning: str | None = None
-    """Thoughts that the model is made to have had: it writes the answer alone."""
+    """Reasoning to put before the answer, so that the model writes the answer alone."""
     raw: bool = False
-    """Leave special tokens in the messages whole, as a careless interface would."""
+    """Leave special tokens in the messages whole, as an interface without protection would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,61 +176,83 @@ class Sample:
     num_cached_tokens: int = 0
     num_output_tokens: int = 0
     fault: str | None = None
-    """`too_long` or `error`; None where the engine answered."""
+    """`too_long` or `error`; None if the engine answered."""
     reason: str | None = None
     closed_by_force: bool = False
     """Whether the budget ended the reasoning."""
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the engine gave an output that was not cut short."""
+        return not self.fault and self.finish_reason != "length"
+
+    @property
     def status(self) -> str:
-        """The fault of the engine if any, else how the reply came out."""
+        """The engine's fault, if any, else the status of the reply."""
         if self.fault:
             return self.fault
         return "truncated" if self.finish_reason == "length" else self.reply.status.value
 
 
 def failed(fault: str, reason: str, *, num_prompt_tokens: int = 0) -> Sample:
-    """The sample that stands for none."""
+    """Returns a sample that records why a request gave no output."""
     empty = Reply(ReplyStatus.UNCLOSED, "", "")
     return Sample(empty, num_prompt_tokens=num_prompt_tokens, fault=fault, reason=reason)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What an engine has done since it started."""
+    """Tokens and seconds of engines since they started."""
 
     prompt_tokens: int = 0
-    """Tokens of prompts, each sample's prompt counted."""
+    """Prompt tokens; each sample counts its prompt."""
     cached_tokens: int = 0
-    """Of these, tokens that the prefix cache served."""
+    """Prompt tokens that the prefix cache served."""
     output_tokens: int = 0
     steps: int = 0
     running: int = 0
-    """Sequences at work now."""
+    """Sequences in progress now."""
     seconds_to_start: float = 0.0
+    """Longest time that a model took to load."""
+
+    @property
+    def cache_hit_rate(self) -> float:
+        """Share of the prompt tokens that the prefix cache served."""
+        return self.cached_tokens / max(1, self.prompt_tokens)
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Returns the usage of two engines, or of one engine at two times, together."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            steps=self.steps + other.steps,
+            running=self.running + other.running,
+            seconds_to_start=max(self.seconds_to_start, other.seconds_to_start),
+        )
 
     def since(self, before: "Usage") -> "Usage":
-        """What was done after `before` was taken; all of it, where the engine began anew since."""
+        """Returns the usage after `before` was read; all of it if the engine restarted since."""
         if self.steps < before.steps:
             return self
-        return Usage(
-            self.prompt_tokens - before.prompt_tokens,
-            self.cached_tokens - before.cached_tokens,
-            self.output_tokens - before.output_tokens,
-            self.steps - before.steps,
-            self.running,
-            self.seconds_to_start,
+        return replace(
+            self,
+            prompt_tokens=self.prompt_tokens - before.prompt_tokens,
+            cached_tokens=self.cached_tokens - before.cached_tokens,
+            output_tokens=self.output_tokens - before.output_tokens,
+            steps=self.steps - before.steps,
         )
 
 
 class Engine(Protocol):
-    """Whatever answers requests: samples for each, in order."""
+    """Anything that answers requests: samples for each, in order."""
 
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]: ...
 
 
 class ScriptedEngine:
-    """An engine whose replies a function writes; for trying a stage without a model."""
+    """An engine whose replies a function of request and sample index writes, to try a stage
+    without a model."""
 
     def __init__(self, script: Callable[[Request, int], str]) -> None:
         self.script = script
@@ -238,13 +266,13 @@ class ScriptedEngine:
         ]
 
     async def start(self) -> None:
-        """There is nothing to load."""
+        """Does nothing: there is no model to load."""
 
-    async def figures(self) -> Usage:
+    async def usage(self) -> Usage:
         return Usage(output_tokens=len(self.requests))
 
     async def stop(self) -> None:
-        """There is nothing to end."""
+        """Does nothing: there is no model to free."""
 
     def _sample(self, text: str) -> Sample:
         words = len(text.split())

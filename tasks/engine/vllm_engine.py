@@ -30,7 +30,7 @@ class VLLMEngine:
     def __init__(self, config: EngineConfig, live_folder: str | None = None) -> None:
         self.config = config
         self.live_path = Path(live_folder) / f"{os.getpid()}.json" if live_folder else None
-        self._figures = Usage()
+        self._usage = Usage()
         self._last_progress = time.monotonic()
         self._last_written = 0.0
         self._in_flight = 0
@@ -93,7 +93,7 @@ class VLLMEngine:
         added = self._tokenizer.added_tokens_decoder.values()
         self._special_tokens = [token.content for token in added]
         self._end_ids = self._find_end_ids()
-        self._figures.seconds_to_start = time.monotonic() - began
+        self._usage = replace(self._usage, seconds_to_start=time.monotonic() - began)
         self._last_progress = time.monotonic()
         self._tasks.append(asyncio.get_running_loop().create_task(self._watch()))
 
@@ -116,14 +116,20 @@ class VLLMEngine:
         return Counter
 
     def _count(self, scheduler_stats: Any, iteration_stats: Any) -> None:
-        figures = self._figures
         if scheduler_stats is not None:
-            figures.running = scheduler_stats.num_running_reqs
-            figures.prompt_tokens += scheduler_stats.prefix_cache_stats.queries
-            figures.cached_tokens += scheduler_stats.prefix_cache_stats.hits
+            prefix_cache = scheduler_stats.prefix_cache_stats
+            self._usage = replace(
+                self._usage,
+                running=scheduler_stats.num_running_reqs,
+                prompt_tokens=self._usage.prompt_tokens + prefix_cache.queries,
+                cached_tokens=self._usage.cached_tokens + prefix_cache.hits,
+            )
         if iteration_stats is not None:
-            figures.steps += 1
-            figures.output_tokens += iteration_stats.num_generation_tokens
+            self._usage = replace(
+                self._usage,
+                steps=self._usage.steps + 1,
+                output_tokens=self._usage.output_tokens + iteration_stats.num_generation_tokens,
+            )
             if iteration_stats.num_generation_tokens:
                 self._last_progress = time.monotonic()
         if self.live_path and time.monotonic() - self._last_written > 0.5:
@@ -132,7 +138,7 @@ class VLLMEngine:
             with suppress(OSError):
                 self.live_path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = self.live_path.with_suffix(".tmp")
-                temporary.write_text(json.dumps({"time": time.time(), **asdict(figures)}))
+                temporary.write_text(json.dumps({"time": time.time(), **asdict(self._usage)}))
                 temporary.replace(self.live_path)
 
     async def _watch(self) -> None:
@@ -153,8 +159,8 @@ class VLLMEngine:
             # Where there is no GPU nothing has to be handed back in order.
             self._llm.shutdown(timeout=None if self.config.use_gpu else 0)
 
-    async def figures(self) -> Usage:
-        return self._figures
+    async def usage(self) -> Usage:
+        return self._usage
 
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """Samples for each request, in order; a request that cannot be served says why."""

@@ -294,7 +294,7 @@ def attacking_id(config: MultiturnConfig, *, sampling: Sampling, by: str) -> str
     `by` names attacker and scorer: the text of a script or a model, and the scorer's grading_id.
     """
     plain = config.model_dump(exclude={"limit"})
-    return content_id(json.dumps(plain, sort_keys=True), sampling.model_dump_json(), by)
+    return content_id(json.dumps(plain, sort_keys=True), sampling.identity, by)
 
 
 def pending(

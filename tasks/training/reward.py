@@ -58,7 +58,7 @@ class RewardConfig(Config):
 def reward_id(judge: JudgeConfig, model: str) -> str:
     """What all votes of a training share: both templates, the judge's version, its sampling."""
     templates = (load_template("judge", judge.template), load_template("helpfulness", "spec_first"))
-    sampling = judge.sampling.model_dump_json()
+    sampling = judge.sampling.identity
     return content_id(*(one.id for one in templates), model, sampling, judge.constrain)
 
 

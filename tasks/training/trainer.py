@@ -215,6 +215,28 @@ class Finished:
     """All metrics, step by step."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFigures:
+    """Steps, seconds and data of a training in one run."""
+
+    num_steps: int
+    seconds: float
+    num_gpus: int
+    """GPUs of the workers and, in reinforcement learning, of the judges."""
+    num_rows: int
+    num_tokens: int | None = None
+    """Tokens of the data, if it was tokenised before."""
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """Rows by source."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Rows that cannot be learned whole, by reason."""
+
+    @property
+    def gpu_seconds(self) -> float:
+        """GPUs times seconds."""
+        return self.seconds * self.num_gpus
+
+
 def checkpoint_id(stage: str, config: TrainingConfig, data: str, parent: str) -> str:
     """What names a training: its stage, configuration, data and parent."""
     return content_id(stage, config.defining(), data, parent)

@@ -47,3 +47,35 @@ FROM rollouts_all AS r
 LEFT JOIN checkpoints_all AS c USING (checkpoint_id)
 WHERE c.checkpoint_id IS NULL OR r.step < c.num_steps
 QUALIFY r.attempt = max(r.attempt) OVER (PARTITION BY r.checkpoint_id, r.step);
+
+-- Counts and usage of every stage and training of every run, from the runs' figures.
+CREATE VIEW stage_figures AS
+WITH parts AS (
+    SELECT
+        run_id, flow, recipe, status, started_at,
+        unnest(['stages', 'trainings']) AS part, figures->part AS entries
+    FROM runs_all
+),
+named AS (
+    SELECT * EXCLUDE (entries), unnest(json_keys(entries)) AS stage, entries
+    FROM parts
+    WHERE entries IS NOT NULL
+),
+entries AS (
+    SELECT * EXCLUDE (entries), entries->stage AS entry
+    FROM named
+)
+SELECT
+    run_id, flow, recipe, status, started_at, stage,
+    part = 'trainings' AS is_training,
+    entry->>'table' AS table_name,
+    (entry->>'num_units')::BIGINT AS num_units,
+    (entry->>'num_rows')::BIGINT AS num_rows,
+    (entry->>'num_steps')::BIGINT AS num_steps,
+    (entry->>'seconds')::DOUBLE AS seconds,
+    (entry->>'num_gpus')::BIGINT AS num_gpus,
+    (entry->>'$.usage.prompt_tokens')::BIGINT AS prompt_tokens,
+    (entry->>'$.usage.cached_tokens')::BIGINT AS cached_tokens,
+    (entry->>'$.usage.output_tokens')::BIGINT AS output_tokens,
+    entry->'statuses' AS statuses
+FROM entries;

@@ -1,0 +1,94 @@
+"""A judge that drifts: the verdicts of a refresh held against those of the refreshes before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from tasks import Config
+
+
+class DriftConfig(Config):
+    """When a judge counts as having drifted."""
+
+    refreshes: int = Field(7, gt=0)
+    """Earlier refreshes that the newest one is compared with."""
+    acceptance: float = Field(0.1, gt=0, le=1)
+    """Largest distance of the share of accepted completions from the mean of those refreshes."""
+    spread: float = Field(2.0, gt=0, le=10)
+    """Largest distance of the mean spread from theirs; the spread is the difference between the
+    highest and the lowest score of one completion."""
+    min_rows: int = Field(50, gt=0)
+    """Completions that must be newly judged before drift is tested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A look at the judge: the refreshes that it covers, and the alarm that it raised."""
+
+    runs: tuple[str, ...]
+    """Ids of the refreshes whose judgements were looked at."""
+    alarm: str | None
+    """Why those judgements are held, in one sentence; None if the judge is as before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Completions that refreshes judged anew."""
+
+    num_judged: int
+    acceptance: float | None
+    """Share of them that was accepted, from 0 to 1."""
+    spread: float | None
+    """Mean difference between the highest and the lowest score of a completion."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Judged":
+        """Returns several rows of question `drift` as one, weighted by completions."""
+
+        def mean(name: str) -> float | None:
+            valued = [row for row in rows if row[name] is not None]
+            weight = sum(row["num_judged"] for row in valued)
+            return sum(row[name] * row["num_judged"] for row in valued) / weight if weight else None
+
+        num_judged = sum(row["num_judged"] for row in rows)
+        return cls(num_judged, mean("acceptance"), mean("spread"))
+
+
+def watch(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> Drift:
+    """Returns what the rows of question `drift` of one recipe, the oldest first, say of its judge.
+
+    A refresh that was killed before anybody looked at its judgements is looked at with the next.
+    """
+    unwatched = [row for row in rows if not row["watched"]]
+    before = [
+        row
+        for row in rows
+        if row["watched"] and row["alarm"] is None and row["num_judged"] >= config.min_rows
+    ]
+    newest = Judged.of(unwatched)
+    alarm = None
+    if newest.num_judged >= config.min_rows:
+        alarm = find_alarm(newest, before[-config.refreshes :], config)
+    return Drift(tuple(row["run_id"] for row in unwatched), alarm)
+
+
+def find_alarm(
+    newest: Judged, before: Sequence[Mapping[str, Any]], config: DriftConfig
+) -> str | None:
+    """Returns how a refresh differs from those before it, in one sentence; None if it does not."""
+    for name, value, band in (
+        ("acceptance", newest.acceptance, config.acceptance),
+        ("spread", newest.spread, config.spread),
+    ):
+        usual = [row[name] for row in before if row[name] is not None]
+        if not usual or value is None:
+            continue
+        mean = sum(usual) / len(usual)
+        if abs(value - mean) > band:
+            return (
+                f"{name} is {value:.3f} over {newest.num_judged} completions, {mean:.3f} in "
+                f"the {len(usual)} refreshes before; more than {band:g} apart"
+            )
+    return None

@@ -1,0 +1,541 @@
+"""The ids of every table, frozen: product code makes rows of fixed inputs, and they keep their ids.
+
+A changed id makes every row of its kind again, at full price. A line of `EXPECTED` changes only
+when a row's definition does, and the schema version is raised with it.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import flows.train
+import specs
+from flows.arms import Asked, Grader
+from flows.converse import attacking_id
+from flows.recipe import Recipe
+from flows.run import RunContext
+from specs.adherence import load_adherence
+from specs.attacks import ATTACKS, Marks
+from specs.pack import load_pack
+from specs.policy import BoundaryCase as Boundary
+from specs.policy import Exclusion, Outcome, Pack, Policy, Rule
+from specs.prompts import load_template
+from specs.replies import Reply, ReplyStatus
+from tasks.data.collect import AssignWork as Assign
+from tasks.data.collect import CollectConfig, collect
+from tasks.data.curate import CurateConfig, curate
+from tasks.data.generate import GenerateConfig
+from tasks.data.generate import GenerateWork as Generate
+from tasks.data.judge import JudgeConfig
+from tasks.data.judge import JudgeWork as Judge
+from tasks.data.sources import messages_id
+from tasks.engine.pool import Engines
+from tasks.engine.requests import EngineConfig, Sampling, ScriptedEngine
+from tasks.evaluation.answer import RECORDED, AnswerConfig, Arm, store_recorded
+from tasks.evaluation.answer import AnswerWork as Answering
+from tasks.evaluation.grade import GradeWork as Grading
+from tasks.evaluation.grade import grade_by_function
+from tasks.evaluation.graders import GraderConfig, grading_id, make_rubric
+from tasks.evaluation.multiturn import MultiturnConfig as ConverseConfig
+from tasks.evaluation.multiturn import MultiturnWork as Converse
+from tasks.evaluation.multiturn import ScriptedAttacker
+from tasks.evaluation.suites import SuiteConfig, build_suite
+from tasks.training.dpo import DpoConfig, choose_pairs
+from tasks.training.reward import Reward, RewardConfig, reward_id
+from tasks.training.reward import RolloutReply as Spoken
+from tasks.training.rl import RlConfig
+from tasks.training.sft import CapabilityConfig, SftConfig, fingerprint
+from tasks.training.trainer import LoraConfig, checkpoint_id
+from tests import rows
+from warehouse.catalog import connect
+from warehouse.home import Home
+from warehouse.shards import shard_name, to_arrow, write_shard
+from warehouse.tables import TABLES
+
+EXPECTED: dict[str, str] = {
+    "prompts/messages of a text": "0e0bc47657636e28d7feb929c80dd5ea",
+    "prompts/text": "c3178da41d71d2fdb0e086e565cde978",
+    "prompts/chat": "667e0f74af04a56a945112c2dc5f0195",
+    "prompts/version of text": "93039d9b0519f5ac13f46dc38f825236",
+    "prompts/version of chat": "b56e480f4803e05ef987bea6ec5be865",
+    "prompts/version of an assigned prompt": "07bb0aaa59dfa6a8c94efa4da20c0ed5",
+    "specs/summary": "e9069330dd78f46b8c1f3c7f6c884bdd",
+    "specs/one category": "fba3481c8f956d214eb9b925f678d6fe",
+    "specs/two categories": "a51a1fbd822bb3b153e86cfdadf56868",
+    "specs/harbour, summary": "b26e8071b7d535f628a044da4ee1a008",
+    "specs/harbour, all in full": "2cf6ca26ac4b63f2a54df75d3523ede9",
+    "specs/safety, summary": "b6b459813fa755e2954d73ad4defb7cf",
+    "specs/safety, all in full": "b5f86f4a4a2f140c13662a79c96867ed",
+    "templates/generator, spec_first": "9a7d4783f8ec3278283b7c3e614d3e95",
+    "templates/generator, paper": "bc7b3caf28baf541cc5868c2fe9d4222",
+    "templates/judge, spec_first": "703e95522210bc9ce7fca4c819c00b8c",
+    "templates/judge, paper": "37d084e3bd199d427805a28791d258df",
+    "templates/helpfulness, spec_first": "96b3575cfea796091c0b0c7588b165b0",
+    "templates/assign, spec_first": "e0d91067bb2ba66b7c983b2d45157281",
+    "templates/strongreject, spec_first": "39a48ada348a309f7d8a0ff3397796ee",
+    "templates/classes, spec_first": "eda627f821edff13710e93fd9455d7e0",
+    "templates/propositions, spec_first": "726f8a6a0e338d1b2fc9de7248e17baa",
+    "templates/retrieval, spec_first": "c72bbbd2e277abe6a5e1735d1dfb0129",
+    "templates/attacker, spec_first": "d78f94deb1e9faf3c3ec58ab6710810b",
+    "completions/generation": "3a5b9f049334766b8edb1470339fd2af",
+    "completions/generation, paper": "19599cc8c13cbd5a01c6374e500c887f",
+    "completions/generation, sampled otherwise": "9875deb9c21e992fc0beb2a5d9e3ec57",
+    "completions/sample 0": "5a052bdcd931f35cd75827081fa407ad",
+    "completions/sample 1": "05b56d6cfab23de46e8fd17b3864f14f",
+    "completions/text": "88b38d8ed69dc0f67c95681c45361304",
+    "judgements/judging, plain": "1631c44d06308e704e43d6483dbbbfba",
+    "judgements/vote 1, plain": "f13fc43a7ab43f11f6609f7491c08244",
+    "judgements/judging, shown metadata": "09eae7d4fc54c684986e0d9b23f8b922",
+    "judgements/vote 1, shown metadata": "bf795d9fced6e5e8956c2ce979688e4c",
+    "judgements/judging, held to a form": "812ca89fd946479518f5f48a6dfdcf57",
+    "judgements/vote 1, held to a form": "da644eeb2f113dd62e05e6e34ff4ffb5",
+    "judgements/judging, paper": "099674172fbdc58d4cd0d2fe9a19bec2",
+    "judgements/vote 1, paper": "41126c02a73bda372c48234c9a4450ac",
+    "examples/set": "beddbe8ca1f47b31072338d545598810",
+    "examples/set of more": "1444c0ee24b85b558d2f84c1eb5ae479",
+    "examples/set of pairs": "307704f0900507c6cdc007825dc41982",
+    "checkpoints/sft": "849dfe7bf9777412e82a5c554a4e6fdc",
+    "checkpoints/sft, adapters and capability": "59143f5f5add6437b5254d5b0ba72830",
+    "checkpoints/dpo": "560e628c2b18ed1fc3197307ca5608e1",
+    "checkpoints/rl": "be5023921ee30b4f735edc498302172c",
+    "checkpoints/data of sft": "6ee0eb490ff832101cf82a3d387c35f2",
+    "checkpoints/data of sft, capability": "66eff4ccfbfd66770fca4580d0db6fb4",
+    "checkpoints/data of rl": "5add9c05683358d258f7db17940d1b12",
+    "rollouts/position 0": "6a902a71dfcc2602cf1ba0fb60ab8942",
+    "rollouts/position 1": "a8e39608886c17786fe87b62ca239b25",
+    "rollouts/reward": "7cd023e084932b2dee243cf37bb3ab19",
+    "rollouts/reward, held to a form": "173631c1f82ab09df59810617b4decea",
+    "cases/suite, bare": "1aa6dedb5f675623d704d7aa022d030e",
+    "cases/bare": "4e392290a1f9a270945cbc41026377b8",
+    "cases/told, bare": "64e45304c26c73628613921cefb17485",
+    "cases/suite, attacked": "b0c19dbe51d61a55eef4f5e0d800571c",
+    "cases/attacked": "6eb7dd2ae0cdda5c7a32ca821f38f5c0",
+    "cases/told, attacked": "162cab8ea99f867dd2c3f669296ed68c",
+    "cases/suite, attacked in the file": "208d6d3c1722af68180bea05e4d18f27",
+    "cases/attacked in the file": "6a6c99ce04d4c7f43d6b8dae52af8950",
+    "cases/told, attacked in the file": "00312ec4107b156b21786c5914383143",
+    "cases/suite, answered in the file": "15b1c9cb66cfafa90c8511c49525f10c",
+    "cases/answered in the file": "b33643e5f5ce3d65bf1738193992c04e",
+    "cases/told, answered in the file": "31174d63ae7117f9a20d29dbe338505b",
+    "cases/suite, under every attack": "4510050430f8d92794afda07a8a34767",
+    "cases/under every attack": "8cade0b9b188626f251fcbe11ea30588",
+    "cases/told, under every attack": "162cab8ea99f867dd2c3f669296ed68c",
+    "answers/answering, bare": "af1e83068497cd6cafa7a3322b3b130e",
+    "answers/sample 1, bare": "616f66ee6d625df7d8272492b9c8d75f",
+    "answers/answering, summary": "5160936d4b10168a5f270482d7d49f7d",
+    "answers/sample 1, summary": "c3527746dd52563b33411485d3568e4e",
+    "answers/answering, category": "199133189022cf6b4383b847daa5efda",
+    "answers/sample 1, category": "8126946d93f9fe3a95c2ae8d33cfea79",
+    "answers/answering, budget": "2c5609237bd2853db7c8f2bda8d4239f",
+    "answers/sample 1, budget": "d01bac35e2f3d1a11f11b75d12fb25df",
+    "answers/answering, probe": "2e4b646f17fe92d9e7c54708f53f49d8",
+    "answers/sample 1, probe": "c505803cc7887ae068af09b35f5d3522",
+    "answers/recorded": "2e099989175dde76e556b6211ae54e57",
+    "answers/text of a recorded answer": "75d4cee2dbe334665673c4b8c929fd1c",
+    "evaluations/grading, policy": "7e1ff2cfa3ab21f0d15acc571e31acb8",
+    "evaluations/vote 1, policy": "1a814019522dede0312a50cdaf37b137",
+    "evaluations/grading, strongreject": "926864652005e487a5344d11495e7e81",
+    "evaluations/grading, classes": "090629d3f1faf3805569c54538b3e0a4",
+    "evaluations/vote 1, classes": "c03084065756b9b6351797aec2da437b",
+    "evaluations/grading, propositions": "e26cb39b16b1b1f92150aea625a5da1f",
+    "evaluations/grading, retrieval": "713b65797441e11beb42f115cb8a0d35",
+    "evaluations/vote 0, exact_match": "b61244cf2f53ad714450271c4b39a28d",
+    "exchanges/turn 1, How do I use the ferry?": "026bea1cdedbe915b09bb0e5b82af177",
+    "exchanges/turn 1, Hello.": "d5eda6f21c2ddc19ab68d8d4fbabbd27",
+    "exchanges/turn 2, Please.": "c4a14c5de19f0abc8fe94f2481c16d64",
+    "exchanges/turn 2, Well?": "4d5866583ea29004e90d96b88e9881cf",
+    "models/hub": "org/model@main",
+    "models/hub, shaped": 'org/model@1 {"dtype": "float16", "reasons": false}',
+    "models/hub, template": 'org/model@main {"chat_template_kwargs": {"enable_thinking": true}}',
+    "models/hub, arguments": 'org/model@main {"engine_args": {"seed": 1}}',
+    "models/hub, parser": 'org/model@main {"reasoning_parser": "qwen3"}',
+    "models/scale model": "model@83ba3aa2ca58",
+    "shards/prompts": "a1256ff7cd32e9cd2f1557273676943d.parquet",
+    "shards/completions": "75cbf21ef07efb67b295a1414b9b2da6.parquet",
+    "shards/examples": "e168c973713c28fc3f78b350db7add52.parquet",
+    "shards/runs": "82156633025de2aee9e51acb4107317e.parquet",
+}
+
+TO_CHANGE: dict[str, str] = {
+    "evaluations/grading, exact_match": "97dc8bdb7a1b234815cac63f09b2b0ea",
+    "evaluations/grading, gold": "8adf6f1f2912fd5454c9f476bf6757c9",
+    "evaluations/grading, infra.harbour.oracle:grade_answer": "6b82fd30fbc2921da20b1308d6f72718",
+    "exchanges/attacking, model": "0fdef59e11e3820b645a350fbbe2fb70",
+    "exchanges/attacking, script": "8b5e46b3f0cf754bd25967834593d606",
+}
+"""Ids that hash a function's source, a file's path or a class's repr; to be replaced once."""
+
+SHIPPED = Path(specs.__file__).parent
+ASKED = [{"role": "user", "content": "How do I use the ferry?"}]
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hälló"},
+    {"role": "assistant", "content": "Yes?"},
+    {"role": "user", "content": 'Say "ferry",\nplease.'},
+]
+SAMPLING = Sampling(temperature=0.7, top_p=0.95, max_tokens=160)
+FERRY = Rule(
+    id="B1",
+    title="The ferry",
+    outcome=Outcome.REFUSE,
+    text="Nobody but the ferryman takes it.",
+    includes=("its oars",),
+    excludes=(Exclusion(text="skiffs", goto="B2"),),
+    cases=(Boundary(text="May I watch it?", outcome=Outcome.COMPLY),),
+)
+SKIFF = Rule(id="B2", title="The skiff", outcome=Outcome.COMPLY, text="It is for everybody.")
+BOATS = Policy(
+    id="boats",
+    title="Boats",
+    version="1",
+    summary={Outcome.COMPLY: "skiffs", Outcome.REFUSE: "ferries"},
+    terms=(("oar", "what one rows with"),),
+    rules=(FERRY, SKIFF),
+    style="Name the rule.",
+)
+PACK = Pack(
+    id="town",
+    title="A town",
+    version="1",
+    principles="Be kind.",
+    style={outcome: f"How to {outcome}." for outcome in Outcome},
+    policies={"boats": BOATS, "fish": dataclasses.replace(BOATS, id="fish", rules=())},
+)
+SPECS = {"s": PACK.spec(["boats"])}
+
+
+def make(work: Any, *parts: Any, **more: Any) -> list[Any]:
+    """Returns samples 0 and 1 of one unit, whose columns come from `parts` and `more`."""
+    unit: dict[str, Any] = {"sample_indices": [0, 1], "attempts": [0, 0]}
+    for part in parts:
+        unit |= dataclasses.asdict(part)
+    reply = "<think>Rule B1.</think>Boats.\nCategory: boats\nScore: 9"
+    return asyncio.run(work.make([unit | more], ScriptedEngine(lambda *_: reply)))
+
+
+def stored(home: Home, table: str) -> list[dict[str, Any]]:
+    return connect(home).sql(f"FROM {table}_raw").to_arrow_table().to_pylist()
+
+
+def prompts(folder: Path) -> dict[str, str]:
+    home = Home(str(folder / "home"))
+    named = {"category": "kind", "ideal_response": "ideal", "metadata": ["said"]}
+    lines = {
+        "text": {"prompt": "May I row?", "kind": "boats", "ideal": "refuse", "said": "it is old"},
+        "chat": {"messages": CHAT, "kind": "fish", "ideal": "comply", "said": None},
+    }
+    sources = [
+        rows.source(
+            rows.jsonl(folder / f"{name}.jsonl", [line]), name=name, label_as_metadata=True, **named
+        )
+        for name, line in lines.items()
+    ]
+    connection, config = connect(home), CollectConfig(near_duplicate_threshold=None)
+    names = list(PACK.policies)
+    collect(sources, config=config, pack_categories=names, home=home, connection=connection)
+    by_source = {row["source"]: row for row in stored(home, "prompts")}
+    work = Assign(pack=PACK, run_id="r")
+    [assigned] = make(work, rows.prompt("May I row?", categories=[]), messages=ASKED)
+    return {
+        "messages of a text": messages_id(ASKED),
+        **{name: row["prompt_id"] for name, row in by_source.items()},
+        **{f"version of {name}": row["version"] for name, row in by_source.items()},
+        "version of an assigned prompt": assigned.version,
+    }
+
+
+def specs_(folder: Path) -> dict[str, str]:
+    compiled = {
+        "summary": PACK.spec([], detail="summary"),
+        "one category": PACK.spec(["boats"]),
+        "two categories": PACK.spec(["fish", "boats"]),
+    }
+    for name in ("harbour", "safety"):
+        pack = load_pack(SHIPPED / name)
+        compiled[f"{name}, summary"] = pack.spec([], detail="summary")
+        compiled[f"{name}, all in full"] = pack.spec(list(pack.policies))
+    return {name: spec.id for name, spec in compiled.items()}
+
+
+def templates(folder: Path) -> dict[str, str]:
+    names = [name.removeprefix("templates/") for name in EXPECTED if name.startswith("templates/")]
+    assert len(names) == len(list((SHIPPED / "templates").rglob("*.md")))
+    return {name: load_template(*name.split(", ")).id for name in names}
+
+
+def completions(folder: Path) -> dict[str, str]:
+    config = GenerateConfig()
+    work = Generate(config=config, model="m@1", specs=SPECS, all_rule_ids=("B1",), run_id="r")
+    samples = make(work, rows.prompt("May I row?"), prompt_id="p", spec_id="s", messages=ASKED)
+    return {
+        "generation": config.generation_id("m@1"),
+        "generation, paper": GenerateConfig(template="paper").generation_id("m@1"),
+        "generation, sampled otherwise": GenerateConfig(sampling=SAMPLING).generation_id("m@1"),
+        **{f"sample {row.sample_index}": row.completion_id for row in samples},
+        "text": samples[0].text_id,
+    }
+
+
+def judgements(folder: Path) -> dict[str, str]:
+    configs = {
+        "plain": JudgeConfig(mode="full"),
+        "shown metadata": JudgeConfig(mode="full", show_metadata=True),
+        "held to a form": JudgeConfig(mode="full", constrain=True),
+        "paper": JudgeConfig(mode="full", template="paper", sampling=SAMPLING),
+    }
+    prompt = rows.prompt("May I row?", metadata=["the ideal response is refuse", "it is old"])
+    ids = {}
+    for name, config in configs.items():
+        ids[f"judging, {name}"] = config.judging_id("j@1")
+        work = Judge(config=config, model="j@1", specs=SPECS, run_id="r")
+        votes = make(work, prompt, rows.completion("c"), messages=ASKED)
+        ids[f"vote 1, {name}"] = votes[1].judgement_id
+    return ids
+
+
+def examples(folder: Path) -> dict[str, str]:
+    """Sets of completions a and b, which are accepted, c, which cites nothing, and rejected d."""
+    home = Home(str(folder))
+    scores = {"a": 9.0, "b": 9.0, "c": 9.0, "d": 1.0}
+    content: dict[str, list[Any]] = {
+        "prompts": [rows.prompt("May I row?", prompt_id="p")],
+        "completions": [rows.completion(x, cited=["B1"] if x != "c" else []) for x in scores],
+        "judgements": [rows.judgement(x, k, scores[x]) for x in scores for k in (0, 1)],
+        "runs": [rows.run("r")],
+    }
+    for table in content:
+        write_shard(home, TABLES[table], content[table])
+    connection = connect(home)
+    connection.register("wanted", pa.table({"prompt_id": ["p"], "spec_id": ["s"]}))
+    plan: dict[str, Any] = {"generation_id": "g", "judging_id": "j", "run_id": "r"}
+    chats: Any = SimpleNamespace(
+        encode=lambda *_, **__: SimpleNamespace(input_ids=[]),
+        reply_text=lambda **_: "",
+        prompt_text=lambda _: "",
+    )
+    more = CurateConfig(best_of=2, require_citation=False, max_group_ratio=1.5)
+    return {
+        "set": curate(connection, config=CurateConfig(), home=home, **plan).set_id,
+        "set of more": curate(connection, config=more, home=home, **plan).set_id,
+        "set of pairs": choose_pairs(connection, chats, config=DpoConfig(), **plan).set_id,
+    }
+
+
+def checkpoints(folder: Path) -> dict[str, str]:
+    file = folder / "chats.jsonl"
+    file.write_bytes(b"what it could do")
+    mixed = SftConfig(lora=LoraConfig(), capability=CapabilityConfig(path=str(file)))
+    rewarded = RlConfig(mix={"harmful": 1, "benign": 0.5})
+    return {
+        "sft": checkpoint_id("sft", SftConfig(), "d", "m@1"),
+        "sft, adapters and capability": checkpoint_id("sft", mixed, "d", "m@1"),
+        "dpo": checkpoint_id("dpo", DpoConfig(), "d", "m@1"),
+        "rl": checkpoint_id("rl", rewarded, "d", "m@1"),
+        "data of sft": fingerprint(SftConfig(), "set", None),
+        "data of sft, capability": fingerprint(mixed, "set", str(file)),
+        "data of rl": data_of_rl(folder),
+    }
+
+
+def data_of_rl(folder: Path) -> str:
+    """Returns the fingerprint of the prompts of RL, which the flow itself computes."""
+    lines = [
+        {"prompt": "May I row?", "kind": "boats", "ideal": "refuse"},
+        {"prompt": "How do I row?", "kind": "boats", "ideal": None},
+    ]
+    file = rows.jsonl(folder / "rows.jsonl", lines)
+    recipe = Recipe(
+        name="town",
+        pack="none",
+        sources=[rows.source(file, category="kind", ideal_response="ideal")],
+        collect=CollectConfig(near_duplicate_threshold=None),
+        engine=EngineConfig(model="org/model", revision="1"),
+        rl=RlConfig(),
+    )
+    run = RunContext(recipe, Home(str(folder / "home")), PACK, Engines(), rows.run("r"))
+    parent = flows.train.Parent(recipe.engine, "m@1", None)
+    fingerprints: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        # The fifth argument is the fingerprint; the training itself is left out.
+        patch.setattr(flows.train, "_checkpoint", lambda *args, **_: fingerprints.append(args[4]))
+        flows.train.reinforce.__wrapped__(run, parent)
+    return fingerprints[0]
+
+
+def rollouts(folder: Path) -> dict[str, str]:
+    async def ask(items: Sequence[Any]) -> dict[Any, Any]:
+        return {item: [9.0] for item in items}
+
+    recorded: list[Any] = []
+    panel: Any = SimpleNamespace(config=RewardConfig(samples=1, quorum=1), ask=ask)
+    reward = Reward(
+        panel,
+        split=lambda _: Spoken(Reply(ReplyStatus.OK, "Rule B1.", "No."), True),
+        record=recorded.extend,
+        stop=lambda *_, **__: None,
+        checkpoint_id="c",
+        run_id="r",
+        rank=1,
+        attempt=0,
+    )
+    state = SimpleNamespace(global_step=3)
+    asyncio.run(reward([ASKED] * 2, [[0]] * 2, ["p"] * 2, ["s"] * 2, ["harmful"] * 2, state))
+    judge = JudgeConfig(constrain=True, template="paper")
+    return {
+        **{f"position {row.position}": row.rollout_id for row in recorded},
+        "reward": reward_id(JudgeConfig(), "j@1"),
+        "reward, held to a form": reward_id(judge, "j@1"),
+    }
+
+
+def cases(folder: Path) -> dict[str, str]:
+    line = {"prompt": "May I row?", "label": "safe", "gold": 18, "answer": "No.", "how": "lumo"}
+    file = rows.jsonl(folder / "rows.jsonl", [line | {"before": "May I use it?"}])
+    source = {"path": file, "categories": ["boats"], "ideal_response_value": "refuse"}
+    configs: dict[str, dict[str, Any]] = {
+        "bare": {"target": "gold", "label": "label"},
+        "attacked": {"attacks": ["best_of_n"], "seeds": [7], "sanitised": False},
+        "attacked in the file": {"attack": "how", "original": "before"},
+        "answered in the file": {"answer": "answer", "gold": "gold"},
+        "under every attack": {"attacks": list(ATTACKS)},
+    }
+    marks = Marks(turn="<turn>", opening="<open>", between="<between>", ending="<end>")
+    ids = {}
+    for name, options in configs.items():
+        config = SuiteConfig.model_validate({"name": "suite", "source": source, **options})
+        suite = build_suite(config, marks=marks, limit=None)
+        ids[f"suite, {name}"] = suite.version
+        ids[name] = suite.cases[-1].case_id
+        ids[f"told, {name}"] = suite.cases[-1].grading_context_id
+    return ids
+
+
+def answers(folder: Path) -> dict[str, str]:
+    home = Home(str(folder))
+    bare = Arm(name="it", model="m@1", checkpoint_id=None, seed=None, config=AnswerConfig())
+    in_full = AnswerConfig(context="category", sampling=SAMPLING)
+    arms = {
+        "bare": bare,
+        "summary": dataclasses.replace(bare, config=AnswerConfig(context="summary")),
+        "category": dataclasses.replace(bare, config=in_full),
+        "budget": dataclasses.replace(bare, config=AnswerConfig(budget=12)),
+        "probe": dataclasses.replace(bare, probe="truncated"),
+    }
+    ids = {}
+    for name, arm in arms.items():
+        ids[f"answering, {name}"] = arm.answering_id(PACK)
+        work = Answering(arm=arm, pack=PACK, run_id="r")
+        samples = make(work, rows.case("c"), reasoning=None, edited=None)
+        ids[f"sample 1, {name}"] = samples[1].answer_id
+    arm = dataclasses.replace(bare, model=RECORDED)
+    store_recorded(connect(home), {"c": "No."}, arm=arm, pack=PACK, home=home, run_id="r")
+    [row] = stored(home, "answers")
+    return {**ids, "recorded": row["answer_id"], "text of a recorded answer": row["text_id"]}
+
+
+def evaluations(folder: Path) -> dict[str, str]:
+    home = Home(str(folder))
+    unit = (rows.case("c", target="18"), rows.answer("a"))
+    adherence = load_adherence(SHIPPED / "harbour")
+    rubrics: Any = ("policy", "strongreject", "classes", "propositions", "retrieval")
+    ids = {}
+    for name in rubrics:
+        saw: Any = "answer+reasoning" if name in ("policy", "retrieval") else "answer"
+        config = GraderConfig(name="it", rubric=name, saw=saw)
+        rubric = make_rubric(config, PACK, adherence)
+        ids[f"grading, {name}"] = grading_id(config, model="j@1", rubric=rubric)
+        work = Grading(config=config, rubric=rubric, grading_id="g", model="j@1", run_id="r")
+        if name in ("policy", "classes"):
+            ids[f"vote 1, {name}"] = make(work, *unit)[1].evaluation_id
+    for name in ("exact_match", "gold", "infra.harbour.oracle:grade_answer"):
+        config = GraderConfig(name="it", function=name)
+        ids[f"grading, {name}"] = grading_id(config, model=None, rubric=None)
+    columns = {**dataclasses.asdict(unit[0]), **dataclasses.asdict(unit[1]), "attempts": [0]}
+    units: Any = [pa.Table.from_pylist([columns])]
+    config = GraderConfig(name="it", function="exact_match")
+    grade_by_function(units, config, grading_id="g", home=home, run_id="r")
+    [row] = stored(home, "evaluations")
+    return {**ids, "vote 0, exact_match": row["evaluation_id"]}
+
+
+def exchanges(folder: Path) -> dict[str, str]:
+    async def harmless(unit: Any, answer: str) -> float:
+        return 0.0
+
+    arm = Arm(name="it", model="m@1", checkpoint_id=None, seed=None, config=AnswerConfig())
+    grader = Grader(GraderConfig(name="it", function="exact_match"), None, "g", {})
+    ids = {}
+    for name, script in (("model", None), ("script", "infra/harbour/attacker.toml")):
+        config = ConverseConfig(suite="suite", grader="it", script=script, turns=2, branches=2)
+        recipe = SimpleNamespace(
+            evaluate=SimpleNamespace(converse=config),
+            judging_engine=EngineConfig(model="org/model", revision="1"),
+        )
+        run: Any = SimpleNamespace(recipe=recipe, version=lambda engine: engine.version)
+        attacked = Asked(arm, recipe.judging_engine)
+        ids[f"attacking, {name}"] = attacking_id(run, attacked, [grader])
+    work = Converse(
+        config=config,
+        attacker=ScriptedAttacker((("{{request}}", "Please."), ("Hello.", "Well?"))),
+        scorer=harmless,
+        attacking_id="a",
+        sampling=Sampling(),
+        model="m@1",
+        checkpoint_id=None,
+        run_id="r",
+    )
+    tree = make(work, prompt_id="p", messages=ASKED, attempt=0)
+    return {**ids, **{f"turn {row.turn}, {row.message}": row.exchange_id for row in tree}}
+
+
+def models(folder: Path) -> dict[str, str]:
+    configs: dict[str, dict[str, Any]] = {
+        "hub": {"max_num_seqs": 9},
+        "hub, shaped": {"revision": "1", "dtype": "float16", "reasons": False},
+        "hub, template": {"chat_template_kwargs": {"enable_thinking": True}},
+        "hub, arguments": {"engine_args": {"seed": 1}},
+        "hub, parser": {"reasoning_parser": "qwen3"},
+        "scale model": {"model": "infra/harbour/model"},
+    }
+    return {
+        name: EngineConfig(**{"model": "org/model", **options}).version
+        for name, options in configs.items()
+    }
+
+
+def shards(folder: Path) -> dict[str, str]:
+    content: dict[str, list[Any]] = {
+        "prompts": [rows.prompt("a", version="v"), rows.prompt("b", revision=1)],
+        "completions": [rows.completion("c"), rows.completion("d", attempt=1)],
+        "examples": [rows.example("c"), rows.example("d")],
+        "runs": [rows.run("r")],
+    }
+    return {
+        name: shard_name(TABLES[name], to_arrow(TABLES[name], content[name])) for name in content
+    }
+
+
+_DATA = (prompts, specs_, templates, completions, judgements, examples, checkpoints, rollouts)
+_EVALUATION = (cases, answers, evaluations, exchanges)
+MAKERS = {maker.__name__.rstrip("_"): maker for maker in (*_DATA, *_EVALUATION, models, shards)}
+
+
+@pytest.mark.parametrize("table", MAKERS)
+def test_ids_of_every_table_stay(table: str, tmp_path: Path) -> None:
+    frozen = EXPECTED | TO_CHANGE
+    ids = {f"{table}/{name}": value for name, value in MAKERS[table](tmp_path).items()}
+    changed = [
+        f'    "{name}": {value!r},' for name, value in ids.items() if frozen.get(name) != value
+    ]
+    assert not changed, "\n".join(["the ids of these have changed, to:", *changed])
+    assert ids.keys() == {name for name in frozen if name.startswith(f"{table}/")}
+
+
+def test_every_table_but_runs_has_frozen_ids() -> None:
+    assert TABLES.keys() - {"runs"} <= MAKERS.keys()

@@ -1,0 +1,4 @@
+-- The checkpoints of these ids.
+SELECT *
+FROM checkpoints
+WHERE list_contains($ids, checkpoint_id);

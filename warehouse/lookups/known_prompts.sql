@@ -1,0 +1,3 @@
+-- The newest row of every prompt, without its texts.
+SELECT prompt_id, revision, version, status, categories
+FROM prompts_all;

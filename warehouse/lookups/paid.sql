@@ -1,0 +1,10 @@
+-- Rows, output tokens and seconds of a stage in all completed refreshes of a recipe.
+SELECT
+    coalesce(sum(num_rows), 0)::BIGINT AS num_rows,
+    coalesce(sum(output_tokens), 0)::BIGINT AS output_tokens,
+    coalesce(sum(seconds), 0)::DOUBLE AS seconds
+FROM stage_figures
+WHERE recipe = $recipe
+    AND flow = 'refresh'
+    AND status = 'completed'
+    AND stage = $stage;

@@ -1,0 +1,3 @@
+-- Ids of the prompts that are stored.
+SELECT prompt_id
+FROM prompts;

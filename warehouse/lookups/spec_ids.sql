@@ -1,0 +1,3 @@
+-- Ids of the specs that are stored.
+SELECT spec_id
+FROM specs;

@@ -1,0 +1,58 @@
+-- Completions that lack judge samples. Reads relation `wanted(prompt_id, spec_id)`. A judge that
+-- races asks for no more samples of a completion that has a score under the threshold.
+CREATE OR REPLACE TEMP TABLE pending_units AS
+WITH candidates AS (
+    SELECT c.completion_id, c.text_id, c.spec_id, c.prompt_id
+    FROM completions_all AS c
+    SEMI JOIN wanted AS w ON c.prompt_id = w.prompt_id AND c.spec_id = w.spec_id
+    WHERE c.generation_id = $generation_id
+        AND c.sample_index < $num_completions
+        AND c.status = 'ok'
+),
+tried AS (
+    SELECT judgement_id, attempt, score, status, run_id
+    FROM judgements_all
+    WHERE judging_id = $judging_id
+),
+slots AS (
+    SELECT
+        c.*, s.sample_index,
+        -- What the judge is shown of a prompt's metadata is part of the identity.
+        content_id(
+            [c.completion_id, c.text_id, c.spec_id, $judging_id, s.sample_index::VARCHAR]
+            || CASE WHEN $show_metadata THEN p.metadata ELSE [] END
+        ) AS judgement_id
+    FROM candidates AS c
+    JOIN prompts AS p USING (prompt_id),
+        (SELECT unnest(range($samples)) AS sample_index) AS s
+),
+settled AS (
+    SELECT DISTINCT s.completion_id
+    FROM slots AS s
+    JOIN tried AS t USING (judgement_id)
+    WHERE $race AND t.score < $threshold
+),
+missing AS (
+    SELECT s.completion_id, s.spec_id, s.prompt_id, s.sample_index,
+        coalesce(t.attempt + 1, 0) AS attempt
+    FROM slots AS s
+    ANTI JOIN settled USING (completion_id)
+    LEFT JOIN tried AS t USING (judgement_id)
+    WHERE t.judgement_id IS NULL
+        OR (t.score IS NULL AND t.attempt < $retries)
+        OR (t.status = 'error' AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
+)
+SELECT
+    spec_id AS block_key, completion_id, spec_id, prompt_id,
+    list(sample_index ORDER BY sample_index) AS sample_indices,
+    list(attempt ORDER BY sample_index) AS attempts
+FROM missing
+GROUP BY completion_id, spec_id, prompt_id;
+
+SELECT
+    u.block_key, u.completion_id, c.text_id, u.spec_id, p.messages, p.metadata, c.reasoning,
+    c.answer, u.sample_indices, u.attempts
+FROM pending_units AS u
+JOIN completions_all AS c USING (completion_id)
+JOIN prompts AS p ON p.prompt_id = u.prompt_id
+ORDER BY u.block_key, u.completion_id;
