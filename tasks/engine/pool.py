@@ -31,7 +31,7 @@ def count_replicas(config: EngineConfig) -> int:
         remedy="use a recipe for this machine, or set PRECEPT_AUTOSCALES=1 if the cluster grows",
     )
     fits = (int(cluster[name] / each) for name, each in config.resources.items() if each)
-    replicas = min(config.replicas, *fits)
+    replicas = min([config.replicas, *fits])
     if replicas < config.replicas:
         logging.getLogger("precept.engine").warning(
             f"{replicas} of {config.replicas} engines for {config.model}: no room for more"

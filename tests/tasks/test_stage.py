@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.engine.pool import Engines
+from tasks.engine.cluster import start_ray
+from tasks.engine.pool import EnginePool
 from tasks.engine.requests import (
     Engine,
     EngineConfig,
@@ -20,9 +21,17 @@ from tasks.engine.requests import (
     Sampling,
     ScriptedEngine,
 )
-from tasks.stage import StageConfig, StageError, StageInterrupted, blocks, run, start_ray
+from tasks.stage import (
+    Progress,
+    Stage,
+    StageConfig,
+    StageError,
+    StageFigures,
+    StageInterrupted,
+    blocks,
+)
 from tests.rows import completion
-from warehouse.catalog import connect
+from warehouse.catalog import Pending, connect
 from warehouse.home import Home
 from warehouse.shards import list_shards
 from warehouse.tables import COMPLETIONS, Completion, Table
@@ -31,21 +40,31 @@ ENGINE = EngineConfig(model="scripted", use_gpu=False)
 
 
 @dataclass(frozen=True)
+class Word:
+    """A unit: something to say."""
+
+    id: str
+    block_key: str
+
+
+@dataclass(frozen=True)
 class Echo:
-    """A row for each unit, with the status of what the engine gave."""
+    """Work that makes a row per unit, with the status of what the engine gave."""
 
     run_id: str = "r"
+    name: str = "echo"
+    table: Table = COMPLETIONS
+    unit: type[Word] = Word
 
-    @property
-    def table(self) -> Table:
-        return COMPLETIONS
+    def pending(self, connection: Any) -> Pending:
+        raise NotImplementedError  # the tests give units of their own
 
-    async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Completion]:
-        requests = [Request([{"role": "user", "content": u["id"]}], 1, Sampling()) for u in units]
-        answers = await engine.generate(requests)
+    async def make(self, units: Sequence[Word], engine: Engine) -> list[Completion]:
+        requests = [Request([{"role": "user", "content": u.id}], 1, Sampling()) for u in units]
+        outputs = await engine.generate(requests)
         return [
-            completion(unit["id"], status=sample.status, reason=sample.reason)
-            for unit, [sample] in zip(units, answers, strict=True)
+            completion(unit.id, status=sample.status, reason=sample.reason)
+            for unit, [sample] in zip(units, outputs, strict=True)
         ]
 
 
@@ -53,9 +72,25 @@ def units(count: int, *, specs: int = 1) -> pa.Table:
     return pa.table(
         {
             "id": [f"{i:04}" for i in range(count)],
-            "spec_id": [f"s{i * specs // count}" for i in range(count)],
+            "block_key": [f"s{i * specs // count}" for i in range(count)],
         }
     )
+
+
+def run(
+    work: Echo,
+    waves: Sequence[pa.Table],
+    *,
+    engines: EnginePool,
+    engine: EngineConfig,
+    home: Home,
+    config: StageConfig,
+    progress: Progress = lambda num_units: None,
+) -> StageFigures:
+    """Does all the work; returns what was done."""
+    stage = Stage(work, engines, engine, home, config)
+    stage.run(waves, progress)
+    return stage.figures
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +102,13 @@ def ray() -> Any:
 
 
 @pytest.fixture
-def engines(ray: Any) -> Iterator[Engines]:
+def engines(ray: Any) -> Iterator[EnginePool]:
     def answer(request: Request, index: int) -> str:
         return f"<think>about {request.messages[0]['content']}</think>done"
 
-    engines = Engines()
+    engines = EnginePool()
     actor = ray.remote(ScriptedEngine).options(num_cpus=0, max_concurrency=10)
-    engines.use(ENGINE, [actor.remote(answer), actor.remote(answer)])
+    engines.adopt(ENGINE, [actor.remote(answer), actor.remote(answer)])
     yield engines
     engines.close()
 
@@ -82,11 +117,11 @@ def test_blocks_hold_one_spec_and_no_more_rows_than_asked() -> None:
     cut = list(blocks(units(20, specs=3), block_rows=4))
     assert sum(block.num_rows for block in cut) == 20
     assert all(block.num_rows <= 4 for block in cut)
-    assert all(len(set(block["spec_id"].to_pylist())) == 1 for block in cut)
+    assert all(len(set(block["block_key"].to_pylist())) == 1 for block in cut)
 
 
 @pytest.mark.slow
-def test_a_cluster_of_a_run_is_reached_from_this_machine_alone(engines: Engines) -> None:
+def test_a_cluster_of_a_run_is_reached_from_this_machine_alone(engines: EnginePool) -> None:
     import psutil
 
     family = [one for one in psutil.Process().children(recursive=True) if one.is_running()]
@@ -97,7 +132,7 @@ def test_a_cluster_of_a_run_is_reached_from_this_machine_alone(engines: Engines)
 
 @pytest.mark.slow
 def test_every_unit_is_committed_once_by_whatever_engine_and_told_in_a_line(
-    engines: Engines, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    engines: EnginePool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = Home(str(tmp_path))
     told: list[int] = []
@@ -129,10 +164,10 @@ def test_what_a_lost_engine_was_asked_another_one_answers(ray: Any, tmp_path: Pa
             await asyncio.sleep(0.5)
             return await super().generate(requests)
 
-    engines = Engines()
+    engines = EnginePool()
     actor = ray.remote(Slow).options(num_cpus=0, max_concurrency=10)
     kept, lost = (actor.remote(lambda request, index: "<think>a</think>b") for _ in range(2))
-    engines.use(ENGINE, [kept, lost])
+    engines.adopt(ENGINE, [kept, lost])
     told: list[int] = []
 
     def committed(count: int) -> None:
@@ -158,9 +193,9 @@ def test_what_a_lost_engine_was_asked_another_one_answers(ray: Any, tmp_path: Pa
 def test_rows_of_engines_that_are_gone_for_good_are_missing_and_not_errors(
     ray: Any, tmp_path: Path
 ) -> None:
-    engines = Engines()
+    engines = EnginePool()
     gone = ray.remote(ScriptedEngine).options(num_cpus=0)
-    engines.use(ENGINE, [gone.remote(lambda request, index: "<think>a</think>b")])
+    engines.adopt(ENGINE, [gone.remote(lambda request, index: "<think>a</think>b")])
 
     def committed(count: int) -> None:
         ray.kill(engines._handles[0])
@@ -181,7 +216,7 @@ def test_rows_of_engines_that_are_gone_for_good_are_missing_and_not_errors(
 
 @pytest.mark.slow
 def test_nothing_to_do_starts_no_engine(tmp_path: Path) -> None:
-    engines = Engines()
+    engines = EnginePool()
     report = run(
         Echo(),
         [units(0)],
@@ -195,7 +230,7 @@ def test_nothing_to_do_starts_no_engine(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_shard_that_cannot_be_written_stops_the_stage_for_good_in_one_sentence(
-    engines: Engines, tmp_path: Path
+    engines: EnginePool, tmp_path: Path
 ) -> None:
     (tmp_path / "completions").write_text("a file where the folder should be")
     with pytest.raises(StageError, match="run the same command again") as caught:
@@ -212,9 +247,9 @@ def test_shard_that_cannot_be_written_stops_the_stage_for_good_in_one_sentence(
 
 
 @pytest.mark.slow
-def test_a_store_that_is_away_interrupts_the_stage(engines: Engines, tmp_path: Path) -> None:
+def test_a_store_that_is_away_interrupts_the_stage(engines: EnginePool, tmp_path: Path) -> None:
     class Away(Echo):
-        async def make(self, units: Sequence[dict[str, Any]], engine: Engine) -> list[Completion]:
+        async def make(self, units: Sequence[Word], engine: Engine) -> list[Completion]:
             raise ConnectionResetError("the store hung up")
 
     with pytest.raises(StageInterrupted, match="the store hung up"):
@@ -241,10 +276,10 @@ class Mortal(ScriptedEngine):
 def test_rows_that_kill_every_engine_are_error_rows_and_the_others_are_made(
     ray: Any, tmp_path: Path
 ) -> None:
-    engines = Engines()
+    engines = EnginePool()
     mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1, max_concurrency=10)
-    engines.use(ENGINE, [mortal.remote(lambda request, index: "<think>a</think>b")])
-    wave = pa.table({"id": [*(f"{i}" for i in range(12)), "poison"], "spec_id": ["s"] * 13})
+    engines.adopt(ENGINE, [mortal.remote(lambda request, index: "<think>a</think>b")])
+    wave = pa.table({"id": [*(f"{i}" for i in range(12)), "poison"], "block_key": ["s"] * 13})
     report = run(
         Echo(),
         [wave],
@@ -259,10 +294,10 @@ def test_rows_that_kill_every_engine_are_error_rows_and_the_others_are_made(
 
 @pytest.mark.slow
 def test_stage_whose_rows_are_mostly_errors_ends_early(ray: Any, tmp_path: Path) -> None:
-    engines = Engines()
+    engines = EnginePool()
     mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1)
-    engines.use(ENGINE, [mortal.remote(lambda request, index: "")])
-    wave = pa.table({"id": [f"poison {i}" for i in range(300)], "spec_id": ["s"] * 300})
+    engines.adopt(ENGINE, [mortal.remote(lambda request, index: "")])
+    wave = pa.table({"id": [f"poison {i}" for i in range(300)], "block_key": ["s"] * 300})
     with pytest.raises(StageError, match="are engine errors"):
         run(
             Echo(),
@@ -278,7 +313,7 @@ def test_stage_whose_rows_are_mostly_errors_ends_early(ray: Any, tmp_path: Path)
 @pytest.mark.slow
 def test_model_that_cannot_be_loaded_is_named_with_the_remedy(ray: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    engines = Engines()
+    engines = EnginePool()
     config = EngineConfig(model=str(tmp_path), use_gpu=False, num_cpus=0)
     with pytest.raises(EngineError, match=r"no engine for .*check engine\.model"):
         run(

@@ -21,14 +21,13 @@ from tasks.data.collect import (
     Counts,
     assigned,
     collect,
-    pending,
 )
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import Request, Sample, ScriptedEngine, failed
 from tasks.paths import PROJECT
-from tasks.stage import blocks
+from tasks.stage import StageConfig, blocks
 from tests.rows import jsonl, long_text, real, source, source_rows
-from warehouse.catalog import connect
+from warehouse.catalog import Pending, connect
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
 from warehouse.tables import PROMPTS, Prompt, content_id
@@ -299,16 +298,23 @@ def test_rows_are_written_by_the_shard_in_order(
 # Assigning.
 
 
+def find_pending(home: Home, collected: Collected, pack: Pack) -> Pending:
+    connection = connect(home)
+    connection.register("unassigned", collected.unassigned)
+    return AssignWork(pack=pack, stage=StageConfig(), run_id="r").pending(connection)
+
+
 def judge(home: Home, collected: Collected, pack: Pack, engine: Any) -> list[Prompt]:
     """Does what a stage does with the work, without Ray."""
-    work = pickle.loads(pickle.dumps(AssignWork(pack=pack, run_id="r")))
+    work = pickle.loads(pickle.dumps(AssignWork(pack=pack, stage=StageConfig(), run_id="r")))
     rows = []
-    found = pending(collected, connect(home))
-    waves = list(found)
-    assert found.num_units == sum(wave.num_rows for wave in waves)
+    pending = find_pending(home, collected, pack)
+    waves = list(pending)
+    assert pending.num_units == sum(wave.num_rows for wave in waves)
     for wave in waves:
         for block in blocks(wave, block_rows=2):
-            made = asyncio.run(work.make(block.to_pylist(), engine))
+            units = [work.unit(**row) for row in block.to_pylist()]
+            made = asyncio.run(work.make(units, engine))
             write_shard(home, work.table, made)
             rows += made
     return rows
@@ -338,7 +344,7 @@ def test_prompts_without_a_category_are_sorted_by_the_judge(
     collected = run(home, asked, pack_categories=categories)
     assert collected.counts["asked"].to_assign == 4
     assert collected.prompts["categories"].to_pylist() == [None, ["fish"], None, None, None]
-    assert len(collected.to_assign["spec_id"].unique()) == 1
+    assert len(collected.unassigned["block_key"].unique()) == 1
 
     engine = ScriptedEngine(by_word)
     made = judge(home, collected, pack, engine)
@@ -346,7 +352,7 @@ def test_prompts_without_a_category_are_sorted_by_the_judge(
     wanted = assigned(collected, connect(home))
     assert wanted.column_names == ["prompt_id", "categories"]
     assert wanted["categories"].to_pylist() == [["boats"], ["fish"], ["bread"]]
-    assert pending(collected, connect(home)).num_units == 0
+    assert find_pending(home, collected, pack).num_units == 0
 
     again = run(home, asked, pack_categories=categories)
     counts = again.counts["asked"]
@@ -368,7 +374,7 @@ def test_an_engine_error_is_a_row_and_is_asked_again_by_the_next_run(
     collected = run(home, asked, pack_categories=categories)
     (row,) = judge(home, collected, pack, Broken())
     assert (row.status, row.categories) == ("error", [])
-    assert pending(collected, connect(home)).num_units == 0
+    assert find_pending(home, collected, pack).num_units == 0
     assert assigned(collected, connect(home)).num_rows == 0
 
     collected = run(home, asked, pack_categories=categories)

@@ -13,7 +13,7 @@ import pytest
 import specs
 from specs.pack import load_pack
 from specs.prompts import Message
-from tasks.data.generate import GenerateConfig, GenerateWork, pending
+from tasks.data.generate import CompletionUnit, GenerateConfig, GenerateWork
 from tasks.engine.requests import Engine, Request, Sample, Sampling, ScriptedEngine, failed
 from tasks.stage import StageConfig
 from tests.rows import prompt
@@ -52,29 +52,30 @@ class Factory:
         connection.register("wanted", pa.table(ids))
         return connection
 
-    def waves(self, wave_rows: int = 100) -> list[list[dict[str, Any]]]:
-        found = pending(
-            self.connection(),
+    def work(self, wave_rows: int = 100) -> GenerateWork:
+        return GenerateWork(
             config=self.config,
-            model=self.model,
-            run_id=self.run_id,
             stage=StageConfig(retries=self.retries, wave_rows=wave_rows),
-        )
-        waves = [wave.to_pylist() for wave in found]
-        assert found.num_units == sum(map(len, waves))
-        return waves
-
-    def units(self) -> list[dict[str, Any]]:
-        return [unit for wave in self.waves() for unit in wave]
-
-    def make(self, engine: Engine) -> list[Completion]:
-        work = GenerateWork(
-            config=self.config,
             model=self.model,
             specs=SPECS,
             all_rule_ids=PACK.rule_ids,
             run_id=self.run_id,
         )
+
+    def waves(self, wave_rows: int = 100) -> list[list[CompletionUnit]]:
+        work = self.work(wave_rows)
+        pending = work.pending(self.connection())
+        waves = [[work.unit(**row) for row in wave.to_pylist()] for wave in pending]
+        units = [unit for wave in waves for unit in wave]
+        assert pending.num_units == len(units)
+        assert pending.num_samples == sum(len(unit.sample_indices) for unit in units)
+        return waves
+
+    def units(self) -> list[CompletionUnit]:
+        return [unit for wave in self.waves() for unit in wave]
+
+    def make(self, engine: Engine) -> list[Completion]:
+        work = self.work()
         rows = asyncio.run(work.make(self.units(), engine))
         write_shard(self.home, work.table, rows)
         return rows
@@ -171,15 +172,15 @@ def test_an_edited_policy_makes_only_its_own_rows_pending(factory: Factory) -> N
     factory.make(constant(GOOD))
     factory.wanted = [(row, "edited" if row is EEL else spec_id) for row, spec_id in factory.wanted]
     (unit,) = factory.units()
-    assert (unit["prompt_id"], unit["spec_id"]) == (EEL.prompt_id, "edited")
+    assert (unit.prompt_id, unit.spec_id) == (EEL.prompt_id, "edited")
 
 
 def test_units_come_spec_by_spec_in_waves(factory: Factory) -> None:
     waves = factory.waves(wave_rows=2)
     assert [len(wave) for wave in waves] == [2, 1]
-    spec_ids = [unit["spec_id"] for wave in waves for unit in wave]
+    spec_ids = [unit.spec_id for wave in waves for unit in wave]
     assert spec_ids == sorted(spec_ids)
-    assert waves[0][0]["messages"][0]["role"] == "user"
+    assert waves[0][0].messages[0]["role"] == "user"
 
 
 def test_engine_errors_are_rows_and_are_tried_again_within_the_budget_and_in_later_runs(
@@ -187,12 +188,12 @@ def test_engine_errors_are_rows_and_are_tried_again_within_the_budget_and_in_lat
 ) -> None:
     first = factory.make(BrokenEngine())
     assert {(row.status, row.reason, row.attempt) for row in first} == {("error", "engine died", 0)}
-    assert [unit["attempts"] for unit in factory.units()] == [[1, 1]] * 3
+    assert [unit.attempts for unit in factory.units()] == [[1, 1]] * 3
     second = factory.make(BrokenEngine())
     assert {row.completion_id for row in second} == {row.completion_id for row in first}
     assert factory.units() == []
     factory.run_id = "a later night"
-    assert [unit["attempts"] for unit in factory.units()] == [[2, 2]] * 3
+    assert [unit.attempts for unit in factory.units()] == [[2, 2]] * 3
     third = factory.make(constant(GOOD))
     assert {(row.status, row.attempt) for row in third} == {("ok", 2)}
     assert {row["status"] for row in factory.stored()} == {"ok"}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from specs.policy import Spec
-from tasks.data.judge import JudgeConfig, JudgeWork, pending
+from tasks.data.judge import JudgeConfig, JudgementUnit, JudgeWork
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.stage import StageConfig
 from tests.rows import completion, later, prompt, run
@@ -76,27 +76,30 @@ class Bench:
         connection.register("wanted", pa.table(wanted))
         return connection
 
-    def units(self) -> dict[str, dict[str, Any]]:
-        found = pending(
-            self.connection(),
+    def work(self) -> JudgeWork:
+        return JudgeWork(
             config=self.config,
+            stage=StageConfig(retries=self.retries, wave_rows=2),
             model=self.model,
             generation_id="g",
-            num_samples=self.num_samples,
+            num_completions=self.num_samples,
+            specs={SPEC.id: SPEC},
             run_id=self.run_id,
-            stage=StageConfig(retries=self.retries, wave_rows=2),
         )
-        units = [unit for wave in found for unit in wave.to_pylist()]
-        assert found.num_units == len(units)
-        return {unit["completion_id"]: unit for unit in units}
+
+    def units(self) -> dict[str, JudgementUnit]:
+        work = self.work()
+        pending = work.pending(self.connection())
+        units = [work.unit(**row) for wave in pending for row in wave.to_pylist()]
+        assert pending.num_units == len(units)
+        assert pending.num_samples == sum(len(unit.sample_indices) for unit in units)
+        return {unit.completion_id: unit for unit in units}
 
     def missing(self) -> dict[str, list[int]]:
-        return {name: unit["sample_indices"] for name, unit in self.units().items()}
+        return {name: unit.sample_indices for name, unit in self.units().items()}
 
     def make(self, engine: Engine) -> list[Judgement]:
-        work = JudgeWork(
-            config=self.config, model=self.model, specs={SPEC.id: SPEC}, run_id=self.run_id
-        )
+        work = self.work()
         rows = asyncio.run(work.make(list(self.units().values()), engine))
         write_shard(self.home, work.table, rows)
         return rows
@@ -206,7 +209,7 @@ def test_an_unread_sample_is_null_with_its_reason_is_tried_again_and_never_accep
     assert {(row.status, row.score) for row in first} == {(status, None)}
     assert all(row.reason and reason in row.reason for row in first)
     assert set(bench.verdicts().values()) == {"unjudged"}
-    assert {tuple(unit["attempts"]) for unit in bench.units().values()} == {(1, 1)}
+    assert {tuple(unit.attempts) for unit in bench.units().values()} == {(1, 1)}
     second = bench.make(ScriptedEngine(lambda request, index: reply))
     assert {row.judgement_id for row in second} == {row.judgement_id for row in first}
     assert {row.attempt for row in second} == {1}
