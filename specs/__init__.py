@@ -1,1 +1,1 @@
-"""Words: policy packs, the prompts built from them, and the reading of replies. Pure functions."""
+"""The words: policy packs, the prompts built from them, and readers of replies. Pure functions."""

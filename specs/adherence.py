@@ -1,4 +1,13 @@
-"""adherence.toml → the propositions that tell whether an answer keeps to a pack's style."""
+"""adherence.toml → the propositions that tell whether an answer keeps to a pack's style.
+
+The file stands in the pack's folder. It lists sentences that are true or false of an answer, and
+for each outcome those that must hold and those that must not. It is for graders alone: no spec
+contains a word of it.
+
+    adherence = load_adherence("specs/harbour")
+    adherence.propositions_for("refuse", ["boats"])      # {"gives_help": "The answer …", …}
+    adherence.adheres("refuse", ["boats"], {"gives_help": False, "says_sorry": True, …})
+"""
 
 import hashlib
 import json
@@ -13,12 +22,16 @@ from specs.pack import load_pack
 from specs.policy import Outcome, PackError
 
 ADHERENCE_FILE = "adherence.toml"
-"""The file of a pack that says which propositions hold of an answer in its style."""
+"""The file of a pack that turns its style into propositions."""
+
+
+class AdherenceError(PackError):
+    """A pack's adherence.toml that cannot be used; the message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """What holds of every answer in a style, and what of none."""
+class StyleCriteria:
+    """The ids of propositions that hold of every answer in a style, and of none."""
 
     all: tuple[str, ...]
     none: tuple[str, ...]
@@ -29,52 +42,48 @@ class Adherence:
     """A pack's style, as propositions that are true or false of an answer."""
 
     propositions: Mapping[str, str]
-    styles: Mapping[str, Style]
-    """The style for each ideal response."""
-    overrides: Mapping[str, Mapping[str, Style]]
-    """For an ideal response, the styles of categories that have their own."""
+    """Sentences by id."""
+    styles: Mapping[str, StyleCriteria]
+    """Criteria of each outcome."""
+    overrides: Mapping[str, Mapping[str, StyleCriteria]]
+    """By outcome, the criteria of categories that have their own."""
     version: str
-    """Hash of all that counts: comments and line breaks may change."""
+    """Hash of the three above: comments and line breaks of the file do not count."""
 
     def propositions_for(
         self, ideal_response: str | None, categories: Sequence[str]
     ) -> dict[str, str]:
-        """The propositions to ask about, by id; all where the ideal response is not known."""
+        """Returns the propositions that settle adherence, by id; all if there is no ideal
+        response."""
         if ideal_response is None:
             return dict(self.propositions)
-        style = self._style(ideal_response, categories)
-        asked = {*style.all, *style.none}
-        return {name: text for name, text in self.propositions.items() if name in asked}
+        criteria = self._criteria(ideal_response, categories)
+        ids = {*criteria.all, *criteria.none}
+        return {name: text for name, text in self.propositions.items() if name in ids}
 
     def adheres(
-        self, ideal_response: str, categories: Sequence[str], answers: Mapping[str, bool]
+        self, ideal_response: str, categories: Sequence[str], holds: Mapping[str, bool]
     ) -> bool:
-        """Whether an answer keeps to the style, by what is true of it.
+        """Returns whether an answer keeps to the style, given which propositions hold of it.
 
-        A proposition without an answer is a KeyError, unless another has settled it.
+        Raises KeyError if a proposition is missing from `holds` and the others do not settle it.
         """
-        style = self._style(ideal_response, categories)
-        return all(answers[name] for name in style.all) and not any(
-            answers[name] for name in style.none
+        criteria = self._criteria(ideal_response, categories)
+        return all(holds[name] for name in criteria.all) and not any(
+            holds[name] for name in criteria.none
         )
 
-    def _style(self, ideal_response: str, categories: Sequence[str]) -> Style:
-        """The first override, in the file's order, of one of the categories, else the style of
-        the ideal response."""
-        own = self.overrides.get(ideal_response, {})
-        found = next((style for category, style in own.items() if category in categories), None)
-        return found or self.styles[ideal_response]
-
-
-class AdherenceError(PackError):
-    """A pack's adherence.toml that cannot be used; the message names the file."""
-
-
-_ID = re.compile(r"[a-z][a-z0-9_]*")
+    def _criteria(self, ideal_response: str, categories: Sequence[str]) -> StyleCriteria:
+        """Returns the file's first override for one of the categories, or else the style of the
+        ideal response."""
+        for category, criteria in self.overrides.get(ideal_response, {}).items():
+            if category in categories:
+                return criteria
+        return self.styles[ideal_response]
 
 
 def load_adherence(folder: str | Path) -> Adherence:
-    """Reads and checks the propositions of a pack's folder; raises AdherenceError."""
+    """Returns the propositions of a pack. Raises AdherenceError if their file has a fault."""
     path = Path(folder) / ADHERENCE_FILE
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -88,40 +97,38 @@ def load_adherence(folder: str | Path) -> Adherence:
         raise AdherenceError(
             f"{path}: not TOML ({error}); write tables of 'id = \"sentence\"' and lists of ids"
         ) from error
-    return _Reader(path, data).read()
+    return _AdherenceFile(path, data).parse()
+
+
+_ID = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _AdherenceFile:
+    """The tables of an adherence.toml, yet to be checked."""
+
     path: Path
     data: Mapping[str, Any]
 
-    def read(self) -> Adherence:
-        outcomes = [outcome.value for outcome in Outcome]
-        known = ["propositions", *outcomes]
-        for name in known:
-            if not isinstance(self.data.get(name), dict):
-                self._fail(f"no table [{name}]", f"write the tables {', '.join(known)}")
-        for name in self.data:
-            if name not in known:
-                self._fail(f"unknown table or key {name!r}", f"use {', '.join(known)}")
+    def parse(self) -> Adherence:
+        self._check_tables()
         propositions = self._propositions()
-        categories = load_pack(self.path.parent).policies
-        styles: dict[str, Style] = {}
-        overrides: dict[str, dict[str, Style]] = {}
-        for outcome in outcomes:
+        categories = list(load_pack(self.path.parent).policies)
+        styles: dict[str, StyleCriteria] = {}
+        overrides: dict[str, dict[str, StyleCriteria]] = {}
+        for outcome in (outcome.value for outcome in Outcome):
             table = self.data[outcome]
             own = {name: value for name, value in table.items() if isinstance(value, dict)}
             shared = {name: value for name, value in table.items() if name not in own}
-            styles[outcome] = self._style(outcome, shared, propositions)
+            styles[outcome] = self._criteria(outcome, shared, propositions)
             for category in own:
                 if category not in categories:
                     self._fail(
-                        f"[{outcome}.{category}] is of no category of the pack",
+                        f"[{outcome}.{category}] names no category of the pack",
                         f"use one of {', '.join(categories)}",
                     )
             overrides[outcome] = {
-                category: self._style(f"{outcome}.{category}", value, propositions)
+                category: self._criteria(f"{outcome}.{category}", value, propositions)
                 for category, value in own.items()
             }
         content = json.dumps([propositions, styles, overrides], default=astuple)
@@ -132,36 +139,53 @@ class _Reader:
             version=hashlib.sha256(content.encode()).hexdigest()[:32],
         )
 
+    def _check_tables(self) -> None:
+        tables = ["propositions", *(outcome.value for outcome in Outcome)]
+        for name in tables:
+            if not isinstance(self.data.get(name), dict):
+                self._fail(f"no table [{name}]", f"write the tables {', '.join(tables)}")
+        for name in self.data:
+            if name not in tables:
+                self._fail(f"unknown table or key {name!r}", f"use {', '.join(tables)}")
+
     def _propositions(self) -> dict[str, str]:
         propositions = {}
         for name, text in self.data["propositions"].items():
             if not _ID.fullmatch(name):
-                self._fail(f"proposition id {name!r}", "use small letters, digits and _")
+                self._fail(
+                    f"unusable proposition id {name!r}",
+                    "use small letters, digits and _, and begin with a letter",
+                )
             if not isinstance(text, str) or not text.strip():
                 self._fail(f"proposition {name!r} has no sentence", "write what it says, in quotes")
             propositions[name] = " ".join(text.split())
         return propositions
 
-    def _style(self, name: str, table: Mapping[str, Any], propositions: Mapping[str, str]) -> Style:
+    def _criteria(
+        self, table_name: str, table: Mapping[str, Any], propositions: Mapping[str, str]
+    ) -> StyleCriteria:
         lists: dict[str, tuple[str, ...]] = {"all": (), "none": ()}
         for key, ids in table.items():
             if key not in lists:
-                self._fail(f"unknown key {key!r} in [{name}]", "use all and none")
-            if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-                self._fail(f"{key} of [{name}] is no list of ids", 'write ["apology", …]')
-            for one in ids:
-                if one not in propositions:
+                self._fail(f"unknown key {key!r} in [{table_name}]", "use all and none")
+            if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+                self._fail(
+                    f"{key} of [{table_name}] must be a list of ids", 'write it as ["apology", …]'
+                )
+            for name in ids:
+                if name not in propositions:
                     self._fail(
-                        f"[{name}] has {one!r}, which is no proposition", "define or drop it"
+                        f"[{table_name}] lists {name!r}, which is not a proposition",
+                        "define it in [propositions] or drop it",
                     )
             lists[key] = tuple(ids)
-        asked = [*lists["all"], *lists["none"]]
-        if not asked:
-            self._fail(f"[{name}] asks nothing", "list propositions in all, none or both")
-        twice = next((one for one in asked if asked.count(one) > 1), None)
-        if twice:
-            self._fail(f"[{name}] lists {twice!r} twice", "list each proposition once")
-        return Style(**lists)
+        listed = [*lists["all"], *lists["none"]]
+        if not listed:
+            self._fail(f"[{table_name}] lists no proposition", "give it all, none or both")
+        repeated = next((name for name in listed if listed.count(name) > 1), None)
+        if repeated:
+            self._fail(f"[{table_name}] lists {repeated!r} twice", "list each proposition once")
+        return StyleCriteria(**lists)
 
-    def _fail(self, what: str, remedy: str) -> NoReturn:
-        raise AdherenceError(f"{self.path}: {what}; {remedy}")
+    def _fail(self, fault: str, remedy: str) -> NoReturn:
+        raise AdherenceError(f"{self.path}: {fault}; {remedy}")

@@ -4,28 +4,16 @@ import re
 from decimal import Decimal
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
-
-
 _NUMBER = (
     r"(?<![0-9A-Za-z_.])(?P<minus>(?<![)\]}%])[-−])?[$€£¥]?(?P<inner>[-−])?"
     rf"(?P<digits>{_DIGITS})(?:/(?P<over>[0-9]+))?"
 )
-
-
 _ANY_NUMBER = re.compile(_NUMBER)
-
-
 _WHOLE_NUMBER = re.compile(rf"{_NUMBER}(?: ?%)?\.?")
-
-
 _HASHED = re.compile(
     rf"^[ \t]*#### *\**(?P<value>{_NUMBER})\**(?: ?%| [A-Za-z]+)?\.?\**[ \t]*$", re.M
 )
-
-
 _SPACED = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!]|[\u00a0\u2009\u202f])(?=[0-9]{3})")
-
-
 _FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
 
 

@@ -1,10 +1,19 @@
-"""Markdown folder → Pack, checked."""
+"""A folder of Markdown files → Pack, checked.
+
+A pack is a folder with one `style.md` (principles and style guidelines) and one Markdown file for
+each policy; specs/README.md describes their format. A pack with a fault is refused, and the error
+names the file, the line, the fault and the remedy.
+
+    pack = load_pack("specs/harbour")
+    spec = pack.spec(["boats"])            # all summaries, the style, and boats in full
+    spec.text, spec.rule_ids
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import yaml
 from markdown_it import MarkdownIt
@@ -13,14 +22,16 @@ from markdown_it.token import Token
 from specs.policy import BoundaryCase, Exclusion, Outcome, Pack, PackError, Policy, Rule
 
 STYLE_FILE = "style.md"
-"""The one file of a pack that is not a policy: its principles and style guidelines."""
+"""The one Markdown file of a pack that is not a policy: its principles and style guidelines."""
+
+_OUTCOMES = [outcome.value for outcome in Outcome]
 
 
 def load_pack(path: str | Path) -> Pack:
-    """Reads and checks a pack folder; raises PackError with file and line."""
+    """Returns the pack in a folder. Raises PackError if the pack has a fault."""
     folder = Path(path)
     if not folder.is_dir():
-        raise PackError(f"no policy pack at {folder}: give the folder of its Markdown files")
+        raise PackError(f"no policy pack at {folder}; give the folder of its Markdown files")
     files = sorted(folder.glob("*.md"))
     style_path = folder / STYLE_FILE
     if style_path not in files:
@@ -35,15 +46,15 @@ def load_pack(path: str | Path) -> Pack:
         if policy.id in policies:
             page.fail(
                 page.line_of("id"),
-                f"a second policy {policy.id!r}",
-                f"{pages[policy.id].path.name} has that id: give this one another",
+                f"{pages[policy.id].path.name} also has the id {policy.id!r}",
+                "give each policy of a pack its own id",
             )
         policies[policy.id] = policy
         pages[policy.id] = page
     if not policies:
         raise PackError(f"{folder}: no policy; add one Markdown file for each category")
     pack = _parse_style(_Page.read(style_path), policies)
-    _check_rules(pack, pages)
+    _check_references(pack, list(pages.values()))
     return pack
 
 
@@ -58,10 +69,12 @@ class _Block:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
+    """A Markdown file: its front matter, and its body as a row of blocks."""
+
     path: Path
     front: Mapping[str, str]
     lines: Mapping[str, int]
-    """Where each key of the front matter stands."""
+    """Line of each key of the front matter."""
     blocks: tuple[_Block, ...]
 
     @classmethod
@@ -79,65 +92,91 @@ class _Page:
             end = next(i for i, line in enumerate(lines[1:], 1) if line.strip() == "---")
         except StopIteration:
             raise PackError(f"{path}:1: front matter never ends; close it with '---'") from None
-        front, where = _front_matter(path, "\n".join(lines[1:end]))
+        front, key_lines = _front_matter(path, "\n".join(lines[1:end]))
         tokens = MarkdownIt("commonmark").parse("\n".join(lines[end + 1 :]))
-        page = cls(path, front, where, tuple(_blocks(tokens, offset=end + 2)))
+        page = cls(path, front, key_lines, tuple(_blocks(tokens, offset=end + 2)))
         for block in page.blocks:
             if block.kind == "code":
                 page.fail(
-                    block.line, "a code or HTML block", "write paragraphs and lists, not indented"
+                    block.line,
+                    "a code or HTML block, which no model would be shown",
+                    "write it as a paragraph or a list item, without indentation",
                 )
         return page
 
-    def fail(self, line: int, what: str, remedy: str) -> None:
-        raise PackError(f"{self.path}:{line}: {what}; {remedy}")
+    def fail(self, line: int, fault: str, remedy: str) -> NoReturn:
+        raise PackError(f"{self.path}:{line}: {fault}; {remedy}")
 
     def line_of(self, key: str) -> int:
         return self.lines.get(key, 2)
 
     def take(self, key: str) -> str:
+        """Returns a value of the front matter. Raises PackError if it is missing or empty."""
         value = self.front.get(key, "").strip()
         if not value:
             self.fail(self.line_of(key), f"front matter has no {key!r}", f"add a line '{key}: …'")
         return value
 
-    def refuse_other_keys(self, known: Sequence[str]) -> None:
+    def refuse_other_keys(self, allowed: Sequence[str]) -> None:
         for key in self.front:
-            if key not in known:
+            if key not in allowed:
                 self.fail(
                     self.line_of(key),
                     f"unknown key {key!r} in front matter",
-                    f"use {', '.join(known)}",
+                    f"use {', '.join(allowed)}",
                 )
+
+    def sections(self, allowed: Sequence[str]) -> dict[str, list[_Block]]:
+        """Returns the blocks below each level-1 heading."""
+        headings = ", ".join(f"'# {heading}'" for heading in allowed)
+        sections: dict[str, list[_Block]] = {}
+        name = None
+        for block in self.blocks:
+            if block.kind == "h1":
+                name = block.text
+                if name not in allowed:
+                    self.fail(block.line, f"unknown section {name!r}", f"use {', '.join(allowed)}")
+            elif name is None:
+                self.fail(
+                    block.line,
+                    f"text before the first section: {block.text!r}",
+                    f"put it below one of {headings}",
+                )
+            else:
+                sections.setdefault(name, []).append(block)
+        return sections
 
 
 def _front_matter(path: Path, text: str) -> tuple[dict[str, str], dict[str, int]]:
-    """Values as they are written (`version: 1.10` stays so), and the line of each key."""
+    """Returns the values as they are written (`version: 1.10` stays so), and each key's line."""
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         raise PackError(
             f"{path}:{2 + (mark.line if mark else 0)}: front matter is not YAML "
-            f"({str(error).splitlines()[0]}); write 'key: value' lines, quote what holds ': '"
+            f"({str(error).splitlines()[0]}); write 'key: value' lines, and quote a value that "
+            "holds ': '"
         ) from error
     if node is not None and not isinstance(node, yaml.MappingNode):
-        raise PackError(f"{path}:2: front matter is not 'key: value' lines; write it so")
+        raise PackError(
+            f"{path}:2: front matter must be 'key: value' lines; write one for each key"
+        )
     front: dict[str, str] = {}
-    where: dict[str, int] = {}
+    key_lines: dict[str, int] = {}
     for key, value in node.value if node else []:
         line = key.start_mark.line + 2
         if not isinstance(value, yaml.ScalarNode) or key.value in front:
             raise PackError(
-                f"{path}:{line}: {key.value!r} is not one value in front matter; "
+                f"{path}:{line}: {key.value!r} must have one value in front matter; "
                 "write each key once as 'key: value'"
             )
-        front[key.value], where[key.value] = value.value, line
-    return front, where
+        front[key.value], key_lines[key.value] = value.value, line
+    return front, key_lines
 
 
 def _blocks(tokens: Sequence[Token], *, offset: int) -> Iterator[_Block]:
-    """Flattens markdown-it's tokens into headings, paragraphs, list items and what is neither."""
+    """Flattens markdown-it's tokens into headings, paragraphs, list items and code."""
     heading = ""
     depth = 0
     for token in tokens:
@@ -159,12 +198,8 @@ def _blocks(tokens: Sequence[Token], *, offset: int) -> Iterator[_Block]:
                 yield _Block("item" if depth else "text", text, line)
 
 
-_RULE = re.compile(r"^(?P<id>[A-Z]{1,3}\d{1,2}) (?P<title>.+) \((?P<outcome>[a-z_]+)\)$")
-
-
 _TERM = re.compile(r"^\*\*(?P<term>.+?)\*\*: (?P<meaning>.+)$")
-
-
+_RULE = re.compile(r"^(?P<id>[A-Z]{1,3}\d{1,2}) (?P<title>.+) \((?P<outcome>[a-z_]+)\)$")
 _ITEM = re.compile(
     r"^(?P<kind>Includes): (?P<included>.+)$"
     r"|^(?P<pointing>Excludes|Case): (?P<text>.+?)(?: -> (?P<target>\S+))?$"
@@ -172,75 +207,71 @@ _ITEM = re.compile(
 
 
 def _parse_policy(page: _Page) -> Policy:
-    outcomes = [outcome.value for outcome in Outcome]
-    page.refuse_other_keys(["id", "title", "version", *outcomes])
-    summary = {Outcome(key): page.take(key) for key in outcomes if key in page.front}
+    page.refuse_other_keys(["id", "title", "version", *_OUTCOMES])
+    summary = {Outcome(key): page.take(key) for key in _OUTCOMES if key in page.front}
     if not summary:
-        page.fail(2, "no summary", f"say in front matter what is done: {', '.join(outcomes)}")
-    terms: list[tuple[str, str]] = []
-    rules: list[Rule] = []
-    style: list[str] = []
-    section = ""
-    open_rule: _OpenRule | None = None
-    for block in page.blocks:
-        if block.kind == "h1":
-            section = block.text
-            if section not in ("Terms", "Rules", "Style"):
-                page.fail(block.line, f"unknown section {section!r}", "use Terms, Rules or Style")
-        elif section == "Terms":
-            match = _TERM.match(block.text)
-            if not match:
-                page.fail(block.line, f"not a term: {block.text!r}", "write '- **term**: meaning'")
-            assert match
-            terms.append((match["term"], match["meaning"]))
-        elif section == "Style":
-            style.append(block.text)
-        elif section == "Rules" and block.kind == "h2":
-            if open_rule:
-                rules.append(open_rule.close(page))
-            open_rule = _OpenRule.begin(page, block)
-        elif section == "Rules" and open_rule:
-            open_rule.add(page, block)
-        else:
-            page.fail(
-                block.line, f"text outside a rule: {block.text!r}", "begin '## K1 Title (refuse)'"
-            )
-    if open_rule:
-        rules.append(open_rule.close(page))
-    if not rules:
-        page.fail(1, "no rules", "add a section '# Rules' with '## K1 Title (refuse)'")
+        page.fail(
+            2,
+            "front matter has no summary",
+            f"add a line for at least one of {', '.join(_OUTCOMES)}",
+        )
+    sections = page.sections(["Terms", "Rules", "Style"])
     return Policy(
+        terms=tuple(_parse_term(page, block) for block in sections.get("Terms", [])),
+        rules=_parse_rules(page, sections.get("Rules", [])),
+        style=" ".join(block.text for block in sections.get("Style", [])),
+        summary=summary,
         id=page.take("id"),
         title=page.take("title"),
         version=page.take("version"),
-        summary=summary,
-        terms=tuple(terms),
-        rules=tuple(rules),
-        style=" ".join(style),
     )
 
 
+def _parse_term(page: _Page, block: _Block) -> tuple[str, str]:
+    match = _TERM.match(block.text)
+    if not match:
+        page.fail(block.line, f"not a term: {block.text!r}", "write '- **term**: meaning'")
+    return match["term"], match["meaning"]
+
+
+def _parse_rules(page: _Page, blocks: Sequence[_Block]) -> tuple[Rule, ...]:
+    drafts: list[_RuleDraft] = []
+    for block in blocks:
+        if block.kind == "h2":
+            drafts.append(_RuleDraft.begin(page, block))
+        elif drafts:
+            drafts[-1].add(page, block)
+        else:
+            page.fail(
+                block.line,
+                f"text before the first rule: {block.text!r}",
+                "put it below a heading such as '## K1 Title (refuse)'",
+            )
+    if not drafts:
+        page.fail(1, "no rules", "add a section '# Rules' with '## K1 Title (refuse)'")
+    return tuple(draft.finish(page) for draft in drafts)
+
+
 @dataclass(slots=True)
-class _OpenRule:
+class _RuleDraft:
     """A rule whose lines are still being read."""
 
     id: str
     title: str
     outcome: Outcome
     line: int
-    text: list[str]
-    includes: list[str]
-    excludes: list[Exclusion]
-    cases: list[BoundaryCase]
+    text: list[str] = field(default_factory=list)
+    includes: list[str] = field(default_factory=list)
+    excludes: list[Exclusion] = field(default_factory=list)
+    cases: list[BoundaryCase] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, page: _Page, block: _Block) -> "_OpenRule":
+    def begin(cls, page: _Page, block: _Block) -> "_RuleDraft":
         match = _RULE.match(block.text)
         if not match:
             page.fail(block.line, f"not a rule: {block.text!r}", "write '## K1 Title (refuse)'")
-        assert match
         outcome = _outcome(page, block.line, match["outcome"])
-        return cls(match["id"], match["title"], outcome, block.line, [], [], [], [])
+        return cls(match["id"], match["title"], outcome, block.line)
 
     def add(self, page: _Page, block: _Block) -> None:
         if block.kind == "text":
@@ -253,20 +284,23 @@ class _OpenRule:
                 f"not a line of a rule: {block.text!r}",
                 "write 'Includes: …', 'Excludes: … -> K1' or 'Case: … -> refuse'",
             )
-        assert match
-        kind, text, target = match["pointing"], match["text"], match["target"]
         if match["included"]:
             self.includes.append(match["included"])
-        elif not target:
-            page.fail(block.line, f"{kind} without a target", "end it in ' -> K1' or ' -> refuse'")
-        elif kind == "Excludes":
+            return
+        kind, text, target = match["pointing"], match["text"], match["target"]
+        if not target:
+            example = "K1" if kind == "Excludes" else "refuse"
+            page.fail(block.line, f"{kind} without a target", f"end it in ' -> {example}'")
+        if kind == "Excludes":
             self.excludes.append(Exclusion(text=text, goto=target))
         else:
             self.cases.append(BoundaryCase(text=text, outcome=_outcome(page, block.line, target)))
 
-    def close(self, page: _Page) -> Rule:
+    def finish(self, page: _Page) -> Rule:
         if not self.text:
-            page.fail(self.line, f"rule {self.id} has no text", "say below it what it covers")
+            page.fail(
+                self.line, f"rule {self.id} has no text", "write below its heading what it covers"
+            )
         return Rule(
             id=self.id,
             title=self.title,
@@ -282,58 +316,48 @@ def _outcome(page: _Page, line: int, text: str) -> Outcome:
     try:
         return Outcome(text)
     except ValueError:
-        known = ", ".join(outcome.value for outcome in Outcome)
-        raise PackError(f"{page.path}:{line}: unknown outcome {text!r}; use {known}") from None
+        page.fail(line, f"unknown outcome {text!r}", f"use {', '.join(_OUTCOMES)}")
 
 
 def _parse_style(page: _Page, policies: Mapping[str, Policy]) -> Pack:
     page.refuse_other_keys(["id", "title", "version"])
-    sections: dict[str, list[str]] = {}
-    section = ""
-    headings = ["Principles", *(outcome.value for outcome in Outcome)]
-    for block in page.blocks:
-        if block.kind == "h1":
-            section = block.text
-            if section not in headings:
-                page.fail(block.line, f"unknown section {section!r}", f"use {', '.join(headings)}")
-        elif not section:
-            page.fail(block.line, "text before the first section", "begin with '# Principles'")
-        else:
-            sections.setdefault(section, []).append(block.text)
+    headings = ["Principles", *_OUTCOMES]
+    sections = page.sections(headings)
     for heading in headings:
-        if not sections.get(heading):
+        if heading not in sections:
             page.fail(1, f"no section {heading!r}", f"add '# {heading}' with its guidelines")
+    texts = {name: " ".join(block.text for block in sections[name]) for name in headings}
     return Pack(
         id=page.take("id"),
         title=page.take("title"),
         version=page.take("version"),
-        principles=" ".join(sections["Principles"]),
-        style={outcome: " ".join(sections[outcome.value]) for outcome in Outcome},
+        principles=texts["Principles"],
+        style={outcome: texts[outcome.value] for outcome in Outcome},
         policies=policies,
     )
 
 
-def _check_rules(pack: Pack, pages: Mapping[str, _Page]) -> None:
-    """Each rule has an id of its own, and each exclusion points to one of them."""
-    owner: dict[str, _Page] = {}
-    for page in pages.values():
+def _check_references(pack: Pack, pages: Sequence[_Page]) -> None:
+    """Raises PackError if two rules share an id, or if an exclusion points to no rule."""
+    owners: dict[str, _Page] = {}
+    for page in pages:
         for block in page.blocks:
             match = _RULE.match(block.text) if block.kind == "h2" else None
             if not match:
                 continue
-            if match["id"] in owner:
+            if match["id"] in owners:
                 page.fail(
                     block.line,
-                    f"rule {match['id']} is also in {owner[match['id']].path.name}",
+                    f"rule {match['id']} is also in {owners[match['id']].path.name}",
                     "give each rule of a pack its own id",
                 )
-            owner[match["id"]] = page
-    for page in pages.values():
+            owners[match["id"]] = page
+    for page in pages:
         for block in page.blocks:
             match = _ITEM.match(block.text) if block.kind == "item" else None
-            if match and match["pointing"] == "Excludes" and match["target"] not in owner:
+            if match and match["pointing"] == "Excludes" and match["target"] not in owners:
                 page.fail(
                     block.line,
-                    f"an exclusion to {match['target']!r}, which no policy of {pack.id} has",
-                    f"point it to one of {', '.join(pack.rule_ids)}",
+                    f"exclusion points to {match['target']!r}, which is not a rule of {pack.id}",
+                    f"use one of {', '.join(pack.rule_ids)}",
                 )

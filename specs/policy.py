@@ -1,12 +1,7 @@
-"""Policy packs: Markdown folders parsed, checked and compiled into spec(category).
+"""Policies, the packs they form, and the specs compiled from them.
 
-A pack is a folder with one `style.md` (principles and style guidelines) and one Markdown file
-a policy. A bad pack is refused with the file, the line, what is wrong and what to do. Whatever is
-compiled is plain text whose hash is the version stamped on every row made with it.
-
-    pack = load_pack("specs/harbour")
-    spec = pack.spec(["boats"])            # summaries of all + style + boats in full
-    spec.text, spec.rule_ids
+A compiled spec is the exact text that a model is shown. Its hash is the spec version stamped on
+every row made with it, so whatever changes a `render` makes every such row stale.
 """
 
 import hashlib
@@ -15,9 +10,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
+Detail = Literal["full", "summary"]
+
 
 class Outcome(StrEnum):
-    """What a policy wants done with a request."""
+    """The way a policy wants a request handled."""
 
     COMPLY = "comply"
     REFUSE = "refuse"
@@ -30,15 +27,16 @@ class PackError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """What a rule does not cover, and the rule that does."""
+    """Something that a rule does not cover, and the rule that does."""
 
     text: str
     goto: str
+    """Id of the rule that covers it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundaryCase:
-    """A boundary case: a request and the outcome it should have."""
+    """A request near the edge of a rule, and the outcome it should have."""
 
     text: str
     outcome: Outcome
@@ -49,6 +47,7 @@ class Rule:
     """One numbered rule of a policy."""
 
     id: str
+    """One to three capitals and one or two digits, such as `K3`; unique in the pack."""
     title: str
     outcome: Outcome
     text: str
@@ -57,7 +56,7 @@ class Rule:
     cases: tuple[BoundaryCase, ...] = ()
 
     def render(self) -> str:
-        """The rule as a model reads it: the subject first, then id, outcome and text."""
+        """Returns the rule as a model reads it: the subject first, then id, outcome and text."""
         lines = [f"- {self.title} [{self.id}, {self.outcome}]: {self.text}"]
         lines += [f"  Includes: {text}" for text in self.includes]
         lines += [f"  Excludes: {item.text} (see {item.goto})" for item in self.excludes]
@@ -67,23 +66,27 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One category's policy."""
+    """The policy of one category."""
 
     id: str
+    """The category's name in prompts, tables and recipes."""
     title: str
     version: str
     summary: Mapping[Outcome, str]
+    """The subjects of each outcome, in the order in which a model reads them."""
     terms: tuple[tuple[str, str], ...]
+    """Words with their meanings."""
     rules: tuple[Rule, ...]
     style: str = ""
+    """Style guidelines of this category alone."""
 
     def render_summary(self) -> str:
-        """One line: what is complied with, refused and safe-completed."""
+        """Returns the policy's line in every spec of its pack."""
         parts = [f"{outcome} {text}" for outcome, text in self.summary.items()]
         return f"- {self.id}: {'; '.join(parts)}"
 
     def render(self) -> str:
-        """The full detail of the policy."""
+        """Returns the policy in full."""
         parts = [f"# Policy {self.id}"]
         parts += [f"- {term}: {meaning}" for term, meaning in self.terms]
         parts += [rule.render() for rule in self.rules]
@@ -93,7 +96,7 @@ class Policy:
 
 
 def spec_key(categories: Sequence[str]) -> str:
-    """Returns the key of a set of categories; the SQL macro of that name gives the same.
+    """Returns the name of a set of categories; the SQL macro `spec_key` gives the same.
 
     ["boats", "gates"] → "boats+gates"
     """
@@ -102,10 +105,10 @@ def spec_key(categories: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """spec(category): the text a model is shown, and which rules it holds in full."""
+    """spec(category): the text that a model is shown, and the rules it holds in full."""
 
     categories: tuple[str, ...]
-    detail: Literal["full", "summary"]
+    detail: Detail
     text: str
     rule_ids: tuple[str, ...]
 
@@ -116,20 +119,29 @@ class Spec:
 
     @property
     def key(self) -> str:
-        """The key of the categories that the spec holds in full."""
+        """The name of the categories that the spec holds."""
         return spec_key(self.categories)
+
+
+_OTHER_OUTCOME = {
+    Outcome.COMPLY: Outcome.REFUSE,
+    Outcome.REFUSE: Outcome.COMPLY,
+    Outcome.SAFE_COMPLETE: Outcome.REFUSE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """A set of policies with the style they share."""
+    """A set of policies with the principles and the style they share."""
 
     id: str
     title: str
     version: str
     principles: str
     style: Mapping[Outcome, str]
+    """Guidelines for answers of each outcome."""
     policies: Mapping[str, Policy]
+    """By category."""
 
     @property
     def rule_ids(self) -> tuple[str, ...]:
@@ -137,28 +149,26 @@ class Pack:
         return tuple(rule.id for policy in self.policies.values() for rule in policy.rules)
 
     def rule(self, rule_id: str) -> Rule:
-        """The rule of that id; KeyError where there is none."""
+        """Returns the rule with that id. Raises KeyError if the pack has no such rule."""
         for policy in self.policies.values():
             for rule in policy.rules:
                 if rule.id == rule_id:
                     return rule
         raise KeyError(rule_id)
 
-    def spec(
-        self, categories: Sequence[str], *, detail: Literal["full", "summary"] = "full"
-    ) -> Spec:
+    def spec(self, categories: Sequence[str], *, detail: Detail = "full") -> Spec:
         """Compiles spec(category) (arXiv 2412.16339, section 3.1).
 
         Summaries of all categories, principles and style come first, because they are the same
         for every category; then, unless `detail` is `summary`, each named category in full.
-        Raises PackError for a category the pack does not have.
+        Raises PackError if the pack lacks a category, or if a full spec names none.
         """
         chosen = tuple(sorted(set(categories)))
         unknown = [name for name in chosen if name not in self.policies]
         if unknown:
             raise PackError(
-                f"pack {self.id} has no category {unknown[0]!r}; it has "
-                f"{', '.join(self.policies)}: map the category in the recipe's source"
+                f"pack {self.id} has no category {unknown[0]!r}; use one of "
+                f"{', '.join(self.policies)}, or map it to one of them in the recipe's source"
             )
         if not chosen and detail == "full":
             raise PackError("a full spec needs at least one category; use detail='summary'")
@@ -174,31 +184,22 @@ class Pack:
         return Spec(categories=chosen, detail=detail, text="\n".join(parts), rule_ids=rule_ids)
 
     def spec_for(self, categories: Sequence[str]) -> Spec:
-        """Returns the policies of these categories in full; the summaries of all if the pack has
-        none of the categories."""
+        """Returns the full spec of those categories that the pack has; the summaries if it has none
+        of them."""
         present = [name for name in categories if name in self.policies]
         return self.spec(present) if present else self.spec([], detail="summary")
 
     def with_other_outcome(self, rule_id: str) -> "Pack":
-        """Returns the pack with another outcome of one rule: comply and refuse trade places, and
-        what was to be safe-completed is refused."""
+        """Returns the pack with another outcome for one rule.
+
+        comply → refuse, refuse → comply, safe_complete → refuse
+        """
         policies = {
-            name: replace(
-                policy,
-                rules=tuple(
-                    replace(rule, outcome=_OTHER_OUTCOME[rule.outcome])
-                    if rule.id == rule_id
-                    else rule
-                    for rule in policy.rules
-                ),
-            )
+            name: replace(policy, rules=tuple(_turned(rule, rule_id) for rule in policy.rules))
             for name, policy in self.policies.items()
         }
         return replace(self, policies=policies)
 
 
-_OTHER_OUTCOME = {
-    Outcome.COMPLY: Outcome.REFUSE,
-    Outcome.REFUSE: Outcome.COMPLY,
-    Outcome.SAFE_COMPLETE: Outcome.REFUSE,
-}
+def _turned(rule: Rule, rule_id: str) -> Rule:
+    return replace(rule, outcome=_OTHER_OUTCOME[rule.outcome]) if rule.id == rule_id else rule
