@@ -1,15 +1,14 @@
 """The command line, `precept`.
 
 stdout is the result, stderr the progress. A user's mistake ends with exit code 2 and one sentence.
-Whatever is heavy is imported inside the command that needs it, so that `--help` is instant.
+Heavy libraries are imported inside the command that needs them, so that `--help` is instant.
 """
 
 import atexit
-import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,106 +37,145 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 @contextmanager
-def _mistakes() -> Iterator[None]:
+def _user_errors() -> Iterator[None]:
     """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
     import duckdb
 
     try:
         yield
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
-        # Of a file system's fault DuckDB tells the whole traceback; its last line says what it was.
-        whole = type(error) is not duckdb.Error
-        typer.echo(f"precept: {error if whole else str(error).strip().splitlines()[-1]}", err=True)
-        raise typer.Exit(2 if whole else 1) from error
+        # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
+        is_whole = type(error) is not duckdb.Error
+        typer.echo(
+            f"precept: {error if is_whole else str(error).strip().splitlines()[-1]}", err=True
+        )
+        raise typer.Exit(2 if is_whole else 1) from error
     except _failures() as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What is no mistake of the user's; only a command that has failed needs to know."""
+    """Returns the errors that are no mistake of the user's; imported once a command has failed."""
     import httpx
     from botocore.exceptions import BotoCoreError
 
+    from tasks.engine.cluster import RoomError
     from tasks.engine.requests import EngineError
     from tasks.stage import StageError
     from tasks.training.trainer import TrainError
 
-    return EngineError, StageError, TrainError, OSError, httpx.HTTPError, BotoCoreError
+    return (
+        EngineError,
+        RoomError,
+        StageError,
+        TrainError,
+        OSError,
+        httpx.HTTPError,
+        BotoCoreError,
+    )
 
 
-@app.command()
-def refresh(
-    recipe: RecipeName,
-    set_: Overrides = None,
-    home: HomeOption = None,
-    as_json: AsJson = False,
-) -> None:
+Work = Callable[[Any, str | None], Any]
+"""(recipe, home) → the outcome of a flow."""
+
+
+def recipe_command(printer: str) -> Callable[[Work], Work]:
+    """Makes a command of a function of recipe and home.
+
+    The recipe is read and checked before the function imports its flow; `printer` names the
+    function of flows/show.py that prints the outcome.
+    """
+
+    def decorate(work: Work) -> Work:
+        def command(
+            recipe: RecipeName,
+            set_: Overrides = None,
+            home: HomeOption = None,
+            as_json: AsJson = False,
+        ) -> None:
+            with _user_errors():
+                outcome = work(_load(recipe, set_), home)
+                from flows import show
+
+                if as_json:
+                    show.as_json(outcome)
+                else:
+                    getattr(show, printer)(outcome, show.Place(recipe, home))
+
+        app.command(work.__name__, help=work.__doc__)(command)
+        return work
+
+    return decorate
+
+
+@recipe_command("refreshed")
+def refresh(recipe: Any, home: str | None) -> Any:
     """Makes what is missing: completions, judgements, examples. Run it again to go on."""
-    with _mistakes():
-        loaded = _load(recipe, set_)
-        from flows import show
-        from flows.refresh import refresh as flow
+    from flows.refresh import refresh as flow
 
-        done = flow(loaded, home)
-        if as_json:
-            from dataclasses import asdict
-
-            typer.echo(json.dumps(asdict(done), default=str))
-        else:
-            show.refreshed(done, recipe=recipe, home=home)
+    return flow(recipe, home)
 
 
-@app.command()
-def train(
-    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
-) -> None:
-    """Trains on the examples that are there: SFT, DPO, RL, as the recipe says."""
-    with _mistakes():
-        loaded = _load(recipe, set_)
-        from flows import show
-        from flows.train import train as flow
+@recipe_command("trained")
+def train(recipe: Any, home: str | None) -> Any:
+    """Trains on the examples: SFT, DPO, RL, as the recipe says."""
+    from flows.train import train as flow
 
-        show.trained(flow(loaded, home), home=home, as_json=as_json)
+    return flow(recipe, home)
 
 
-@app.command()
-def evaluate(
-    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
-) -> None:
+@recipe_command("evaluated")
+def evaluate(recipe: Any, home: str | None) -> Any:
     """Evaluates the base model and the newest checkpoints, side by side."""
-    with _mistakes():
-        loaded = _load(recipe, set_)
-        from flows import show
-        from flows.evaluate import evaluate as flow
+    from flows.evaluate import evaluate as flow
 
-        show.evaluated(flow(loaded, home), home=home, as_json=as_json)
+    return flow(recipe, home)
 
 
-@app.command()
-def ablate(
-    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
-) -> None:
+@recipe_command("evaluated")
+def ablate(recipe: Any, home: str | None) -> Any:
     """Trains and evaluates the arms of an ablation, side by side. Run it again to go on."""
-    with _mistakes():
-        loaded = _load(recipe, set_)
-        from flows import show
-        from flows.ablate import ablate as flow
+    from flows.ablate import ablate as flow
 
-        show.evaluated(flow(loaded, home), home=home, as_json=as_json)
+    return flow(recipe, home)
+
+
+@recipe_command("calibrated")
+def calibrate(recipe: Any, home: str | None) -> Any:
+    """Holds the judge against gold: precision and recall of the filter by threshold and k."""
+    from flows.calibrate import calibrate as flow
+
+    return flow(recipe, home)
+
+
+@recipe_command("aligned")
+def run(recipe: Any, home: str | None) -> Any:
+    """Does it all: refresh, train, evaluate. Run it again to go on."""
+    from flows.align import align
+
+    return align(recipe, home)
+
+
+@recipe_command("estimated")
+def estimate(recipe: Any, home: str | None) -> Any:
+    """Says what a refresh would make, and what it would cost; makes and writes nothing."""
+    from flows.estimate import estimate as work
+
+    return work(recipe, home)
 
 
 @app.command()
-def calibrate(
-    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
+def init(
+    folder: Annotated[str, typer.Argument(help="A folder that is new or empty.")],
 ) -> None:
-    """Holds the judge against gold: precision and recall of the filter by threshold and k."""
-    with _mistakes():
-        loaded = _load(recipe, set_)
-        from flows import show
-        from flows.calibrate import calibrate as flow
+    """Writes a project of your own: a recipe, two policies, ten prompts. It runs as it is."""
+    with _user_errors():
+        from flows.project import write_project
 
-        show.calibrated(flow(loaded, home), home=home, as_json=as_json)
+        for path in write_project(folder):
+            typer.echo(str(path))
+        typer.echo(f"next: precept refresh {Path(folder) / 'recipe.toml'}")
 
 
 @app.command()
@@ -155,7 +193,7 @@ def report(
     home: HomeOption = None,
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
-    with _mistakes():
+    with _user_errors():
         from warehouse.catalog import connect, latest_evaluation
         from warehouse.reports import inspect_log
         from warehouse.reports import report as reporting
@@ -180,8 +218,8 @@ def diff(
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Says what two runs did differently, and what came of it: B less A, with intervals."""
-    with _mistakes():
+    """Compares two runs: their settings, what they made, and their metrics, B less A."""
+    with _user_errors():
         from flows import show
         from warehouse.catalog import connect
         from warehouse.reports.compare import compare
@@ -190,23 +228,9 @@ def diff(
 
 
 @app.command()
-def run(
-    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
-) -> None:
-    """Does it all: refresh, train, evaluate. Run it again to go on."""
-    with _mistakes():
-        loaded = _load(recipe, set_)
-        from flows import show
-        from flows.align import align
-
-        done = align(loaded, home)
-        show.aligned(done, recipe=recipe, home=home, as_json=as_json)
-
-
-@app.command()
 def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -> None:
     """Offers every flow in the Prefect UI and refreshes by the recipe's schedule; stays."""
-    with _mistakes():
+    with _user_errors():
         from flows.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides=set_ or [])
@@ -217,7 +241,7 @@ def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -
                 "start one with prefect server start, and set it to http://127.0.0.1:4200/api"
             )
         name = str(Path(recipe).absolute()) if Path(recipe).is_file() else recipe
-        # Runs are processes of their own, which find warehouse and recipe by the environment.
+        # Each run is a process of its own, which finds warehouse and recipe by the environment.
         os.environ["PRECEPT_HOME"] = _home(home).url
         os.environ["PRECEPT_RECIPE"] = name
         from flows.deployments import serve_all
@@ -228,34 +252,19 @@ def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -
 @app.command()
 def approve(
     run_id: Annotated[str, typer.Argument(help="Id of a held run, or its start.")],
-    note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
+    note: Annotated[str, typer.Option("--note", help="The reason, for the record.")] = "",
     home: HomeOption = None,
 ) -> None:
-    """Lets what a held refresh judged into the examples of the next refresh."""
-    with _mistakes():
+    """Lets the judgements of a held refresh into the examples of the next one."""
+    with _user_errors():
         _quiet_libraries()
         from flows.nightly import approve as flow
 
-        typer.echo(f"approved {flow(run_id, home, note=note)}; run precept refresh to take it up")
-
-
-@app.command()
-def estimate(
-    recipe: RecipeName, set_: Overrides = None, home: HomeOption = None, as_json: AsJson = False
-) -> None:
-    """Says what a refresh would make, and what it would cost; makes and writes nothing."""
-    with _mistakes():
-        from dataclasses import asdict
-
-        from flows.estimate import estimate as work
-        from flows.recipe import load_recipe
-
-        found = work(load_recipe(recipe, overrides=set_ or []), home)
-        typer.echo(json.dumps(asdict(found)) if as_json else found.as_markdown())
+        typer.echo(f"approved {flow(run_id, home, note=note)}; run precept refresh to take them in")
 
 
 def _load(recipe: str, overrides: list[str] | None) -> Any:
-    """The recipe, known to be right before anything slow is imported for it."""
+    """Returns the recipe, checked before anything slow is imported for it."""
     _quiet_libraries()
     from flows.recipe import load_recipe
 
@@ -269,7 +278,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # Prefect's own level does not reach these, which speak at the end of a short run.
+    # Prefect's level does not reach these two, which log at the end of a short run.
     for name in ("EventsWorker", "APILogWorker"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -280,8 +289,8 @@ def preview(
     count: Annotated[int, typer.Option("-n", help="Prompts to render.", min=1)] = 3,
     set_: Overrides = None,
 ) -> None:
-    """Renders prompts as the writer and the judge are shown them; writes nothing."""
-    with _mistakes():
+    """Renders prompts as the generator and the judge are shown them; writes nothing."""
+    with _user_errors():
         from flows import show
         from flows.recipe import load_recipe
 
@@ -290,8 +299,8 @@ def preview(
 
 @app.command()
 def status(home: HomeOption = None, as_json: AsJson = False) -> None:
-    """Shows what is in the warehouse, its last runs, and engines at work now."""
-    with _mistakes():
+    """Shows the tables of the warehouse, its last runs, and engines in progress."""
+    with _user_errors():
         from flows import show
 
         show.status(_home(home), as_json=as_json)
@@ -307,7 +316,7 @@ def ask(
     sql_text: Annotated[bool, typer.Option("--sql", help="Print the SQL instead.")] = False,
 ) -> None:
     """Answers a named question about the data."""
-    with _mistakes():
+    with _user_errors():
         from flows import show
         from warehouse.catalog import ask as answer
         from warehouse.catalog import connect, query_names, query_text
@@ -329,7 +338,7 @@ def sql(
     as_json: AsJson = False,
 ) -> None:
     """Runs your own DuckDB query over the views of the warehouse."""
-    with _mistakes():
+    with _user_errors():
         from flows import show
         from warehouse.catalog import connect
 
@@ -347,7 +356,7 @@ def show_row(
     as_json: AsJson = False,
 ) -> None:
     """Shows one row whole: a completion with its prompt, reasoning, answer and verdicts."""
-    with _mistakes():
+    with _user_errors():
         from flows import show
 
         show.row(_home(home), row_id, as_json=as_json)
@@ -360,7 +369,7 @@ def export(
     home: HomeOption = None,
 ) -> None:
     """Writes the answer to a named question into one file, as TRL and others read it."""
-    with _mistakes():
+    with _user_errors():
         from warehouse.catalog import connect
         from warehouse.catalog import export as write
 
@@ -370,7 +379,7 @@ def export(
 @app.command()
 def compact(home: HomeOption = None) -> None:
     """Merges small shards into larger ones."""
-    with _mistakes():
+    with _user_errors():
         from flows.lock import lock
         from warehouse.tables import TABLES
         from warehouse.upkeep import compact as merge
@@ -385,7 +394,7 @@ def compact(home: HomeOption = None) -> None:
 @app.command()
 def doctor(home: HomeOption = None, as_json: AsJson = False) -> None:
     """Checks versions, memory, warehouse, Ray and Prefect, with the remedy for what is wrong."""
-    with _mistakes():
+    with _user_errors():
         _quiet_libraries()
         from flows import doctor as checks
         from flows import show
@@ -405,7 +414,7 @@ def policies_check(
     pack: Annotated[str, typer.Argument(help="Folder of a policy pack.")],
 ) -> None:
     """Checks a policy pack and prints what each spec comes to."""
-    with _mistakes():
+    with _user_errors():
         from specs.pack import load_pack
 
         loaded = load_pack(pack)
@@ -416,13 +425,21 @@ def policies_check(
 
 
 @app.command()
-def recipes() -> None:
-    """Lists the recipes that come with Precept, with the machine each needs."""
-    from flows.recipe import RECIPES, shipped_recipes
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="A shipped recipe, to print it. Unset: lists them.")
+    ] = None,
+) -> None:
+    """Lists the recipes that come with Precept, with the machine each needs, or prints one."""
+    with _user_errors():
+        from flows.recipe import recipe_path, shipped_recipes
 
-    for name in shipped_recipes():
-        first = (RECIPES / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
-        typer.echo(f"{name:24} {first.removeprefix('# ')}")
+        if name is not None:
+            typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+            return
+        for shipped in shipped_recipes():
+            first = recipe_path(shipped).read_text(encoding="utf-8").splitlines()[0]
+            typer.echo(f"{shipped:24} {first.removeprefix('# ')}")
 
 
 def _home(home: str | None) -> Any:
@@ -432,7 +449,7 @@ def _home(home: str | None) -> Any:
 
 
 def _end_quietly() -> None:
-    """DuckDB's bindings print what outlives the interpreter; nothing of ours is said after this."""
+    """Silences stderr at exit: DuckDB's bindings list the objects that outlive the interpreter."""
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

@@ -19,7 +19,7 @@ _WANTED = ("prefect", "ray", "torch", "transformers", "trl", "datasets", "duckdb
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -28,7 +28,7 @@ class Check:
 
 
 def examine(home: Home) -> list[Check]:
-    """Looks at versions, memory, disk, home and its shards, Ray and Prefect."""
+    """Checks versions, memory, disk, the warehouse and its shards, Ray and Prefect."""
     return [
         _versions(),
         _vllm(),
@@ -42,7 +42,7 @@ def examine(home: Home) -> list[Check]:
 
 
 def _locked_versions() -> dict[str, str]:
-    """Package versions of the lock, where the sources are at hand."""
+    """Returns the package versions of the lock; none if the sources are not there."""
     path = PROJECT / "infra" / "lock" / "cpu.txt"
     if not path.is_file():
         return {}
@@ -81,7 +81,7 @@ def _memory() -> Check:
 
 
 def _disk(home: Home) -> Check:
-    """The disk where models are used; that of the warehouse, if it is on one."""
+    """Checks the disk where models are used: the warehouse's own, or the scratch folder's."""
     place = folder = str(scratch(home))
     while not os.path.isdir(place):
         place = os.path.dirname(place)
@@ -92,7 +92,7 @@ def _disk(home: Home) -> Check:
 
 
 def _store(home: Home) -> Check:
-    """Whether the home takes a file, and, where it is a store, never two under one name."""
+    """Checks that the home takes a file, and never a second one of the same name."""
     path = f"{home.root}/doctor-{uuid.uuid4().hex}"
 
     def look() -> None:
@@ -129,12 +129,12 @@ def _ray() -> Check:
     address = os.environ.get("RAY_ADDRESS")
     if address is None:
         return Check("ray", True, "a local cluster is started for each run (RAY_ADDRESS is unset)")
-    from tasks.stage import start_ray
+    from tasks.engine.cluster import start_ray
 
     def look() -> str:
         import ray
 
-        start_ray(address)
+        start_ray()
         there = ray.cluster_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
         return f"{nodes} nodes, {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs"
@@ -179,7 +179,7 @@ def _attempt(name: str, found: str, look: Callable[[], str | None], remedy: str)
 
 @contextmanager
 def _caught() -> Iterator[list[str]]:
-    """Whatever another system raises when it is not there is the finding."""
+    """Yields a list that takes the fault of the block: another system may raise anything."""
     fault: list[str] = []
     try:
         yield fault

@@ -1,4 +1,9 @@
-"""One writer a warehouse."""
+"""One writer a warehouse: the kernel's lock and, on a store, a lease from Prefect's server.
+
+The kernel's lock covers every process that sees the warehouse's disk (on a store: its scratch
+folder), and is released when its process dies. A store is shared more widely; there a lease covers
+every machine that uses the same Prefect server, and expires a minute after its process died.
+"""
 
 import os
 import re
@@ -12,7 +17,7 @@ from filelock import FileLock, Timeout
 from warehouse.home import Home
 from warehouse.models import scratch
 
-_SECONDS_TO_ASK = 5.0
+_LEASE_REQUEST_SECONDS = 5.0
 
 
 class BusyError(ValueError):
@@ -21,84 +26,20 @@ class BusyError(ValueError):
 
 @contextmanager
 def lock(home: Home) -> Iterator[None]:
-    """One writer a warehouse; a process that is killed leaves it free.
+    """Holds the warehouse's single-writer lock; it is released if the process dies.
 
-    The kernel holds the lock, among all that see the warehouse or, if it is on a store, its scratch
-    folder. On a store Prefect's server, where one is configured, holds another, with a lease: among
-    all that share it, and for a minute after a process was killed. Waits `$PRECEPT_WAIT_SECONDS`
-    for another run (default 0), then raises BusyError.
+    Waits `$PRECEPT_WAIT_SECONDS` for another run (default 0), then raises BusyError.
     """
     patience = float(os.environ.get("PRECEPT_WAIT_SECONDS", "0"))
-    with ExitStack() as held:
-        held.enter_context(_file_lock(home, patience))
+    with ExitStack() as locks:
+        locks.enter_context(_file_lock(home, patience))
         if not home.is_local and _has_server():
-            held.enter_context(_lease(home, patience))
-        yield
-
-
-@contextmanager
-def _file_lock(home: Home, patience: float) -> Iterator[None]:
-    """The lock that the kernel holds."""
-    path = _lock_path(home)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout:
-        holder = Path(f"{path}.holder")
-        who = holder.read_text() if holder.exists() else "another process"
-        raise BusyError(
-            f"{who} is writing to {home.url}; wait for it to end, or give another --home"
-        ) from None
-    try:
-        Path(f"{path}.holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        yield
-    finally:
-        lock.release()
-
-
-def _has_server() -> bool:
-    """Whether a server of Prefect's is configured; else each run starts one for itself."""
-    from prefect.settings import get_current_settings
-
-    return bool(get_current_settings().api.url)
-
-
-def _lock_path(home: Home) -> Path:
-    """The file whose lock the kernel holds for a writer."""
-    return scratch(home) / "writer.lock"
-
-
-@contextmanager
-def _lease(home: Home, patience: float) -> Iterator[None]:
-    """The one place among the writers of a store, by a limit of Prefect's."""
-    from prefect.client.orchestration import get_client
-    from prefect.concurrency.sync import concurrency
-
-    name = re.sub(r"[^A-Za-z0-9.-]+", ".", f"writer of {home.root}")
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, 1)
-    place = concurrency(
-        name,
-        timeout_seconds=max(patience, _SECONDS_TO_ASK),
-        lease_duration=60,
-        strict=True,
-        # A server that restarts takes nothing from the run that is at work.
-        raise_on_lease_renewal_failure=False,
-    )
-    with ExitStack() as held:
-        try:
-            held.enter_context(place)
-        except TimeoutError:
-            raise BusyError(
-                f"another run is writing to {home.url}; wait for it to end, or give another "
-                f"--home; if none is, free its place: prefect gcl update {name!r} --active-slots 0"
-            ) from None
+            locks.enter_context(_lease(home, patience))
         yield
 
 
 def is_locked(home: Home) -> bool:
-    """Whether a run is writing to this home now, as far as its lock file tells."""
+    """Returns whether a run writes to this warehouse now, as far as its lock file tells."""
     path = _lock_path(home)
     if not path.exists():
         return False
@@ -109,3 +50,64 @@ def is_locked(home: Home) -> bool:
         return True
     lock.release()
     return False
+
+
+@contextmanager
+def _file_lock(home: Home, patience: float) -> Iterator[None]:
+    """Holds the kernel's lock, and names the holder in a file beside it."""
+    path = _lock_path(home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    holder = Path(f"{path}.holder")
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        name = holder.read_text() if holder.exists() else "another process"
+        raise BusyError(
+            f"{name} is writing to {home.url}; wait for it to end, or give another --home"
+        ) from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_path(home: Home) -> Path:
+    """Returns the file whose lock a writer holds."""
+    return scratch(home) / "writer.lock"
+
+
+def _has_server() -> bool:
+    """Returns whether a Prefect server is configured; without one, each run starts its own."""
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)
+
+
+@contextmanager
+def _lease(home: Home, patience: float) -> Iterator[None]:
+    """Takes the store's single writer slot, a Prefect concurrency limit of 1."""
+    from prefect.client.orchestration import get_client
+    from prefect.concurrency.sync import concurrency
+
+    name = re.sub(r"[^A-Za-z0-9.-]+", ".", f"writer of {home.root}")
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+    slot = concurrency(
+        name,
+        timeout_seconds=max(patience, _LEASE_REQUEST_SECONDS),
+        lease_duration=60,
+        strict=True,
+        # A server that restarts must not end the run that holds the slot.
+        raise_on_lease_renewal_failure=False,
+    )
+    with ExitStack() as slots:
+        try:
+            slots.enter_context(slot)
+        except TimeoutError:
+            raise BusyError(
+                f"another run is writing to {home.url}; wait for it to end, or give another "
+                f"--home; if none is, free its slot: prefect gcl update {name!r} --active-slots 0"
+            ) from None
+        yield

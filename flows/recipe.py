@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from specs.pack import load_pack
-from specs.policy import Pack
+from specs.policy import Pack, PackError
 from tasks import Config
 from tasks.data.collect import CollectConfig
 from tasks.data.curate import CurateConfig
+from tasks.data.drift import DriftConfig
 from tasks.data.generate import GenerateConfig
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
@@ -24,7 +25,7 @@ from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import Context
 from tasks.evaluation.grade import EvaluateConfig, FaithfulnessConfig
 from tasks.evaluation.multiturn import MultiturnConfig
-from tasks.paths import PROJECT
+from tasks.paths import LocatedFile, LocatedFolder, find, places
 from tasks.stage import StageConfig
 from tasks.training.dpo import DpoConfig
 from tasks.training.rl import RlConfig
@@ -38,40 +39,45 @@ class RecipeError(ValueError):
     """A recipe that cannot be used; the message says which key and what to do."""
 
 
+# The configurations of ablating and of the nightly refresh stand here and not beside their flows:
+# those import Prefect, and a recipe must load without it.
+
+
 class ArmConfig(Config):
-    """One arm of an ablation: how its model is made, and how it is asked."""
+    """One arm of an ablation: how its model is trained, and how it is asked."""
 
     name: str = Field(min_length=1)
-    """What tables call it."""
+    """Name in tables."""
     train: list[Literal["sft", "dpo", "rl"]] = []
-    """Stages of training that it has, of those the recipe describes; none: the base model."""
+    """Stages of training, of those the recipe describes. Empty: the base model."""
     sources: list[str] = []
-    """Sources of `ablate.sources` that it is trained on beside the recipe's own."""
+    """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
     context: Context = "none"
-    """What of the policies stands in the prompt at inference."""
+    """Policies in the prompt at inference: `none`, the `summary` of all, or the prompt's
+    `category` in full."""
     budgets: list[Annotated[int, Field(ge=0)]] = []
-    """Limits of reasoning that it is asked under as well, in tokens; its first seed alone."""
+    """Further limits of reasoning in tokens; the arm's first seed is asked under each."""
     faithfulness: bool = False
-    """Tamper with its reasoning as well, where the recipe says how; its first seed alone."""
+    """Tamper with the reasoning of the arm's first seed, as `ablate.faithfulness` says."""
 
 
 class AblateConfig(Config):
     """The arms of an ablation, side by side."""
 
     arms: list[ArmConfig] = Field(min_length=1)
-    """In the order of the tables."""
+    """Arms in the order of the tables."""
     seeds: list[int] = Field([1], min_length=1)
     """Seeds that every trained arm is trained with."""
     sources: list[SourceConfig] = []
     """Prompts that only some arms are trained on."""
-    suites: list[str] = []
-    """Suites to ask, where they are others than `evaluate.suites`."""
+    suites: list[LocatedFile] = []
+    """Suites to ask. Empty: those of `evaluate.suites`."""
     samples: int | None = Field(None, gt=0)
-    """Answers to each case, where they are more than `evaluate.samples`."""
+    """Answers to each case. Unset: `evaluate.samples`."""
     faithfulness: FaithfulnessConfig | None = None
-    """How the reasoning of arms that say so is tampered with."""
+    """How reasoning is tampered with. Unset: `evaluate.faithfulness`."""
     converse: MultiturnConfig | None = None
-    """How arms are attacked over several turns."""
+    """Attack over several turns on the arms. Unset: `evaluate.converse`."""
 
     @model_validator(mode="after")
     def _check(self) -> "AblateConfig":
@@ -95,53 +101,39 @@ class AblateConfig(Config):
         return self
 
 
-class DriftConfig(Config):
-    """What counts as a judge that has drifted."""
-
-    refreshes: int = Field(7, gt=0)
-    """Refreshes before this one that it is compared with."""
-    acceptance: float = Field(0.1, gt=0, le=1)
-    """How far the share of accepted completions may be from their mean."""
-    spread: float = Field(2.0, gt=0, le=10)
-    """How far the mean distance between the scores of one completion may be from theirs."""
-    min_rows: int = Field(50, gt=0)
-    """Fewer completions judged anew than this say nothing."""
-
-
 class NightlyConfig(Config):
     """The refresh that a schedule starts."""
 
     cron: str = "0 2 * * *"
-    """When, as cron says it."""
+    """Start times, in cron's notation."""
     timezone: str = "UTC"
-    """Whose clock that is, as in Europe/Berlin."""
+    """Time zone of `cron`, such as Europe/Berlin."""
     when_busy: Literal["queue", "cancel"] = "queue"
-    """What becomes of a run that is started while another of the deployment is at work."""
+    """Fate of a run that starts while another of the deployment is in progress."""
     train_after: int | None = Field(None, gt=0)
-    """Train when there are so many more examples than when the recipe was last trained; none:
-    never."""
+    """New examples since the last training after which the recipe is trained. Unset: never."""
     hours: float = Field(12.0, gt=0)
-    """A refresh or training of a nightly run is ended when it takes longer, and so is a run of any
-    other deployment; that it waits for other runs counts."""
+    """Time limit in hours for each scheduled run, including time spent waiting for the warehouse's
+    lock; it holds for runs of the other deployments as well."""
     hours_to_approve: float = Field(24.0, gt=0)
-    """How long a held run waits for a person in the Prefect UI; later `precept approve` does it."""
+    """Hours that a held run waits for a person in the Prefect UI; later `precept approve` does."""
 
 
 class Recipe(Config):
     """A whole run: policies, prompts, models, and what is asked of them."""
 
     name: str
-    """Names the run; the latest run of a name says which of its rows are current."""
-    pack: str
-    """Folder of the policy pack (relative to the working folder or to Precept's own)."""
+    """Name of the recipe; its latest run says which rows are current. Unset: the file's name."""
+    pack: LocatedFolder
+    """Folder of the policy pack."""
     sources: list[SourceConfig]
-    """Where prompts come from."""
+    """Sources of prompts."""
     collect: CollectConfig = CollectConfig()
     """How prompts are cleaned."""
     engine: EngineConfig = EngineConfig()
     """The model that generates."""
     judge_engine: EngineConfig | None = None
-    """The model that judges; none: the generator judges as well, in the same warm engine."""
+    """The model that judges. Unset: the generator judges as well, in the same warm engine."""
     generate: GenerateConfig = GenerateConfig()
     """What the generator is asked for."""
     judge: JudgeConfig = JudgeConfig()
@@ -149,34 +141,35 @@ class Recipe(Config):
     curate: CurateConfig = CurateConfig()
     """Which accepted completions become training rows."""
     sft: SftConfig | None = None
-    """How the generator is fine-tuned on the examples; none: it is not."""
+    """Fine-tuning on the examples. Unset: this stage is skipped."""
     dpo: DpoConfig | None = None
-    """How it is then trained on preference pairs; none: it is not."""
+    """Training on preference pairs, after SFT. Unset: this stage is skipped."""
     rl: RlConfig | None = None
-    """How it is refined by reinforcement learning; none: it is not."""
+    """Refinement by reinforcement learning, last. Unset: this stage is skipped."""
     evaluate: EvaluateConfig | None = None
-    """How models are evaluated; none: they are not."""
+    """How models are evaluated. Unset: they are not, and `precept evaluate` is refused."""
     calibrate: EvaluateConfig | None = None
-    """How the judge is held against gold: what the generator answers, graded by both."""
+    """The judge held against gold, on answers that both grade. Unset: `precept calibrate` is
+    refused."""
     ablate: AblateConfig | None = None
-    """What is left out or added to see what it does; none: nothing."""
+    """Arms of the ablation. Unset: `precept ablate` is refused."""
     drift: DriftConfig | None = None
-    """When what a refresh judged is held for approval; none: never."""
+    """When the judgements of a refresh are held for approval. Unset: never."""
     nightly: NightlyConfig = NightlyConfig()
     """When the nightly deployment refreshes, and what follows."""
     stage: StageConfig = StageConfig()
     """How work is spread."""
     gpu_hour_price: float | None = Field(None, ge=0)
-    """What a GPU costs an hour, in your currency; none: costs are told in GPU-hours alone."""
+    """Price of a GPU-hour, in your currency. Unset: costs are given in GPU-hours alone."""
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         names = [source.name for source in self.sources]
         if not names:
             raise ValueError("sources is empty: add a [[sources]] section")
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise ValueError(f"two sources are named {twice!r}: give each its own name")
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated:
+            raise ValueError(f"two sources are named {repeated!r}: give each its own name")
         for kind, config in (("generate", self.generate), ("judge", self.judge)):
             if config.samples > 1 and config.sampling.temperature == 0:
                 raise ValueError(
@@ -193,16 +186,19 @@ class Recipe(Config):
     @property
     def pack_folder(self) -> Path:
         """The folder of the policy pack."""
-        places = (base / self.pack for base in (Path.cwd(), PROJECT))
-        return next((place for place in places if place.is_dir()), Path(self.pack))
+        return find(self.pack, accept=Path.is_dir) or Path(self.pack)
 
     def load_pack(self) -> Pack:
-        """The policy pack; raises PackError where it cannot be used."""
+        """Returns the policy pack; raises PackError if it cannot be used."""
+        if find(self.pack, accept=Path.is_dir) is None:
+            raise PackError(
+                f"no policy pack at {self.pack} ({places()}); give the folder of its Markdown files"
+            )
         return load_pack(self.pack_folder)
 
 
 def recipe_path(name: str | Path) -> Path:
-    """The file of a recipe given by path or by the name of a shipped one."""
+    """Returns the file of a recipe, given by its path or by the name of a shipped one."""
     for path in (Path(name), RECIPES / f"{name}.toml"):
         if path.is_file():
             return path
@@ -212,14 +208,14 @@ def recipe_path(name: str | Path) -> Path:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with Precept."""
+    """Returns the names of the recipes that come with Precept."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads and checks a recipe; `overrides` are `judge.samples=8` and the like.
+    """Reads and checks a recipe; `overrides` are such as `judge.samples=8`.
 
-    Raises RecipeError in one sentence a fault: the file, the key, what is wrong with it.
+    Raises RecipeError with one sentence a fault: the file, the key, what is wrong with it.
     """
     path = recipe_path(name)
     try:
@@ -230,14 +226,15 @@ def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _override(data, override)
     try:
-        return Recipe.model_validate(data)
+        # Relative paths in the recipe are looked up beside it first.
+        return Recipe.model_validate(data, context={"folder": str(path.parent.absolute())})
     except ValidationError as error:
         faults = "; ".join(_sentence(fault) for fault in error.errors())
         raise RecipeError(f"{path}: {faults}") from error
 
 
 def _override(data: dict[str, Any], text: str) -> None:
-    """Sets one dotted key; the value is TOML, or a string where it is not."""
+    """Sets one dotted key; a value that is not TOML is a string."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {text!r} is not key=value; write it as judge.samples=8")
@@ -259,7 +256,7 @@ def _override(data: dict[str, Any], text: str) -> None:
 
 
 def _section(place: Any, key: str, where: str) -> Any:
-    """The part of a recipe under a key, made where a section has none."""
+    """Returns the part of a recipe under a key; adds it if a section lacks it."""
     if isinstance(place, list):
         if not key.isdigit() or int(key) >= len(place):
             raise RecipeError(
@@ -272,6 +269,7 @@ def _section(place: Any, key: str, where: str) -> Any:
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
+    """Returns one fault of a validation as a sentence."""
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         known = _fields_at(Recipe, fault["loc"][:-1])
@@ -286,7 +284,7 @@ def _sentence(fault: Mapping[str, Any]) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the configuration at a place of the recipe."""
+    """Returns the names of the keys at a place of the recipe."""
     for part in location:
         if isinstance(part, int):
             continue

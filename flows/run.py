@@ -91,8 +91,8 @@ class RunFigures:
     @property
     def gpu_seconds(self) -> float:
         """GPUs times seconds of all stages and trainings."""
-        parts = [*self.stages.values(), *self.trainings.values()]
-        return sum(part.gpu_seconds for part in parts)
+        stages = sum(stage.gpu_seconds for stage in self.stages.values())
+        return stages + sum(training.gpu_seconds for training in self.trainings.values())
 
     def as_json(self) -> str:
         """Returns the parts that are not empty."""

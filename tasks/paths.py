@@ -7,6 +7,7 @@ folder, then in Precept's own folder, then in `$PRECEPT_DATA`; the first place t
 import glob
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,21 +17,27 @@ PROJECT = Path(__file__).parents[1]
 """Precept's own folder."""
 
 
-def _beside(name: str, info: ValidationInfo) -> str:
+def _beside(name: str, info: ValidationInfo, *, accept: Callable[[str], bool]) -> str:
     """Returns the absolute path of what lies beside the file that names it, else the name."""
     folder = (info.context or {}).get("folder")
     path = os.path.expanduser(name)
     if folder is None or os.path.isabs(path):
         return path
-    is_there = os.path.exists(os.path.join(folder, path)) or any(
-        glob.iglob(path, root_dir=folder, recursive=True)
-    )
-    return os.path.join(folder, path) if is_there else name
+    beside = os.path.join(folder, path)
+    return beside if accept(beside) else name
 
 
-Located = Annotated[str, AfterValidator(_beside)]
+def _is_any(path: str) -> bool:
+    return os.path.exists(path) or any(glob.iglob(path, recursive=True))
+
+
+Located = Annotated[str, AfterValidator(partial(_beside, accept=_is_any))]
 """A file, a folder or a glob. Validated with context `{"folder": …}`, it becomes absolute if that
 folder holds it."""
+LocatedFile = Annotated[str, AfterValidator(partial(_beside, accept=os.path.isfile))]
+"""The same for a file alone: a folder of that name does not count."""
+LocatedFolder = Annotated[str, AfterValidator(partial(_beside, accept=os.path.isdir))]
+"""The same for a folder alone."""
 
 
 def bases() -> list[Path]:
