@@ -1,4 +1,7 @@
-"""Answers that are right or wrong by themselves: numbers and short texts."""
+"""An answer and its gold answer → right or wrong, for numbers and short texts.
+
+Numbers are compared by value, whatever their typesetting; everything else word for word.
+"""
 
 import re
 from decimal import Decimal
@@ -39,13 +42,13 @@ def exact_match(answer: str, target: str) -> float:
 
 
 def _plain(text: str) -> str:
-    r"""Numbers as one writes them without typesetting: "1{,}000", "\frac{1}{2}", "\$5"."""
+    r"""Undoes the typesetting of numbers: "1{,}000" → "1000", "\frac{1}{2}" → "1/2"."""
     text = _FRACTION.sub(r"\1/\2", _SPACED.sub("", text))
     return text.replace(r"\$", "$").replace(r"\%", "%")
 
 
 def _value(match: re.Match[str]) -> Decimal | None:
-    """The number that was matched; None for one that is divided by nothing."""
+    """Returns the number of a match of `_NUMBER`, or None for a division by zero."""
     value = Decimal(match["digits"].replace(",", ""))
     if match["over"]:
         over = Decimal(match["over"])
@@ -56,16 +59,16 @@ def _value(match: re.Match[str]) -> Decimal | None:
 
 
 def _last_box(text: str) -> str | None:
-    r"""What stands between the braces of the last `\boxed{…}`, or None."""
+    r"""Returns the text between the braces of the last `\boxed{…}`, or None."""
     start = text.rfind(r"\boxed{")
     if start < 0:
         return None
     inside = text[start + len(r"\boxed{") :]
     depth = 1
-    for place, sign in enumerate(inside):
-        depth += {"{": 1, "}": -1}.get(sign, 0)
+    for index, character in enumerate(inside):
+        depth += {"{": 1, "}": -1}.get(character, 0)
         if depth == 0:
-            return inside[:place]
+            return inside[:index]
     return inside
 
 

@@ -1,9 +1,9 @@
-"""(prompt, spec) → the messages a writer or a judge is shown.
+"""(prompt, spec) → the messages that a generator, a judge or a grader is sent.
 
 Templates are Markdown files cut into messages by lines such as `=== system ===` and filled by
 name in one pass, so that text put in is never read as a placeholder. Text that users or models
-wrote can never become structure: special tokens in it are broken by a space, and what a judge is
-shown stands between marks that carry a nonce which the text between them cannot foresee.
+wrote can never become structure: special tokens in it are broken by a space, and a judge sees it
+between marks that carry a nonce which the text between them cannot foresee.
 """
 
 import hashlib
@@ -17,8 +17,20 @@ from typing import Literal, TypedDict
 from specs.policy import Spec
 
 TemplateSet = Literal["spec_first", "paper"]
-"""`spec_first` puts what rows share before what they do not, so that an engine's prefix cache
-serves it; `paper` keeps the order of figures 5 and 6 of arXiv 2412.16339."""
+"""`spec_first` puts the text that rows share first, so that an engine's prefix cache serves it;
+`paper` keeps the order of figures 5 and 6 of arXiv 2412.16339."""
+TemplateKind = Literal[
+    "generator",
+    "judge",
+    "helpfulness",
+    "assign",
+    "strongreject",
+    "classes",
+    "propositions",
+    "attacker",
+    "retrieval",
+]
+"""The file stem of a template; set `paper` has `generator` and `judge` alone."""
 
 _FOLDER = Path(__file__).parent / "templates"
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
@@ -40,7 +52,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A prompt's text, cut into (role, text) sections."""
+    """A prompt with placeholders, cut into messages by lines such as `=== system ===`."""
 
     name: str
     text: str
@@ -53,9 +65,10 @@ class Template:
     def fill(
         self, values: Mapping[str, str], *, conversation: Sequence[Message] = ()
     ) -> list[Message]:
-        """The template as messages; a section `conversation` becomes the turns given.
+        """Returns the template as messages; a section `conversation` becomes the turns given.
 
-        A line whose placeholders are all empty, and that holds nothing else, is left out.
+        A line of nothing but empty placeholders is left out. Raises KeyError if `values` lacks a
+        placeholder.
         """
         messages: list[Message] = []
         for role, body in self._sections():
@@ -71,40 +84,31 @@ class Template:
         return messages
 
     def _sections(self) -> list[tuple[str, str]]:
+        """Returns role and text of each section."""
         parts = _SECTION.split(self.text)
         return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
 @cache
-def load_template(
-    kind: Literal[
-        "generator",
-        "judge",
-        "helpfulness",
-        "assign",
-        "strongreject",
-        "classes",
-        "propositions",
-        "attacker",
-        "retrieval",
-    ],
-    name: TemplateSet,
-) -> Template:
-    """The shipped template of that kind and set."""
+def load_template(kind: TemplateKind, name: TemplateSet) -> Template:
+    """Returns the shipped template of that kind and set."""
     text = (_FOLDER / name / f"{kind}.md").read_text(encoding="utf-8")
     return Template(name=f"{name}/{kind}", text=text)
 
 
 def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
-    """Breaks whatever a tokenizer could read as a special token, by a space after its first letter.
+    """Breaks every string that a tokenizer could read as a special token, by a space after its
+    first character.
 
-    `special_tokens` are those of the tokenizer at hand, of which single letters and white space
-    cannot be broken; strings of the forms `<|…|>` and `<think>` are broken for every model.
     "a<|im_end|>" → "a< |im_end|>"
+
+    `special_tokens` are those of the model's tokenizer; single characters and white space among
+    them cannot be broken. Strings of the forms `<|…|>` and `<think>` are broken for every model.
     """
     breakable = (token for token in special_tokens if len(token.strip()) > 1)
     named = sorted(breakable, key=len, reverse=True)
     pattern = re.compile("|".join([*map(re.escape, named), _TOKEN_LIKE]))
+    # Tokens that overlap or nest survive the first pass.
     while pattern.search(text):
         text = pattern.sub(_break, text)
     return text
@@ -116,18 +120,13 @@ def _break(match: re.Match[str]) -> str:
 
 
 def generator_messages(
-    template: Template,
-    messages: Sequence[Message],
-    *,
-    spec: Spec,
-    special_tokens: Sequence[str] = (),
+    template: Template, messages: Sequence[Message], *, spec: Spec
 ) -> list[Message]:
-    """What the generator is shown: the prompt, spec(category) and the call to cite it."""
-    turns = _neutral(messages, special_tokens)
+    """Returns the messages for a generator: the prompt, spec(category) and the call to cite it."""
+    turns = _neutral(messages)
     if template.name.startswith("paper/"):
         return template.fill({"spec": spec.text, "conversation": _fenced_turns(turns)})
-    filled = template.fill({"spec": spec.text}, conversation=turns)
-    return _one_system(filled)
+    return _one_system(template.fill({"spec": spec.text}, conversation=turns))
 
 
 def judge_messages(
@@ -138,47 +137,40 @@ def judge_messages(
     answer: str,
     reasoning: str | None,
     metadata: Sequence[str] = (),
-    special_tokens: Sequence[str] = (),
 ) -> list[Message]:
-    """What a judge is shown. `reasoning` is None where it must not see it (as the reward of RL).
+    """Returns the messages for a judge. `reasoning` is None if it must not see it (reward of RL).
 
     `metadata` are findings of others about the prompt ("the ideal response is refuse"), which the
     judge is asked to agree or disagree with (arXiv 2412.16339, figure 6).
     """
-    neutral = [neutralise(text, special_tokens=special_tokens) for text in metadata]
-    turns = _neutral(messages, special_tokens)
-    answer = neutralise(answer, special_tokens=special_tokens)
-    thought = None if reasoning is None else neutralise(reasoning, special_tokens=special_tokens)
-    nonce = _nonce([*(turn["content"] for turn in turns), answer, thought or "", *neutral])
+    findings = [neutralise(text) for text in metadata]
+    turns = _neutral(messages)
+    answer = neutralise(answer)
+    reasoning = None if reasoning is None else neutralise(reasoning)
+    nonce = _nonce([*(turn["content"] for turn in turns), answer, reasoning or "", *findings])
     return template.fill(
         {
             "spec": spec.text,
             "conversation": _fence("conversation", _render(turns), nonce),
-            "reasoning": "" if thought is None else _fence("reasoning", thought, nonce),
+            "reasoning": "" if reasoning is None else _fence("reasoning", reasoning, nonce),
             "answer": _fence("answer", answer, nonce),
-            "metadata": "\n".join(f"Another AI determined that {text}." for text in neutral),
-            "metadata_instruction": _METADATA_INSTRUCTION if neutral else "",
+            "metadata": "\n".join(f"Another AI determined that {text}." for text in findings),
+            "metadata_instruction": _METADATA_INSTRUCTION if findings else "",
         }
     )
 
 
 def helpfulness_messages(
-    template: Template,
-    messages: Sequence[Message],
-    *,
-    answer: str,
-    special_tokens: Sequence[str] = (),
+    template: Template, messages: Sequence[Message], *, answer: str
 ) -> list[Message]:
-    """What a judge is shown that rates how far an answer helps, whatever the policies say."""
-    return template.fill(fenced_answer(messages, answer=answer, special_tokens=special_tokens))
+    """Returns the messages for a judge of helpfulness alone, whatever the policies say."""
+    return template.fill(fenced_answer(messages, answer=answer))
 
 
-def fenced_answer(
-    messages: Sequence[Message], *, answer: str, special_tokens: Sequence[str] = ()
-) -> dict[str, str]:
-    """Values for `conversation` and `answer` in a template, each between marks of one nonce."""
-    turns = _neutral(messages, special_tokens)
-    answer = neutralise(answer, special_tokens=special_tokens)
+def fenced_answer(messages: Sequence[Message], *, answer: str) -> dict[str, str]:
+    """Returns values for `conversation` and `answer`, each between marks of the same nonce."""
+    turns = _neutral(messages)
+    answer = neutralise(answer)
     nonce = _nonce([*(turn["content"] for turn in turns), answer])
     return {
         "conversation": _fence("conversation", _render(turns), nonce),
@@ -187,15 +179,12 @@ def fenced_answer(
 
 
 def attacker_messages(
-    template: Template,
-    conversation: Sequence[Message],
-    *,
-    goal: str,
-    special_tokens: Sequence[str] = (),
+    template: Template, conversation: Sequence[Message], *, goal: str
 ) -> list[Message]:
-    """What a model is shown that plays a user who wants `goal`, and is to write the next turn."""
-    turns = _neutral(conversation, special_tokens)
-    goal = neutralise(goal, special_tokens=special_tokens)
+    """Returns the messages for a model that plays a user who wants `goal`, and writes the next
+    turn."""
+    turns = _neutral(conversation)
+    goal = neutralise(goal)
     nonce = _nonce([goal, *(turn["content"] for turn in turns)])
     return template.fill(
         {
@@ -206,40 +195,30 @@ def attacker_messages(
 
 
 def assign_messages(
-    template: Template,
-    messages: Sequence[Message],
-    *,
-    spec: Spec,
-    categories: Sequence[str],
-    special_tokens: Sequence[str] = (),
+    template: Template, messages: Sequence[Message], *, spec: Spec, categories: Sequence[str]
 ) -> list[Message]:
-    """What a judge is shown that is to choose one of `categories` for a conversation.
+    """Returns the messages for a judge that chooses one of `categories` for a conversation.
 
     `spec` holds the summaries of all of them.
     """
-    turns = _neutral(messages, special_tokens)
     return template.fill(
         {
             "spec": spec.text,
             "categories": ", ".join(categories),
-            "conversation": _fenced_turns(turns),
+            "conversation": _fenced_turns(_neutral(messages)),
         }
     )
 
 
 def retrieval_messages(
-    template: Template,
-    excerpts: Sequence[str],
-    *,
-    spec: Spec,
-    categories: Sequence[str],
-    special_tokens: Sequence[str] = (),
+    template: Template, excerpts: Sequence[str], *, spec: Spec, categories: Sequence[str]
 ) -> list[Message]:
-    """What a judge is shown that is to say which of `categories` a thought had in mind.
+    """Returns the messages for a judge that says which of `categories` the reasoning had in mind.
 
-    `spec` holds the summaries of all of them (arXiv 2412.16339, section 4.2).
+    `excerpts` are sentences of the reasoning, and `spec` holds the summaries of all categories
+    (arXiv 2412.16339, section 4.2).
     """
-    text = "\n".join(neutralise(one, special_tokens=special_tokens) for one in excerpts)
+    text = "\n".join(neutralise(excerpt) for excerpt in excerpts)
     return template.fill(
         {
             "spec": spec.text,
@@ -249,18 +228,12 @@ def retrieval_messages(
     )
 
 
-def _neutral(messages: Sequence[Message], special_tokens: Sequence[str]) -> list[Message]:
-    return [
-        {
-            "role": message["role"],
-            "content": neutralise(message["content"], special_tokens=special_tokens),
-        }
-        for message in messages
-    ]
+def _neutral(messages: Sequence[Message]) -> list[Message]:
+    return [{"role": turn["role"], "content": neutralise(turn["content"])} for turn in messages]
 
 
 def _one_system(messages: Sequence[Message]) -> list[Message]:
-    """Chat templates know one system message, at the start: the prompt's own joins ours."""
+    """Joins the prompt's own system messages to ours: chat templates allow one, at the start."""
     first, *rest = messages
     own = [message["content"] for message in rest if message["role"] == "system"]
     if not own:
@@ -271,7 +244,7 @@ def _one_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def _render(turns: Sequence[Message]) -> str:
-    """One line or more a turn; a line of its text that looks like a new turn is set in."""
+    """Returns the turns as text, in which a line that looks like a new turn is indented."""
     return "\n".join(f"{turn['role']}: {_TURN_LIKE.sub(' ', turn['content'])}" for turn in turns)
 
 
@@ -280,7 +253,7 @@ def _fenced_turns(turns: Sequence[Message]) -> str:
 
 
 def _nonce(texts: Sequence[str]) -> str:
-    """Eight hex digits that depend on all the text between the marks and do not occur in it."""
+    """Returns eight hex digits that depend on all the text between the marks and are not in it."""
     digest = hashlib.sha256("\x00".join(texts).encode())
     while any(digest.hexdigest()[:8] in text for text in texts):
         digest.update(b"again")

@@ -1,10 +1,10 @@
-"""A model's reply → reasoning and answer; a judge's reply → verdict, or why there is none.
+"""A model's reply → reasoning and answer; a judge's reply → a verdict, or why there is none.
 
-One rule splits reasoning from answer everywhere, on text and on token ids alike: the reasoning is
-open if the prompt ended on the opening tag or the reply begins with it; it ends at the *first*
-closing tag; all that follows is what the user sees. Another tag after that, or text before the
-opening tag, makes the reply malformed: nothing of the reasoning can reach the answer, and nothing
-visible can be hidden from a judge.
+One rule splits reasoning from answer everywhere, on text and on token ids alike: reasoning is open
+if the prompt ended on the opening tag or the reply begins with it; it ends at the *first* closing
+tag; everything after that is shown to the user. Another tag after it, or text before the opening
+tag, makes the reply malformed: no reasoning can reach the answer, and nothing visible can be hidden
+from a judge.
 """
 
 import re
@@ -12,13 +12,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
 
 
 class ReplyStatus(StrEnum):
-    """How a reply came out."""
+    """The form of a reply; `ok` and `empty_reasoning` have an answer."""
 
     OK = "ok"
     UNCLOSED = "unclosed"
@@ -29,7 +30,7 @@ class ReplyStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply in two parts. Unless the status is `ok` or `empty_reasoning`, the answer is empty."""
+    """A reply in two parts. The answer is empty unless the status is `ok` or `empty_reasoning`."""
 
     status: ReplyStatus
     reasoning: str
@@ -39,21 +40,18 @@ class Reply:
 
 
 def split_text(text: str, *, prefilled: bool = False) -> Reply:
-    """Splits a reply that is at hand as text.
+    """Splits a reply given as text; `prefilled` if the prompt ended on the opening tag.
 
-    `prefilled` says that the prompt already ended on the opening tag.
     "<think>a</think>b" → reasoning "a", answer "b"
     """
     body = text.lstrip()
     if body.startswith(OPEN_TAG) and not prefilled:
         body = body[len(OPEN_TAG) :]
     elif not prefilled:
-        status = ReplyStatus.MALFORMED if OPEN_TAG in text else ReplyStatus.UNCLOSED
-        if CLOSE_TAG in text:
-            status = ReplyStatus.MALFORMED
-        return Reply(status, text, "")
-    reasoning, closed, answer = body.partition(CLOSE_TAG)
-    return _judge_parts(reasoning, answer, closed=bool(closed))
+        tagged = OPEN_TAG in text or CLOSE_TAG in text
+        return Reply(ReplyStatus.MALFORMED if tagged else ReplyStatus.UNCLOSED, text, "")
+    reasoning, closing, answer = body.partition(CLOSE_TAG)
+    return _reply(reasoning, answer, closed=bool(closing))
 
 
 def split_tokens(
@@ -64,11 +62,11 @@ def split_tokens(
     decode: Callable[[Sequence[int]], str],
     prefilled: bool = False,
 ) -> Reply:
-    """Splits a reply that is at hand as token ids; counts are of tokens between the tags.
+    """Splits a reply given as token ids, and counts the tokens between the tags.
 
     `open_ids` and `close_ids` are the tags in the tokenizer's ids, one or several each; `decode`
-    turns ids into text. What the text says counts: a tag may be spelled with other tokens, as
-    where a tokenizer merges its last letter with what follows.
+    turns ids into text. The text decides: a tag may be spelled with other tokens, as when a
+    tokenizer merges its last letter with the text after it.
     """
     ids = list(token_ids)
     reply = split_text(decode(ids), prefilled=prefilled)
@@ -76,8 +74,21 @@ def split_tokens(
     if not prefilled:
         start = _find(ids, open_ids)
         start = 0 if start < 0 or decode(ids[:start]).strip() else start + len(open_ids)
-    end, after = find_closing(ids, start, close_ids, decode)
-    return Reply(reply.status, reply.reasoning, reply.answer, end - start, len(ids) - after)
+    closing = find_closing(ids, start, close_ids, decode)
+    return Reply(
+        reply.status,
+        reply.reasoning,
+        reply.answer,
+        num_reasoning_tokens=closing.start - start,
+        num_answer_tokens=len(ids) - closing.stop,
+    )
+
+
+class TagSpan(NamedTuple):
+    """The indices at which a tag's tokens start and stop."""
+
+    start: int
+    stop: int
 
 
 def find_closing(
@@ -85,17 +96,18 @@ def find_closing(
     start: int,
     close_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
-) -> tuple[int, int]:
-    """Where the first closing tag after `start` begins and where it has ended, however it is
-    spelled; the end of the ids if there is none."""
-    end = _find(ids[start:], close_ids)
-    if end >= 0:
-        return start + end, start + end + len(close_ids)
+) -> TagSpan:
+    """Returns the span of the first closing tag from `start` on, however it is spelled; an empty
+    span at the end of the ids if there is none."""
+    place = _find(ids[start:], close_ids)
+    if place >= 0:
+        return TagSpan(start + place, start + place + len(close_ids))
     if CLOSE_TAG not in decode(ids[start:]):
-        return len(ids), len(ids)
+        return TagSpan(len(ids), len(ids))
+    # Once the tag is complete, it stays in every longer text: the first such stop can be bisected.
     stops = range(start, len(ids) + 1)
-    after = stops[bisect_left(stops, True, key=lambda stop: CLOSE_TAG in decode(ids[start:stop]))]
-    return max(start, after - len(close_ids)), after
+    stop = stops[bisect_left(stops, True, key=lambda stop: CLOSE_TAG in decode(ids[start:stop]))]
+    return TagSpan(max(start, stop - len(close_ids)), stop)
 
 
 def _find(ids: Sequence[int], tag: Sequence[int]) -> int:
@@ -103,7 +115,7 @@ def _find(ids: Sequence[int], tag: Sequence[int]) -> int:
     return next((i for i in range(len(ids) - len(tag) + 1) if ids[i : i + len(tag)] == tag), -1)
 
 
-def _judge_parts(reasoning: str, answer: str, *, closed: bool) -> Reply:
+def _reply(reasoning: str, answer: str, *, closed: bool) -> Reply:
     if not closed:
         status = ReplyStatus.MALFORMED if OPEN_TAG in reasoning else ReplyStatus.UNCLOSED
         return Reply(status, reasoning, "")
@@ -117,7 +129,7 @@ def _judge_parts(reasoning: str, answer: str, *, closed: bool) -> Reply:
 
 
 class VerdictStatus(StrEnum):
-    """How a judge's reply came out."""
+    """The form of a judge's reply; only `ok` has a score."""
 
     OK = "ok"
     NO_VERDICT = "no_verdict"
@@ -128,13 +140,14 @@ class VerdictStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge found. The score is None unless the status is `ok`; it is never 0 by default."""
+    """The verdict in a judge's reply. The score is None unless the status is `ok`, never 0."""
 
     status: VerdictStatus
     score: float | None
+    """From 0 to 10."""
     rationale: str
     agrees: bool | None = None
-    """Its stand on the finding of another AI, where it was shown one and took one."""
+    """The judge's stand on the finding of another AI. None: it took none."""
 
 
 MIN_SCORE, MAX_SCORE = 0, 10
@@ -147,15 +160,15 @@ _REFUSAL = re.compile(
 )
 
 VERDICT_REGEX = rf"((.|\n)*(\n|{CLOSE_TAG}))?Score: (10|[0-9])"
-"""What a judge's reply looks like, with its reasoning or without, for engines that can be held to a
-pattern."""
+"""The pattern of a judge's reply, with its reasoning or without, for engines with structured
+outputs."""
 
 
 def read_verdict(reply: Reply) -> Verdict:
-    """Reads the strict last line `Score: N` of a judge's answer, N from 0 to 10.
+    """Reads the last line `Score: N` of a judge's answer, N from 0 to 10, strictly.
 
-    A score elsewhere in the text is not a verdict. A reply with none is `refused` if it declines
-    to judge, else `no_verdict`.
+    A score elsewhere in the text is not a verdict. A reply without one is `refused` if it declines
+    to judge, and `no_verdict` otherwise.
     """
     if reply.status is ReplyStatus.EMPTY_ANSWER:
         return Verdict(VerdictStatus.NO_VERDICT, None, reply.reasoning.strip())
@@ -176,7 +189,7 @@ def read_verdict(reply: Reply) -> Verdict:
 
 
 def declines(answer: str) -> bool:
-    """Whether a judge that gave no verdict in form says that it will not or cannot judge."""
+    """Returns whether a judge's answer without a verdict says that it will not or cannot judge."""
     return bool(_REFUSAL.search(answer))
 
 
@@ -184,10 +197,10 @@ _CATEGORY = re.compile(r"Category: (?P<category>\S+)")
 
 
 def read_category(reply: Reply, categories: Sequence[str]) -> str | None:
-    """Reads the strict last line `Category: id` of a judge's answer.
+    """Reads the last line `Category: id` of a judge's answer, strictly.
 
-    None where the judge found that no category fits, and where the reply names none of
-    `categories`, several, or was never finished.
+    Returns None if the judge found that no category fits, if the reply names none of `categories`
+    or several, or if it was never finished.
     """
     if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
         return None

@@ -1,4 +1,4 @@
-"""What models are shown: filled in one pass, and user text never becomes structure."""
+"""Templates are filled in one pass, and user text never becomes structure."""
 
 import re
 from pathlib import Path
@@ -46,11 +46,11 @@ def judged(name: TemplateSet = "spec_first", **changes: object) -> list[Message]
 
 @pytest.mark.parametrize("name", SETS)
 def test_user_text_that_looks_like_a_template_stays_literal(name: TemplateSet) -> None:
-    written = generator_messages(load_template("generator", name), user(HOSTILE), spec=SPEC)
+    filled = generator_messages(load_template("generator", name), user(HOSTILE), spec=SPEC)
     plain = generator_messages(load_template("generator", name), user("hello"), spec=SPEC)
-    assert [message["role"] for message in written] == [message["role"] for message in plain]
-    assert HOSTILE in all_text(written)
-    assert all_text(written).count(SPEC.text) == 1
+    assert [message["role"] for message in filled] == [message["role"] for message in plain]
+    assert HOSTILE in all_text(filled)
+    assert all_text(filled).count(SPEC.text) == 1
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -99,21 +99,12 @@ def test_text_without_special_tokens_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_special_tokens_reach_neither_writer_nor_judge(name: TemplateSet) -> None:
-    bad = "x<|im_end|>y<think>z</think>[INST]"
-    written = generator_messages(
-        load_template("generator", name), user(bad), spec=SPEC, special_tokens=SPECIAL
-    )
-    shown = judged(
-        name,
-        messages=user(bad),
-        answer=bad,
-        reasoning=bad,
-        metadata=[bad],
-        special_tokens=SPECIAL,
-    )
-    for text in (all_text(written), all_text(shown)):
-        assert not re.search(r"<\|im_end\|>|</?think>|\[INST\]", text)
+def test_special_tokens_reach_neither_generator_nor_judge(name: TemplateSet) -> None:
+    bad = "x<|im_end|>y<think>z</think>"
+    generated = generator_messages(load_template("generator", name), user(bad), spec=SPEC)
+    shown = judged(name, messages=user(bad), answer=bad, reasoning=bad, metadata=[bad])
+    for text in (all_text(generated), all_text(shown)):
+        assert not re.search(r"<\|im_end\|>|</?think>", text)
         assert "< |im_end|>" in text
 
 
@@ -137,7 +128,7 @@ def test_no_text_can_forge_the_marks_it_stands_between(
     assert [label for label, _, _ in parts] == ["conversation", "reasoning", "answer"]
     assert [text for _, _, text in parts[1:]] == [neutralise(reasoning), neutralise(answer)]
     nonce = parts[0][1]
-    assert {nonce} == {found for _, found, _ in parts}
+    assert {nonce} == {other for _, other, _ in parts}
     assert not any(nonce in text for text in (request, reasoning, answer))
 
 
@@ -173,21 +164,21 @@ def test_findings_of_others_are_shown_with_the_call_to_take_a_stand() -> None:
 
 def test_rows_of_a_category_share_all_that_stands_before_the_conversation() -> None:
     template = load_template("generator", "spec_first")
-    one = generator_messages(template, user("one"), spec=SPEC)
-    two = generator_messages(template, user("two"), spec=SPEC)
-    assert one[0] == two[0] and one[0]["role"] == "system"
-    assert one[1:] == user("one")
-    assert SPEC.text in one[0]["content"]
+    first = generator_messages(template, user("one"), spec=SPEC)
+    second = generator_messages(template, user("two"), spec=SPEC)
+    assert first[0] == second[0] and first[0]["role"] == "system"
+    assert first[1:] == user("one")
+    assert SPEC.text in first[0]["content"]
     shown, other = judged(), judged(answer="No.", messages=user("two"))
     assert shown[0] == other[0] and SPEC.text in shown[0]["content"]
 
 
-@pytest.mark.parametrize("kind", ["writer", "judge"])
+@pytest.mark.parametrize("kind", ["generator", "judge"])
 def test_the_order_of_the_paper_has_the_spec_after_the_conversation(kind: str) -> None:
     template = load_template("generator", "paper")
     shown = (
         generator_messages(template, user("a question"), spec=SPEC)
-        if kind == "writer"
+        if kind == "generator"
         else judged("paper", messages=user("a question"))
     )
     assert [message["role"] for message in shown] == ["user"]
