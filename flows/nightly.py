@@ -59,7 +59,7 @@ class Night:
 def nightly(recipe: Recipe, home: str | None = None) -> Night:
     """Refreshes, reports what changed, holds a judge that drifts, and trains if enough is new."""
     place = home_at(home)
-    before = _before(place, recipe)
+    before = _look_before(place, recipe)
     limit: Any = {"timeout_seconds": 3600 * recipe.nightly.hours}
 
     def ask_about(held: Refreshed) -> Approval | None:
@@ -151,7 +151,7 @@ def approve(run_id: str, home: str | None = None, *, note: str = "") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Before:
+class Before:
     """The warehouse's view of a recipe before a night."""
 
     spec_ids: frozenset[str]
@@ -160,11 +160,11 @@ class _Before:
     """Examples when the recipe was last trained."""
 
 
-def _before(home: Home, recipe: Recipe) -> _Before:
+def _look_before(home: Home, recipe: Recipe) -> Before:
     connection = connect(home)
     rows = look_up(connection, "latest_spec_ids", recipe=recipe.name)
     spec_ids = frozenset(rows[0]["spec_ids"]) if rows else frozenset()
-    return _Before(spec_ids, trained_on(connection, recipe))
+    return Before(spec_ids, trained_on(connection, recipe))
 
 
 def trained_on(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> int:
@@ -180,7 +180,7 @@ def trained_on(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> int:
     return int(row["num_examples"])
 
 
-def change_report(home: Home, recipe: Recipe, done: Refreshed, before: _Before) -> str:
+def change_report(home: Home, recipe: Recipe, done: Refreshed, before: Before) -> str:
     """Returns what a refresh changed, as Markdown: prompts, specs, rows by status, drift, cost."""
     connection = connect(home)
     [cost] = look_up(connection, "run_cost", run_id=done.run_id)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.recipe import DriftConfig, Recipe, load_recipe
+from flows.recipe import Recipe, load_recipe
 from tests.rows import (
     completion,
     example,
@@ -21,33 +21,7 @@ from tests.rows import (
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
-from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, SPECS
-
-BAND = DriftConfig(acceptance=0.1, spread=2.0)
-
-
-def night(acceptance: float, spread: float | None = 1.0) -> dict[str, Any]:
-    return {"acceptance": acceptance, "spread": spread, "num_judged": 100}
-
-
-@pytest.mark.parametrize(
-    ("now", "before", "named"),
-    [
-        (night(0.55), [night(0.5), night(0.52)], None),
-        (night(0.9), [night(0.5), night(0.52)], "acceptance"),
-        (night(0.2), [night(0.5)], "acceptance"),
-        (night(0.5, 4.0), [night(0.5)], "spread"),
-        (night(0.9), [], None),
-        (night(0.5, None), [night(0.5, None)], None),
-    ],
-)
-def test_judge_that_leaves_its_band_is_named_with_what_left_it(
-    now: dict[str, Any], before: list[dict[str, Any]], named: str | None
-) -> None:
-    from flows.refresh import find_drift
-
-    found = find_drift(now, before, BAND)
-    assert (found or "").split(" ")[0] == (named or "")
+from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, SPECS, content_id
 
 
 @pytest.fixture
@@ -110,14 +84,6 @@ def test_what_a_killed_refresh_judged_is_held_by_the_one_that_looked_at_it(judge
     assert verdicts(judged)["dead"] == "accepted"
 
 
-def test_refreshes_are_looked_at_together_by_how_much_they_judged() -> None:
-    from flows.refresh import _together
-
-    nights = [night(0.5, None), {**night(0.9, 2.0), "num_judged": 300}]
-    assert _together(nights) == {"num_judged": 400, "acceptance": 0.8, "spread": 2.0}
-    assert _together([]) == {"num_judged": 0, "acceptance": None, "spread": None}
-
-
 def test_drift_is_told_by_refresh(judged: Home) -> None:
     rows = ask(connect(judged), "drift").to_pylist()
     assert [
@@ -130,10 +96,9 @@ def test_drift_is_told_by_refresh(judged: Home) -> None:
 
 @pytest.mark.slow
 def test_approving_takes_the_start_of_an_id_and_refuses_what_is_not_held(judged: Home) -> None:
-    from flows.nightly import approve
-    from warehouse.home import ShardError
+    from flows.nightly import HeldError, approve
 
-    with pytest.raises(ShardError, match="no one held run has id 'early'; held are late"):
+    with pytest.raises(HeldError, match="no held run has an id with 'early'; held are late"):
         approve("early", judged.root)
     assert approve("la", judged.root) == "late"
     assert verdicts(judged)["late"] == "accepted"
@@ -166,10 +131,10 @@ def test_estimate_counts_what_is_missing_and_writes_nothing(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "attempt", "vote", "missing"),
+    ("status", "attempt", "sample", "missing"),
     [
         ("ok", 0, ("ok", 0, 9.0), (5, 3 + 20)),
-        # Asked for again: an engine error, and a vote that could not be read, while tries are left.
+        # Asked for again while attempts are left: an engine error, an unreadable judge sample.
         ("error", 0, None, (6, 24)),
         ("error", 4, None, (5, 20)),
         ("ok", 0, ("no_verdict", 0, None), (5, 4 + 20)),
@@ -182,7 +147,7 @@ def test_estimate_counts_what_a_refresh_would_ask_for_again(
     disk: Home,
     status: str,
     attempt: int,
-    vote: tuple[str, int, float | None] | None,
+    sample: tuple[str, int, float | None] | None,
     missing: tuple[int, int],
 ) -> None:
     from flows.estimate import estimate
@@ -197,25 +162,38 @@ def test_estimate_counts_what_a_refresh_would_ask_for_again(
         home=disk,
         connection=connect(disk),
     )
-    made = completion(
-        "first",
-        prompt_id=collected.prompts["prompt_id"][0].as_py(),
-        spec_id=pack.spec(("boats",)).id,
-        generation_id=recipe.generate.generation_id(recipe.engine.version),
+    prompt_id = collected.prompts["prompt_id"][0].as_py()
+    spec_id = pack.spec(("boats",)).id
+    generation_id = recipe.generate.generation_id(recipe.engine.version)
+    completion_id = content_id(prompt_id, spec_id, generation_id, 0)
+    first = completion(
+        completion_id,
+        prompt_id=prompt_id,
+        spec_id=spec_id,
+        generation_id=generation_id,
         status=status,
         attempt=attempt,
     )
-    write_shard(disk, COMPLETIONS, [made])
-    if vote:
+    write_shard(disk, COMPLETIONS, [first])
+    if sample:
         judging_id = recipe.judge.judging_id(recipe.judging_engine.version)
-        said = {"status": vote[0], "attempt": vote[1], "judging_id": judging_id}
-        write_shard(disk, JUDGEMENTS, [judgement("first", 0, vote[2], **said)])
+        row = judgement(
+            completion_id,
+            0,
+            sample[2],
+            judgement_id=content_id(completion_id, first.text_id, spec_id, judging_id, 0),
+            spec_id=spec_id,
+            judging_id=judging_id,
+            status=sample[0],
+            attempt=sample[1],
+        )
+        write_shard(disk, JUDGEMENTS, [row])
     found = estimate(recipe, disk.url)
     assert (found.completions, found.judgements) == missing
 
 
 def trained(run_id: str, minutes: float, recipe: Recipe, **checkpoints: str) -> Any:
-    figures = json.dumps({"checkpoints": checkpoints})
+    figures = json.dumps({"checkpoints": list(checkpoints.values())})
     resolved = recipe.model_dump_json()
     return run(
         run_id,
@@ -251,9 +229,10 @@ def test_examples_are_counted_from_those_of_the_recipes_last_training(disk: Home
 
 
 def refreshed(run_id: str, alarm: str | None) -> Any:
-    from flows.run import Refreshed
+    from flows.run import Refreshed, RunFigures
+    from tasks.data.drift import Drift
 
-    figures = {"drift": {"alarm": alarm} if alarm else {}}
+    figures = RunFigures(drift=Drift((), alarm))
     return Refreshed(run_id, "home", [], "set", 0, figures, 0)
 
 
@@ -417,11 +396,11 @@ def test_a_night_that_takes_too_long_is_ended_and_leaves_the_warehouse_free(disk
 
 
 def test_change_report_tells_cost_by_the_recipes_price(judged: Home) -> None:
-    from flows.nightly import change_report
-    from flows.run import Refreshed
+    from flows.nightly import Before, change_report
+    from flows.run import Refreshed, RunFigures
 
-    done = Refreshed("late", judged.url, [], "set", 0, {}, 0)
-    before = {"spec_ids": {"s"}, "trained_on": 0}
+    done = Refreshed("late", judged.url, [], "set", 0, RunFigures(), 0)
+    before = Before(frozenset({"s"}), 0)
     text = change_report(judged, plain(gpu_hour_price=2.5), done, before)
     assert "GPU-hours, 0.00 at 2.5 a GPU-hour" in text
     assert "a GPU-hour" not in change_report(judged, plain(), done, before)

@@ -227,8 +227,8 @@ def test_reader_sees_whole_shards_while_a_run_goes_on(changed: Changed) -> None:
 
 
 def test_damaged_shards_are_named_set_aside_and_made_and_judged_again(changed: Changed) -> None:
-    found = changed.done.figures["damaged"]
-    assert sorted(Path(one["path"]).name for one in found) == sorted(changed.damaged)
+    damaged = changed.done.figures.damaged
+    assert sorted(Path(shard.path).name for shard in damaged) == sorted(changed.damaged)
     assert len(list((changed.home / "damaged").iterdir())) == 2
     completions = ids(changed.home, "completions", "completion_id")
     assert len(completions) == len(set(completions)) and changed.before < set(completions)
@@ -252,6 +252,11 @@ def engines(pid: int | None = None) -> list[psutil.Process]:
             if "EngineCore" in " ".join([process.name(), *process.cmdline()]):
                 found.append(process)
     return found
+
+
+def at_work(lost: set[int]) -> list[psutil.Process]:
+    """Engines below this process that a test has not sent a signal to."""
+    return [engine for engine in engines() if engine.pid not in lost]
 
 
 def wait_for(condition: object, *, seconds: float) -> None:
@@ -296,11 +301,13 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
     lost: set[int] = set()
     # One is killed, and the next one stands still.
     for how in (signal.SIGKILL, signal.SIGSTOP):
-        there = len(list_shards(place, COMPLETIONS))
-        wait_for(lambda there=there: len(list_shards(place, COMPLETIONS)) > there, seconds=240)
-        at_work = [engine for engine in engines() if engine.pid not in lost]
-        assert at_work and run.is_alive()
-        for engine in at_work:
+        before = len(list_shards(place, COMPLETIONS))
+        # A shard of the engine before may still be committed: wait for the new engine as well.
+        wait_for(
+            lambda before=before: len(list_shards(place, COMPLETIONS)) > before and at_work(lost),
+            seconds=240,
+        )
+        for engine in at_work(lost):
             engine.send_signal(how)
             lost.add(engine.pid)
     run.join(timeout=400)

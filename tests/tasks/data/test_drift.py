@@ -1,0 +1,62 @@
+"""A judge that leaves the band of earlier refreshes is named, and its judgements are held."""
+
+from typing import Any
+
+import pytest
+
+from tasks.data.drift import DriftConfig, Judged, find_alarm, watch
+
+BAND = DriftConfig(acceptance=0.1, spread=2.0)
+
+
+def night(acceptance: float, spread: float | None = 1.0) -> dict[str, Any]:
+    return {"acceptance": acceptance, "spread": spread, "num_judged": 100}
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "named"),
+    [
+        (night(0.55), [night(0.5), night(0.52)], None),
+        (night(0.9), [night(0.5), night(0.52)], "acceptance"),
+        (night(0.2), [night(0.5)], "acceptance"),
+        (night(0.5, 4.0), [night(0.5)], "spread"),
+        (night(0.9), [], None),
+        (night(0.5, None), [night(0.5, None)], None),
+    ],
+)
+def test_judge_that_leaves_its_band_is_named_with_what_left_it(
+    now: dict[str, Any], before: list[dict[str, Any]], named: str | None
+) -> None:
+    alarm = find_alarm(Judged.of([now]), before, BAND)
+    assert (alarm or "").split(" ")[0] == (named or "")
+
+
+def test_refreshes_are_weighed_by_the_completions_they_judged() -> None:
+    nights = [night(0.5, None), {**night(0.9, 2.0), "num_judged": 300}]
+    assert Judged.of(nights) == Judged(num_judged=400, acceptance=0.8, spread=2.0)
+    assert Judged.of([]) == Judged(num_judged=0, acceptance=None, spread=None)
+
+
+def row(run_id: str, acceptance: float, **changes: Any) -> dict[str, Any]:
+    """A row of question `drift`."""
+    return {"run_id": run_id, "watched": True, "alarm": None, **night(acceptance), **changes}
+
+
+def test_refreshes_nobody_looked_at_are_looked_at_together() -> None:
+    rows = [
+        row("first", 0.5),
+        row("killed", 0.5, watched=False),
+        row("newest", 0.9, watched=False),
+    ]
+    drift = watch(rows, BAND)
+    assert drift.runs == ("killed", "newest")
+    assert drift.alarm and drift.alarm.startswith("acceptance is 0.700 over 200 completions")
+
+
+def test_refreshes_that_were_held_or_too_small_are_no_measure() -> None:
+    newest = row("newest", 0.9, watched=False)
+    held = row("held", 0.5, alarm="spread is 5.0")
+    small = row("small", 0.5, num_judged=BAND.min_rows - 1)
+    assert watch([held, small, newest], BAND).alarm is None
+    assert watch([row("usual", 0.5), newest], BAND).alarm is not None
+    assert watch([row("usual", 0.5), {**newest, "num_judged": 49}], BAND).alarm is None
