@@ -291,10 +291,10 @@ def preview(
 ) -> None:
     """Renders prompts as the generator and the judge are shown them; writes nothing."""
     with _user_errors():
-        from flows import show
+        from flows.preview import preview as work
         from flows.recipe import load_recipe
 
-        show.preview(load_recipe(recipe, overrides=set_ or []), count=count)
+        work(load_recipe(recipe, overrides=set_ or []), count=count)
 
 
 @app.command()

@@ -1,8 +1,8 @@
-"""What the command line prints: tables, one row whole, a refresh's outcome, a preview."""
+"""Prints tables, rows and the outcomes of flows on the terminal."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,11 +12,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from flows.lock import is_locked
-from flows.recipe import Recipe
 from flows.run import Refreshed
-from specs.prompts import Message, generator_messages, judge_messages, load_template
-from tasks.data.sources import read_source
-from tasks.engine.requests import EngineConfig
+from tasks.stage import StageFigures
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
 from warehouse.tables import TABLES
@@ -24,6 +21,7 @@ from warehouse.tables import TABLES
 if TYPE_CHECKING:
     from flows.align import Aligned
     from flows.calibrate import Calibrated
+    from flows.estimate import Estimate
     from flows.evaluate import Evaluated
     from flows.train import Trained
     from warehouse.reports.compare import Compared
@@ -32,7 +30,7 @@ _LONGEST_CELL = 100
 
 
 def table(data: pa.Table, *, as_json: bool, title: str | None = None) -> None:
-    """Rows as a table, long text cut; as JSON, one object a row and nothing cut."""
+    """Prints rows as a table, with long text cut, or as JSON, an object a row, with nothing cut."""
     if as_json:
         for row in data.to_pylist():
             print(json.dumps(row, default=str, ensure_ascii=False))
@@ -43,13 +41,13 @@ def table(data: pa.Table, *, as_json: bool, title: str | None = None) -> None:
         grid.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in data.to_pylist():
         grid.add_row(*(_cell(value) for value in row.values()))
-    _console().print(grid)
+    console().print(grid)
 
 
-def _console() -> Console:
-    """The terminal, or plain text of a fixed width where the output goes elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+def console() -> Console:
+    """Returns the terminal, or plain text of a fixed width if the output goes elsewhere."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=120)
 
 
 def _cell(value: Any) -> Text:
@@ -59,73 +57,92 @@ def _cell(value: Any) -> Text:
     return Text(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
 
 
-def refreshed(done: Refreshed, *, recipe: str, home: str | None) -> None:
-    """The funnel, one accepted chain of thought, where things lie, and what to do next."""
-    console = _console()
-    connection = connect(Home(done.home))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A recipe and a warehouse as the user typed them, for the commands that are suggested."""
+
+    recipe: str
+    home: str | None
+
+    @property
+    def option(self) -> str:
+        """The --home option to print in a suggested command."""
+        return f" --home {self.home}" if self.home else ""
+
+
+def as_json(outcome: Any) -> None:
+    """Prints an outcome as one JSON object: its fields, and `best` if it has one."""
+    more = {"best": outcome.best} if hasattr(outcome, "best") else {}
+    print(json.dumps({**asdict(outcome), **more}, default=str))
+
+
+def _line(*parts: str) -> None:
+    """Prints lines as they are: unbroken, so that a command in them can be copied."""
+    console().print("\n".join(parts), highlight=False, soft_wrap=True)
+
+
+def refreshed(done: Refreshed, place: Place) -> None:
+    """Prints the funnel, one accepted completion, usage, and what to do next."""
+    figures = done.figures
     table(pa.Table.from_pylist(done.funnel), as_json=False, title="Funnel")
-    for one in done.figures.get("damaged", []):
-        console.print(f"set aside: {one['path']} ({one['reason']})", highlight=False)
-    for source, counts in done.figures.get("collect", {}).items():
-        told = {key: count for key, count in counts.items() if count and key != "bad"}
-        told |= counts.get("bad", {})
-        listed = ", ".join(f"{key} {count}" for key, count in told.items())
-        console.print(f"source {source}: {listed}", highlight=False)
-    if sorted_out := done.figures.get("assign", {}).get("statuses"):
-        listed = ", ".join(f"{status} {count}" for status, count in sorted_out.items())
-        console.print(f"categories chosen by the judge model: {listed}", highlight=False)
-    accepted = ask(connection, "accepted_chains").slice(0, 1).to_pylist()
+    for shard in figures.damaged:
+        _line(f"set aside: {shard.path} ({shard.reason})")
+    for source, counts in figures.collect.items():
+        _line(f"source {source}: {_counted(asdict(counts))}")
+    if assigned := figures.stages.get("assign"):
+        _line(f"categories chosen by the judge model: {_counted(assigned.statuses)}")
+    accepted = ask(connect(Home(done.home)), "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
-        console.print(_chain(accepted[0]))
-    made = {name: done.figures.get(name, {}) for name in ("generate", "judge")}
-    for name, figures in made.items():
-        if figures.get("rows"):
-            console.print(
-                f"{name}: {figures['rows']} rows in {figures['seconds']:.0f} s, "
-                f"{figures['output_tokens_per_second']} output tokens/s, "
-                f"{figures['cache_hit_rate']:.0%} of prompt tokens from the prefix cache, "
-                f"last 5 % took {figures['tail_seconds']:.1f} s",
-                highlight=False,
-            )
-        else:
-            console.print(f"{name}: nothing was missing", highlight=False)
-    console.print(
-        f"examples: {done.num_examples} rows in set {done.set_id}\n"
-        f"models loaded: {done.models_loaded}\n"
-        f"warehouse: {done.home} (tables {', '.join(TABLES)})\n"
-        f"next: precept ask acceptance_by_category{_option(home)}",
-        highlight=False,
-        soft_wrap=True,
+        console().print(_chain(accepted[0]))
+    for name in ("generate", "judge"):
+        _line(_stage_line(name, figures.stages.get(name, StageFigures())))
+    _line(
+        f"examples: {done.num_examples} rows in set {done.set_id}",
+        f"models loaded: {done.models_loaded}",
+        f"warehouse: {done.home} (tables {', '.join(TABLES)})",
+        f"next: precept ask acceptance_by_category{place.option}",
     )
 
 
-def trained(done: "Trained", *, home: str | None, as_json: bool) -> None:
-    """The checkpoint of each stage, and what to do next."""
-    if as_json:
-        print(json.dumps(asdict(done), default=str))
-        return
-    console = _console()
-    for stage, one in done.checkpoints.items():
-        console.print(
-            f"{stage}: {one.status} after {one.num_steps} steps on {one.num_rows} rows "
-            f"({one.seconds:.0f} s); {done.home}/{one.path}",
-            highlight=False,
-            soft_wrap=True,
+def _counted(counts: Mapping[str, Any]) -> str:
+    """Returns counts that are not 0 as "read 504, kept 503"; counts by reason stand beside them."""
+    parts = {name: count for name, count in counts.items() if count and name != "bad"}
+    parts |= counts.get("bad", {})
+    return ", ".join(f"{name} {count}" for name, count in parts.items())
+
+
+def _stage_line(name: str, figures: StageFigures) -> str:
+    """Returns what a stage made, its speed, and its share of cached prompt tokens."""
+    if not figures.num_rows:
+        return f"{name}: nothing was missing"
+    return (
+        f"{name}: {figures.num_rows} rows in {figures.seconds:.0f} s, "
+        f"{figures.tokens_per_second:.0f} output tokens/s, "
+        f"{figures.usage.cache_hit_rate:.0%} of prompt tokens from the prefix cache, "
+        f"last 5 % took {figures.tail_seconds:.1f} s"
+    )
+
+
+def trained(done: "Trained", place: Place) -> None:
+    """Prints the checkpoint of each stage, and what to do next."""
+    for stage, checkpoint in done.checkpoints.items():
+        _line(
+            f"{stage}: {checkpoint.status} after {checkpoint.num_steps} steps on "
+            f"{checkpoint.num_rows} rows ({checkpoint.seconds:.0f} s); "
+            f"{done.home}/{checkpoint.path}"
         )
-        if one.reason:
-            console.print(f"  ended early: {one.reason}", highlight=False, soft_wrap=True)
-        if told := _seconds_a_step(json.loads(one.metrics)["log"]):
-            console.print(f"  {told}", highlight=False, soft_wrap=True)
-    console.print(
-        f"trained now: {done.num_trained} of {len(done.checkpoints)} stages\n"
-        f"next: precept ask rewards{_option(home)}; precept ask ancestry{_option(home)}",
-        highlight=False,
-        soft_wrap=True,
+        if checkpoint.reason:
+            _line(f"  ended early: {checkpoint.reason}")
+        if seconds := _seconds_a_step(json.loads(checkpoint.metrics)["log"]):
+            _line(f"  {seconds}")
+    _line(
+        f"trained now: {done.num_trained} of {len(done.checkpoints)} stages",
+        f"next: precept ask rewards{place.option}; precept ask ancestry{place.option}",
     )
 
 
 def _seconds_a_step(log: Sequence[dict[str, float]]) -> str | None:
-    """Where the time of a step of reinforcement learning goes."""
+    """Returns where the time of a step of reinforcement learning went; None without such steps."""
     steps = [entry for entry in log if "seconds/judge" in entry]
     if not steps:
         return None
@@ -137,39 +154,37 @@ def _seconds_a_step(log: Sequence[dict[str, float]]) -> str | None:
     return f"{whole:.1f} s a step: {listed}; {waiting:.0%} of it waiting for the judge"
 
 
-def evaluated(done: "Evaluated", *, home: str | None, as_json: bool) -> None:
-    """The arms side by side: a row for each metric, with the interval of its mean."""
-    if as_json:
-        print(json.dumps(asdict(done), default=str))
-        return
-    console = _console()
-    arms = list(dict.fromkeys(row["arm"] for row in done.table))
+def evaluated(done: "Evaluated", place: Place) -> None:
+    """Prints the arms side by side: a row per metric, with the interval of its mean."""
     for suite in dict.fromkeys(row["suite"] for row in done.table):
-        grid = Grid(title=f"{suite}: mean [95 % interval over prompts]", title_justify="left")
-        for name in ("metric", "of", "by"):
-            grid.add_column(name)
-        for name in (*arms, "prompts"):
-            grid.add_column(name, justify="right")
-        cells: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
-        for row in done.table:
-            if row["suite"] == suite:
-                key = (row["metric"], row["slice"], row["grader"])
-                cells.setdefault(key, {})[row["arm"]] = row
-        for key, found in cells.items():
-            prompts = sorted({row["num_prompts"] for row in found.values()})
-            shown = [_interval(found.get(arm)) for arm in arms]
-            grid.add_row(*key, *shown, " or ".join(map(str, prompts)))
-        console.print(grid)
+        console().print(_suite_grid(suite, [row for row in done.table if row["suite"] == suite]))
     unread = {row["arm"]: row["num_unread"] for row in done.table if row["slice"] == "all"}
     for arm, count in unread.items():
         if count:
-            console.print(f"{arm}: {count} answers have no grade", highlight=False)
-    console.print(
-        f"answers made: {done.num_answered}, models loaded: {done.models_loaded}\n"
-        f"next: precept report {done.run_id[:8]}{_option(home)}",
-        highlight=False,
-        soft_wrap=True,
+            _line(f"{arm}: {count} answers have no grade")
+    _line(
+        f"answers made: {done.num_answered}, models loaded: {done.models_loaded}",
+        f"next: precept report {done.run_id[:8]}{place.option}",
     )
+
+
+def _suite_grid(suite: str, rows: Sequence[dict[str, Any]]) -> Grid:
+    """Returns the metrics of one suite, an arm a column."""
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    grid = Grid(title=f"{suite}: mean [95 % interval over prompts]", title_justify="left")
+    for name in ("metric", "of", "by"):
+        grid.add_column(name)
+    for name in (*arms, "prompts"):
+        grid.add_column(name, justify="right")
+    by_metric: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        key = (row["metric"], row["slice"], row["grader"])
+        by_metric.setdefault(key, {})[row["arm"]] = row
+    for key, by_arm in by_metric.items():
+        prompts = sorted({row["num_prompts"] for row in by_arm.values()})
+        cells = [_interval(by_arm.get(arm)) for arm in arms]
+        grid.add_row(*key, *cells, " or ".join(map(str, prompts)))
+    return grid
 
 
 def _interval(row: dict[str, Any] | None) -> str:
@@ -180,35 +195,32 @@ def _interval(row: dict[str, Any] | None) -> str:
     return f"{row['mean']:.3f}\n[{row['low']:.2f}–{row['high']:.2f}]"
 
 
-def calibrated(done: "Calibrated", *, home: str | None, as_json: bool) -> None:
-    """Precision and recall of the filter by k and threshold, and the threshold to take."""
-    if as_json:
-        print(json.dumps({**asdict(done), "best": done.best}, default=str))
-        return
-    console = _console()
+def calibrated(done: "Calibrated", place: Place) -> None:
+    """Prints precision and recall of the filter by k and threshold, and the best threshold."""
     for grader, gold in dict.fromkeys((row["grader"], row["gold"]) for row in done.table):
         rows = [row for row in done.table if (row["grader"], row["gold"]) == (grader, gold)]
-        thresholds = sorted({row["threshold"] for row in rows})
-        grid = Grid(
-            title=f"{grader} against {gold}: precision and, below it, recall of what it accepts",
-            title_justify="left",
-        )
-        grid.add_column("k", justify="right")
-        for threshold in thresholds:
-            grid.add_column(f"from {threshold:g}", justify="right")
-        found = {(row["k"], row["threshold"]): row for row in rows}
-        for k in sorted({row["k"] for row in rows}):
-            cells = [found.get((k, threshold)) for threshold in thresholds]
-            grid.add_row(str(k), *(_precision_recall(cell) for cell in cells))
-        console.print(grid)
+        title = f"{grader} against {gold}: precision and, below it, recall of what it accepts"
+        console().print(_calibration_grid(title, rows))
     if best := done.best:
-        console.print(
+        _line(
             f"of {best['num_answers']} answers {best['num_gold']} are right; threshold "
-            f"{best['threshold']:g} has the highest F1 at k = {best['k']}: {best['f1']:.3f}\n"
-            f"next: precept report {done.run_id[:8]}{_option(home)}",
-            highlight=False,
-            soft_wrap=True,
+            f"{best['threshold']:g} has the highest F1 at k = {best['k']}: {best['f1']:.3f}",
+            f"next: precept report {done.run_id[:8]}{place.option}",
         )
+
+
+def _calibration_grid(title: str, rows: Sequence[dict[str, Any]]) -> Grid:
+    """Returns precision and recall, a threshold a column and a number of judge samples a row."""
+    thresholds = sorted({row["threshold"] for row in rows})
+    grid = Grid(title=title, title_justify="left")
+    grid.add_column("k", justify="right")
+    for threshold in thresholds:
+        grid.add_column(f"from {threshold:g}", justify="right")
+    by_cell = {(row["k"], row["threshold"]): row for row in rows}
+    for k in sorted({row["k"] for row in rows}):
+        cells = [by_cell.get((k, threshold)) for threshold in thresholds]
+        grid.add_row(str(k), *(_precision_recall(cell) for cell in cells))
+    return grid
 
 
 def _precision_recall(row: dict[str, Any] | None) -> str:
@@ -218,7 +230,7 @@ def _precision_recall(row: dict[str, Any] | None) -> str:
 
 
 def compared(found: "Compared", *, as_json: bool) -> None:
-    """What two runs did differently, and what came of it."""
+    """Prints how two runs differ: settings, rows, metrics."""
     if as_json:
         print(json.dumps(asdict(found), default=str))
         return
@@ -230,11 +242,11 @@ def compared(found: "Compared", *, as_json: bool) -> None:
         if rows:
             table(pa.table(_columns(rows)), as_json=False, title=title)
         else:
-            _console().print(f"{title}: nothing to tell", highlight=False)
+            console().print(f"{title}: nothing to tell", highlight=False)
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Rows of mixed values as columns: what is no number becomes text."""
+    """Returns rows of mixed values as columns; a column that is not all numbers becomes text."""
     columns: dict[str, list[Any]] = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
@@ -244,21 +256,18 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return columns
 
 
-def aligned(done: "Aligned", *, recipe: str, home: str | None, as_json: bool) -> None:
-    """What a whole run came to, part by part."""
-    if as_json:
-        print(json.dumps(asdict(done), default=str))
-        return
-    refreshed(done.refreshed, recipe=recipe, home=home)
+def aligned(done: "Aligned", place: Place) -> None:
+    """Prints the outcome of a whole run, part by part."""
+    refreshed(done.refreshed, place)
     if done.trained:
-        trained(done.trained, home=home, as_json=False)
+        trained(done.trained, place)
     if done.evaluated:
-        evaluated(done.evaluated, home=home, as_json=False)
+        evaluated(done.evaluated, place)
 
 
-def _option(home: str | None) -> str:
-    """How a command is told the home."""
-    return f" --home {home}" if home else ""
+def estimated(estimate: "Estimate", place: Place) -> None:
+    """Prints what a refresh would make, as a list."""
+    print(estimate.as_markdown())
 
 
 def _chain(row: dict[str, Any]) -> Panel:
@@ -269,7 +278,7 @@ def _chain(row: dict[str, Any]) -> Panel:
         Text.assemble(("cites      ", "bold"), ", ".join(row["cited"])),
         Text.assemble(("scores     ", "bold"), f"{scores} (the lowest counts)"),
     ]
-    # The prompt stays folded: it may be one that nobody wants to read unasked.
+    # The prompt stays folded: it may be harmful, and nobody asked to read it.
     shown_by = f"precept show {row['completion_id'][:12]}"
     title = f"accepted, category {row['category']}; with its prompt: {shown_by}"
     return Panel(Group(*parts), title=title, title_align="left")
@@ -298,7 +307,7 @@ def status(home: Home, *, as_json: bool) -> None:
     if rows:
         table(pa.Table.from_pylist(rows), as_json=False, title="Last runs")
     for engine in engines:
-        _console().print(
+        console().print(
             f"engine {engine['pid']}: {engine['running']} sequences at work, "
             f"{engine['output_tokens']} tokens so far",
             highlight=False,
@@ -368,13 +377,13 @@ def _completion(connection: Any, completion: dict[str, Any], *, as_json: bool) -
         }
         print(json.dumps(whole, default=str, ensure_ascii=False))
         return
-    console = _console()
+    terminal = console()
     for turn in prompt.to_pylist()[0]["messages"] if prompt.num_rows else []:
-        console.print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
-    console.print(Panel(Text(completion["reasoning"]), title="reasoning", title_align="left"))
-    console.print(Panel(Text(completion["answer"]), title="answer", title_align="left"))
+        terminal.print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
+    terminal.print(Panel(Text(completion["reasoning"]), title="reasoning", title_align="left"))
+    terminal.print(Panel(Text(completion["answer"]), title="answer", title_align="left"))
     cited = ", ".join(completion["cited"]) or "no rule"
-    console.print(
+    terminal.print(
         f"{completion['status']} {completion['reason'] or ''}; cites {cited}; "
         f"{completion['model']}; spec {completion['spec_id'][:12]}",
         highlight=False,
@@ -395,80 +404,18 @@ def _prompt(connection: Any, prompt: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(whole, default=str, ensure_ascii=False))
         return
     for turn in prompt["messages"]:
-        _console().print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
+        console().print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
     table(completions, as_json=False, title="Completions")
 
 
-def preview(recipe: Recipe, *, count: int) -> None:
-    """The first prompts as the writer and the judge are shown them, with token counts."""
-    pack = recipe.load_pack()
-    count_tokens = _token_counter(recipe.engine)
-    console = _console()
-    shown = 0
-    for source in recipe.sources:
-        for candidate in read_source(source):
-            if shown == count:
-                return
-            if candidate.fault:
-                continue
-            shown += 1
-            known = [name for name in candidate.categories if name in pack.policies]
-            if not known:
-                known = [next(iter(pack.policies))]
-                console.print(f"no category yet; shown as {known[0]}", highlight=False)
-            spec = pack.spec(known)
-            turns: list[Message] = candidate.messages
-            writer = load_template("generator", recipe.generate.template)
-            judge = load_template("judge", recipe.judge.template)
-            shown_to = {
-                "writer": generator_messages(writer, turns, spec=spec),
-                "judge": judge_messages(
-                    judge, turns, spec=spec, answer="(the answer)", reasoning="(the reasoning)"
-                ),
-            }
-            for reader, messages in shown_to.items():
-                _print_messages(console, reader, messages, spec.text, count_tokens)
-
-
-def _print_messages(
-    console: Console, reader: str, messages: Sequence[Message], spec: str, count_tokens: Any
-) -> None:
-    total = sum(count_tokens(message["content"]) for message in messages)
-    parts: list[Text] = []
-    for message in messages:
-        before, mark, after = message["content"].partition(spec)
-        text = Text.assemble((f"{message['role']}\n", "bold"), before)
-        if mark:
-            text.append(spec, style="cyan")
-            text.append(f"\n[spec ends here: {count_tokens(before + spec)} tokens]", style="red")
-        text.append(after)
-        parts.append(text)
-    title = f"to the {reader}, {total} tokens"
-    console.print(Panel(Group(*parts), title=title, title_align="left"))
-
-
-def _token_counter(engine: EngineConfig) -> Any:
-    """Counts tokens by the model's own tokenizer, which must be at hand."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no tokenizer for {engine.model}: {str(error).splitlines()[0]}; "
-            "download the model first, or give a local folder as engine.model"
-        ) from error
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
-
-
 def checks(found: Sequence[Any], *, as_json: bool) -> None:
-    """What doctor found, a line each."""
+    """Prints the checks of doctor, a line each."""
     if as_json:
         print(json.dumps([{"name": c.name, "ok": c.ok, "found": c.found} for c in found]))
         return
     for check in found:
         mark = Text("ok   ", style="green") if check.ok else Text("fault", style="red")
         line = Text.assemble(mark, f"  {check.name:12} {check.found}")
-        _console().print(line, soft_wrap=True)
+        console().print(line, soft_wrap=True)
         if not check.ok:
-            _console().print(Text(f"       {'':12} {check.remedy}"), soft_wrap=True)
+            console().print(Text(f"       {'':12} {check.remedy}"), soft_wrap=True)

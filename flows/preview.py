@@ -1,0 +1,80 @@
+"""Prompts as the generator and the judge are shown them, with token counts, on the terminal."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.text import Text
+
+from flows.recipe import Recipe
+from flows.show import console
+from specs.prompts import Message, generator_messages, judge_messages, load_template
+from tasks.data.sources import Candidate, read_source
+from tasks.engine.requests import EngineConfig
+
+TokenCounter = Callable[[str], int]
+
+
+def preview(recipe: Recipe, *, count: int) -> None:
+    """Prints the first `count` usable prompts; raises ValueError if there is no tokenizer."""
+    pack = recipe.load_pack()
+    count_tokens = _token_counter(recipe.engine)
+    generator = load_template("generator", recipe.generate.template)
+    judge = load_template("judge", recipe.judge.template)
+    for candidate in islice(_candidates(recipe), count):
+        categories = [name for name in candidate.categories if name in pack.policies]
+        if not categories:
+            categories = [next(iter(pack.policies))]
+            console().print(f"no category yet; shown as {categories[0]}", highlight=False)
+        spec = pack.spec(categories)
+        shown_to = {
+            "generator": generator_messages(generator, candidate.messages, spec=spec),
+            "judge": judge_messages(
+                judge,
+                candidate.messages,
+                spec=spec,
+                answer="(the answer)",
+                reasoning="(the reasoning)",
+            ),
+        }
+        for reader, messages in shown_to.items():
+            _print_messages(reader, messages, spec.text, count_tokens)
+
+
+def _candidates(recipe: Recipe) -> Iterator[Candidate]:
+    """Yields the prompts of all sources that can be used."""
+    for source in recipe.sources:
+        yield from (candidate for candidate in read_source(source) if not candidate.fault)
+
+
+def _print_messages(
+    reader: str, messages: Sequence[Message], spec: str, count_tokens: TokenCounter
+) -> None:
+    """Prints messages in a panel, with the spec in colour and the token count at its end."""
+    total = sum(count_tokens(message["content"]) for message in messages)
+    parts: list[Text] = []
+    for message in messages:
+        before, mark, after = message["content"].partition(spec)
+        text = Text.assemble((f"{message['role']}\n", "bold"), before)
+        if mark:
+            text.append(spec, style="cyan")
+            text.append(f"\n[spec ends here: {count_tokens(before + spec)} tokens]", style="red")
+        text.append(after)
+        parts.append(text)
+    title = f"to the {reader}, {total} tokens"
+    console().print(Panel(Group(*parts), title=title, title_align="left"))
+
+
+def _token_counter(engine: EngineConfig) -> TokenCounter:
+    """Returns a counter of tokens by the model's own tokenizer, which must be on this machine."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no tokenizer for {engine.model}: {str(error).splitlines()[0]}; "
+            "download the model first, or give a local folder as engine.model"
+        ) from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
