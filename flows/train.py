@@ -5,7 +5,6 @@ A training that is there is not made again; one that was stopped goes on from it
 
 import contextvars
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +23,9 @@ from flows.steps import describe_asset, makes, prefect_progress, progress_bar
 from specs.policy import spec_key
 from tasks.data import collect as collecting
 from tasks.engine.chat_template import ChatTemplate
+from tasks.engine.cluster import start_ray
 from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
-from tasks.stage import start_ray
 from tasks.training import dpo as train_dpo
 from tasks.training import rl as train_rl
 from tasks.training import sft as train_sft
@@ -37,11 +36,12 @@ from tasks.training.trainer import (
     Finished,
     Job,
     TrainingConfig,
+    TrainingFigures,
     checkpoint_id,
     hand_over,
     tidy,
 )
-from warehouse.catalog import find_checkpoints, latest_set
+from warehouse.catalog import find_checkpoints, latest_set, look_up
 from warehouse.home import Home
 from warehouse.models import fetch_folder, has_folder, keep_folder, scratch
 from warehouse.shards import write_shard
@@ -72,7 +72,7 @@ class Parent:
     @classmethod
     def of(cls, engine: EngineConfig, checkpoint: Checkpoint, home: Home) -> "Parent":
         """A checkpoint, served and rendered as the model it descends from."""
-        found = engine.of_folder(str(fetch_folder(home, checkpoint.path)))
+        found = engine.with_model(str(fetch_folder(home, checkpoint.path)))
         return cls(found, checkpoint.model, checkpoint)
 
 
@@ -92,24 +92,19 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
                 made[name] = stage(run, parent)
                 parent = Parent.of(recipe.engine, made[name], run.home)
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(made))
-        run.figures["checkpoints"] = {name: one.checkpoint_id for name, one in made.items()}
-        num_trained = sum("steps" in run.figures.get(name, {}) for name in made)
+        run.update(checkpoints=tuple(one.checkpoint_id for one in made.values()))
+        num_trained = len(run.figures.trainings)
         return Trained(run.id, run.home.url, made, num_trained)
 
 
 def latest_training(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> list[str]:
     """Ids of the checkpoints of the latest training of a recipe as it is now, in order."""
-    rows = connection.execute(
-        "SELECT resolved_recipe, figures->'checkpoints' FROM runs "
-        "WHERE recipe = ? AND flow = 'train' AND status = 'completed' ORDER BY started_at DESC",
-        [recipe.name],
-    ).fetchall()
     now = recipe.model_dump(mode="json")
-    for resolved, checkpoints in rows:
-        then = json.loads(resolved)
+    for row in look_up(connection, "trainings", recipe=recipe.name):
+        then = json.loads(row["resolved_recipe"])
         # An ablation trains by the same name what leaves stages out or has another seed.
         if all(then.get(stage) == now[stage] for stage in ("sft", "dpo", "rl")):
-            return list(json.loads(checkpoints or "{}").values())
+            return list(row["checkpoints"] or [])
     return []
 
 
@@ -136,12 +131,6 @@ def fine_tune(run: RunContext, parent: Parent) -> Checkpoint:
             capability=capability,
             folder=Path(job.folder) / "data",
         )
-        run.figures.setdefault("sft", {})["data"] = {
-            "rows": tokenised.num_rows,
-            "tokens": tokenised.num_tokens,
-            "sources": tokenised.sources,
-            "left_out": tokenised.left_out,
-        }
         return train_sft.train(job, tokenised), tokenised.num_rows
 
     return _checkpoint(run, "sft", config, parent, data, make, best=("loss", "min"), set_id=set_id)
@@ -198,7 +187,7 @@ def reinforce(run: RunContext, parent: Parent) -> Checkpoint:
         generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
         judging_id=recipe.judge.judging_id(judge),
     )
-    specs = run.specs({tuple(prompt.categories) for prompt in prompts})
+    specs = run.compile_specs({tuple(prompt.categories) for prompt in prompts})
     data = content_id(
         reward_id(recipe.judge, judge),
         *(f"{one.prompt_id} {specs[spec_key(one.categories)].id} {one.kind}" for one in prompts),
@@ -239,7 +228,7 @@ def _checkpoint(
     known = next(iter(find_checkpoints(run.warehouse(), [name])), None)
     if known and known.status != "stopped" and has_folder(run.home, known.path):
         return known
-    start_ray(os.environ.get("RAY_ADDRESS"))
+    start_ray()
     revision = known.revision + 1 if known else 0
     # One that goes on is another model, and must not pass for the one that was stopped.
     path = f"models/{name}" + (f"-{revision}" if revision else "")
@@ -269,7 +258,7 @@ def _checkpoint(
         stage=stage,
         status=finished.status,
         reason=finished.stopped,
-        model=parent.engine.of_folder(str(place)).version,
+        model=parent.engine.with_model(str(place)).version,
         parent=parent.version,
         parent_id=parent.checkpoint.checkpoint_id if parent.checkpoint else None,
         set_id=set_id,
@@ -289,8 +278,13 @@ def _checkpoint(
     describe_asset(run, "checkpoints", {"checkpoint_id": name, "stage": stage})
     if finished.status != "stopped":
         tidy(job)
-    figures = {"steps": finished.num_steps, "seconds": row.seconds, "gpus": _gpus(run, config)}
-    run.figures.setdefault(stage, {}).update(figures)
+    figures = TrainingFigures(
+        num_steps=finished.num_steps,
+        seconds=row.seconds,
+        num_gpus=_gpus(run, config),
+        num_rows=num_rows,
+    )
+    run.update(trainings={**run.figures.trainings, stage: figures})
     return row
 
 

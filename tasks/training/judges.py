@@ -9,7 +9,8 @@ from specs.policy import Spec
 from specs.prompts import Message, helpfulness_messages, judge_messages, load_template
 from specs.replies import VERDICT_REGEX, read_verdict
 from tasks.data.judge import JudgeConfig
-from tasks.engine.pool import end, find_room
+from tasks.engine.cluster import end_actors
+from tasks.engine.pool import count_replicas
 from tasks.engine.requests import Engine, EngineConfig, EngineError, Request
 
 Question = Literal["compliance", "helpfulness"]
@@ -106,7 +107,7 @@ class Judges:
 
         from tasks.engine.vllm_engine import VLLMEngine
 
-        room = find_room(engine)
+        room = count_replicas(engine)
         found = engine.model_copy(update={"model": engine.model_path})
         actor = ray.remote(JudgeActor)
         handles = [
@@ -131,4 +132,4 @@ class Judges:
 
     def stop(self) -> None:
         """Ends them and frees what they held."""
-        end(self.handles)
+        end_actors(self.handles)

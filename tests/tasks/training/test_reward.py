@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from specs.policy import Spec
 from specs.prompts import judge_messages, load_template
 from tasks.data.judge import JudgeConfig
+from tasks.engine.cluster import start_ray
 from tasks.engine.requests import Engine, EngineConfig, Request, Sample, ScriptedEngine, failed
 from tasks.paths import PROJECT
-from tasks.stage import start_ray
 from tasks.training.judges import Item, JudgeActor, Judges
 from tasks.training.reward import Kind, Panel, Reward, RewardConfig, combine
 from tasks.training.rl import split
