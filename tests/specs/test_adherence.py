@@ -1,4 +1,4 @@
-"""A pack's style is data: which propositions hold of an answer of each outcome."""
+"""A pack's style is data: the propositions that hold of an answer of each outcome."""
 
 import json
 import pickle
@@ -52,7 +52,7 @@ def test_a_category_with_a_style_of_its_own_goes_by_that() -> None:
     assert both == propositions
 
 
-def test_a_proposition_nobody_answered_never_makes_a_style() -> None:
+def test_a_missing_proposition_never_counts_as_adherence() -> None:
     with pytest.raises(KeyError, match="names_helper"):
         load_adherence(HARBOUR).adheres("refuse", [], {"says_sorry": True, "gives_help": False})
 
@@ -128,7 +128,7 @@ def test_a_file_that_is_missing_or_of_another_encoding_is_refused(pack: Path) ->
         load_adherence(pack)
 
 
-def test_the_version_follows_what_counts(pack: Path) -> None:
+def test_the_version_changes_with_propositions_and_styles_but_not_with_layout(pack: Path) -> None:
     file = pack / ADHERENCE_FILE
     text, version = file.read_text(), load_adherence(pack).version
     assert version == load_adherence(HARBOUR).version
@@ -155,7 +155,7 @@ def test_propositions_on_style_change_nothing_that_a_generator_is_shown(pack: Pa
     assert bare.spec(["boats"]).id == full.spec(["boats"]).id
 
 
-def test_every_shipped_pack_has_propositions_that_travel() -> None:
+def test_every_shipped_pack_has_propositions_that_can_be_pickled() -> None:
     for style in PACKS.glob("*/style.md"):
         adherence = load_adherence(style.parent)
         assert pickle.loads(pickle.dumps(adherence)) == adherence
@@ -190,7 +190,7 @@ def test_styles_are_those_of_the_rule_based_rewards(
     assert expected.keys() <= rules["simple_propositions"].keys()
 
 
-def test_human_labels_have_an_answer_to_all_that_a_refusal_is_graded_by() -> None:
+def test_human_labels_cover_every_proposition_of_a_refusal() -> None:
     file = Path(real("openai_rbr/rbr_gold_train.without_C.jsonl"))
     labels = [json.loads(line)["propositions"] for line in file.read_text().splitlines()]
     adherence = load_adherence(SAFETY)

@@ -136,7 +136,7 @@ def test_a_bad_style_page_is_refused_with_line_and_remedy(
         load_pack(write_pack(tmp_path, style=style))
 
 
-def test_a_folder_that_is_no_pack_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+def test_a_folder_that_lacks_a_part_of_a_pack_is_refused_by_that_part(tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"no policy pack at .*nowhere; give the folder"):
         load_pack(tmp_path / "nowhere")
     with pytest.raises(PackError, match=r"no style\.md; add it"):

@@ -62,7 +62,7 @@ def test_editing_a_rule_changes_the_spec_of_its_category_alone(tmp_path: Path) -
     ],
     ids=["a summary", "the style"],
 )
-def test_editing_what_categories_share_changes_every_spec(
+def test_editing_a_part_that_categories_share_changes_every_spec(
     tmp_path: Path, changes: dict[str, str]
 ) -> None:
     before = spec_ids(load_pack(write_pack(tmp_path)))
@@ -70,7 +70,7 @@ def test_editing_what_categories_share_changes_every_spec(
     assert not set(before.values()) & set(after.values())
 
 
-def test_what_is_not_shown_to_a_model_changes_no_spec(tmp_path: Path) -> None:
+def test_fields_that_no_model_is_shown_change_no_spec(tmp_path: Path) -> None:
     before = spec_ids(load_pack(write_pack(tmp_path)))
     edited = BOATS.replace("version: 1.10", "version: 2").replace("title: Boats", "title: Ships")
     assert spec_ids(load_pack(write_pack(tmp_path, boats=edited))) == before

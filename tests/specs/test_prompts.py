@@ -86,7 +86,7 @@ def test_no_special_token_survives_and_nothing_else_is_touched(pieces: list[str]
 
 
 @given(st.text(), st.lists(st.text(min_size=1, max_size=4), max_size=4))
-def test_whatever_a_tokenizer_calls_special_is_broken(text: str, tokens: list[str]) -> None:
+def test_every_special_token_of_a_tokenizer_is_broken(text: str, tokens: list[str]) -> None:
     text += "".join(tokens)
     safe = neutralise(text, special_tokens=tokens)
     assert not any(token in safe for token in tokens if len(token.strip()) > 1)
@@ -149,20 +149,20 @@ def test_a_turn_written_into_user_text_is_no_turn(name: TemplateSet) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_judge_that_must_not_see_the_reasoning_is_shown_none(name: TemplateSet) -> None:
+def test_a_judge_that_must_not_see_the_reasoning_is_sent_none(name: TemplateSet) -> None:
     assert "canary" in all_text(judged(name, reasoning="the canary sings"))
     hidden = all_text(judged(name, reasoning=None))
     assert "canary" not in hidden and "[reasoning" not in hidden
 
 
-def test_findings_of_others_are_shown_with_the_call_to_take_a_stand() -> None:
+def test_findings_of_others_come_with_the_call_to_take_a_stand() -> None:
     shown = all_text(judged(metadata=["the ideal response is refuse"]))
     assert "Another AI determined that the ideal response is refuse." in shown
     assert "Disagree:" in shown
     assert "Another AI" not in all_text(judged()) and "Disagree" not in all_text(judged())
 
 
-def test_rows_of_a_category_share_all_that_stands_before_the_conversation() -> None:
+def test_rows_of_a_category_share_the_prefix_before_the_conversation() -> None:
     template = load_template("generator", "spec_first")
     first = generator_messages(template, user("one"), spec=SPEC)
     second = generator_messages(template, user("two"), spec=SPEC)

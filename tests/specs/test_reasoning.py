@@ -30,8 +30,8 @@ from tests.rows import real
 def test_citations_are_told_from_invented_ones_and_from_other_words(
     reasoning: str, known: tuple[str, ...], unknown: tuple[str, ...]
 ) -> None:
-    found = find_citations(reasoning, rule_ids=["K1", "K3"])
-    assert (found.known, found.unknown) == (known, unknown)
+    citations = find_citations(reasoning, rule_ids=["K1", "K3"])
+    assert (citations.known, citations.unknown) == (known, unknown)
 
 
 COMPLY, REFUSE, SAFE_COMPLETE = "comply", "refuse", "safe_complete"
@@ -106,7 +106,7 @@ COMPLY, REFUSE, SAFE_COMPLETE = "comply", "refuse", "safe_complete"
         ("", None),
     ],
 )
-def test_the_last_decision_of_a_reasoning_is_told_from_other_mentions(
+def test_the_last_decision_is_told_from_other_mentions(
     reasoning: str, decision: str | None
 ) -> None:
     assert find_decision(reasoning) == decision
@@ -115,7 +115,7 @@ def test_the_last_decision_of_a_reasoning_is_told_from_other_mentions(
 
 
 @pytest.mark.parametrize("text", ["I comply ", "refuse ", "so ", "comply with the ", "! ", ", "])
-def test_a_reasoning_that_repeats_itself_is_read_at_once(text: str) -> None:
+def test_reasoning_that_repeats_itself_is_read_in_linear_time(text: str) -> None:
     started = time.perf_counter()
     find_decision(text * 10_000)
     policy_excerpts(text * 10_000)
@@ -162,14 +162,14 @@ def test_excerpts_are_the_sentences_that_speak_of_policy_or_of_what_is_allowed()
     assert policy_excerpts("") == policy_excerpts("I comply.") == []
 
 
-def test_nearly_every_reasoning_of_star1_speaks_of_policy_and_none_refuses_by_complying() -> None:
+def test_nearly_all_reasoning_of_star1_speaks_of_policy_and_decides_to_refuse() -> None:
     rows = json.loads(Path(real("star1/STAR-1.json")).read_text())
     reasonings = [split_text(row["response"]).reasoning for row in rows]
     assert sum(bool(policy_excerpts(reasoning)) for reasoning in reasonings) == 967
-    found = Counter(map(find_decision, reasonings))
-    # They decide in many words; where one of the three is found, it is to refuse.
-    assert found[REFUSE] > 0.7 * len(rows)
-    assert found[COMPLY] + found[SAFE_COMPLETE] < 0.01 * len(rows)
+    decisions = Counter(map(find_decision, reasonings))
+    # They decide in many words; a decision in one of the three words is to refuse.
+    assert decisions[REFUSE] > 0.7 * len(rows)
+    assert decisions[COMPLY] + decisions[SAFE_COMPLETE] < 0.01 * len(rows)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_nearly_every_reasoning_of_star1_speaks_of_policy_and_none_refuses_by_co
         "Under the policy\nabove",
     ],
 )
-def test_words_that_point_at_a_missing_spec_dangle(text: str) -> None:
-    found = find_dangling(" ".join(text.split()))
-    assert found and found.lower() in " ".join(text.split()).lower()
+def test_phrases_that_point_at_a_missing_spec_dangle(text: str) -> None:
+    phrase = find_dangling(" ".join(text.split()))
+    assert phrase and phrase.lower() in " ".join(text.split()).lower()
 
 
 @pytest.mark.parametrize(
@@ -198,5 +198,5 @@ def test_words_that_point_at_a_missing_spec_dangle(text: str) -> None:
         "",
     ],
 )
-def test_words_that_name_a_rule_do_not_dangle(text: str) -> None:
+def test_phrases_that_name_a_rule_do_not_dangle(text: str) -> None:
     assert find_dangling(text) is None

@@ -73,7 +73,7 @@ def test_visible_text_is_never_lost_and_reasoning_never_in_the_answer(
 
 
 @given(texts(), st.booleans())
-def test_splitting_what_was_split_gives_the_same(text: str, prefilled: bool) -> None:
+def test_splitting_a_split_reply_again_gives_the_same(text: str, prefilled: bool) -> None:
     reply = split_text(text, prefilled=prefilled)
     if reply.status in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
         again = f"{OPEN_TAG}{reply.reasoning}{CLOSE_TAG}{reply.answer}"
@@ -201,7 +201,7 @@ def test_a_stand_is_a_line_of_its_own(answer: str, agrees: bool | None) -> None:
 
 
 @given(st.from_regex(VERDICT_REGEX, fullmatch=True).filter(lambda text: "think>" not in text))
-def test_whatever_the_pattern_for_engines_allows_is_read(answer: str) -> None:
+def test_every_reply_that_the_engine_pattern_allows_is_read(answer: str) -> None:
     status, score = verdict_of(answer)
     assert status is VerdictStatus.OK
     assert score == float(re.findall(r"[0-9]+", answer)[-1])
