@@ -98,7 +98,7 @@ def of_checkpoint(
         seed=seed,
         config=config,
     )
-    return Asked(arm, run.recipe.engine.of_folder(str(folder)))
+    return Asked(arm, run.recipe.engine.with_model(str(folder)))
 
 
 def probes_of(recipe: Recipe, asked: Asked) -> list[Asked]:

@@ -1,6 +1,5 @@
 """Attacks over several turns on the models of an evaluation."""
 
-import os
 from collections.abc import Sequence
 
 import duckdb
@@ -9,13 +8,14 @@ from flows.arms import Asked, Grader
 from flows.recipe import Recipe
 from flows.run import RunContext
 from flows.steps import makes, run_stage
-from tasks import stage
-from tasks.engine.pool import Engines
+from tasks.engine.cluster import start_ray
+from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
 from tasks.engine.requests import EngineError
 from tasks.evaluation import graders as grading
 from tasks.evaluation import multiturn as conversing
 from tasks.evaluation import suites
+from warehouse.catalog import Pending
 
 
 def attacked(recipe: Recipe, asked: Sequence[Asked]) -> list[Asked]:
@@ -73,7 +73,7 @@ def converse(
     assert config is not None
     scorer = _scorer(config, graders)
     suite = next(one for one in built if one.name == config.suite)
-    beside = Engines()
+    beside = EnginePool()
     helper = None
     try:
         if needs_model(recipe):
@@ -99,7 +99,7 @@ def converse(
 
             def pending(
                 connection: duckdb.DuckDBPyConnection, name: str = name, model: str = one.arm.model
-            ) -> stage.Pending:
+            ) -> Pending:
                 return conversing.pending(
                     connection,
                     config,
@@ -114,11 +114,11 @@ def converse(
         beside.close()
 
 
-def _start_beside(run: RunContext, asked: Sequence[Asked], beside: Engines) -> Replicas:
+def _start_beside(run: RunContext, asked: Sequence[Asked], beside: EnginePool) -> Replicas:
     """The judge's engine, which attacks or scores while the engine that is attacked answers."""
     import ray
 
-    stage.start_ray(os.environ.get("RAY_ADDRESS"))
+    start_ray()
     run.engines.close()
     judge = run.recipe.judging_engine
     wanted = judge.num_gpus + max(one.engine.num_gpus for one in asked)
@@ -129,6 +129,6 @@ def _start_beside(run: RunContext, asked: Sequence[Asked], beside: Engines) -> R
             f"side by side, and the Ray cluster has {found:g}; give converse a script and a "
             "function as its grader"
         )
-    handles = beside.serving(judge)
+    handles = beside.start_for(judge)
     beside.wait()
     return Replicas(handles)

@@ -42,7 +42,7 @@ from tasks.evaluation import answer as answering
 from tasks.evaluation import grade as evaluating
 from tasks.evaluation import suites
 from tasks.evaluation.probes import pending_probes
-from warehouse.catalog import find_checkpoints
+from warehouse.catalog import Pending, find_checkpoints
 from warehouse.reports import report as reporting
 
 
@@ -195,7 +195,7 @@ def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.Stag
     assert recipe.evaluate is not None
     faithfulness = recipe.evaluate.faithfulness
 
-    def pending(connection: duckdb.DuckDBPyConnection) -> stage.Pending:
+    def pending(connection: duckdb.DuckDBPyConnection) -> Pending:
         if arm.probe != "none" and faithfulness:
             return pending_probes(
                 connection,
@@ -247,7 +247,7 @@ def grade(
         }
     )
 
-    def pending(connection: duckdb.DuckDBPyConnection) -> stage.Pending:
+    def pending(connection: duckdb.DuckDBPyConnection) -> Pending:
         connection.register("arms_to_grade", arms)
         return evaluating.pending(
             connection,

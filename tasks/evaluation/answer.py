@@ -20,7 +20,7 @@ from specs.reasoning import find_citations, find_decision
 from specs.replies import Reply, ReplyStatus
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling
-from tasks.stage import Pending
+from warehouse.catalog import Pending
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import ANSWERS, Answer, Table, content_id, text_id

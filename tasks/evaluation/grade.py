@@ -17,7 +17,7 @@ from tasks.engine.requests import Engine, Request, Sample
 from tasks.evaluation.answer import RECORDED, AnswerConfig, register_specs
 from tasks.evaluation.graders import Grader, GraderConfig, load_grader
 from tasks.evaluation.multiturn import MultiturnConfig
-from tasks.stage import Pending
+from warehouse.catalog import Pending
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import EVALUATIONS, Evaluation, Score, Table, content_id

@@ -23,7 +23,7 @@ from specs.replies import ReplyStatus
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling, failed
 from tasks.paths import PROJECT
-from tasks.stage import Pending
+from warehouse.catalog import Pending
 from warehouse.tables import EXCHANGES, Exchange, Table, content_id
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from specs.policy import Pack, spec_key
 from tasks.evaluation.answer import Arm, Probe
-from tasks.stage import Pending
+from warehouse.catalog import Pending
 
 
 def pending_probes(
