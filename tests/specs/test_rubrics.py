@@ -252,9 +252,8 @@ def test_each_proposition_that_counts_is_asked_once_and_no_other() -> None:
                 PropositionsRubric(adherence), ideal_response=response, categories=[category]
             )
             lines = re.findall(r"^- ([a-z_]+): .", system["content"], re.MULTILINE)
-            assert lines == list(propositions) and 0 < len(propositions) < len(
-                adherence.propositions
-            )
+            assert lines == list(propositions)
+            assert 0 < len(propositions) < len(adherence.propositions)
 
 
 def test_without_an_ideal_response_every_proposition_is_asked_and_style_is_null() -> None:

@@ -1,0 +1,55 @@
+"""The example of specs/README.md works as printed, and its table of templates is complete."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+import specs
+from flows.__main__ import app
+from specs.adherence import load_adherence
+from specs.pack import load_pack
+from specs.policy import PackError
+from specs.prompts import TemplateKind, load_template
+
+README = (Path(specs.__file__).parent / "README.md").read_text(encoding="utf-8")
+FILES = dict(
+    re.findall(r"^`(library/\S+)`:\n\n```\w+\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text, encoding="utf-8")
+    return Path("library")
+
+
+def test_the_example_passes_the_check_and_compiles_as_printed(folder: Path) -> None:
+    assert len(FILES) == 3
+    checked = CliRunner().invoke(app, ["policies", "check", str(folder)])
+    assert checked.exit_code == 0
+    assert f"$ precept policies check library\n{checked.stdout}```" in README
+    assert f".text)\n{load_pack(folder).spec(['loans']).text}\n```" in README
+    assert load_adherence(folder).styles.keys() == {"comply", "refuse", "safe_complete"}
+
+
+def test_the_fault_is_told_as_printed(folder: Path) -> None:
+    (folder / "loans.md").write_text(FILES["library/loans.md"].replace("-> L2", "-> L9"))
+    with pytest.raises(PackError) as error:
+        load_pack(folder)
+    assert f"`precept: {error.value}`" in README
+
+
+def test_every_template_is_listed_with_its_placeholders() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ((?:`\w+` ?)+)\|", README, re.MULTILINE)
+    listed = {kind: set(re.findall(r"\w+", names)) for kind, names in rows}
+    shipped = {
+        kind: set(re.findall(r"\{\{(\w+)\}\}", load_template(kind, "spec_first").text))
+        for kind in get_args(TemplateKind)
+    }
+    assert listed == shipped
