@@ -215,8 +215,8 @@ def _class_scores(lines: Sequence[str]) -> dict[str, float | None] | None:
 class PropositionsRubric:
     """Adherence of an answer to the pack's style for the ideal response.
 
-    `style` is 1 if the answer adheres, and None if the ideal response is not known; `is_{id}` is 1 if that
-    proposition is true.
+    `style` is 1 if the answer adheres, and None if the ideal response is not known; `is_{id}` is 1
+    if that proposition is true.
     """
 
     adherence: Adherence
