@@ -140,6 +140,15 @@ def look_up(
     return list(rows)
 
 
+def stream(
+    connection: duckdb.DuckDBPyConnection, name: str, /, *, batch_rows: int, **parameters: Any
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows of `lookups/<name>.sql` in batches, so that memory holds one at a time."""
+    relation = connection.sql(_lookup_text(name), params=parameters)
+    for batch in relation.to_arrow_reader(batch_rows):
+        yield batch.to_pylist()
+
+
 def materialise(connection: duckdb.DuckDBPyConnection, name: str) -> duckdb.DuckDBPyRelation:
     """Returns the rows of `lookups/<name>.sql` as a temporary table of that name, read once."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {_lookup_text(name)}")

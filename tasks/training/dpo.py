@@ -1,58 +1,105 @@
 """checkpoints ← preference pairs: DPO on the best against the worst completion of a prompt.
 
-The pairs fall out of the k scores of the filter (view `preference_pairs`). They are rendered as
-text by the model's own chat template, without the spec.
+The pairs fall out of the scores of the filter (view `preference_pairs`). The model's own chat
+template renders them as text, without the spec.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 from pydantic import Field
 
+from specs.prompts import Message
 from tasks.engine.chat_template import ChatError, ChatTemplate
+from tasks.training.checkpoint import Outcome
 from tasks.training.trainer import (
+    BestBy,
     DataError,
-    EarlyStop,
-    Finished,
+    DataFigures,
     Job,
     TrainError,
     TrainingConfig,
     fit,
-    prepare,
-    run,
 )
-from warehouse.tables import AssistantTurn, Example, Turn, content_id, text_id
+from tasks.training.worker import EarlyStop, run_trainer, set_up
+from warehouse.catalog import look_up
+from warehouse.home import Home
+from warehouse.shards import write_shard
+from warehouse.tables import EXAMPLES, AssistantTurn, Example, Turn, content_id, text_id
+
+_BEST = BestBy("rewards/margins", "max")
 
 
 class DpoConfig(TrainingConfig):
     """How a model is trained on preference pairs."""
 
     learning_rate: float = Field(1e-6, gt=0)
-    """Highest learning rate."""
+    """Peak learning rate."""
     epochs: float = Field(1.0, gt=0)
-    """Times that each pair is learned from."""
+    """Passes over the pairs."""
     beta: float = Field(0.1, gt=0)
-    """Weight of the distance from the model it begins from."""
+    """Weight of the penalty for moving away from the model that it begins from."""
     max_length: int = Field(8192, gt=0)
-    """Longest prompt and completion in tokens; longer pairs are left out and counted."""
+    """Longest prompt and completion together, in tokens; longer pairs are left out and counted."""
     min_margin: float = Field(2.0, gt=0)
-    """Least difference between the lowest scores of the two, 0 to 10."""
+    """Smallest difference between the lowest scores of the two, from 0 to 10."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedReply:
+    """One side of a preference pair."""
+
+    completion_id: str
+    score: float
+    """The lowest judge score, from 0 to 10."""
+    scores: list[float]
+    cited: list[str]
+    reasoning: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferencePair:
+    """A prompt with the completion to prefer and the one to avoid."""
+
+    prompt_id: str
+    categories: list[str]
+    ideal_response: str | None
+    spec_id: str
+    messages: list[Message]
+    chosen: JudgedReply
+    rejected: JudgedReply
+
+    @property
+    def sides(self) -> tuple[JudgedReply, JudgedReply]:
+        """The chosen and the rejected reply."""
+        return self.chosen, self.rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairText:
+    """A preference pair as text; its fields are the columns that TRL reads."""
+
+    prompt: str
+    chosen: str
+    rejected: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """What a training learns from."""
+    """The pairs that a training learns from, frozen as a set."""
 
-    rows: list[dict[str, str]]
-    """Keys prompt, chosen and rejected, as text."""
+    texts: Sequence[PairText]
     set_id: str
-    """Hash of what is in it."""
-    members: list[Example]
-    """The completions of the pairs as a frozen set: preferred and dispreferred."""
-    num_left_out: int
+    """Hash of the pairs' ids and texts."""
+    members: Sequence[Example]
+    """The completions of the pairs: preferred and dispreferred."""
+    left_out: Mapping[str, int]
+    """Pairs that cannot be learned whole, by reason."""
 
 
 def choose_pairs(
@@ -64,112 +111,124 @@ def choose_pairs(
     judging_id: str,
     run_id: str,
 ) -> Pairs:
-    """The pairs of a run; raises DataError where there is none."""
-    rows = (
-        connection.sql(
-            """
-            SELECT *
-            FROM preference_pairs
-            WHERE generation_id = $generation_id
-              AND judging_id = $judging_id
-              AND chosen_score - rejected_score >= $margin
-            ORDER BY chosen_id
-            """,
-            params={
-                "generation_id": generation_id,
-                "judging_id": judging_id,
-                "margin": config.min_margin,
-            },
-        )
-        .to_arrow_table()
-        .to_pylist()
+    """Returns the pairs that can be learned whole; raises DataError if there is none."""
+    rows = look_up(
+        connection,
+        "pairs_to_learn",
+        generation_id=generation_id,
+        judging_id=judging_id,
+        min_margin=config.min_margin,
     )
-    made = [(row, _pair(chats, row, config.max_length)) for row in rows]
-    kept = [(row, pair) for row, pair in made if pair]
-    if not kept:
+    texts: list[PairText] = []
+    pairs: list[PreferencePair] = []
+    left_out: Counter[str] = Counter()
+    for pair in map(_pair, rows):
+        try:
+            texts.append(_render(chats, pair, config.max_length))
+        except ChatError as error:
+            left_out[str(error)] += 1
+        else:
+            pairs.append(pair)
+    if not pairs:
+        reasons = f" ({dict(left_out)})" if left_out else ""
         raise DataError(
-            f"no preference pair among {len(rows)}: raise generate.samples or the temperature, or "
-            "lower dpo.min_margin"
+            f"no preference pair to learn from among {len(rows)}{reasons}; raise generate.samples "
+            "or the temperature, or lower dpo.min_margin"
         )
-    ids = [
-        name
-        for row, _ in kept
-        for side in ("chosen", "rejected")
-        for name in (row[f"{side}_id"], text_id(row[f"{side}_reasoning"], row[f"{side}_answer"]))
+    sides = [side for pair in pairs for side in pair.sides]
+    ids = [(side.completion_id, text_id(side.reasoning, side.answer)) for side in sides]
+    set_id = content_id("pairs", judging_id, *(part for both in ids for part in both))
+    members = [
+        _example(pair, side, set_id=set_id, run_id=run_id) for pair in pairs for side in pair.sides
     ]
-    set_id = content_id("pairs", judging_id, *ids)
-    return Pairs(
-        rows=[pair for _, pair in kept],
-        set_id=set_id,
-        members=[
-            _member(row, side, set_id, run_id) for row, _ in kept for side in ("chosen", "rejected")
-        ],
-        num_left_out=len(rows) - len(kept),
+    return Pairs(texts=texts, set_id=set_id, members=members, left_out=dict(left_out))
+
+
+def _pair(row: dict[str, Any]) -> PreferencePair:
+    sides = {side: JudgedReply(**row[side]) for side in ("chosen", "rejected")}
+    return PreferencePair(**{**row, **sides})
+
+
+def _render(chats: ChatTemplate, pair: PreferencePair, max_length: int) -> PairText:
+    """Returns a pair as text; raises ChatError if it cannot be learned whole."""
+    for side in pair.sides:
+        encoded = chats.encode(pair.messages, reasoning=side.reasoning, answer=side.answer)
+        if len(encoded.input_ids) > max_length:
+            raise ChatError(f"longer than {max_length} tokens")
+    return PairText(
+        prompt=chats.prompt_text(pair.messages),
+        chosen=chats.reply_text(reasoning=pair.chosen.reasoning, answer=pair.chosen.answer),
+        rejected=chats.reply_text(reasoning=pair.rejected.reasoning, answer=pair.rejected.answer),
     )
 
 
-def _member(row: dict[str, Any], side: str, set_id: str, run_id: str) -> Example:
-    """One completion of a pair as a row of its frozen set."""
-    reply = AssistantTurn(
-        role="assistant",
-        content=row[f"{side}_answer"],
-        reasoning_content=row[f"{side}_reasoning"],
-    )
+def _example(pair: PreferencePair, side: JudgedReply, *, set_id: str, run_id: str) -> Example:
+    """Returns one completion of a pair as a row of the frozen set."""
+    is_chosen = side is pair.chosen
+    reply = AssistantTurn(role="assistant", content=side.answer, reasoning_content=side.reasoning)
     return Example(
         set_id=set_id,
-        completion_id=row[f"{side}_id"],
-        prompt_id=row["prompt_id"],
-        status="chosen" if side == "chosen" else "left_out",
-        reason="preferred" if side == "chosen" else "dispreferred",
-        categories=row["categories"],
-        ideal_response=row["ideal_response"],
-        spec_id=row["spec_id"],
-        score=row[f"{side}_score"],
-        scores=row[f"{side}_scores"],
-        cited=row[f"{side}_cited"],
+        completion_id=side.completion_id,
+        prompt_id=pair.prompt_id,
+        status="chosen" if is_chosen else "left_out",
+        reason="preferred" if is_chosen else "dispreferred",
+        categories=pair.categories,
+        ideal_response=pair.ideal_response,
+        spec_id=pair.spec_id,
+        score=side.score,
+        scores=side.scores,
+        cited=side.cited,
         run_id=run_id,
         created_at=datetime.now(UTC),
-        prompt=[Turn(**turn) for turn in row["messages"]],
+        prompt=[Turn(**message) for message in pair.messages],
         completion=[reply],
     )
 
 
-def _pair(chats: ChatTemplate, row: dict[str, Any], max_length: int) -> dict[str, str] | None:
-    """One pair as text; None where it cannot be learned whole."""
-    texts = {}
-    for side in ("chosen", "rejected"):
-        reasoning, answer = row[f"{side}_reasoning"], row[f"{side}_answer"]
-        try:
-            encoded = chats.encode(row["messages"], reasoning=reasoning, answer=answer)
-        except ChatError:
-            return None
-        if len(encoded.input_ids) > max_length:
-            return None
-        texts[side] = chats.reply_text(reasoning=reasoning, answer=answer)
-    return {"prompt": chats.prompt_text(row["messages"]), **texts}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpoTraining:
+    """DPO on preference pairs."""
+
+    config: DpoConfig
+    pairs: Pairs
+    home: Home
+    name: str = "dpo"
+    best: BestBy = _BEST
+
+    @property
+    def fingerprint(self) -> str:
+        return self.pairs.set_id
+
+    @property
+    def set_id(self) -> str:
+        return self.pairs.set_id
+
+    @property
+    def num_gpus(self) -> int:
+        return self.config.workers.num_gpus
+
+    def train(self, job: Job) -> Outcome:
+        """Stores the pairs as a set of examples and trains on them."""
+        write_shard(self.home, EXAMPLES, self.pairs.members)
+        finished = fit(_loop, job, self.pairs.texts)
+        figures = DataFigures(num_rows=len(self.pairs.texts), left_out=self.pairs.left_out)
+        return Outcome(finished, figures)
 
 
-def train(job: Job, rows: Sequence[dict[str, str]]) -> Finished:
-    """Trains on the pairs; a training that was killed goes on from its last checkpoint."""
-    return fit(_loop, job, rows=list(rows))
-
-
-def _loop(settings: dict[str, Any]) -> None:
-    """What each worker does."""
-    job: Job = settings["job"]
-    prepare(job)
+def _loop(job: Job, texts: Sequence[PairText]) -> None:
+    """Trains in one worker."""
+    set_up(job)
     import datasets
-    from transformers import AutoTokenizer
     from trl import DPOConfig as Arguments
     from trl import DPOTrainer
 
     config = job.config
     assert isinstance(config, DpoConfig)
-    tokenizer = AutoTokenizer.from_pretrained(job.model, revision=job.revision)
-    rows = [{**row, "prompt": _without_start(tokenizer, row["prompt"])} for row in settings["rows"]]
+    tokenizer = job.load_tokenizer()
+    rows = [asdict(text) | {"prompt": _without_start(tokenizer, text.prompt)} for text in texts]
     arguments = Arguments(
         **{
-            **job.arguments(),
+            **job.trl_arguments(),
             "num_train_epochs": config.epochs,
             "beta": config.beta,
             "max_length": config.max_length,
@@ -181,15 +240,18 @@ def _loop(settings: dict[str, Any]) -> None:
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=job.adapters(),
+        peft_config=job.peft_config(),
     )
     if len(trainer.train_dataset) != len(rows):
-        raise TrainError(f"{len(trainer.train_dataset)} of {len(rows)} pairs reached the trainer")
-    run(trainer, job, EarlyStop())
+        raise TrainError(
+            f"{len(trainer.train_dataset)} of {len(rows)} pairs reached the trainer: TRL took the "
+            "others out"
+        )
+    run_trainer(trainer, job, EarlyStop())
 
 
 def _without_start(tokenizer: Any, text: str) -> str:
-    """The prompt without the start token that the tokenizer will put before it again."""
+    """Returns a prompt without the start token, if the tokenizer puts one before every text."""
     start = tokenizer.bos_token
     doubled = bool(start) and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     return text.removeprefix(start) if doubled else text

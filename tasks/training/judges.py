@@ -1,83 +1,110 @@
-"""The judge actors of a training, and how a worker reaches them."""
+"""The judge of the filter as actors of a training, and the workers' way to them.
 
-from collections.abc import Callable, Mapping
+A judge receives a `JudgeRequest`, which has no field for reasoning: what a model in training thinks
+is hidden from its judge by type. A judge that fails or hangs gives a fault in place of scores.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 from specs.policy import Spec
 from specs.prompts import Message, helpfulness_messages, judge_messages, load_template
 from specs.replies import VERDICT_REGEX, read_verdict
 from tasks.data.judge import JudgeConfig
-from tasks.engine.cluster import end_actors
-from tasks.engine.pool import count_replicas
+from tasks.engine.cluster import end_actors, message_of, root_cause
+from tasks.engine.pool import actor_options, count_replicas
 from tasks.engine.requests import Engine, EngineConfig, EngineError, Request
+from warehouse.tables import content_id
 
-Question = Literal["compliance", "helpfulness"]
+Criterion = Literal["compliance", "helpfulness"]
+
+
+class PromptTurn(NamedTuple):
+    """One turn of a prompt, which can be hashed."""
+
+    role: str
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class JudgeRequest:
     """All that a judge is given of a rollout."""
 
-    question: Question
-    messages: tuple[tuple[str, str], ...]
-    """Role and text of each turn of the prompt."""
+    criterion: Criterion
+    prompt: tuple[PromptTurn, ...]
     answer: str
     spec_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeReply:
+    """The scores of an answer, or why there are none."""
+
+    scores: Sequence[float | None] = ()
+    """One for each judge sample, from 0 to 10; None if it could not be read."""
+    fault: str | None = None
+
+
+class LoadedEngine(Engine, Protocol):
+    """An engine that holds a model."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class JudgeActor:
-    """A judge behind Ray: makes the messages, asks its engine, reads the votes."""
+    """A judge in a process of its own: writes the messages, asks its engine, reads the scores."""
 
     def __init__(
         self,
-        make_engine: Callable[[], Engine],
+        make_engine: Callable[[], LoadedEngine],
         config: JudgeConfig,
         specs: Mapping[str, Spec],
-        num_votes: int,
+        num_samples: int,
     ) -> None:
         self.engine = make_engine()
         self.config = config
         self.specs = specs
-        self.num_votes = num_votes
+        self.num_samples = num_samples
 
     async def start(self) -> None:
         """Loads the model."""
-        if start := getattr(self.engine, "start", None):
-            await start()
+        await self.engine.start()
 
     async def stop(self) -> None:
         """Frees what the engine holds."""
-        if stop := getattr(self.engine, "stop", None):
-            await stop()
+        await self.engine.stop()
 
-    async def votes(self, item: Item) -> list[float | None]:
-        """Scores from 0 to 10; None for each that could not be had."""
-        request = Request(
-            messages=self._messages(item),
-            num_samples=self.num_votes,
-            sampling=self.config.sampling,
-            pattern=VERDICT_REGEX if self.config.constrain else None,
+    async def score(self, request: JudgeRequest) -> list[float | None]:
+        """Returns a score from 0 to 10 for each judge sample; None if it cannot be read."""
+        [samples] = await self.engine.generate(
+            [
+                Request(
+                    messages=self._messages(request),
+                    num_samples=self.num_samples,
+                    sampling=self.config.sampling,
+                    pattern=VERDICT_REGEX if self.config.constrain else None,
+                )
+            ]
         )
-        [samples] = await self.engine.generate([request])
-        return [
-            None
-            if sample.fault or sample.finish_reason == "length"
-            else read_verdict(sample.reply).score
-            for sample in samples
-        ]
+        return [read_verdict(sample.reply).score if sample.is_whole else None for sample in samples]
 
-    def _messages(self, item: Item) -> list[Message]:
-        turns: list[Message] = [{"role": role, "content": text} for role, text in item.messages]
-        if item.question == "helpfulness":
+    def _messages(self, request: JudgeRequest) -> list[Message]:
+        turns: list[Message] = [
+            {"role": turn.role, "content": turn.content} for turn in request.prompt
+        ]
+        if request.criterion == "helpfulness":
             template = load_template("helpfulness", "spec_first")
-            return helpfulness_messages(template, turns, answer=item.answer)
+            return helpfulness_messages(template, turns, answer=request.answer)
         return judge_messages(
             load_template("judge", self.config.template),
             turns,
-            spec=self.specs[item.spec_id],
-            answer=item.answer,
+            spec=self.specs[request.spec_id],
+            answer=request.answer,
             reasoning=None,
         )
 
@@ -95,41 +122,126 @@ class Judges:
         judge: JudgeConfig,
         specs: Mapping[str, Spec],
         *,
-        num_votes: int,
+        num_samples: int,
         name: str,
     ) -> "Judges":
-        """Starts them and waits until their models are loaded, before a trainer takes its place.
+        """Starts a judge for each replica of the engine, and waits until the models are loaded.
 
-        Raises EngineError where a model cannot be loaded.
+        `specs` are by their ids. Raises RoomError if the cluster has no room for one, and
+        EngineError if a model cannot be loaded.
         """
         import ray
         from ray.exceptions import RayError
 
         from tasks.engine.vllm_engine import VLLMEngine
 
-        room = count_replicas(engine)
-        found = engine.model_copy(update={"model": engine.model_path})
         actor = ray.remote(JudgeActor)
-        handles = [
-            actor.options(
-                name=f"judge-{name}-{number}",
-                num_cpus=engine.num_cpus,
-                num_gpus=engine.tensor_parallel_size if engine.use_gpu else 0,
-                max_restarts=-1,
-                max_task_retries=1,
-                max_concurrency=1000,
-            ).remote(partial(VLLMEngine, found), judge, specs, num_votes)
-            for number in range(room)
-        ]
-        judges = cls(handles)
+        make_engine = partial(VLLMEngine, engine.located())
+        # A judge that dies is started again and asked once more.
+        options = {**actor_options(engine), "max_task_retries": 1}
+        judges = cls(
+            [
+                actor.options(name=f"judge-{name}-{number}", **options).remote(
+                    make_engine, judge, specs, num_samples
+                )
+                for number in range(count_replicas(engine))
+            ]
+        )
         try:
-            ray.get([handle.start.remote() for handle in handles])
+            ray.get([handle.start.remote() for handle in judges.handles])
         except RayError as error:
             judges.stop()
-            words = str(getattr(error, "cause", None) or error).strip().splitlines()
-            raise EngineError(f"no judge from {engine.model}: {words[-1]}") from error
+            cause = root_cause(error, links=("cause",))
+            raise EngineError(
+                f"no judge from {engine.model}: {message_of(cause)}; check the recipe's judge and "
+                "the memory it asks for"
+            ) from error
         return judges
 
     def stop(self) -> None:
-        """Ends them and frees what they held."""
+        """Ends the actors and frees what they held."""
         end_actors(self.handles)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeLimits:
+    """How long a training waits for its judges, and how many answers each has at a time."""
+
+    in_flight: int
+    """Concurrent requests per judge."""
+    call_seconds: float
+    """Timeout of a request, from when it is sent to a judge."""
+    batch_seconds: float
+    """Timeout of all requests of a step."""
+
+
+class JudgePool:
+    """The judges of a training, as one of its workers asks them.
+
+    TRL waits for a reward without any timeout, so that a judge that hangs would hang the training:
+    every request has a timeout here, and so has every step.
+    """
+
+    def __init__(self, judges: Sequence[Any], limits: JudgeLimits) -> None:
+        self.limits = limits
+        self._judges = list(judges)
+        self._loads = [0] * len(self._judges)
+
+    async def ask(self, requests: Sequence[JudgeRequest]) -> dict[JudgeRequest, JudgeReply]:
+        """Returns the reply to each request; equal requests are asked once."""
+        room = asyncio.Semaphore(self.limits.in_flight * len(self._judges))
+        tasks = {
+            request: asyncio.ensure_future(self._ask(request, room))
+            for request in dict.fromkeys(requests)
+        }
+        if tasks:
+            _, late = await asyncio.wait(tasks.values(), timeout=self.limits.batch_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        return {request: self._reply(task) for request, task in tasks.items()}
+
+    async def _ask(self, request: JudgeRequest, room: asyncio.Semaphore) -> list[float | None]:
+        # A request that waits for room has not been sent, and its timeout has not begun.
+        async with room:
+            number = self._choose(request)
+            self._loads[number] += 1
+            try:
+                reference = self._judges[number].score.remote(request)
+                return await asyncio.wait_for(_wait(reference), self.limits.call_seconds)
+            finally:
+                self._loads[number] -= 1
+
+    def _choose(self, request: JudgeRequest) -> int:
+        """Returns the number of the judge whose cache holds the spec; if that judge has no room,
+        of the one with the least to do."""
+        number = int(content_id(request.criterion, request.spec_id), 16) % len(self._judges)
+        if self._loads[number] < self.limits.in_flight:
+            return number
+        return self._loads.index(min(self._loads))
+
+    def _reply(self, task: "asyncio.Task[list[float | None]]") -> JudgeReply:
+        """Returns the reply of a task that is done."""
+        if task.cancelled():
+            return JudgeReply(
+                fault=f"no score within the {self.limits.batch_seconds:g} s of a step"
+            )
+        error = task.exception()
+        if error is None:
+            return JudgeReply(scores=task.result())
+        if isinstance(error, TimeoutError):
+            return JudgeReply(fault=f"no score within {self.limits.call_seconds:g} s")
+        cause = root_cause(error, links=("cause",))
+        return JudgeReply(fault=f"{type(cause).__name__}: {message_of(cause)}")
+
+
+async def _wait(reference: Any) -> list[float | None]:
+    """Returns the result of a call to an actor; cancels the call if it is no longer awaited."""
+    import ray
+
+    try:
+        scores: list[float | None] = await reference
+    except asyncio.CancelledError:
+        ray.cancel(reference)
+        raise
+    return scores

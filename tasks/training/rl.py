@@ -1,74 +1,95 @@
 """checkpoints ← prompts and a judge: GRPO whose reward is the judge of the filter.
 
-The trained model answers without any spec; the judge, which has the spec, is shown prompt and
-answer and never the reasoning. Every rollout is a row. Monitors end a training that collapses.
+The model in training answers without any spec; the judge, which has the spec, is shown prompt and
+answer and never the reasoning. Every rollout is a row. A monitor ends a training that collapses.
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import duckdb
 from pydantic import Field, model_validator
 
 from specs.policy import Spec, spec_key
+from specs.prompts import Message
 from specs.replies import CLOSE_TAG, OPEN_TAG, find_closing, split_tokens
+from tasks.data.judge import JudgeConfig
 from tasks.engine.chat_template import ChatTemplate
-from tasks.training.monitor import MonitorConfig, _watching
-from tasks.training.reward import Kind, Panel, Reward, RewardConfig, RolloutReply, kind_of
+from tasks.engine.requests import EngineConfig
+from tasks.training.checkpoint import Outcome
+from tasks.training.judges import JudgePool, Judges
+from tasks.training.monitor import MonitorConfig, monitor_callback
+from tasks.training.reward import (
+    Kind,
+    Reward,
+    RewardConfig,
+    RolloutOrigin,
+    RolloutReply,
+    kind_of,
+    reward_id,
+)
 from tasks.training.trainer import (
+    BestBy,
     DataError,
-    EarlyStop,
-    Finished,
+    DataFigures,
     Job,
     TrainingConfig,
     WorkersConfig,
     fit,
-    prepare,
-    run,
 )
-from warehouse.catalog import connect
+from tasks.training.worker import EarlyStop, run_trainer, set_up
+from warehouse.catalog import connect, look_up
 from warehouse.home import Home
 from warehouse.shards import write_shard
-from warehouse.tables import ROLLOUTS
+from warehouse.tables import ROLLOUTS, content_id
+
+_BEST = BestBy("reward", "max")
 
 
 class RlWorkersConfig(WorkersConfig):
-    """What reinforcement learning runs on; none of it changes what is learned."""
+    """What reinforcement learning runs on; nothing here changes what is learned."""
 
     judges: int = Field(1, gt=0)
-    """Engines that judge for the reward, each a copy of the recipe's judge."""
+    """Engines that judge for the reward, each with the recipe's judge."""
     use_vllm: bool = False
-    """Roll out with vLLM beside the trainer on its GPU; else with transformers."""
+    """Roll out with vLLM, beside the trainer on its GPU; false for transformers."""
 
 
 class RlConfig(TrainingConfig):
     """How a model is refined by reinforcement learning."""
 
+    not_defining: ClassVar[dict[str, Any]] = {
+        "workers": True,
+        "reward": {"call_seconds", "in_flight", "batch_seconds"},
+    }
+
     learning_rate: float = Field(1e-6, gt=0)
-    """Highest learning rate."""
+    """Peak learning rate."""
     steps: int = Field(200, gt=0)
-    """Optimiser steps; each learns from batch_size fresh rollouts."""
+    """Optimiser steps; each learns from `batch_size` fresh rollouts."""
     samples: int = Field(8, gt=1)
-    """Rollouts of each prompt: the group that a reward is compared with."""
+    """Rollouts per prompt: the group within which rewards are compared."""
     temperature: float = Field(1.0, gt=0)
-    """Temperature of the rollouts."""
+    """Sampling temperature of the rollouts."""
     max_tokens: int = Field(4096, gt=0)
-    """Longest rollout; what is longer is cut, counts as 0 and is not itself learned from."""
+    """Longest rollout in tokens; a longer one is cut, is rewarded with 0 and is not learned from
+    itself."""
     beta: float = Field(0.0, ge=0)
-    """Weight of the distance from the model it begins from."""
+    """Weight of the KL penalty against the model that it begins from."""
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
-    """Which loss of TRL's GRPOTrainer."""
+    """Loss, as TRL's GRPOTrainer names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """What the advantage is divided by the deviation of."""
+    """Which rewards' standard deviation normalises the advantage."""
     reward_on: Literal["all", "answer"] = "all"
-    """Tokens that the reward moves: all, or those after the reasoning."""
+    """Tokens that the reward moves: `all`, or those of the `answer` after the reasoning."""
     mix: dict[Literal["harmful", "benign", "ambiguous"], float] = {}
-    """Shares of the kinds of prompts; none: as they come."""
+    """Shares of the kinds of prompts. Empty: all prompts as they come."""
     prompts: Literal["all", "undecided"] = "all"
-    """`undecided` leaves out prompts whose completions were always or never accepted."""
+    """Prompts to roll out: `all`, or only the `undecided`, of whose completions some were accepted
+    and some were not."""
     reward: RewardConfig = RewardConfig()
     """How answers are rewarded."""
     monitor: MonitorConfig = MonitorConfig()
@@ -80,8 +101,8 @@ class RlConfig(TrainingConfig):
     def _check_groups(self) -> "RlConfig":
         if self.batch_size % self.samples:
             raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of samples {self.samples}; change "
-                "one of them"
+                f"batch_size {self.batch_size} must be a multiple of samples {self.samples}; "
+                "change one of them"
             )
         return self
 
@@ -91,9 +112,9 @@ class RlPrompt:
     """A prompt to roll out."""
 
     prompt_id: str
-    messages: list[dict[str, str]]
+    messages: list[Message]
     categories: list[str]
-    kind: str
+    kind: Kind
 
 
 def choose_prompts(
@@ -103,39 +124,16 @@ def choose_prompts(
     generation_id: str,
     judging_id: str,
 ) -> list[RlPrompt]:
-    """The prompts of relation `asked(prompt_id, categories)` in the mix that is wanted.
+    """Returns the prompts of relation `candidates(prompt_id, categories)` in the configured mix.
 
-    The same ones each time. Raises DataError where there is none, or none of a kind wanted.
+    The same ones each time. Raises DataError if there is none, or none of a kind in the mix.
     """
-    rows = (
-        connection.sql(
-            """
-            SELECT p.prompt_id, p.messages, a.categories, p.ideal_response
-            FROM asked AS a
-            JOIN prompts AS p USING (prompt_id)
-            WHERE len(a.categories) > 0
-              AND (
-                NOT $undecided
-                OR p.prompt_id IN (
-                    SELECT c.prompt_id
-                    FROM completions AS c
-                    JOIN verdicts AS v USING (completion_id)
-                    WHERE c.generation_id = $generation_id AND v.judging_id = $judging_id
-                    GROUP BY c.prompt_id
-                    HAVING bool_or(v.verdict = 'accepted')
-                       AND bool_or(v.verdict IN ('rejected', 'failed'))
-                )
-              )
-            ORDER BY p.prompt_id
-            """,
-            params={
-                "undecided": config.prompts == "undecided",
-                "generation_id": generation_id,
-                "judging_id": judging_id,
-            },
-        )
-        .to_arrow_table()
-        .to_pylist()
+    rows = look_up(
+        connection,
+        "prompts_to_roll_out",
+        undecided=config.prompts == "undecided",
+        generation_id=generation_id,
+        judging_id=judging_id,
     )
     prompts = [
         RlPrompt(
@@ -152,106 +150,175 @@ def choose_prompts(
 
 
 def _mixed(prompts: list[RlPrompt], mix: Mapping[Kind, float]) -> list[RlPrompt]:
-    """As many prompts as the scarcest kind of the mix allows, in the order of their ids."""
+    """Returns as many prompts as the scarcest kind of the mix allows, in the order of their ids."""
     shares = {kind: share for kind, share in mix.items() if share > 0}
     if not shares:
         return prompts
-    found = {kind: [one for one in prompts if one.kind == kind] for kind in shares}
-    missing = [kind for kind, some in found.items() if not some]
+    by_kind = {kind: [prompt for prompt in prompts if prompt.kind == kind] for kind in shares}
+    missing = [kind for kind, of_kind in by_kind.items() if not of_kind]
     if missing:
         raise DataError(f"rl.mix wants {missing[0]} prompts and there are none; set it to 0")
     whole = sum(shares.values())
-    total = min(len(found[kind]) * whole / share for kind, share in shares.items())
+    total = min(len(by_kind[kind]) * whole / share for kind, share in shares.items())
     chosen = [
-        one
+        prompt
         for kind, share in shares.items()
-        for one in found[kind][: max(1, round(total * share / whole))]
+        for prompt in by_kind[kind][: max(1, round(total * share / whole))]
     ]
-    return sorted(chosen, key=lambda one: one.prompt_id)
+    return sorted(chosen, key=lambda prompt: prompt.prompt_id)
 
 
-def train(
-    job: Job,
-    prompts: Sequence[RlPrompt],
-    *,
-    specs: Mapping[str, Spec],
-    judges: Sequence[Any],
-    home: Home,
-    run_id: str,
-) -> Finished:
-    """Refines the model; a training that was killed goes on from its last checkpoint.
+def fingerprint(prompts: Sequence[RlPrompt], specs: Mapping[str, Spec], reward_id: str) -> str:
+    """Returns the hash of what a training learns from: its prompts, their specs and the judge.
 
-    `specs` are by categories joined with `+`. Each worker writes the rollouts of its steps.
+    `specs` are by the `spec_key` of the prompts' categories.
     """
-    rows = [
-        {
-            "prompt": one.messages,
-            "prompt_id": one.prompt_id,
-            "spec_id": specs[spec_key(one.categories)].id,
-            "kind": one.kind,
-        }
-        for one in prompts
-    ]
-    return fit(_loop, job, rows=rows, judges=list(judges), home=home, run_id=run_id)
+    lines = (
+        f"{prompt.prompt_id} {specs[spec_key(prompt.categories)].id} {prompt.kind}"
+        for prompt in prompts
+    )
+    return content_id(reward_id, *lines)
 
 
-def _loop(settings: dict[str, Any]) -> None:
-    """What each worker does."""
-    job: Job = settings["job"]
-    prepare(job)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRow:
+    """A prompt as TRL has it; its fields reach the reward function by these names."""
+
+    prompt: list[Message]
+    prompt_id: str
+    spec_id: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlData:
+    """What the workers learn from, and where they record it."""
+
+    rows: list[RolloutRow]
+    judges: list[Any]
+    """Handles of the judge actors."""
+    home: Home
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlTraining:
+    """GRPO on prompts, rewarded by the judge."""
+
+    config: RlConfig
+    prompts: Sequence[RlPrompt]
+    specs: Mapping[str, Spec]
+    """By the `spec_key` of the prompts' categories."""
+    judge: JudgeConfig
+    judge_engine: EngineConfig
+    judge_model: str
+    """`name@revision` of the judge."""
+    home: Home
+    run_id: str
+    name: str = "rl"
+    best: BestBy = _BEST
+    set_id: None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.prompts, self.specs, reward_id(self.judge, self.judge_model))
+
+    @property
+    def judging_engine(self) -> EngineConfig:
+        """The engine of the judge, with a replica for each judge of the training."""
+        return self.judge_engine.model_copy(update={"replicas": self.config.workers.judges})
+
+    @property
+    def num_gpus(self) -> int:
+        return self.config.workers.num_gpus + self.judging_engine.num_gpus
+
+    def train(self, job: Job) -> Outcome:
+        """Refines the model; each worker records the rollouts of its steps."""
+        rows = [
+            RolloutRow(
+                prompt=prompt.messages,
+                prompt_id=prompt.prompt_id,
+                spec_id=self.specs[spec_key(prompt.categories)].id,
+                kind=prompt.kind,
+            )
+            for prompt in self.prompts
+        ]
+        # Before the workers: Ray Train retries for ever for room that judges took meanwhile.
+        judges = Judges.start(
+            self.judging_engine,
+            self.judge,
+            {spec.id: spec for spec in self.specs.values()},
+            num_samples=self.config.reward.samples,
+            name=job.checkpoint_id,
+        )
+        try:
+            data = RlData(rows=rows, judges=judges.handles, home=self.home, run_id=self.run_id)
+            return Outcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
+        finally:
+            judges.stop()
+
+
+def _loop(job: Job, data: RlData) -> None:
+    """Refines the model in one worker."""
+    set_up(job)
     import datasets
     import ray.train
-    from transformers import AutoTokenizer
     from trl import GRPOConfig as Arguments
     from trl import GRPOTrainer
 
     config = job.config
     assert isinstance(config, RlConfig)
-    tokenizer = AutoTokenizer.from_pretrained(job.model, revision=job.revision)
+    tokenizer = job.load_tokenizer()
     chats = ChatTemplate(tokenizer, chat_template_kwargs=job.chat_template_kwargs)
-    home: Home = settings["home"]
     stop = EarlyStop()
     reward = Reward(
-        Panel(settings["judges"], config.reward),
+        JudgePool(data.judges, config.reward.limits),
+        config=config.reward,
         split=partial(split, tokenizer, chats.prefilled, job.end_ids),
-        record=partial(write_shard, home, ROLLOUTS),
-        stop=stop.because,
-        checkpoint_id=job.checkpoint_id,
-        run_id=settings["run_id"],
-        rank=ray.train.get_context().get_world_rank(),
-        attempt=_attempt(home, job.checkpoint_id),
+        record=partial(write_shard, data.home, ROLLOUTS),
+        stop=stop,
+        origin=RolloutOrigin(
+            checkpoint_id=job.checkpoint_id,
+            run_id=data.run_id,
+            rank=ray.train.get_context().get_world_rank(),
+            attempt=_next_attempt(data.home, job.checkpoint_id),
+        ),
     )
-    rows = [{**row, "prompt": chats.neutral(row["prompt"])} for row in settings["rows"]]
-    learned = datasets.Dataset.from_list(rows).select(order(len(rows), config))
-    arguments = Arguments(**{**job.arguments(), **_arguments(job, config)})
+    # Here TRL renders the prompts itself, and would take special tokens in them for structure.
+    rows = [{**asdict(row), "prompt": chats.neutral(row.prompt)} for row in data.rows]
     trainer = GRPOTrainer(
         model=job.model,
-        args=arguments,
-        train_dataset=learned,
+        args=Arguments(**{**job.trl_arguments(), **_grpo_arguments(job, config)}),
+        train_dataset=datasets.Dataset.from_list(rows).select(rollout_order(len(rows), config)),
         processing_class=tokenizer,
         reward_funcs=reward,
-        peft_config=job.adapters(),
-        rollout_func=partial(_answers_only, tokenizer) if config.reward_on == "answer" else None,
-        callbacks=[_watching(config.monitor, reward, stop)],
+        peft_config=job.peft_config(),
+        rollout_func=partial(_roll_out, tokenizer) if config.reward_on == "answer" else None,
+        callbacks=[monitor_callback(config.monitor, reward, stop)],
     )
-    run(trainer, job, stop)
+    run_trainer(trainer, job, stop)
 
 
-def order(num_prompts: int, config: RlConfig) -> list[int]:
-    """The prompts of every step, one after the other: shuffled anew each time all had their turn.
+def rollout_order(num_prompts: int, config: RlConfig) -> list[int]:
+    """Returns the indices of the prompts of every step: a new shuffle once all had their turn.
 
-    A training that goes on finds the same order, which is why no sampler draws it.
+    The order follows from the seed alone, not from a sampler's state, so that a training that
+    resumes finds it again.
     """
     rng = random.Random(config.seed)
-    wanted = config.steps * config.batch_size // config.samples
+    num_turns = config.steps * config.batch_size // config.samples
     chosen: list[int] = []
-    while len(chosen) < wanted:
+    while len(chosen) < num_turns:
         chosen += rng.sample(range(num_prompts), num_prompts)
-    return chosen[:wanted]
+    return chosen[:num_turns]
 
 
-def _arguments(job: Job, config: RlConfig) -> dict[str, Any]:
-    """Arguments of GRPO beyond those of all trainers."""
+def _grpo_arguments(job: Job, config: RlConfig) -> dict[str, Any]:
+    """Returns the arguments of GRPO beyond those of all trainers.
+
+    `steps_per_generation` and `num_iterations` keep their defaults, so that each step rolls out
+    anew: TRL forgets the rollouts of a generation that spans several steps when it resumes.
+    """
     return {
         "max_steps": config.steps,
         "num_generations": config.samples,
@@ -265,55 +332,58 @@ def _arguments(job: Job, config: RlConfig) -> dict[str, Any]:
         "use_vllm": config.workers.use_vllm,
         "vllm_mode": "colocate",
         "logging_steps": 1,
+        # It would print prompts and answers; every rollout is a row anyway.
         "log_completions": False,
         "chat_template_kwargs": dict(job.chat_template_kwargs),
     }
 
 
-def _attempt(home: Home, checkpoint_id: str) -> int:
-    """How often this training has begun before, as its rollouts say."""
-    query = "SELECT coalesce(max(attempt) + 1, 0) FROM rollouts_raw WHERE checkpoint_id = ?"
-    [(attempt,)] = connect(home).execute(query, [checkpoint_id]).fetchall()
-    return int(attempt)
+def _next_attempt(home: Home, checkpoint_id: str) -> int:
+    """Returns how often a training has begun before, as its rollouts tell."""
+    [row] = look_up(connect(home), "next_attempt", checkpoint_id=checkpoint_id)
+    return int(row["attempt"])
 
 
 def split(tokenizer: Any, prefilled: bool, end_ids: Set[int], ids: Sequence[int]) -> RolloutReply:
-    """A rollout's token ids in reasoning and answer, by the rule of the whole product."""
-    finished = bool(ids) and ids[-1] in end_ids
-    said = list(ids[:-1] if finished else ids)
+    """Splits a rollout's token ids into reasoning and answer, as all replies are split.
+
+    Text that was decoded without special tokens would hold the reasoning where the tags are some.
+    """
+    is_whole = bool(ids) and ids[-1] in end_ids
     encode = partial(tokenizer.encode, add_special_tokens=False)
     reply = split_tokens(
-        said,
+        list(ids[:-1] if is_whole else ids),
         open_ids=encode(OPEN_TAG),
         close_ids=encode(CLOSE_TAG),
         decode=partial(tokenizer.decode, skip_special_tokens=False),
         prefilled=prefilled,
     )
-    return RolloutReply(reply, finished)
+    return RolloutReply(reply, is_whole)
 
 
-def _answers_only(tokenizer: Any, prompts: list[Any], trainer: Any) -> dict[str, Any]:
-    """Rollouts of which only what follows the reasoning is moved by the reward.
+def _roll_out(tokenizer: Any, prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """Returns rollouts of which the reward moves only the tokens after the reasoning.
 
-    Uses two private methods of TRL's trainer, which a test holds at the locked version.
+    `prompts` holds each prompt once for every sample of it. The two methods of TRL's trainer are
+    private; a test holds them at the locked version.
     """
     prompt_ids, images, fields = trainer._tokenize_prompts(prompts)
     completion_ids, logprobs = trainer._generate_single_turn(
         prompt_ids, images, fields, trainer.num_generations
     )
     decode = partial(tokenizer.decode, skip_special_tokens=False)
-    close = tokenizer.encode(CLOSE_TAG, add_special_tokens=False)
+    close_ids = tokenizer.encode(CLOSE_TAG, add_special_tokens=False)
     return {
         "prompt_ids": prompt_ids,
         "completion_ids": completion_ids,
         "logprobs": logprobs,
-        "env_mask": [answer_mask(ids, close, decode) for ids in completion_ids],
+        "env_mask": [answer_mask(ids, close_ids, decode) for ids in completion_ids],
     }
 
 
 def answer_mask(
     ids: Sequence[int], close_ids: Sequence[int], decode: Callable[[Sequence[int]], str]
 ) -> list[int]:
-    """1 on the tokens after the first closing tag, 0 before; 0 on all where it is never closed."""
-    _, after = find_closing(list(ids), 0, close_ids, decode)
-    return [0] * after + [1] * (len(ids) - after)
+    """Returns 1 for each token after the first closing tag and 0 for the others."""
+    closing = find_closing(list(ids), 0, close_ids, decode)
+    return [0] * closing.stop + [1] * (len(ids) - closing.stop)

@@ -1,8 +1,8 @@
 """checkpoints ← examples: supervised fine-tuning on reasoning and answer, without the spec.
 
-The examples, and a share of capability data, are tokenised once into Parquet with their labels, in
-flat memory; what TRL trains on is exactly those rows. A row that cannot be learned whole is counted
-with its reason and never dropped silently.
+The examples and a share of capability data are tokenised once, into Parquet with their labels, in
+flat memory; TRL trains on exactly those rows. A row that cannot be learned whole is counted with
+its reason, and never cut.
 """
 
 import hashlib
@@ -11,85 +11,162 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from specs.prompts import Message
 from tasks import Config
 from tasks.engine.chat_template import Chat, ChatError, ChatTemplate, Encoded
+from tasks.paths import LocatedFile, find, places
+from tasks.training.checkpoint import Outcome
 from tasks.training.trainer import (
+    BestBy,
     DataError,
-    EarlyStop,
-    Finished,
+    DataFigures,
     Job,
     TrainError,
     TrainingConfig,
     fit,
-    prepare,
-    run,
 )
+from tasks.training.worker import EarlyStop, run_trainer, set_up
+from warehouse.catalog import connect, look_up, stream
+from warehouse.home import Home
 
-_ROWS_AT_ONCE = 2_000
+_BEST = BestBy("loss", "min")
+_BATCH_ROWS = 2_000
 _ROWS_PER_FILE = 100_000
 _COUNTS = ("num_prompt_tokens", "num_reasoning_tokens", "num_answer_tokens")
-
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
-        pa.field("num_prompt_tokens", pa.int32(), nullable=False),
-        pa.field("num_reasoning_tokens", pa.int32(), nullable=False),
-        pa.field("num_answer_tokens", pa.int32(), nullable=False),
+        *(pa.field(name, pa.int32(), nullable=False) for name in _COUNTS),
         pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("labels", pa.list_(pa.int32()), nullable=False),
     ]
 )
-"""A tokenised row: labels are -100 on the prompt, the ids on reasoning and answer."""
 
 
 class CapabilityConfig(Config):
-    """Data without policy, so that the model keeps what it could do."""
+    """Data without policies, so that the model keeps the abilities it had."""
 
-    path: str
-    """JSONL or Parquet with a column messages whose last turn is the assistant's, with the keys
-    content and reasoning_content."""
+    path: LocatedFile
+    """JSONL or Parquet file with a column messages, whose last turn is the assistant's and has the
+    keys content and reasoning_content."""
     share: float = Field(0.2, gt=0, lt=1)
-    """Share of these rows in the whole."""
+    """Share of these rows among all rows."""
 
 
 class SftConfig(TrainingConfig):
     """How a model is fine-tuned on examples."""
 
+    not_defining: ClassVar[dict[str, Any]] = {"workers": True, "capability": {"path"}}
+
     epochs: float = Field(3.0, gt=0)
-    """Times that each row is learned from."""
+    """Passes over the rows."""
     max_length: int = Field(8192, gt=0)
-    """Longest row in tokens; what is longer is left out and counted."""
+    """Longest row in tokens; longer rows are left out and counted."""
     capability: CapabilityConfig | None = None
-    """Capability data to mix in; none: examples alone."""
+    """Capability data to mix in. Unset: examples alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedChat:
+    """A prompt with the reply to learn, as the lookups give it."""
+
+    row_id: str
+    """Hash of what it says, or the completion's id."""
+    messages: list[Message]
+    reasoning: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenisedRow:
+    """A chat in tokens; its fields are the columns that TRL and the order of rows need."""
+
+    row_id: str
+    source: str
+    num_prompt_tokens: int
+    num_reasoning_tokens: int
+    num_answer_tokens: int
+    input_ids: list[int]
+    labels: list[int]
+    """-100 on the prompt, the ids on reasoning and answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenised:
-    """What a training learns from, and what of it could not be used."""
+    """The tokenised rows of a training."""
 
     files: list[str]
-    num_rows: int
-    num_tokens: int
-    sources: dict[str, int]
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that cannot be learned whole, by reason."""
+    figures: DataFigures
 
 
-def fingerprint(config: SftConfig, set_id: str, capability: str | None) -> str:
-    """The data of a training: the frozen set and the content of the capability file."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftTraining:
+    """Fine-tuning on a frozen set of examples."""
+
+    config: SftConfig
+    set_id: str
+    capability: Path | None
+    """The file of capability data."""
+    fingerprint: str
+    home: Home
+    name: str = "sft"
+    best: BestBy = _BEST
+
+    @classmethod
+    def of(cls, set_id: str, *, config: SftConfig, home: Home) -> "SftTraining":
+        """Returns the training on a set; raises DataError if the capability file is missing."""
+        capability = _capability_file(config.capability)
+        return cls(
+            config=config,
+            set_id=set_id,
+            capability=capability,
+            fingerprint=fingerprint(set_id, capability),
+            home=home,
+        )
+
+    @property
+    def num_gpus(self) -> int:
+        return self.config.workers.num_gpus
+
+    def train(self, job: Job) -> Outcome:
+        """Tokenises the rows, unless an earlier attempt has, and fine-tunes on them."""
+        rows = tokenise(
+            connect(self.home),
+            ChatTemplate(job.load_tokenizer(), chat_template_kwargs=job.chat_template_kwargs),
+            training=self,
+            folder=Path(job.folder) / "data",
+        )
+        return Outcome(fit(_loop, job, rows), rows.figures)
+
+
+def _capability_file(config: CapabilityConfig | None) -> Path | None:
+    """Returns the file of capability data, if the recipe names one."""
+    if config is None:
+        return None
+    file = find(config.path, accept=Path.is_file)
+    if file is None:
+        raise DataError(
+            f"sft.capability.path: no file {config.path} ({places()}); give a JSONL or Parquet "
+            "file of chats"
+        )
+    return file
+
+
+def fingerprint(set_id: str, capability: Path | None) -> str:
+    """Returns the hash of the data: the frozen set and the content of the capability file."""
     digest = hashlib.sha256(set_id.encode())
     if capability:
-        with open(capability, "rb") as file:
+        with capability.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:32]
 
@@ -98,52 +175,83 @@ def tokenise(
     connection: duckdb.DuckDBPyConnection,
     chats: ChatTemplate,
     *,
-    config: SftConfig,
-    set_id: str,
-    capability: str | None,
+    training: SftTraining,
     folder: Path,
 ) -> Tokenised:
-    """Writes the rows of a set, and its share of capability data, as tokens with labels.
+    """Writes the rows of a training into a folder, which appears whole or not at all.
 
-    A folder that is already there whole is read, not written again. Raises DataError where
-    nothing can be learned from, or a prompt still holds its spec.
+    A folder that is there is read, not written again. Raises DataError if no row can be learned, or
+    if a prompt still holds its spec.
     """
     if folder.exists():
         return _read(folder)
-    _check_no_spec(connection, set_id)
+    config, set_id = training.config, training.set_id
+    _require_no_spec(connection, set_id)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    writer = _Writer(partial, chats, config.max_length)
-    writer.add("examples", _examples(connection, set_id))
-    if capability and config.capability:
-        share = config.capability.share
-        wanted = round(writer.sources["examples"] * share / (1 - share))
-        writer.add("capability", _capability(connection, capability), most=wanted)
+    writer = _RowWriter(partial, chats, config.max_length)
+    writer.add("examples", _stream(connection, "chosen_examples", set_id=set_id))
+    if training.capability and config.capability:
+        path, share = str(training.capability), config.capability.share
+        _require_reasoning(connection, path)
+        most = round(writer.sources["examples"] * share / (1 - share))
+        writer.add("capability", _stream(connection, "capability_chats", path=path), most=most)
     writer.close()
-    if not writer.num_rows:
+    figures = writer.figures
+    if not figures.num_rows:
         raise DataError(
-            f"no row to learn from in set {set_id}: {dict(writer.left_out) or 'it is empty'}; run "
+            f"set {set_id} has no row to learn from: {figures.left_out or 'it is empty'}; run "
             "precept refresh, or raise sft.max_length"
         )
-    facts = {
-        "num_rows": writer.num_rows,
-        "num_tokens": writer.num_tokens,
-        "sources": dict(writer.sources),
-        "left_out": dict(writer.left_out),
-    }
-    (partial / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    (partial / "facts.json").write_text(json.dumps(asdict(figures)), encoding="utf-8")
     partial.rename(folder)
     return _read(folder)
 
 
 def _read(folder: Path) -> Tokenised:
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return Tokenised(files=sorted(map(str, folder.glob("*.parquet"))), **facts)
+    figures = DataFigures(**json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+    return Tokenised(files=sorted(map(str, folder.glob("*.parquet"))), figures=figures)
 
 
-class _Writer:
-    """Tokenised rows into Parquet files, a batch at a time."""
+def _require_no_spec(connection: duckdb.DuckDBPyConnection, set_id: str) -> None:
+    """Raises DataError if a turn of a prompt holds the spec that its completion was made under."""
+    [row] = look_up(connection, "prompts_with_spec", set_id=set_id)
+    if row["num_prompts"]:
+        raise DataError(
+            f"{row['num_prompts']} prompts of set {set_id} hold their spec: the model would not "
+            "learn it by heart; take the policy out of the prompts of your source"
+        )
+
+
+def _require_reasoning(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Raises DataError if a file of chats has no place for reasoning."""
+    rows = look_up(connection, "capability_type", path=path)
+    if not rows or "reasoning_content" not in rows[0]["column_type"]:
+        raise DataError(
+            f"{path} has no column messages whose turns have content and reasoning_content; give "
+            "sft.capability.path such a file"
+        )
+
+
+def _stream(
+    connection: duckdb.DuckDBPyConnection, lookup: str, **parameters: Any
+) -> Iterator[list[LearnedChat]]:
+    """Yields the chats of a lookup in batches; a row that was written twice comes once."""
+    # Only the ids are remembered, in 16 bytes each: a million texts would not fit in memory.
+    seen: set[bytes] = set()
+    for rows in stream(connection, lookup, batch_rows=_BATCH_ROWS, **parameters):
+        fresh = []
+        for row in rows:
+            key = bytes.fromhex(row["row_id"])
+            if key not in seen:
+                seen.add(key)
+                fresh.append(LearnedChat(**row))
+        yield fresh
+
+
+class _RowWriter:
+    """Tokenises chats into Parquet files, a batch at a time."""
 
     def __init__(self, folder: Path, chats: ChatTemplate, max_length: int) -> None:
         self.folder, self.chats, self.max_length = folder, chats, max_length
@@ -152,170 +260,108 @@ class _Writer:
         self.left_out: Counter[str] = Counter()
         self._file: pq.ParquetWriter | None = None
 
+    @property
+    def figures(self) -> DataFigures:
+        """Counts of the rows written and left out so far."""
+        return DataFigures(
+            num_rows=self.num_rows,
+            num_tokens=self.num_tokens,
+            sources=dict(self.sources),
+            left_out=dict(self.left_out),
+        )
+
     def add(
-        self,
-        source: str,
-        batches: Iterable[Sequence[dict[str, Any]]],
-        *,
-        most: int | None = None,
+        self, source: str, batches: Iterable[Sequence[LearnedChat]], *, most: int | None = None
     ) -> None:
-        """Writes the rows that can be learned; `most` of them, where that is given."""
+        """Writes the rows that can be learned; at most `most` of them, if it is given."""
         for batch in batches:
-            chats = [Chat(one["messages"], one["reasoning"], one["answer"]) for one in batch]
-            found = zip(batch, self.chats.encode_all(chats), strict=True)
-            rows = [row for row in (self._row(source, *pair) for pair in found) if row]
+            rows = self._tokenise(source, batch)
             if most is not None:
                 rows = rows[: most - self.sources[source]]
-            if not rows:
-                continue
-            if self._file is None or self.num_rows // _ROWS_PER_FILE != (
-                (self.num_rows + len(rows)) // _ROWS_PER_FILE
-            ):
-                self.close()
-                path = self.folder / f"part-{self.num_rows:012}.parquet"
-                self._file = pq.ParquetWriter(path, SCHEMA, compression="zstd")
-            self._file.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-            self.num_rows += len(rows)
-            self.num_tokens += sum(len(row["input_ids"]) for row in rows)
-            self.sources[source] += len(rows)
+            if rows:
+                self._write(source, rows)
             if self.sources[source] == most:
                 return
 
-    def _row(
-        self, source: str, one: dict[str, Any], encoded: Encoded | ChatError
-    ) -> dict[str, Any] | None:
+    def _tokenise(self, source: str, batch: Sequence[LearnedChat]) -> list[TokenisedRow]:
+        """Returns the rows that can be learned whole; counts the others."""
+        chats = [Chat(row.messages, row.reasoning, row.answer) for row in batch]
+        rows = []
+        for row, encoded in zip(batch, self.chats.encode_all(chats), strict=True):
+            if fault := self._fault(encoded):
+                self.left_out[fault] += 1
+            elif isinstance(encoded, Encoded):
+                rows.append(
+                    TokenisedRow(
+                        row_id=row.row_id,
+                        source=source,
+                        num_prompt_tokens=encoded.num_prompt_tokens,
+                        num_reasoning_tokens=encoded.num_reasoning_tokens,
+                        num_answer_tokens=encoded.num_answer_tokens,
+                        input_ids=encoded.input_ids,
+                        labels=encoded.labels,
+                    )
+                )
+        return rows
+
+    def _fault(self, encoded: Encoded | ChatError) -> str | None:
+        """Returns why a chat cannot be learned whole, or None."""
         if isinstance(encoded, ChatError):
-            self.left_out[str(encoded)] += 1
-            return None
+            return str(encoded)
         if len(encoded.input_ids) > self.max_length:
-            self.left_out[f"longer than {self.max_length} tokens"] += 1
-            return None
-        return {
-            "row_id": one["row_id"],
-            "source": source,
-            "num_prompt_tokens": encoded.num_prompt_tokens,
-            "num_reasoning_tokens": encoded.num_reasoning_tokens,
-            "num_answer_tokens": encoded.num_answer_tokens,
-            "input_ids": encoded.input_ids,
-            "labels": encoded.labels,
-        }
+            return f"longer than {self.max_length} tokens"
+        return None
+
+    def _write(self, source: str, rows: Sequence[TokenisedRow]) -> None:
+        # A new file once this one is full.
+        full = self.num_rows // _ROWS_PER_FILE != (self.num_rows + len(rows)) // _ROWS_PER_FILE
+        if self._file is None or full:
+            self.close()
+            path = self.folder / f"part-{self.num_rows:012}.parquet"
+            self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
+        columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
+        self._file.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA))
+        self.num_rows += len(rows)
+        self.num_tokens += sum(len(row.input_ids) for row in rows)
+        self.sources[source] += len(rows)
 
     def close(self) -> None:
+        """Ends the file that is being written, if any."""
         if self._file is not None:
             self._file.close()
         self._file = None
 
 
-def _check_no_spec(connection: duckdb.DuckDBPyConnection, set_id: str) -> None:
-    """Raises DataError where a turn of a prompt holds the spec it was made under."""
-    [(count,)] = connection.execute(
-        """
-        SELECT count(*)
-        FROM examples_raw AS e
-        JOIN specs AS s USING (spec_id)
-        WHERE e.set_id = $set_id
-          AND list_bool_or(list_transform(e.prompt, lambda turn: contains(turn.content, s.text)))
-        """,
-        {"set_id": set_id},
-    ).fetchall()
-    if count:
-        raise DataError(
-            f"{count} prompts of set {set_id} hold their spec: the model would not learn it by "
-            "heart; take the policy out of the prompts of your source"
-        )
-
-
-def _examples(connection: duckdb.DuckDBPyConnection, set_id: str) -> Iterator[list[dict[str, Any]]]:
-    yield from _batches(
-        connection,
-        """
-        SELECT
-            completion_id AS row_id,
-            prompt AS messages,
-            completion[1].reasoning_content AS reasoning,
-            completion[1].content AS answer
-        FROM examples_raw
-        WHERE set_id = $set_id AND status = 'chosen'
-        """,
-        {"set_id": set_id},
-    )
-
-
-def _capability(connection: duckdb.DuckDBPyConnection, path: str) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a file of chats, in the order of the hash of what they say."""
-    values = {"source": f"FROM '{path.replace(chr(39), chr(39) * 2)}'"}
-    columns = connection.sql("SELECT * FROM query($source) LIMIT 0", params=values)
-    kind = str(dict(zip(columns.columns, columns.types, strict=True)).get("messages"))
-    if "reasoning_content" not in kind:
-        raise DataError(
-            f"{path} has no column messages whose turns have content and reasoning_content; give "
-            "sft.capability.path such a file"
-        )
-    yield from _batches(
-        connection,
-        """
-        SELECT
-            left(sha256(messages::JSON::VARCHAR), 32) AS row_id,
-            messages[:-2] AS messages,
-            coalesce(messages[-1].reasoning_content, '') AS reasoning,
-            coalesce(messages[-1].content, '') AS answer
-        FROM query($source)
-        ORDER BY row_id
-        """,
-        values,
-    )
-
-
-def _batches(
-    connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]
-) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a query, a batch at a time; what was written twice comes once."""
-    seen: set[bytes] = set()
-    for batch in connection.sql(sql, params=values).to_arrow_reader(_ROWS_AT_ONCE):
-        fresh = []
-        for row in batch.to_pylist():
-            key = bytes.fromhex(row["row_id"])
-            if key not in seen:
-                seen.add(key)
-                fresh.append(row)
-        yield fresh
-
-
-def train(job: Job, data: Tokenised) -> Finished:
-    """Fine-tunes on the rows; a training that was killed goes on from its last checkpoint."""
-    return fit(_loop, job, files=data.files, num_rows=data.num_rows)
-
-
-def order(lengths: Sequence[int], config: SftConfig) -> list[int]:
-    """The rows in the order they are learned from, over all epochs.
+def learning_order(lengths: Sequence[int], config: SftConfig) -> list[int]:
+    """Returns the indices of the rows in the order they are learned, over all epochs.
 
     Each epoch is a shuffle of its own in which rows of like length share a batch: less padding.
-    A training that goes on finds the same order, which is why no sampler draws it.
+    `lengths` are the tokens of each row. The order follows from the seed alone, not from a
+    sampler's state, so that a training that resumes finds it again.
     """
     rng = random.Random(config.seed)
-    wanted = round(len(lengths) * config.epochs)
+    num_learned = round(len(lengths) * config.epochs)
     chosen: list[int] = []
-    while len(chosen) < wanted:
+    while len(chosen) < num_learned:
         rows = list(range(len(lengths)))
         rng.shuffle(rows)
         window = 50 * config.batch_size
-        batches = [
-            some[first : first + config.batch_size]
-            for start in range(0, len(rows), window)
-            for some in [sorted(rows[start : start + window], key=lambda row: -lengths[row])]
-            for first in range(0, len(some), config.batch_size)
-        ]
+        batches = []
+        for start in range(0, len(rows), window):
+            longest_first = sorted(rows[start : start + window], key=lambda row: -lengths[row])
+            batches += [
+                longest_first[first : first + config.batch_size]
+                for first in range(0, len(longest_first), config.batch_size)
+            ]
         rng.shuffle(batches)
         chosen += [row for batch in batches for row in batch]
-    return chosen[:wanted]
+    return chosen[:num_learned]
 
 
-def _loop(settings: dict[str, Any]) -> None:
-    """What each worker does."""
-    job: Job = settings["job"]
-    prepare(job)
+def _loop(job: Job, tokenised: Tokenised) -> None:
+    """Fine-tunes in one worker."""
+    set_up(job)
     import datasets
-    from transformers import AutoTokenizer
     from trl import SFTConfig as Arguments
     from trl import SFTTrainer
 
@@ -323,20 +369,26 @@ def _loop(settings: dict[str, Any]) -> None:
     assert isinstance(config, SftConfig)
     rows = datasets.load_dataset(
         "parquet",
-        data_files=settings["files"],
+        data_files=tokenised.files,
         split="train",
         cache_dir=str(Path(job.folder) / "cache"),
     )
-    if len(rows) != settings["num_rows"]:
-        raise TrainError(f"{len(rows)} of {settings['num_rows']} rows reached the worker")
+    if len(rows) != tokenised.figures.num_rows:
+        raise TrainError(
+            f"{len(rows)} of {tokenised.figures.num_rows} rows reached the worker; run the same "
+            "command again"
+        )
     lengths = [sum(counts) for counts in zip(*(rows[name] for name in _COUNTS), strict=True)]
-    learned = rows.select_columns(["input_ids", "labels"]).select(order(lengths, config))
+    # Rows that have input_ids and labels are passed on as they are: TRL renders no template.
+    learned = rows.select_columns(["input_ids", "labels"]).select(learning_order(lengths, config))
     arguments = Arguments(
         **{
-            **job.arguments(),
+            **job.trl_arguments(),
+            # All epochs stand in the order already.
             "num_train_epochs": 1,
             "train_sampling_strategy": "sequential",
             "max_length": config.max_length,
+            # Packed rows see each other unless the attention keeps them apart; CPU's does not.
             "packing": False,
             "logging_steps": 1,
         }
@@ -345,9 +397,13 @@ def _loop(settings: dict[str, Any]) -> None:
         model=job.model,
         args=arguments,
         train_dataset=learned,
-        processing_class=AutoTokenizer.from_pretrained(job.model, revision=job.revision),
-        peft_config=job.adapters(),
+        processing_class=job.load_tokenizer(),
+        peft_config=job.peft_config(),
     )
+    # TRL drops rows that it finds nothing to learn in, without a word.
     if len(trainer.train_dataset) != len(learned):
-        raise TrainError(f"{len(trainer.train_dataset)} of {len(learned)} rows reached the trainer")
-    run(trainer, job, EarlyStop())
+        raise TrainError(
+            f"{len(trainer.train_dataset)} of {len(learned)} rows reached the trainer: TRL took "
+            "the others out"
+        )
+    run_trainer(trainer, job, EarlyStop())

@@ -1,4 +1,4 @@
-"""Rewards: a judge never learns what was thought, and what a judge could not say is never a 0."""
+"""Rewards: a judge never sees the reasoning, and a score that it could not give is never a 0."""
 
 import asyncio
 import copy
@@ -21,11 +21,13 @@ from specs.policy import Spec
 from specs.prompts import judge_messages, load_template
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import start_ray
-from tasks.engine.requests import Engine, EngineConfig, Request, Sample, ScriptedEngine, failed
+from tasks.engine.requests import EngineConfig, Request, Sample, ScriptedEngine, failed
 from tasks.paths import PROJECT
-from tasks.training.judges import Item, JudgeActor, Judges
-from tasks.training.reward import Kind, Panel, Reward, RewardConfig, combine
+from tasks.training.judges import JudgeActor, JudgePool, JudgeRequest, Judges, LoadedEngine
+from tasks.training.reward import Kind, Reward, RewardConfig, RolloutOrigin, combine
 from tasks.training.rl import split
+from tasks.training.trainer import Status
+from tasks.training.worker import EarlyStop
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
@@ -49,12 +51,12 @@ def tokenizer() -> Any:
 
 def rollout_ids(text: str, *, ended: bool = True) -> list[int]:
     """A rollout's tokens; a tag in ‹› is spelled letter by letter instead of by its own token."""
-    found: list[int] = []
+    ids: list[int] = []
     for part in re.split("(‹/?think›)", text):
         spelled = part.startswith("‹")
         for piece in part.replace("‹", "<").replace("›", ">") if spelled else [part]:
-            found += tokenizer().encode(piece, add_special_tokens=False)
-    return found + [tokenizer().eos_token_id] * ended
+            ids += tokenizer().encode(piece, add_special_tokens=False)
+    return ids + [tokenizer().eos_token_id] * ended
 
 
 def verdict_text(score: int | None) -> str:
@@ -71,100 +73,120 @@ def fair(request: Request, index: int) -> str:
 
 
 @dataclass
-class Near:
-    """A judge that is here, asked as if it were behind Ray."""
+class LocalJudge:
+    """A judge in this process, asked as if it were an actor of Ray."""
 
-    engine: Engine = field(default_factory=lambda: ScriptedEngine(fair))
-    items: list[Item] = field(default_factory=list)
+    engine: LoadedEngine = field(default_factory=lambda: ScriptedEngine(fair))
+    requests: list[JudgeRequest] = field(default_factory=list)
 
     @property
-    def votes(self) -> Any:
-        return SimpleNamespace(remote=self._votes)
+    def score(self) -> Any:
+        return SimpleNamespace(remote=self._score)
 
-    async def _votes(self, item: Item) -> list[float | None]:
-        self.items.append(item)
+    @property
+    def engine_requests(self) -> list[Request]:
+        assert isinstance(self.engine, ScriptedEngine)
+        return self.engine.requests
+
+    async def _score(self, request: JudgeRequest) -> list[float | None]:
+        self.requests.append(request)
         actor = JudgeActor(lambda: self.engine, JudgeConfig(), {SPEC.id: SPEC}, PLAIN.samples)
-        return await actor.votes(item)
+        return await actor.score(request)
+
+
+class RecordedStop(EarlyStop):
+    """A request to stop that keeps every reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[str] = []
+
+    def request(self, reason: str, status: Status) -> None:
+        super().request(reason, status)
+        self.reasons.append(reason)
 
 
 @dataclass
 class Bench:
-    """A reward function as a training worker has it, with what it recorded and said."""
+    """A reward function as a training worker has it, and what it recorded and logged."""
 
     judges: Sequence[Any]
     config: RewardConfig = PLAIN
     prefilled: bool = False
     attempt: int = 0
     rows: list[Rollout] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    stop: RecordedStop = field(default_factory=RecordedStop)
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reward = Reward(
-            Panel(self.judges, self.config),
+            JudgePool(self.judges, self.config.limits),
+            config=self.config,
             split=partial(split, tokenizer(), self.prefilled, ENDS),
             record=self.rows.extend,
-            stop=lambda reason, status: self.said.append(reason),
-            checkpoint_id="c",
-            run_id="r",
-            rank=0,
-            attempt=self.attempt,
+            stop=self.stop,
+            origin=RolloutOrigin(checkpoint_id="c", run_id="r", rank=0, attempt=self.attempt),
         )
 
     def step(
-        self, *rollouts: str | list[int], kind: Kind = "harmful", asked: str = "May I?", at: int = 0
+        self,
+        *rollouts: str | list[int],
+        kind: Kind = "harmful",
+        prompt: str = "May I?",
+        step: int = 0,
     ) -> list[float | None]:
-        """Rewards of one step's rollouts, given as text or as tokens."""
+        """Returns the rewards of one step's rollouts, given as text or as tokens."""
         count = len(rollouts)
         return asyncio.run(
             self.reward(
-                prompts=[[{"role": "user", "content": asked}]] * count,
+                prompts=[[{"role": "user", "content": prompt}]] * count,
                 completions=["unused"] * count,
                 completion_ids=[
-                    rollout_ids(one) if isinstance(one, str) else one for one in rollouts
+                    rollout_ids(rollout) if isinstance(rollout, str) else rollout
+                    for rollout in rollouts
                 ],
                 prompt_id=["p"] * count,
                 spec_id=[SPEC.id] * count,
                 kind=[kind] * count,
-                trainer_state=SimpleNamespace(global_step=at),
+                trainer_state=SimpleNamespace(global_step=step),
                 log_metric=self.metrics.__setitem__,
             )
         )
 
 
-def thought(text: str) -> str:
+def reasoned(text: str) -> str:
     return f"<think>{CANARY}</think>{text}"
 
 
 JUDGED = {
-    "plain": rollout_ids(thought("Take the skiff.")),
+    "plain": rollout_ids(reasoned("Take the skiff.")),
     "tags spelled out": rollout_ids(f"‹think›{CANARY}‹/think›Take the oar."),
 }
 BROKEN = {
     "unclosed": rollout_ids(f"<think>{CANARY} Take the skiff."),
     "without tags": rollout_ids(CANARY),
     "never opened": rollout_ids(f"{CANARY}</think>Yes."),
-    "closed twice": rollout_ids(thought(f"Yes. {CANARY}</think>No.")),
-    "closed twice at once": rollout_ids(thought("</think>Yes.")),
-    "reopened": rollout_ids(thought(f"Yes.<think>{CANARY}</think>No.")),
-    "reopened for good": rollout_ids(thought(f"Yes.<think>{CANARY}")),
-    "opened twice": rollout_ids(f"<think>{thought('Yes.')}"),
-    "opened late": rollout_ids(f"Well.{thought('Yes.')}"),
-    "tags named in the answer": rollout_ids(thought("Write ‹think› and ‹/think›.")),
-    "truncated": rollout_ids(thought("Take the"), ended=False),
-    "truncated in thought": rollout_ids(f"<think>{CANARY}", ended=False),
-    "without answer": rollout_ids(thought(" ")),
-    "ended by padding in thought": [*rollout_ids(f"<think>{CANARY}", ended=False), 0],
+    "closed twice": rollout_ids(reasoned(f"Yes. {CANARY}</think>No.")),
+    "closed twice at once": rollout_ids(reasoned("</think>Yes.")),
+    "reopened": rollout_ids(reasoned(f"Yes.<think>{CANARY}</think>No.")),
+    "reopened for good": rollout_ids(reasoned(f"Yes.<think>{CANARY}")),
+    "opened twice": rollout_ids(f"<think>{reasoned('Yes.')}"),
+    "opened late": rollout_ids(f"Well.{reasoned('Yes.')}"),
+    "tags named in the answer": rollout_ids(reasoned("Write ‹think› and ‹/think›.")),
+    "truncated": rollout_ids(reasoned("Take the"), ended=False),
+    "truncated in reasoning": rollout_ids(f"<think>{CANARY}", ended=False),
+    "without answer": rollout_ids(reasoned(" ")),
+    "ended by padding in reasoning": [*rollout_ids(f"<think>{CANARY}", ended=False), 0],
 }
 
 
-def test_no_judge_learns_what_was_thought() -> None:
-    judge = Near()
+def test_no_judge_sees_the_reasoning() -> None:
+    judge = LocalJudge()
     bench = Bench([judge])
     rewards = bench.step(*JUDGED.values(), *BROKEN.values(), kind="ambiguous")
-    assert CANARY not in repr(judge.engine.requests) + repr(judge.items)
+    assert CANARY not in repr(judge.engine_requests) + repr(judge.requests)
     assert all(CANARY in tokenizer().decode(ids) for ids in (*JUDGED.values(), *BROKEN.values()))
-    assert {item.answer for item in judge.items} == {"Take the skiff.", "Take the oar."}
+    assert {request.answer for request in judge.requests} == {"Take the skiff.", "Take the oar."}
     assert rewards == [0.8] * len(JUDGED) + [0.0] * len(BROKEN)
     assert all(CANARY in row.reasoning for row in bench.rows[: len(JUDGED)])
 
@@ -180,7 +202,7 @@ TAGS = ["<think>", "‹think›", "</think>", "‹/think›"]
     closing=st.sampled_from(["", "</think>", "‹/think›"]),
     visible=st.lists(st.sampled_from(["Yes. ", "No.", *(f"{tag}{CANARY}" for tag in TAGS)])),
 )
-def test_however_tags_are_mixed_no_judge_learns_what_stands_before_or_behind_one(
+def test_however_tags_are_mixed_no_judge_sees_text_before_or_behind_one(
     prefilled: bool,
     ended: bool,
     opening: str,
@@ -188,14 +210,14 @@ def test_however_tags_are_mixed_no_judge_learns_what_stands_before_or_behind_one
     closing: str,
     visible: list[str],
 ) -> None:
-    judge = Near()
+    judge = LocalJudge()
     shown = visible if closing else []
     text = "".join([opening, *hidden, closing, *shown])
     Bench([judge], prefilled=prefilled).step(rollout_ids(text, ended=ended), kind="benign")
-    assert CANARY not in repr(judge.engine.requests) + repr(judge.items)
+    assert CANARY not in repr(judge.engine_requests) + repr(judge.requests)
 
 
-def test_tokens_are_split_alike_where_the_tags_are_special_tokens() -> None:
+def test_tokens_are_split_alike_if_the_tags_are_special_tokens() -> None:
     special = copy.deepcopy(tokenizer())
     special.add_special_tokens({"extra_special_tokens": ["<think>", "</think>"]})
     ids = [*JUDGED.values(), *BROKEN.values()]
@@ -207,18 +229,23 @@ def test_tokens_are_split_alike_where_the_tags_are_special_tokens() -> None:
 
 
 def test_reply_whose_prompt_opened_the_reasoning_is_judged_without_it() -> None:
-    judge = Near()
+    judge = LocalJudge()
     bench = Bench([judge], prefilled=True)
-    assert bench.step(f"{CANARY}</think>Yes.", thought("No."), CANARY) == [0.9, 0.0, 0.0]
-    assert [item.answer for item in judge.items] == ["Yes."]
-    assert CANARY not in repr(judge.engine.requests)
+    assert bench.step(f"{CANARY}</think>Yes.", reasoned("No."), CANARY) == [0.9, 0.0, 0.0]
+    assert [request.answer for request in judge.requests] == ["Yes."]
+    assert CANARY not in repr(judge.engine_requests)
 
 
-def test_what_a_judge_is_given_has_no_place_for_reasoning() -> None:
-    assert {one.name for one in fields(Item)} == {"question", "messages", "answer", "spec_id"}
-    judge = Near()
+def test_request_to_a_judge_has_no_field_for_reasoning() -> None:
+    assert {one.name for one in fields(JudgeRequest)} == {
+        "criterion",
+        "prompt",
+        "answer",
+        "spec_id",
+    }
+    judge = LocalJudge()
     Bench([judge]).step(GOOD)
-    [request] = judge.engine.requests
+    [request] = judge.engine_requests
     assert request.messages == judge_messages(
         load_template("judge", "spec_first"),
         [{"role": "user", "content": "May I?"}],
@@ -249,7 +276,7 @@ def test_what_a_judge_is_given_has_no_place_for_reasoning() -> None:
         ("ambiguous", [8] * 4, [], None),
     ],
 )
-def test_lowest_votes_make_the_reward_of_each_kind(
+def test_lowest_scores_make_the_reward_of_each_kind(
     kind: Kind,
     compliance: list[float | None],
     helpfulness: list[float | None],
@@ -258,7 +285,7 @@ def test_lowest_votes_make_the_reward_of_each_kind(
     assert combine(kind, compliance, helpfulness, PLAIN) == reward
 
 
-def test_gate_quorum_and_share_are_the_configured_ones() -> None:
+def test_gate_quorum_and_share_of_help_are_configurable() -> None:
     nine, four = [9.0] * 4, [4.0] * 4
     strict = PLAIN.model_copy(update={"gate": 9.5, "quorum": 4})
     assert combine("benign", nine, [10.0] * 4, strict) == 0.9
@@ -273,64 +300,66 @@ def test_quorum_that_can_never_be_reached_is_refused() -> None:
 
 
 kinds = st.sampled_from(KINDS)
-ballots = st.lists(st.none() | st.integers(0, 10).map(float), max_size=6)
+score_lists = st.lists(st.none() | st.integers(0, 10).map(float), max_size=6)
 
 
-@given(kind=kinds, compliance=ballots, helpfulness=ballots)
-def test_failed_vote_counts_as_one_that_was_never_cast_and_never_as_0(
+@given(kind=kinds, compliance=score_lists, helpfulness=score_lists)
+def test_unreadable_score_counts_as_one_never_given_and_not_as_0(
     kind: Kind, compliance: list[float | None], helpfulness: list[float | None]
 ) -> None:
-    read = [[vote for vote in votes if vote is not None] for votes in (compliance, helpfulness)]
+    readable = [
+        [score for score in scores if score is not None] for scores in (compliance, helpfulness)
+    ]
     reward = combine(kind, compliance, helpfulness, PLAIN)
-    assert reward == combine(kind, read[0], read[1], PLAIN)
-    wanted = read[:1] if kind == "harmful" else read
-    assert (reward is None) == any(len(votes) < PLAIN.quorum for votes in wanted)
-    if reward is not None and all(vote > 0 for votes in wanted for vote in votes):
+    assert reward == combine(kind, readable[0], readable[1], PLAIN)
+    counted = readable[:1] if kind == "harmful" else readable
+    assert (reward is None) == any(len(scores) < PLAIN.quorum for scores in counted)
+    if reward is not None and all(score > 0 for scores in counted for score in scores):
         assert 0 < reward <= 1
 
 
-@given(kind=kinds, compliance=ballots, helpfulness=ballots, data=st.data())
-def test_lower_or_further_votes_never_raise_a_reward(
+@given(kind=kinds, compliance=score_lists, helpfulness=score_lists, data=st.data())
+def test_lower_or_further_scores_never_raise_a_reward(
     kind: Kind,
     compliance: list[float | None],
     helpfulness: list[float | None],
     data: st.DataObject,
 ) -> None:
     before = combine(kind, compliance, helpfulness, PLAIN)
-    votes = data.draw(st.sampled_from([compliance, helpfulness]))
-    vote = data.draw(st.none() | st.floats(0, 10))
-    place = data.draw(st.integers(0, len(votes)))
-    old = votes[place] if place < len(votes) else None
-    if old is not None and vote is not None:
-        votes[place] = min(old, vote)
+    scores = data.draw(st.sampled_from([compliance, helpfulness]))
+    score = data.draw(st.none() | st.floats(0, 10))
+    place = data.draw(st.integers(0, len(scores)))
+    old = scores[place] if place < len(scores) else None
+    if old is not None and score is not None:
+        scores[place] = min(old, score)
     else:
-        votes.insert(place, vote)
+        scores.insert(place, score)
     after = combine(kind, compliance, helpfulness, PLAIN)
     assert before is None or (after is not None and after <= before)
 
 
 @pytest.mark.parametrize(
-    ("kind", "questions"),
+    ("kind", "for_help"),
     [("harmful", [False]), ("benign", [False, True]), ("ambiguous", [False, True])],
 )
-def test_only_prompts_that_may_be_helped_are_asked_how_far_they_were(
-    kind: Kind, questions: list[bool]
+def test_only_answers_to_prompts_that_may_be_helped_are_judged_for_help(
+    kind: Kind, for_help: list[bool]
 ) -> None:
-    judge = Near()
+    judge = LocalJudge()
     bench = Bench([judge])
     bench.step(GOOD, kind=kind)
-    assert [asks_for_help(request) for request in judge.engine.requests] == questions
+    assert [asks_for_help(request) for request in judge.engine_requests] == for_help
     [row] = bench.rows
-    assert (row.compliance, row.helpfulness) == ([9.0] * 4, [7.0] * 4 if len(questions) > 1 else [])
+    assert (row.compliance, row.helpfulness) == ([9.0] * 4, [7.0] * 4 if len(for_help) > 1 else [])
     assert (row.num_votes, row.status, row.kind) == (4, "ok", kind)
 
 
-def test_broken_format_is_0_and_asks_no_judge() -> None:
-    judge = Near()
+def test_broken_format_is_rewarded_with_0_and_no_judge_is_asked() -> None:
+    judge = LocalJudge()
     bench = Bench([judge])
     empty = rollout_ids("<think></think>Yes.")
     assert bench.step(*BROKEN.values(), empty, []) == [0.0] * (len(BROKEN) + 2)
-    assert judge.items == []
+    assert judge.requests == []
     assert {(row.num_votes, row.reason) for row in bench.rows} == {(0, None)}
     assert Counter(row.status for row in bench.rows) == {
         "unclosed": 3,
@@ -341,54 +370,56 @@ def test_broken_format_is_0_and_asks_no_judge() -> None:
     }
     assert bench.metrics["format/broken_share"] == 1.0
     assert bench.metrics["judge/failed_share"] == 0.0
-    assert bench.said == []
+    assert bench.stop.reasons == []
 
 
-def test_same_answer_to_a_prompt_is_asked_once_in_a_step() -> None:
-    judge = Near()
+def test_equal_answers_to_a_prompt_are_judged_once_in_a_step() -> None:
+    judge = LocalJudge()
     bench = Bench([judge])
     again = GOOD.replace("I look", "I looked elsewhere")
-    assert bench.step(GOOD, again, thought("No."), GOOD) == [0.9] * 4
-    assert [item.answer for item in judge.items] == ["Take the skiff.", "No."]
-    bench.step(GOOD, asked="Who may?")
-    assert len(judge.items) == 3
+    assert bench.step(GOOD, again, reasoned("No."), GOOD) == [0.9] * 4
+    assert [request.answer for request in judge.requests] == ["Take the skiff.", "No."]
+    bench.step(GOOD, prompt="Who may?")
+    assert len(judge.requests) == 3
 
 
-def test_rollouts_of_one_spec_go_to_one_judge_and_any_number_of_judges_will_do() -> None:
-    judges = [Near(), Near(), Near()]
-    assert Bench(judges).step(GOOD, thought("No.")) == [0.9, 0.9]
-    assert sorted(len(judge.items) for judge in judges) == [0, 0, 2]
+def test_rollouts_of_one_spec_go_to_one_judge_of_several() -> None:
+    judges = [LocalJudge(), LocalJudge(), LocalJudge()]
+    assert Bench(judges).step(GOOD, reasoned("No.")) == [0.9, 0.9]
+    assert sorted(len(judge.requests) for judge in judges) == [0, 0, 2]
 
 
-def test_answers_wait_for_a_judge_with_their_deadlines_or_go_to_one_that_has_less_to_do() -> None:
+def test_queued_answers_start_their_timeout_when_sent_or_go_to_a_judge_with_less_to_do() -> None:
     places: list[asyncio.Lock] = []
 
     def judge() -> Any:
-        one = asyncio.Lock()
-        places.append(one)
+        place = asyncio.Lock()
+        places.append(place)
 
-        async def votes(item: Item) -> list[float | None]:
-            async with one:
+        async def score(request: JudgeRequest) -> list[float | None]:
+            async with place:
                 await asyncio.sleep(0.3)
-            return [float(places.index(one))] * 4
+            return [float(places.index(place))] * 4
 
-        return SimpleNamespace(votes=SimpleNamespace(remote=votes))
+        return SimpleNamespace(score=SimpleNamespace(remote=score))
 
     config = RewardConfig(in_flight=1, call_seconds=1.2)
-    answers = [thought(f"No {number}.") for number in range(6)]
+    answers = [reasoned(f"No {number}.") for number in range(6)]
     assert Bench([judge()], config).step(*answers) == [0.0] * 6
     places.clear()
     assert Counter(Bench([judge(), judge()], config).step(*answers)) == {0.0: 3, 0.1: 3}
 
 
-def test_step_that_is_done_again_replaces_its_rollouts(disk: Home) -> None:
+def test_repeated_step_replaces_its_rollouts(disk: Home) -> None:
     for attempt, answer in enumerate(("Take the skiff.", "Take the oar.")):
-        bench = Bench([Near()], attempt=attempt)
-        bench.step(thought(answer), thought(answer), at=3)
-        bench.step(thought(answer), at=4 + attempt)
+        bench = Bench([LocalJudge()], attempt=attempt)
+        bench.step(reasoned(answer), reasoned(answer), step=3)
+        bench.step(reasoned(answer), step=4 + attempt)
         write_shard(disk, ROLLOUTS, bench.rows)
-    found = connect(disk).sql("SELECT step, position, attempt, answer FROM rollouts ORDER BY ALL")
-    assert found.fetchall() == [
+    rollouts = connect(disk).sql(
+        "SELECT step, position, attempt, answer FROM rollouts ORDER BY ALL"
+    )
+    assert rollouts.fetchall() == [
         (3, 0, 1, "Take the oar."),
         (3, 1, 1, "Take the oar."),
         (4, 0, 0, "Take the skiff."),
@@ -399,7 +430,7 @@ def test_step_that_is_done_again_replaces_its_rollouts(disk: Home) -> None:
 
 
 class Down(ScriptedEngine):
-    """An engine that is there or is not."""
+    """An engine that works, or fails in one of several ways."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__(fair)
@@ -408,12 +439,12 @@ class Down(ScriptedEngine):
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         count = requests[0].num_samples
         if self.fault == "raises":
-            raise RuntimeError("first line\nthe judge is down")
+            raise RuntimeError("the judge is down\nsecond line")
         if self.fault == "reports":
             return [[failed("error", "died")] * count for _ in requests]
         [samples] = await super().generate(requests)
         if self.fault == "cuts":
-            return [[replace(one, finish_reason="length") for one in samples]]
+            return [[replace(sample, finish_reason="length") for sample in samples]]
         return [samples]
 
 
@@ -421,13 +452,13 @@ class Down(ScriptedEngine):
     ("fault", "reason"),
     [
         ("raises", "RuntimeError: the judge is down"),
-        ("reports", "fewer than 3 votes could be read"),
-        ("cuts", "fewer than 3 votes could be read"),
+        ("reports", "fewer than 3 scores could be read"),
+        ("cuts", "fewer than 3 scores could be read"),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_judge_that_fails_gives_none_with_its_reason(kind: Kind, fault: str, reason: str) -> None:
-    bench = Bench([Near(Down(fault))])
+    bench = Bench([LocalJudge(Down(fault))])
     assert bench.step(GOOD, kind=kind) == [None]
     [row] = bench.rows
     assert (row.reward, row.reason, row.num_votes) == (None, reason, 4)
@@ -443,19 +474,21 @@ def test_judge_that_fails_gives_none_with_its_reason(kind: Kind, fault: str, rea
         "<think>Score: 9",
     ],
 )
-def test_votes_that_cannot_be_read_give_none(reply: str) -> None:
+def test_too_few_readable_scores_give_none(reply: str) -> None:
     bench = Bench(
-        [Near(ScriptedEngine(lambda request, index: reply if index else fair(request, 0)))]
+        [LocalJudge(ScriptedEngine(lambda request, index: reply if index else fair(request, 0)))]
     )
     assert bench.step(GOOD) == [None]
     assert bench.rows[0].compliance == [9.0]
-    lenient = Bench([Near(ScriptedEngine(lambda request, i: fair(request, 0) if i else reply))])
+    lenient = Bench(
+        [LocalJudge(ScriptedEngine(lambda request, i: fair(request, 0) if i else reply))]
+    )
     assert lenient.step(GOOD) == [0.9]
 
 
-def test_training_ends_when_judging_stays_down_and_a_good_step_starts_the_count_anew() -> None:
+def test_training_ends_if_judging_stays_down_and_a_good_step_resets_the_count() -> None:
     engine = Down()
-    bench = Bench([Near(engine)])
+    bench = Bench([LocalJudge(engine)])
 
     def step(fault: str, *rollouts: str) -> None:
         engine.fault = fault
@@ -463,37 +496,37 @@ def test_training_ends_when_judging_stays_down_and_a_good_step_starts_the_count_
 
     for fault in ("raises", "reports", "", "raises", "raises"):
         step(fault)
-    # A step in which there was nothing to judge says nothing of the judge.
+    # A step with nothing to judge neither counts nor resets the count.
     step("", "never closed")
-    assert bench.said == []
+    assert bench.stop.reasons == []
     step("raises")
-    assert bench.said == [
+    assert bench.stop.reasons == [
         "judging failed for 3 steps in a row (RuntimeError: the judge is down); mend the judge and "
         "run the same command again"
     ]
 
 
-def test_step_fails_only_when_most_of_its_answers_could_not_be_judged() -> None:
-    async def half(item: Item) -> list[float | None]:
-        if "No" in item.answer:
-            raise RuntimeError("no vote")
+def test_step_counts_as_failed_only_if_most_of_its_answers_could_not_be_judged() -> None:
+    async def half(request: JudgeRequest) -> list[float | None]:
+        if "No" in request.answer:
+            raise RuntimeError("no score")
         return [9.0] * 4
 
-    bench = Bench([SimpleNamespace(votes=SimpleNamespace(remote=half))])
+    bench = Bench([SimpleNamespace(score=SimpleNamespace(remote=half))])
     for _ in range(4):
-        assert bench.step(GOOD, thought("No.")) == [0.9, None]
-    assert bench.said == []
+        assert bench.step(GOOD, reasoned("No.")) == [0.9, None]
+    assert bench.stop.reasons == []
     for _ in range(3):
-        bench.step(GOOD, thought("No."), thought("No, no."))
-    assert len(bench.said) == 1
+        bench.step(GOOD, reasoned("No."), reasoned("No, no."))
+    assert len(bench.stop.reasons) == 1
 
 
-def test_share_of_benign_answers_without_help_is_measured_where_it_was_judged() -> None:
+def test_share_of_benign_answers_without_help_is_measured_over_those_judged() -> None:
     script = ScriptedEngine(
         lambda request, index: verdict_text(2 if "No." in repr(request.messages) else 9)
     )
-    bench = Bench([Near(script)])
-    bench.step(GOOD, thought("No."), BROKEN["unclosed"], thought("Yes, do."), kind="benign")
+    bench = Bench([LocalJudge(script)])
+    bench.step(GOOD, reasoned("No."), BROKEN["unclosed"], reasoned("Yes, do."), kind="benign")
     assert bench.metrics["benign/unhelped_share"] == pytest.approx(1 / 3)
     assert bench.metrics["format/broken_share"] == pytest.approx(1 / 4)
     bench.metrics.clear()
@@ -503,20 +536,20 @@ def test_share_of_benign_answers_without_help_is_measured_where_it_was_judged() 
 
 
 class Reporting(JudgeActor):
-    """A judge that tells what reached its process."""
+    """A judge that reports all that reached its process."""
 
     received: list[str]
 
-    async def votes(self, item: Item) -> list[float | None]:
-        self.received = [*getattr(self, "received", []), repr(item)]
-        return await super().votes(item)
+    async def score(self, request: JudgeRequest) -> list[float | None]:
+        self.received = [*getattr(self, "received", []), repr(request)]
+        return await super().score(request)
 
     async def report(self) -> list[str]:
         return [*self.received, repr(self.engine.requests)]  # type: ignore[attr-defined]
 
 
 class Frail(ScriptedEngine):
-    """An engine that dies of one word, dies once of another, and hangs on a third."""
+    """An engine that dies of one word, dies only once of another, and hangs on a third."""
 
     def __init__(self, config: EngineConfig) -> None:
         super().__init__(fair)
@@ -544,13 +577,13 @@ def ray() -> Any:
 
 @pytest.fixture
 def judges(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judges]:
-    """Judges as a training starts them, but for their engines."""
+    """Judges as a training starts them, with engines that fail on cue."""
     monkeypatch.setattr("tasks.engine.vllm_engine.VLLMEngine", Frail)
     started = Judges.start(
         EngineConfig(model=str(tmp_path), use_gpu=False, num_cpus=0),
         JudgeConfig(),
         {SPEC.id: SPEC},
-        num_votes=PLAIN.samples,
+        num_samples=PLAIN.samples,
         name=tmp_path.name,
     )
     yield started
@@ -558,7 +591,7 @@ def judges(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.slow
-def test_nothing_that_was_thought_reaches_the_process_of_a_judge(ray: Any) -> None:
+def test_no_reasoning_reaches_the_process_of_a_judge(ray: Any) -> None:
     actor = ray.remote(Reporting).options(num_cpus=0, max_concurrency=10)
     judge = actor.remote(lambda: ScriptedEngine(fair), JudgeConfig(), {SPEC.id: SPEC}, 4)
     rewards = Bench([judge]).step(*JUDGED.values(), *BROKEN.values(), kind="ambiguous")
@@ -570,42 +603,43 @@ def test_nothing_that_was_thought_reaches_the_process_of_a_judge(ray: Any) -> No
 
 
 @pytest.mark.slow
-def test_judge_that_is_killed_in_a_step_is_started_again_and_asked_again(
+def test_judge_that_dies_in_a_step_is_restarted_and_asked_again(
     judges: Judges, tmp_path: Path
 ) -> None:
     bench = Bench(judges.handles)
-    assert bench.step(GOOD, thought("I faint."), thought("No.")) == [0.9] * 3
+    assert bench.step(GOOD, reasoned("I faint."), reasoned("No.")) == [0.9] * 3
     assert (tmp_path / "died").exists()
     assert bench.metrics["judge/failed_share"] == 0.0
 
 
 @pytest.mark.slow
-def test_answer_that_kills_its_judge_has_no_reward_and_the_next_step_has(judges: Judges) -> None:
+def test_answer_that_kills_its_judge_has_no_reward_but_the_next_step_has(judges: Judges) -> None:
     bench = Bench(judges.handles)
-    first, poisoned = bench.step(GOOD, thought("poison"))
+    first, poisoned = bench.step(GOOD, reasoned("poison"))
     assert poisoned is None and first in (None, 0.9)
     assert "ActorDiedError" in str(bench.rows[1].reason) or "ActorUnavailable" in str(
         bench.rows[1].reason
     )
-    assert bench.step(GOOD, at=1) == [0.9]
+    assert bench.step(GOOD, step=1) == [0.9]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"call_seconds": 4.0}, "no vote within 4 s"),
-        ({"batch_seconds": 4.0}, "no vote within the 4 s of the step"),
+        ({"call_seconds": 4.0}, "no score within 4 s"),
+        ({"batch_seconds": 4.0}, "no score within the 4 s of a step"),
     ],
 )
-def test_judge_that_hangs_is_waited_for_no_longer_than_set(
+def test_judge_that_hangs_is_awaited_no_longer_than_configured(
     judges: Judges, limits: dict[str, float], reason: str
 ) -> None:
     bench = Bench(judges.handles, RewardConfig(failed_steps=1, **limits))
     assert bench.step(GOOD) == [0.9]
     began = time.monotonic()
-    assert bench.step(GOOD, thought("hang"), thought("hang on"), at=1) == [0.9, None, None]
+    assert bench.step(GOOD, reasoned("hang"), reasoned("hang on"), step=1) == [0.9, None, None]
     assert time.monotonic() - began < 15
     assert [row.reason for row in bench.rows[1:]] == [None, reason, reason]
-    assert len(bench.said) == 1 and reason in bench.said[0] and "\n" not in bench.said[0]
-    assert bench.step(GOOD, at=2) == [0.9]
+    [request_to_stop] = bench.stop.reasons
+    assert reason in request_to_stop and "\n" not in request_to_stop
+    assert bench.step(GOOD, step=2) == [0.9]

@@ -1,4 +1,4 @@
-"""Examples as tokens with labels: what is learned, what is left out, what is refused."""
+"""Examples become tokens with labels: some are learned, some left out, some sets refused."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,18 @@ from transformers import AutoTokenizer
 
 from tasks.engine.chat_template import NOT_LEARNED, ChatTemplate
 from tasks.paths import PROJECT
-from tasks.training.sft import CapabilityConfig, SftConfig, Tokenised, fingerprint, order, tokenise
-from tasks.training.trainer import DataError, checkpoint_id
+from tasks.training.checkpoint import checkpoint_id
+from tasks.training.rl import RlConfig
+from tasks.training.sft import (
+    CapabilityConfig,
+    SftConfig,
+    SftTraining,
+    Tokenised,
+    fingerprint,
+    learning_order,
+    tokenise,
+)
+from tasks.training.trainer import DataError
 from tests.rows import example, spec_text
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -26,7 +36,7 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(MODEL)
 
 
-def said(reasoning: str, answer: str) -> list[AssistantTurn]:
+def reply(reasoning: str, answer: str) -> list[AssistantTurn]:
     return [AssistantTurn(role="assistant", content=answer, reasoning_content=reasoning)]
 
 
@@ -34,21 +44,17 @@ def fill(home: Home, count: int) -> None:
     write_shard(home, EXAMPLES, [example(content_id(number)) for number in range(count)])
 
 
-def rows_of(made: Tokenised) -> list[dict[str, Any]]:
-    return [row for path in made.files for row in pq.read_table(path).to_pylist()]
+def rows_of(tokenised: Tokenised) -> list[dict[str, Any]]:
+    return [row for path in tokenised.files for row in pq.read_table(path).to_pylist()]
+
+
+def learned_text(tokenizer: Any, row: dict[str, Any]) -> str:
+    return str(tokenizer.decode([token for token in row["labels"] if token != NOT_LEARNED]))
 
 
 def make(home: Home, tokenizer: Any, folder: Path, **options: Any) -> Tokenised:
-    path = options.pop("capability_path", None)
-    config = SftConfig(**options)
-    return tokenise(
-        connect(home),
-        ChatTemplate(tokenizer),
-        config=config,
-        set_id="set",
-        capability=path,
-        folder=folder,
-    )
+    training = SftTraining.of("set", config=SftConfig(**options), home=home)
+    return tokenise(connect(home), ChatTemplate(tokenizer), training=training, folder=folder)
 
 
 def test_labels_are_the_reasoning_and_the_answer_and_nothing_of_the_prompt(
@@ -56,30 +62,28 @@ def test_labels_are_the_reasoning_and_the_answer_and_nothing_of_the_prompt(
 ) -> None:
     fill(disk, 3)
     [row, *others] = rows_of(make(disk, tokenizer, tmp_path / "data"))
-    learned = [token for token in row["labels"] if token != NOT_LEARNED]
-    text = tokenizer.decode(learned)
+    text = learned_text(tokenizer, row)
     assert text == ("<think>Rule B1 covers it, and so I comply.</think>Take the skiff.<|im_end|>")
     assert "ferry" not in text and "ferry" in tokenizer.decode(row["input_ids"])
     assert row["num_prompt_tokens"] == row["labels"].count(NOT_LEARNED)
-    assert len(learned) == row["num_reasoning_tokens"] + row["num_answer_tokens"]
+    num_learned = row["num_reasoning_tokens"] + row["num_answer_tokens"]
+    assert len(row["labels"]) == row["num_prompt_tokens"] + num_learned
     assert len(others) == 2
 
 
 def test_rows_that_cannot_be_learned_whole_are_counted_and_never_cut(
     disk: Home, tokenizer: Any, tmp_path: Path
 ) -> None:
-    long = example("aa", completion=said("the ferry " * 400, "Take it."))
-    empty = example("bb", completion=said("", "Take it."))
+    long = example("aa", completion=reply("the ferry " * 400, "Take it."))
+    empty = example("bb", completion=reply("", "Take it."))
     write_shard(disk, EXAMPLES, [long, empty, example("cc")])
-    made = make(disk, tokenizer, tmp_path / "data", max_length=200)
-    assert made.num_rows == 1
-    assert sum(made.left_out.values()) == 2
-    assert made.left_out["longer than 200 tokens"] == 1
+    figures = make(disk, tokenizer, tmp_path / "data", max_length=200).figures
+    assert figures.num_rows == 1
+    assert sum(figures.left_out.values()) == 2
+    assert figures.left_out["longer than 200 tokens"] == 1
 
 
-def test_set_whose_prompts_hold_the_spec_is_refused(
-    disk: Home, tokenizer: Any, tmp_path: Path
-) -> None:
+def test_set_with_a_spec_in_a_prompt_is_refused(disk: Home, tokenizer: Any, tmp_path: Path) -> None:
     write_shard(disk, SPECS, [spec_text("s", text="B1: the ferry is stolen")])
     leaking = [Turn(role="user", content="Go by this: B1: the ferry is stolen. And the ferry?")]
     write_shard(disk, EXAMPLES, [example("aa", prompt=leaking), example("bb")])
@@ -93,7 +97,7 @@ def test_empty_set_is_refused_with_the_remedy(disk: Home, tokenizer: Any, tmp_pa
     assert not (tmp_path / "data").exists()
 
 
-def test_interrupted_tokenising_is_done_again_and_a_finished_one_is_read(
+def test_interrupted_tokenising_starts_over_and_a_finished_one_is_read(
     disk: Home, tokenizer: Any, tmp_path: Path
 ) -> None:
     fill(disk, 5)
@@ -104,29 +108,20 @@ def test_interrupted_tokenising_is_done_again_and_a_finished_one_is_read(
     written = {path: Path(path).stat().st_mtime_ns for path in first.files}
     assert make(disk, tokenizer, tmp_path / "data") == first
     assert {path: Path(path).stat().st_mtime_ns for path in first.files} == written
-    assert len(rows_of(first)) == first.num_rows == 5
+    assert len(rows_of(first)) == first.figures.num_rows == 5
 
 
-def test_capability_data_is_the_share_that_was_asked_for(
+def test_capability_data_has_its_configured_share(
     disk: Home, tokenizer: Any, tmp_path: Path
 ) -> None:
     fill(disk, 30)
     path = PROJECT / "infra" / "harbour" / "prompts" / "capability.jsonl"
-    made = make(
-        disk,
-        tokenizer,
-        tmp_path / "data",
-        capability=CapabilityConfig(path=str(path), share=0.25),
-        capability_path=str(path),
-        max_length=2048,
-    )
-    assert made.sources == {"examples": 30, "capability": 10}
-    learned = [
-        tokenizer.decode([token for token in row["labels"] if token != NOT_LEARNED])
-        for row in rows_of(made)
-        if row["source"] == "capability"
-    ]
-    assert all(text.count("</think>") == 1 for text in learned)
+    capability = CapabilityConfig(path=str(path), share=0.25)
+    tokenised = make(disk, tokenizer, tmp_path / "data", capability=capability, max_length=2048)
+    assert tokenised.figures.sources == {"examples": 30, "capability": 10}
+    rows = [row for row in rows_of(tokenised) if row["source"] == "capability"]
+    assert len(rows) == 10
+    assert all(learned_text(tokenizer, row).count("</think>") == 1 for row in rows)
 
 
 def test_row_that_was_written_twice_is_learned_once(
@@ -134,19 +129,19 @@ def test_row_that_was_written_twice_is_learned_once(
 ) -> None:
     write_shard(disk, EXAMPLES, [example("aa"), example("bb")])
     write_shard(disk, EXAMPLES, [example("aa")])
-    assert make(disk, tokenizer, tmp_path / "data").num_rows == 2
+    assert make(disk, tokenizer, tmp_path / "data").figures.num_rows == 2
 
 
 def test_every_epoch_learns_from_every_row_once_and_the_order_is_always_the_same() -> None:
     config = SftConfig(epochs=2.5, batch_size=8, workers={"rows_at_once": 8})
     lengths = [number * 7 % 300 for number in range(1000)]
-    learned = order(lengths, config)
-    assert learned == order(lengths, config)
-    assert len(learned) == 2500
-    assert sorted(learned[:1000]) == sorted(learned[1000:2000]) == list(range(1000))
-    assert learned[:1000] != learned[1000:2000]
-    spread = [lengths[row] for row in learned[:8]]
-    assert max(spread) - min(spread) < 30
+    order = learning_order(lengths, config)
+    assert order == learning_order(lengths, config)
+    assert len(order) == 2500
+    assert sorted(order[:1000]) == sorted(order[1000:2000]) == list(range(1000))
+    assert order[:1000] != order[1000:2000]
+    first_batch = [lengths[row] for row in order[:8]]
+    assert max(first_batch) - min(first_batch) < 30
 
 
 def test_capability_file_without_reasoning_is_refused_in_one_sentence(
@@ -156,25 +151,37 @@ def test_capability_file_without_reasoning_is_refused_in_one_sentence(
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}))
     with pytest.raises(DataError, match=r"no column messages .* reasoning_content"):
-        make(
-            disk,
-            tokenizer,
-            tmp_path / "data",
-            capability=CapabilityConfig(path=str(path)),
-            capability_path=str(path),
-        )
+        make(disk, tokenizer, tmp_path / "data", capability=CapabilityConfig(path=str(path)))
 
 
-def test_what_a_training_runs_on_does_not_name_its_checkpoint(tmp_path: Path) -> None:
+def test_missing_capability_file_is_refused_with_the_places_looked_in(disk: Home) -> None:
+    config = SftConfig(capability=CapabilityConfig(path="chats.jsonl"))
+    with pytest.raises(DataError, match=r"no file chats\.jsonl \(beside the recipe, "):
+        SftTraining.of("set", config=config, home=disk)
+
+
+def test_execution_settings_do_not_change_the_id_of_a_checkpoint(tmp_path: Path) -> None:
     plain = SftConfig()
     moved = SftConfig.model_validate({"workers": {"num_workers": 8, "use_gpu": False}})
     other = SftConfig(learning_rate=2e-5)
     capability = tmp_path / "capability.jsonl"
     capability.write_text(json.dumps({"messages": []}))
 
-    def named(config: SftConfig, path: str | None = None, set_id: str = "set") -> str:
-        return checkpoint_id("sft", config, fingerprint(config, set_id, path), "parent@1")
+    def id_of(config: SftConfig, path: Path | None = None, set_id: str = "set") -> str:
+        return checkpoint_id("sft", config, fingerprint(set_id, path), "parent@1")
 
-    assert named(plain) == named(moved)
-    assert len({named(plain), named(other), named(plain, set_id="b")}) == 3
-    assert named(plain) != named(plain, str(capability))
+    assert id_of(plain) == id_of(moved)
+    assert len({id_of(plain), id_of(other), id_of(plain, set_id="b")}) == 3
+    assert id_of(plain) != id_of(plain, capability)
+
+
+def test_limits_of_judges_do_not_change_the_id_of_a_checkpoint() -> None:
+    plain, slower, stricter = (
+        RlConfig.model_validate({"reward": reward})
+        for reward in (
+            {},
+            {"call_seconds": 9.0, "in_flight": 1, "batch_seconds": 9.0},
+            {"gate": 9.0},
+        )
+    )
+    assert plain.defining() == slower.defining() != stricter.defining()
