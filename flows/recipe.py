@@ -75,7 +75,7 @@ class AblateConfig(Config):
     samples: int | None = Field(None, gt=0)
     """Answers to each case. Unset: `evaluate.samples`."""
     faithfulness: FaithfulnessConfig | None = None
-    """How reasoning is tampered with. Unset: `evaluate.faithfulness`."""
+    """Tampering with reasoning. Unset: `evaluate.faithfulness`."""
     converse: MultiturnConfig | None = None
     """Attack over several turns on the arms. Unset: `evaluate.converse`."""
 
@@ -129,17 +129,17 @@ class Recipe(Config):
     sources: list[SourceConfig]
     """Sources of prompts."""
     collect: CollectConfig = CollectConfig()
-    """How prompts are cleaned."""
+    """Cleaning of prompts: duplicates and contamination."""
     engine: EngineConfig = EngineConfig()
     """The model that generates."""
     judge_engine: EngineConfig | None = None
     """The model that judges. Unset: the generator judges as well, in the same warm engine."""
     generate: GenerateConfig = GenerateConfig()
-    """What the generator is asked for."""
+    """Number, template and sampling of completions."""
     judge: JudgeConfig = JudgeConfig()
-    """How completions are scored."""
+    """Scoring of completions by the judge."""
     curate: CurateConfig = CurateConfig()
-    """Which accepted completions become training rows."""
+    """Choice of training rows among the accepted completions."""
     sft: SftConfig | None = None
     """Fine-tuning on the examples. Unset: this stage is skipped."""
     dpo: DpoConfig | None = None
@@ -147,7 +147,7 @@ class Recipe(Config):
     rl: RlConfig | None = None
     """Refinement by reinforcement learning, last. Unset: this stage is skipped."""
     evaluate: EvaluateConfig | None = None
-    """How models are evaluated. Unset: they are not, and `precept evaluate` is refused."""
+    """Evaluation of models. Unset: `precept evaluate` is refused and `precept run` skips it."""
     calibrate: EvaluateConfig | None = None
     """The judge held against gold, on answers that both grade. Unset: `precept calibrate` is
     refused."""
@@ -158,7 +158,7 @@ class Recipe(Config):
     nightly: NightlyConfig = NightlyConfig()
     """When the nightly deployment refreshes, and what follows."""
     stage: StageConfig = StageConfig()
-    """How work is spread."""
+    """Blocks and retries of the stages."""
     gpu_hour_price: float | None = Field(None, ge=0)
     """Price of a GPU-hour, in your currency. Unset: costs are given in GPU-hours alone."""
 

@@ -66,7 +66,7 @@ class SuiteFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFigures:
-    """What a run counted and found out, by part; it is stored as JSON in the run's record."""
+    """Counts and findings of a run, by part; stored as JSON in the run's record."""
 
     damaged: tuple[Damaged, ...] = ()
     """Shards that were set aside."""
@@ -86,7 +86,7 @@ class RunFigures:
     """Ids of the checkpoints that the run came to, in the order of training."""
     suites: Mapping[str, SuiteFigures] = field(default_factory=dict)
     evaluation: EvaluationPlan | None = None
-    """What the evaluation is made of; the views over an evaluation read it."""
+    """Arms, suites and graders of the evaluation; the views over an evaluation read it."""
 
     @property
     def gpu_seconds(self) -> float:
@@ -116,7 +116,7 @@ class Refreshed:
 
 @dataclass(slots=True)
 class RunContext:
-    """What the tasks of one run share. Lives in the process that drives the run."""
+    """State that the tasks of one run share, in the process that drives the run."""
 
     recipe: Recipe
     home: Home
@@ -125,7 +125,7 @@ class RunContext:
     record: Run
     figures: RunFigures = field(default_factory=RunFigures)
     relations: dict[str, pa.Table] = field(default_factory=dict)
-    """Tables that every connection shows beside the warehouse's, by name: what this run wants."""
+    """Tables that every connection of this run shows beside the warehouse's, by name."""
     _versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -240,7 +240,7 @@ class RunContext:
 
 @contextmanager
 def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
-    """Locks the warehouse, records the run's start and, whatever happens, its end.
+    """Locks the warehouse, and records the start and the end of the run, also of a failed one.
 
     Raises BusyError if another run holds the lock. A process that is killed leaves its record at
     `running` and the lock free.

@@ -37,7 +37,7 @@ logging.getLogger("precept").setLevel(logging.INFO)
 
 
 class StageConfig(Config):
-    """How work is spread, and how often it is retried."""
+    """Blocks and retries of a stage."""
 
     block_rows: int = Field(16, gt=0)
     """Units in one block; a block is committed as one shard."""

@@ -24,7 +24,7 @@ from warehouse.tables import EXAMPLES, AssistantTurn, Example, Turn, content_id
 
 
 class CurateConfig(Config):
-    """Which accepted completions become training rows."""
+    """Choice of training rows among the accepted completions."""
 
     best_of: int = Field(1, gt=0)
     """Completions kept per prompt: those with the highest lowest score."""

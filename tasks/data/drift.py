@@ -10,7 +10,7 @@ from tasks import Config
 
 
 class DriftConfig(Config):
-    """When a judge counts as having drifted."""
+    """Bands in which a judge must stay from refresh to refresh."""
 
     refreshes: int = Field(7, gt=0)
     """Earlier refreshes that the newest one is compared with."""

@@ -18,7 +18,7 @@ from warehouse.tables import COMPLETIONS, Completion, Table, content_id, text_id
 
 
 class GenerateConfig(Config):
-    """What the generator is asked for."""
+    """Number, template and sampling of completions."""
 
     samples: int = Field(4, gt=0)
     """Completions per prompt."""
@@ -26,7 +26,7 @@ class GenerateConfig(Config):
     """Template set: `spec_first` shares its prefix over rows, `paper` keeps the order of figure 5
     of arXiv 2412.16339."""
     sampling: Sampling = Sampling()
-    """How the generator is sampled."""
+    """Sampling of the generator."""
 
     def generation_id(self, model: str) -> str:
         """Returns the hash of what all completions of a run share: template, model@revision and

@@ -19,7 +19,7 @@ from warehouse.tables import JUDGEMENTS, Judgement, Table, content_id
 
 
 class JudgeConfig(Config):
-    """How completions are scored."""
+    """Scoring of completions by the judge."""
 
     samples: int = Field(4, gt=0)
     """Judge samples per completion (k); the lowest score counts."""
@@ -32,7 +32,7 @@ class JudgeConfig(Config):
     """Template set: `spec_first` shares its prefix over rows, `paper` keeps the order of figure 6
     of arXiv 2412.16339."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
-    """How the judge is sampled."""
+    """Sampling of the judge."""
     show_metadata: bool = False
     """Show the judge the findings of others on the prompt, and have it agree or disagree."""
     constrain: bool = False

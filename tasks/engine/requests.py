@@ -138,7 +138,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 class Sampling(Config):
-    """How a model is sampled."""
+    """Sampling of a model."""
 
     temperature: float = Field(0.6, ge=0, le=2)
     """Temperature; 0 is greedy, and several samples of one prompt need more."""
