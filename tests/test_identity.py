@@ -14,28 +14,24 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-import flows.train
 import specs
 from flows.arms import Asked, Grader
 from flows.converse import attacking_id
-from flows.recipe import Recipe
-from flows.run import RunContext
 from specs.adherence import load_adherence
 from specs.attacks import ATTACKS, Marks
 from specs.pack import load_pack
 from specs.policy import BoundaryCase as Boundary
-from specs.policy import Exclusion, Outcome, Pack, Policy, Rule
+from specs.policy import Exclusion, Outcome, Pack, Policy, Rule, spec_key
 from specs.prompts import load_template
 from specs.replies import Reply, ReplyStatus
 from tasks.data.collect import AssignWork as Assign
-from tasks.data.collect import CollectConfig, collect
+from tasks.data.collect import CollectConfig, assigned, collect
 from tasks.data.curate import CurateConfig, curate
 from tasks.data.generate import GenerateConfig
 from tasks.data.generate import GenerateWork as Generate
 from tasks.data.judge import JudgeConfig
 from tasks.data.judge import JudgeWork as Judge
 from tasks.data.sources import messages_id
-from tasks.engine.pool import Engines
 from tasks.engine.requests import EngineConfig, Sampling, ScriptedEngine
 from tasks.evaluation.answer import RECORDED, AnswerConfig, Arm, store_recorded
 from tasks.evaluation.answer import AnswerWork as Answering
@@ -46,12 +42,15 @@ from tasks.evaluation.multiturn import MultiturnConfig as ConverseConfig
 from tasks.evaluation.multiturn import MultiturnWork as Converse
 from tasks.evaluation.multiturn import ScriptedAttacker
 from tasks.evaluation.suites import SuiteConfig, build_suite
+from tasks.training import rl
+from tasks.training.checkpoint import checkpoint_id
 from tasks.training.dpo import DpoConfig, choose_pairs
-from tasks.training.reward import Reward, RewardConfig, reward_id
-from tasks.training.reward import RolloutReply as Spoken
+from tasks.training.judges import JudgeReply
+from tasks.training.reward import Reward, RewardConfig, RolloutOrigin, RolloutReply, reward_id
 from tasks.training.rl import RlConfig
 from tasks.training.sft import CapabilityConfig, SftConfig, fingerprint
-from tasks.training.trainer import LoraConfig, checkpoint_id
+from tasks.training.trainer import LoraConfig
+from tasks.training.worker import EarlyStop
 from tests import rows
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -103,7 +102,7 @@ EXPECTED: dict[str, str] = {
     "checkpoints/sft": "849dfe7bf9777412e82a5c554a4e6fdc",
     "checkpoints/sft, adapters and capability": "59143f5f5add6437b5254d5b0ba72830",
     "checkpoints/dpo": "560e628c2b18ed1fc3197307ca5608e1",
-    "checkpoints/rl": "be5023921ee30b4f735edc498302172c",
+    "checkpoints/rl": "826574f00b9d43cb35e750a1611e4564",
     "checkpoints/data of sft": "6ee0eb490ff832101cf82a3d387c35f2",
     "checkpoints/data of sft, capability": "66eff4ccfbfd66770fca4580d0db6fb4",
     "checkpoints/data of rl": "5add9c05683358d258f7db17940d1b12",
@@ -337,52 +336,47 @@ def checkpoints(folder: Path) -> dict[str, str]:
         "sft, adapters and capability": checkpoint_id("sft", mixed, "d", "m@1"),
         "dpo": checkpoint_id("dpo", DpoConfig(), "d", "m@1"),
         "rl": checkpoint_id("rl", rewarded, "d", "m@1"),
-        "data of sft": fingerprint(SftConfig(), "set", None),
-        "data of sft, capability": fingerprint(mixed, "set", str(file)),
+        "data of sft": fingerprint("set", None),
+        "data of sft, capability": fingerprint("set", file),
         "data of rl": data_of_rl(folder),
     }
 
 
 def data_of_rl(folder: Path) -> str:
-    """Returns the fingerprint of the prompts of RL, which the flow itself computes."""
+    """Returns the fingerprint of the prompts of RL, with their specs and the judge."""
     lines = [
         {"prompt": "May I row?", "kind": "boats", "ideal": "refuse"},
         {"prompt": "How do I row?", "kind": "boats", "ideal": None},
     ]
     file = rows.jsonl(folder / "rows.jsonl", lines)
-    recipe = Recipe(
-        name="town",
-        pack="none",
-        sources=[rows.source(file, category="kind", ideal_response="ideal")],
-        collect=CollectConfig(near_duplicate_threshold=None),
-        engine=EngineConfig(model="org/model", revision="1"),
-        rl=RlConfig(),
+    home = Home(str(folder / "home"))
+    collected = collect(
+        [rows.source(file, category="kind", ideal_response="ideal")],
+        config=CollectConfig(near_duplicate_threshold=None),
+        pack_categories=list(PACK.policies),
+        home=home,
+        connection=connect(home),
     )
-    run = RunContext(recipe, Home(str(folder / "home")), PACK, Engines(), rows.run("r"))
-    parent = flows.train.Parent(recipe.engine, "m@1", None)
-    fingerprints: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        # The fifth argument is the fingerprint; the training itself is left out.
-        patch.setattr(flows.train, "_checkpoint", lambda *args, **_: fingerprints.append(args[4]))
-        flows.train.reinforce.__wrapped__(run, parent)
-    return fingerprints[0]
+    connection = connect(home)
+    connection.register("candidates", assigned(collected, connection))
+    prompts = rl.choose_prompts(connection, RlConfig(), generation_id="g", judging_id="j")
+    specs = {spec_key(prompt.categories): PACK.spec(prompt.categories) for prompt in prompts}
+    return rl.fingerprint(prompts, specs, reward_id(JudgeConfig(), "org/model@1"))
 
 
 def rollouts(folder: Path) -> dict[str, str]:
-    async def ask(items: Sequence[Any]) -> dict[Any, Any]:
-        return {item: [9.0] for item in items}
+    async def ask(requests: Sequence[Any]) -> dict[Any, Any]:
+        return {request: JudgeReply([9.0]) for request in requests}
 
     recorded: list[Any] = []
-    panel: Any = SimpleNamespace(config=RewardConfig(samples=1, quorum=1), ask=ask)
+    pool: Any = SimpleNamespace(ask=ask)
     reward = Reward(
-        panel,
-        split=lambda _: Spoken(Reply(ReplyStatus.OK, "Rule B1.", "No."), True),
+        pool,
+        config=RewardConfig(samples=1, quorum=1),
+        split=lambda _: RolloutReply(Reply(ReplyStatus.OK, "Rule B1.", "No."), True),
         record=recorded.extend,
-        stop=lambda *_, **__: None,
-        checkpoint_id="c",
-        run_id="r",
-        rank=1,
-        attempt=0,
+        stop=EarlyStop(),
+        origin=RolloutOrigin(checkpoint_id="c", run_id="r", rank=1, attempt=0),
     )
     state = SimpleNamespace(global_step=3)
     asyncio.run(reward([ASKED] * 2, [[0]] * 2, ["p"] * 2, ["s"] * 2, ["harmful"] * 2, state))
