@@ -1,8 +1,8 @@
-"""Training whose worker is killed again and again: steps done, rollouts lost or doubled, time.
+"""Trainings whose workers are killed repeatedly: steps done, rollouts lost or doubled, time.
 
     python tests/benchmarks/kill_training.py --home .precept [--kills 10]
 
-On a copy of a warehouse that `precept refresh harbour` has filled. Half of the kills hit the
+Works on a copy of a warehouse that `precept refresh harbour` has filled. Half of the kills hit the
 fine-tuning, half the reinforcement learning, each at a step drawn at random.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -28,18 +29,82 @@ RL_STEPS = 20
 
 
 def workers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
+    """Returns Ray Train's workers on this machine."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
+    ]
 
 
 def progress(home: Path) -> dict[str, tuple[int, int]]:
-    """Steps done and to do of each training, by its folder."""
+    """Returns the steps done and all steps of each training, by its folder."""
     return {
         path.parent.name: tuple(json.loads(path.read_text()))
         for path in home.glob("training/*/progress.json")
+    }
+
+
+@dataclass
+class Killer:
+    """Kills the workers of the training in progress at steps drawn at random."""
+
+    num_kills: int
+    """Kills altogether; the first training gets half of them."""
+    rng: random.Random
+    trainings: list[str] = field(default_factory=list)
+    """In the order in which they began."""
+    targets: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The step of each kill, by training and number."""
+    num_hits: dict[str, int] = field(default_factory=dict)
+
+    def look(self, home: Path) -> None:
+        """Kills the workers if the latest training has come to its next target."""
+        for name, (step, total) in progress(home).items():
+            if name not in self.trainings:
+                self.trainings.append(name)
+            number = self.num_hits.get(name, 0)
+            half = self.num_kills // 2
+            most = (half, self.num_kills - half)[self.trainings.index(name)]
+            if name != self.trainings[-1] or number >= most:
+                continue
+            # Later than the last kill, and before the end.
+            first, last = 1 + number * total // 8, (1 + number) * total // 8 + 1
+            target = self.targets.setdefault((name, number), self.rng.randint(first, last))
+            if target <= step < total and (running := workers()):
+                for worker in running:
+                    worker.send_signal(signal.SIGKILL)
+                self.num_hits[name] = number + 1
+                print(f"killed at step {step} of {total}", flush=True)
+                time.sleep(5)
+
+
+def train(home: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Trains on a warehouse under fire; returns what came of it."""
+    command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
+    for change in (
+        f"sft.workers.max_failures={options.kills}",
+        f"rl.workers.max_failures={options.kills}",
+        "sft.workers.save_steps=10",
+        "rl.workers.save_steps=2",
+        f"rl.steps={RL_STEPS}",
+    ):
+        command += ["--set", change]
+    began = time.monotonic()
+    process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL)
+    killer = Killer(options.kills, random.Random(options.seed))
+    while process.poll() is None:
+        time.sleep(0.05)
+        killer.look(home)
+    connection = connect(Home(str(home)))
+    steps = connection.sql("SELECT step, count(*) FROM rollouts GROUP BY 1").fetchall()
+    return {
+        "exit": process.returncode,
+        "kills": sum(killer.num_hits.values()),
+        "trainings": connection.sql("SELECT stage, status, num_steps FROM checkpoints").fetchall(),
+        "steps_without_rollouts": RL_STEPS - len(steps),
+        "rollouts_a_step": sorted({count for _, count in steps}),
+        "seconds": round(time.monotonic() - began),
     }
 
 
@@ -49,61 +114,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
-        left = shutil.ignore_patterns("training", "checkpoints", "models", "rollouts", "engines")
-        shutil.copytree(options.home, home, ignore=left)
-        command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
-        for change in (
-            f"sft.workers.max_failures={options.kills}",
-            f"rl.workers.max_failures={options.kills}",
-            "sft.workers.save_steps=10",
-            "rl.workers.save_steps=2",
-            f"rl.steps={RL_STEPS}",
-        ):
-            command += ["--set", change]
-        began = time.monotonic()
-        run = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL)
-        hit: list[str] = []
-        per_stage = {0: options.kills // 2, 1: options.kills - options.kills // 2}
-        target: dict[str, int] = {}
-        seen: list[str] = []
-        while run.poll() is None:
-            time.sleep(0.05)
-            for name, (step, total) in progress(home).items():
-                if name not in seen:
-                    seen.append(name)
-                kills_here = sum(one.startswith(name) for one in hit)
-                if name != seen[-1] or kills_here >= per_stage[seen.index(name)]:
-                    continue
-                # The step of the next kill: later than the last one, before the end.
-                wanted = target.setdefault(
-                    f"{name}{kills_here}",
-                    rng.randint(1 + kills_here * total // 8, (1 + kills_here) * total // 8 + 1),
-                )
-                if step >= wanted and step < total and workers():
-                    for worker in workers():
-                        worker.send_signal(signal.SIGKILL)
-                    hit.append(f"{name} at {step}")
-                    print(f"killed: {len(hit)}, at step {step} of {total}", flush=True)
-                    time.sleep(5)
-        connection = connect(Home(str(home)))
-        stages = connection.sql("SELECT stage, status, num_steps FROM checkpoints").fetchall()
-        steps = connection.sql("SELECT step, count(*) FROM rollouts GROUP BY 1").fetchall()
-        sizes = {count for _, count in steps}
-        print(
-            json.dumps(
-                {
-                    "exit": run.returncode,
-                    "kills": len(hit),
-                    "stages": stages,
-                    "steps_without_rollouts": RL_STEPS - len(steps),
-                    "rollouts_a_step": sorted(sizes),
-                    "seconds": round(time.monotonic() - began),
-                }
-            )
-        )
+        of_trainings = ("training", "checkpoints", "models", "rollouts", "engines")
+        shutil.copytree(options.home, home, ignore=shutil.ignore_patterns(*of_trainings))
+        print(json.dumps(train(home, options)))
 
 
 if __name__ == "__main__":

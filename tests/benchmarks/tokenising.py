@@ -1,8 +1,8 @@
-"""Time and memory to make a million examples into tokens with labels.
+"""Time and memory that a million examples take to become tokens with labels.
 
     python tests/benchmarks/tokenising.py [--examples 1000000]
 
-Writes a set of so many examples, then tokenises it in a process of its own.
+Writes sets of a tenth and of all of the examples, and tokenises each in a process of its own.
 """
 
 import argparse
@@ -17,53 +17,53 @@ from pathlib import Path
 
 from tests.rows import example
 from warehouse.home import Home
-from warehouse.shards import write_shard
+from warehouse.shards import write_all
 from warehouse.tables import EXAMPLES, AssistantTurn, Turn, content_id
 
 PROJECT = Path(__file__).parents[2]
-ROWS_PER_SHARD = 20_000
 
 
 def fill(home: Home, count: int) -> None:
+    """Writes a set of examples, no two of which are alike."""
     base = example("base")
-    thought = "The user asks about the ferry. The boats policy has ferry [B1, comply]. I comply."
-    for start in range(0, count, ROWS_PER_SHARD):
-        rows = []
-        for number in range(start, min(count, start + ROWS_PER_SHARD)):
-            reply = AssistantTurn(
-                role="assistant",
-                content=f"For the ferry take salt and wax, {number}.",
-                reasoning_content=thought,
-            )
-            turn = Turn(role="user", content=f"How do I use the ferry number {number}?")
-            name = content_id(number)
-            rows.append(replace(base, completion_id=name, prompt=[turn], completion=[reply]))
-        write_shard(home, EXAMPLES, rows)
+    reasoning = "The user asks about the ferry. The boats policy has ferry [B1, comply]. I comply."
+    examples = (
+        replace(
+            base,
+            completion_id=content_id(number),
+            prompt=[Turn(role="user", content=f"How do I use the ferry number {number}?")],
+            completion=[
+                AssistantTurn(
+                    role="assistant",
+                    content=f"For the ferry take salt and wax, {number}.",
+                    reasoning_content=reasoning,
+                )
+            ],
+        )
+        for number in range(count)
+    )
+    write_all(home, EXAMPLES, examples)
 
 
 def tokenise(home: str) -> None:
     from transformers import AutoTokenizer
 
     from tasks.engine.chat_template import ChatTemplate
-    from tasks.training.sft import SftConfig
-    from tasks.training.sft import tokenise as make
+    from tasks.training.sft import SftConfig, SftTraining
+    from tasks.training.sft import tokenise as tokenise_set
     from warehouse.catalog import connect
 
     tokenizer = AutoTokenizer.from_pretrained(PROJECT / "infra" / "harbour" / "model")
     connection = connect(Home(home))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    made = make(
-        connection,
-        ChatTemplate(tokenizer),
-        config=SftConfig(),
-        set_id="set",
-        capability=None,
-        folder=Path(home) / "tokens",
+    training = SftTraining.of("set", config=SftConfig(), home=Home(home))
+    tokenised = tokenise_set(
+        connection, ChatTemplate(tokenizer), training=training, folder=Path(home) / "tokens"
     )
     figures = {
-        "rows": made.num_rows,
-        "tokens": made.num_tokens,
+        "rows": tokenised.figures.num_rows,
+        "tokens": tokenised.figures.num_tokens,
         "seconds": round(time.monotonic() - began, 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "before_gib": round(before / 2**20, 2),

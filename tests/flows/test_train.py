@@ -19,7 +19,7 @@ from infra.harbour import world
 from infra.harbour.oracle import read_request
 from tasks.data.sources import read_source
 from tasks.paths import PROJECT
-from tasks.training.judges import Item, Judges
+from tasks.training.judges import JudgeRequest, Judges
 from tests.rows import completion, example, judgement, prompt, run
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
@@ -48,9 +48,7 @@ SMALL = (
     "rl.workers.save_steps=1",
     "rl.max_tokens=64",
 )
-
-
-STAGES = ("sft", "dpo", "rl")
+TRAININGS = ("sft", "dpo", "rl")
 
 
 def recipe(*changes: str) -> Recipe:
@@ -58,13 +56,13 @@ def recipe(*changes: str) -> Recipe:
 
 
 def fill(home: Home) -> None:
-    """The right reasoning and answer to each prompt, as a refresh would have left them."""
+    """Writes the right reasoning and answer to each prompt, as a refresh would have left them."""
     loaded = recipe()
     pack = loaded.load_pack()
     examples = []
-    for one in read_source(loaded.sources[0]):
-        request = read_request(one.messages)
-        rule = world.rule_for(pack.policies[one.categories[0]].rules, request)
+    for row in read_source(loaded.sources[0]):
+        request = read_request(row.messages)
+        rule = world.rule_for(pack.policies[row.categories[0]].rules, request)
         reply = AssistantTurn(
             role="assistant",
             content=world.right_answer(rule, request),
@@ -72,11 +70,11 @@ def fill(home: Home) -> None:
         )
         examples.append(
             example(
-                one.prompt_id,
-                prompt_id=one.prompt_id,
-                categories=one.categories,
-                spec_id=pack.spec(one.categories).id,
-                prompt=[Turn(**message) for message in one.messages],
+                row.prompt_id,
+                prompt_id=row.prompt_id,
+                categories=row.categories,
+                spec_id=pack.spec(row.categories).id,
+                prompt=[Turn(**message) for message in row.messages],
                 completion=[reply],
             )
         )
@@ -85,7 +83,7 @@ def fill(home: Home) -> None:
 
 
 def fill_pairs(home: Home) -> None:
-    """To four prompts a right completion that was accepted, and a wrong one that was rejected."""
+    """Writes a right, accepted and a wrong, rejected completion to each of four prompts."""
     loaded = recipe()
     pack = loaded.load_pack()
     version = loaded.engine.version
@@ -145,24 +143,24 @@ def fill_pairs(home: Home) -> None:
 
 
 def actors(kind: str = "RayTrainWorker") -> list[psutil.Process]:
-    """Ray's actors of a kind on this machine."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if kind in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
+    """Returns Ray's actors of a kind on this machine."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if kind in " ".join(process.info["cmdline"] or [])
+    ]
 
 
-def steps_done(home: Path, stage: str) -> int:
-    """What the first worker of the training now going on last wrote."""
+def steps_done(home: Path, training: str) -> int:
+    """Returns the steps that the first worker of a training has counted; 0 if it has not begun."""
     files = list((home / "training").glob("*/progress.json"))
-    known = {path: json.loads(path.read_text())[0] for path in files}
+    steps = {path: json.loads(path.read_text())[0] for path in files}
     newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
-    return known[newest] if newest and len(files) == STAGES.index(stage) + 1 else 0
+    return steps[newest] if newest and len(files) == TRAININGS.index(training) + 1 else 0
 
 
 class Killer:
-    """Kills actors of a kind, one plan after the other, once a stage has done so many steps."""
+    """Kills actors of a kind, one plan after the other, once a training has done so many steps."""
 
     def __init__(self, home: Path, *plans: tuple[str, int, str]) -> None:
         self.home, self.plans = home, plans
@@ -172,8 +170,8 @@ class Killer:
         self.thread.start()
 
     def _watch(self) -> None:
-        for stage, step, kind in self.plans:
-            while steps_done(self.home, stage) < step:
+        for training, step, kind in self.plans:
+            while steps_done(self.home, training) < step:
                 if self.done.wait(0.05):
                     return
             for actor in actors(kind):
@@ -217,13 +215,13 @@ def test_killed_workers_and_judges_are_replaced_and_every_step_is_done(
     ]
 
 
-def test_adapters_are_merged_into_a_model_like_any_other(trained: tuple[Path, int]) -> None:
+def test_adapters_are_merged_into_a_model_like_the_others(trained: tuple[Path, int]) -> None:
     files = [{path.name for path in folder.iterdir()} for folder in trained[0].glob("models/*")]
     assert len(files) == 3 and files[0] == files[1] == files[2]
     assert {"config.json", "model.safetensors", "tokenizer.json"} < files[0]
 
 
-def test_reward_log_has_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
+def test_rollouts_have_no_gap_after_a_kill_and_no_step_twice(trained: tuple[Path, int]) -> None:
     connection = connect(Home(str(trained[0])))
     steps = connection.sql("SELECT step, count(*) FROM rollouts GROUP BY 1 ORDER BY 1").fetchall()
     assert steps == [(step, 16) for step in range(5)]
@@ -238,30 +236,46 @@ def test_ancestry_names_every_shard_and_policy(trained: tuple[Path, int]) -> Non
     rows = ask(connect(Home(str(home))), "ancestry").to_pylist()
     of_rl = [row for row in rows if row["stage"] == "rl"]
     shards = {row["name"] for row in of_rl if row["kind"].startswith("shard of")}
-    wanted = {
+    expected = {
         str(path)
         for table in ("prompts", "specs", "completions", "judgements", "examples", "rollouts")
         for path in (home / table).glob("*.parquet")
     }
-    assert {str(Path(name)) for name in shards} == wanted
+    assert {str(Path(name)) for name in shards} == expected
     assert len([row for row in of_rl if row["kind"] == "checkpoint"]) == 2
     policies = [row["name"] for row in of_rl if row["kind"] == "policy"]
     assert len(policies) == len(set(policies)) > 0
 
 
-def test_finished_training_is_not_done_again_and_a_changed_one_is(
-    trained: tuple[Path, int],
-) -> None:
-    from flows.train import train
+def test_finished_training_is_not_done_again(trained: tuple[Path, int]) -> None:
+    from flows.train import latest_training, train
 
     home, _ = trained
     before = sorted((home / "models").iterdir())
     again = train(recipe(), str(home))
     assert again.num_trained == 0
     assert sorted((home / "models").iterdir()) == before
-    assert {one.status for one in again.checkpoints.values()} == {"completed"}
-    ids = {one.checkpoint_id for one in again.checkpoints.values()}
-    assert {path.name for path in before} == ids
+    assert {row.status for row in again.checkpoints.values()} == {"completed"}
+    ids = [row.checkpoint_id for row in again.checkpoints.values()]
+    assert {path.name for path in before} == set(ids)
+    connection = connect(Home(str(home)))
+    assert latest_training(connection, recipe()) == ids
+    assert latest_training(connection, recipe("sft.workers.save_steps=5")) == ids
+    assert latest_training(connection, recipe("sft.learning_rate=1e-3")) == []
+
+
+def test_run_records_what_it_trained_and_on_what(trained: tuple[Path, int]) -> None:
+    connection = connect(Home(str(trained[0])))
+    figures = connection.sql(
+        "SELECT stage, num_steps, num_rows, seconds > 0 FROM stage_figures WHERE is_training "
+        "ORDER BY num_rows DESC"
+    )
+    assert figures.fetchall() == [("sft", 8, 32, True), ("rl", 5, 30, True), ("dpo", 1, 4, True)]
+    [(sources, num_tokens)] = connection.sql(
+        "SELECT figures->>'$.trainings.sft.sources', figures->>'$.trainings.sft.num_tokens' "
+        "FROM runs WHERE figures->'$.trainings.sft' IS NOT NULL"
+    ).fetchall()
+    assert json.loads(sources) == {"examples": 30, "capability": 2} and int(num_tokens) > 0
 
 
 def test_two_workers_learn_what_one_does(trained: tuple[Path, int], tmp_path: Path) -> None:
@@ -270,26 +284,26 @@ def test_two_workers_learn_what_one_does(trained: tuple[Path, int], tmp_path: Pa
     query = "SELECT metrics FROM checkpoints WHERE stage = 'sft'"
     [(of_one,)] = connect(Home(str(trained[0]))).sql(query).fetchall()
     fill(Home(str(tmp_path)))
-    wanted = recipe("sft.workers.num_workers=2", "sft.workers.num_cpus=0.5")
-    done = train(wanted.model_copy(update={"dpo": None, "rl": None}), str(tmp_path))
+    by_two = recipe("sft.workers.num_workers=2", "sft.workers.num_cpus=0.5")
+    done = train(by_two.model_copy(update={"dpo": None, "rl": None}), str(tmp_path))
     losses = [
         json.loads(metrics)["last"]["train_loss"]
         for metrics in (of_one, done.checkpoints["sft"].metrics)
     ]
-    # That the workers' weights are the same at the end is checked by the training itself.
+    # The training itself checks that the workers' weights are equal at the end.
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 class Down:
     """A judge that cannot judge."""
 
-    async def votes(self, item: Item) -> list[float | None]:
+    async def score(self, request: JudgeRequest) -> list[float | None]:
         raise RuntimeError("the judge is down")
 
     async def stop(self) -> None: ...
 
 
-def test_training_whose_judge_stays_down_ends_with_its_model_and_says_why(
+def test_training_whose_judge_stays_down_keeps_its_model_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
@@ -300,8 +314,8 @@ def test_training_whose_judge_stays_down_ends_with_its_model_and_says_why(
         return Judges([ray.remote(Down).options(num_cpus=0).remote()])
 
     monkeypatch.setattr(Judges, "start", start)
-    wanted = recipe("rl.steps=50", "rl.reward.failed_steps=2")
-    done = train(wanted.model_copy(update={"sft": None, "dpo": None}), str(tmp_path / "home"))
+    long = recipe("rl.steps=50", "rl.reward.failed_steps=2")
+    done = train(long.model_copy(update={"sft": None, "dpo": None}), str(tmp_path / "home"))
     checkpoint = done.checkpoints["rl"]
     assert checkpoint.status == "stopped" and 2 <= checkpoint.num_steps < 6
     assert checkpoint.reason == (
@@ -309,7 +323,7 @@ def test_training_whose_judge_stays_down_ends_with_its_model_and_says_why(
         "run the same command again"
     )
     assert (tmp_path / "home" / checkpoint.path / "config.json").is_file()
-    # What has no reward is not learned from: the weights are those it began with.
+    # Rollouts without a reward are not learned from.
     rewards = connect(Home(str(tmp_path / "home"))).sql("SELECT count(reward) FROM rollouts")
     assert rewards.fetchall() == [(0,)]
 
