@@ -1,10 +1,9 @@
-"""A chat → token ids and labels, as the model's own chat template has it, guarded so that the
-reasoning is really learned.
+"""A model's chat template, read backwards: a chat → token ids and labels that teach the reasoning.
 
-The template writes the prompt. What it puts around the reasoning and the answer of a reply is
-found once, with words that stand in for them, and put around those of every reply: templates know
-the reasoning by several keys, trim it, or drop it from some turns, but do not vary what stands
-around it. A template that drops it from all turns gets the <think> tags.
+The template writes the prompt. The text that it puts around the reasoning and the answer of a
+reply is read once, with placeholders for the two, and put around those of every reply: templates
+differ in the key they read the reasoning from, trim it, or drop it from some turns, but the text
+around it does not vary. A template that drops it from every turn gets the <think> tags.
 """
 
 import re
@@ -21,17 +20,19 @@ NOT_LEARNED = -100
 """The label of a token that the loss leaves out."""
 
 _QUESTION, _REASONING, _ANSWER = "standinquestion", "standinreasoning", "standinanswer"
+"""Placeholders, in letters that no template changes."""
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _EARLIER_TURNS: list[Message] = [
     {"role": "user", "content": "earlierquestion"},
     {"role": "assistant", "content": "earlieranswer"},
 ]
 _OTHER_MARK = re.compile(rf"(?!{OPEN_TAG}$|{CLOSE_TAG}$).*(?:think|channel)", re.IGNORECASE)
-_NUM_GUARDED = 20
+_GUARD_LENGTH = 20
+"""Characters at each end of a part that must be found in the labels."""
 
 
 class ChatError(ValueError):
-    """A chat that cannot be learned, or a model whose chats cannot."""
+    """A chat that cannot be learned, or a model none of whose chats can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,13 @@ class Chat:
 class Encoded:
     """A chat in tokens. Each learned token counts as reasoning or as answer.
 
-    The reasoning's run from the first one to the one on which the reasoning is closed: by the
-    closing tag, or by the header of the channel the answer stands in. The answer's are the rest,
-    the token that ends the turn among them.
+    The reasoning ends with the token that closes it: the closing tag, or the header of the channel
+    in which the answer stands. The other tokens are the answer's, with the one that ends the turn.
     """
 
     input_ids: list[int]
     labels: list[int]
-    """The same ids, but -100 on the prompt, and on nothing else."""
+    """The same ids, with -100 on the prompt and on nothing else."""
     num_prompt_tokens: int
     num_reasoning_tokens: int
     num_answer_tokens: int
@@ -62,41 +62,46 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around the two parts of every reply."""
+    """The text around reasoning and answer, the same in every reply of a model."""
 
     prompt_ending: str
-    """What follows the user's last words in the prompt."""
+    """Text between the user's last words and the reply."""
     opening: str
+    """Text before the reasoning."""
     between: str
+    """Text between reasoning and answer."""
     ending: str
-    """Goes up to the token that ends the turn: the line break after it is not the model's."""
+    """Text after the answer, up to the token that ends the turn; a line break after that token is
+    the template's, not the model's."""
 
     @property
     def closing(self) -> str:
-        """What closes the reasoning, and stands in a reply once."""
+        """The text that closes the reasoning; a reply holds it once."""
         return CLOSE_TAG if CLOSE_TAG in self.between else self.between.strip()
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
+    """A reply as text, and its two parts as they stand in it."""
+
     text: str
     closed_at: int
-    """Where in the text the reasoning has been closed."""
+    """Index of the first character after the text that closes the reasoning."""
     reasoning: str
     answer: str
 
 
 class ChatTemplate:
-    """The chats of one model, by its tokenizer of transformers.
+    """The chat template of one model, with the tokenizer of transformers that it belongs to.
 
-    Special tokens in what the messages, the reasoning and the answer say are broken first, so
-    that only the template's own make structure; white space around either part is the template's.
+    Special tokens in messages, reasoning and answers are broken first, so that only the template's
+    own make structure. White space around either part of a reply is the template's.
     """
 
     def __init__(
         self, tokenizer: Any, *, chat_template_kwargs: Mapping[str, bool | str] = {}
     ) -> None:
-        """A model whose template leaves no place for reasoning raises ChatError."""
+        """Reads the frame of replies; raises ChatError if the model's chats cannot be learned."""
         if not tokenizer.is_fast:
             raise ChatError(
                 f"{type(tokenizer).__name__} does not tell where its tokens stand in a text; "
@@ -104,7 +109,7 @@ class ChatTemplate:
             )
         self._tokenizer = tokenizer
         self._kwargs = dict(chat_template_kwargs)
-        # All that the tokenizer adds: the turn marks of some models are not "special" to it.
+        # Not only those it calls special: some models' marks of turns are not among them.
         added = [token.content for token in tokenizer.added_tokens_decoder.values()]
         self._special_tokens = [token for token in added if len(token.strip()) > 1]
         starts = {"<", *(token.strip()[0] for token in self._special_tokens)}
@@ -125,7 +130,7 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, engine: EngineConfig) -> "ChatTemplate":
-        """The chats of the model that an engine serves."""
+        """Returns the chat template of the model that an engine serves."""
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
@@ -133,28 +138,31 @@ class ChatTemplate:
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end a reply: the template's, and the tokenizer's own."""
-        known = (self._end_id, self._tokenizer.eos_token_id)
-        return frozenset(token for token in known if token is not None)
+        """Tokens that end a reply: the template's, and the tokenizer's eos token."""
+        ends = (self._end_id, self._tokenizer.eos_token_id)
+        return frozenset(token for token in ends if token is not None)
 
     @property
     def prefilled(self) -> bool:
-        """Whether the prompt ends on an opened <think>, so that a reply begins with reasoning."""
+        """Whether the prompt ends on the opening tag, so that a reply begins with its reasoning."""
         return self.frame.prompt_ending.rstrip().endswith(OPEN_TAG)
 
     def neutral(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages, with special tokens in what they say broken."""
+        """Returns the messages with the special tokens in their contents broken."""
         return [
             {"role": message["role"], "content": self._neutral(message["content"])}
             for message in messages
         ]
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The text that the model goes on from; ChatError where the template has none."""
+        """Returns the text that a reply follows.
+
+        Raises ChatError if the messages end on no user turn, or the template cannot write them.
+        """
         role = messages[-1]["role"] if messages else "none"
         if role != "user":
             raise ChatError(
-                f"prompt ends on no user turn: its last is {role}; leave such prompts out"
+                f"prompt must end on a user turn: its last is {role}; leave such prompts out"
             )
         text = self._render(self.neutral(messages), add_generation_prompt=True)
         usual = self.frame.prompt_ending
@@ -166,40 +174,43 @@ class ChatTemplate:
         return text
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt's token ids: those that `encode` puts before the reply."""
+        """Returns the token ids of the prompt, which `encode` puts before the reply."""
         return list(self._tokenize([self.prompt_text(messages)])["input_ids"][0])
 
     def reply_text(self, *, reasoning: str, answer: str) -> str:
-        """The text that follows the prompt's; ChatError where either part is empty."""
+        """Returns the text that follows the prompt; raises ChatError if either part is empty."""
         return self._write_reply(reasoning, answer).text
 
     def encode(self, messages: Sequence[Message], *, reasoning: str, answer: str) -> Encoded:
-        """The chat in tokens; ChatError where its reasoning or its answer would not be learned."""
+        """Returns a chat in tokens; raises ChatError if it cannot be learned whole."""
         [encoded] = self.encode_all([Chat(messages, reasoning, answer)])
         if isinstance(encoded, ChatError):
             raise encoded
         return encoded
 
     def encode_all(self, chats: Sequence[Chat]) -> list[Encoded | ChatError]:
-        """Each chat in tokens, or why it cannot be learned, in order.
+        """Returns each chat in tokens, or why it cannot be learned, in order.
 
         The tokenizer spreads the chats of one call over the processors.
         """
-        written = [self._write(chat) for chat in chats]
-        good = [pair for pair in written if not isinstance(pair, ChatError)]
-        if not good:
-            return [error for error in written if isinstance(error, ChatError)]
-        tokens = self._tokenize([text for prompt, reply in good for text in (prompt, reply.text)])
-        learned = self._tokenizer.backend_tokenizer.decode_batch(
+        texts = [self._write(chat) for chat in chats]
+        writable = [pair for pair in texts if not isinstance(pair, ChatError)]
+        if not writable:
+            return [error for error in texts if isinstance(error, ChatError)]
+        tokens = self._tokenize(
+            [text for prompt, reply in writable for text in (prompt, reply.text)]
+        )
+        decoded = self._tokenizer.backend_tokenizer.decode_batch(
             tokens["input_ids"][1::2], skip_special_tokens=False
         )
-        labelled = (
-            self._label(reply, tokens, 2 * index, learned[index])
-            for index, (_, reply) in enumerate(good)
+        encoded = (
+            self._label(reply, tokens, 2 * index, decoded[index])
+            for index, (_, reply) in enumerate(writable)
         )
-        return [one if isinstance(one, ChatError) else next(labelled) for one in written]
+        return [pair if isinstance(pair, ChatError) else next(encoded) for pair in texts]
 
     def _write(self, chat: Chat) -> tuple[str, _Reply] | ChatError:
+        """Returns prompt and reply as text, or why they cannot be written."""
         try:
             return self.prompt_text(chat.messages), self._write_reply(chat.reasoning, chat.answer)
         except ChatError as error:
@@ -215,16 +226,17 @@ class ChatTemplate:
         closed_at = before.rindex(frame.closing) + len(frame.closing)
         return _Reply(f"{before}{answer}{frame.ending}", closed_at, reasoning, answer)
 
-    def _label(self, reply: _Reply, tokens: Any, place: int, learned: str) -> Encoded | ChatError:
-        """The chat whose prompt stands at that place of the tokens, and its reply at the next.
+    def _label(self, reply: _Reply, tokens: Any, index: int, decoded: str) -> Encoded | ChatError:
+        """Returns the chat whose prompt is text `index` of the batch, and its reply the next one.
 
-        `learned` is what the labels decode to.
+        `decoded` is the text that the ids of the reply decode to.
         """
-        prompt_ids, reply_ids = tokens["input_ids"][place : place + 2]
-        fault = self._find_fault(reply, learned, reply_ids[-1])
+        prompt_ids, reply_ids = tokens["input_ids"][index : index + 2]
+        fault = self._find_fault(reply, decoded, reply_ids[-1])
         if fault:
             return ChatError(fault)
-        num_reasoning_tokens = tokens.char_to_token(place + 1, reply.closed_at - 1) + 1
+        # A token that closes the reasoning and goes on is counted as reasoning.
+        num_reasoning_tokens = tokens.char_to_token(index + 1, reply.closed_at - 1) + 1
         return Encoded(
             input_ids=prompt_ids + reply_ids,
             labels=[NOT_LEARNED] * len(prompt_ids) + reply_ids,
@@ -233,23 +245,23 @@ class ChatTemplate:
             num_answer_tokens=len(reply_ids) - num_reasoning_tokens,
         )
 
-    def _find_fault(self, reply: _Reply, learned: str, last_id: int) -> str | None:
-        """Why such labels would not teach the reply, or None."""
+    def _find_fault(self, reply: _Reply, decoded: str, last_id: int) -> str | None:
+        """Returns why labels that decode so would not teach the reply, or None."""
         closing = self.frame.closing
-        if (count := learned.count(closing)) != 1:
+        if (count := decoded.count(closing)) != 1:
             return (
                 f"labels do not close the reasoning once: {count} times {closing!r}; "
                 "leave such chats out"
             )
-        hidden, _, visible = learned.partition(closing)
+        hidden, _, visible = decoded.partition(closing)
         for name, part, text in [
             ("reasoning", reply.reasoning, hidden),
             ("answer", reply.answer, visible),
         ]:
             if not _holds(text, part):
                 return (
-                    f"labels do not hold the {name}: {text[:_NUM_GUARDED]!r}… for "
-                    f"{part[:_NUM_GUARDED]!r}…; use a tokenizer that keeps what it reads"
+                    f"labels do not hold the {name}: {text[:_GUARD_LENGTH]!r}… for "
+                    f"{part[:_GUARD_LENGTH]!r}…; use a tokenizer that keeps what it reads"
                 )
         if last_id != self._end_id:
             return (
@@ -268,7 +280,7 @@ class ChatTemplate:
         )
 
     def _neutral(self, text: str) -> str:
-        # Some models have thousands of special tokens: most texts need not be searched for them.
+        # Some models have thousands of special tokens, and few texts a character that starts one.
         if not self._suspect.search(text):
             return text
         return neutralise(text, special_tokens=self._special_tokens)
@@ -288,7 +300,7 @@ class ChatTemplate:
         return str(text)
 
     def _find_frame(self, earlier: Sequence[Message]) -> Frame:
-        """What the template writes around a reply to a question, after these turns."""
+        """Returns the text that the template puts around a reply, after these earlier turns."""
         question: Message = {"role": "user", "content": _QUESTION}
         prompt = self._render([*earlier, question], add_generation_prompt=True)
         if prompt.rstrip().endswith(CLOSE_TAG):
@@ -301,7 +313,7 @@ class ChatTemplate:
         whole = self._render([*earlier, question, reply], add_generation_prompt=False)
         if _QUESTION not in prompt or _ANSWER not in whole:
             raise ChatError(
-                f"chat template drops what is said: {whole[-60:]!r}; set one that takes plain text"
+                f"chat template drops the messages: {whole[-60:]!r}; set one that takes plain text"
             )
         prompt_ending = prompt.rpartition(_QUESTION)[2]
         ending = self._turn_ending(whole.rpartition(_ANSWER)[2])
@@ -320,7 +332,8 @@ class ChatTemplate:
         return Frame(prompt_ending, opening, f"\n{CLOSE_TAG}\n\n", ending)
 
     def _turn_ending(self, text: str) -> str:
-        """What follows an answer, up to its last special token; the eos token if it has none."""
+        """Returns the text after an answer up to its last special token, or the eos token if it has
+        none."""
         ends = [text.rfind(token) + len(token) for token in self._special_tokens if token in text]
         ending = text[: max(ends)] if ends else self._tokenizer.eos_token
         if not ending:
@@ -332,8 +345,9 @@ class ChatTemplate:
 
 
 def _holds(text: str, part: str) -> bool:
-    """Whether both ends of a part stand in the text, also where the tokenizer composed letters."""
+    """Returns whether a text holds both ends of a part, as given or with composed letters."""
+    # Some tokenizers compose letters and accents (NFC) before they read a text.
     return any(
-        form[:_NUM_GUARDED] in text and form[-_NUM_GUARDED:] in text
+        form[:_GUARD_LENGTH] in text and form[-_GUARD_LENGTH:] in text
         for form in (part, normalize("NFC", part))
     )
