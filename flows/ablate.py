@@ -4,32 +4,53 @@ Arms share every row and every checkpoint that they can: the completions of comm
 fine-tuned model that two of them refine, the answers of a model that is there already.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from prefect import flow
 
-from flows.arms import Asked, check, find_marks, of_base, of_checkpoint
-from flows.evaluate import Evaluated, evaluate_arms
+from flows.evaluate import Evaluated, base_arm, check, evaluate_arms, render_suites
 from flows.recipe import SUITES, AblateConfig, ArmConfig, Recipe, RecipeError
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
-from tasks.evaluation import suites
-from tasks.evaluation.grade import EvaluateConfig
+from tasks.evaluation.arms import ServedArm
+from tasks.evaluation.evaluation import EvaluateConfig, probes_of
+from tasks.evaluation.suites import load_suites
 from warehouse.tables import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """What an arm's training ended with, by seed; empty where it has none."""
+    """An arm of the ablation with the checkpoints of its training."""
 
     arm: ArmConfig
-    checkpoints: dict[int, Checkpoint]
+    checkpoints: Mapping[int, Checkpoint]
+    """The last checkpoint by seed. Empty: the arm trains nothing."""
 
 
 @flow(name="ablate", flow_run_name="ablate {recipe.name}", persist_result=False, log_prints=False)
 def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
-    """Refreshes, trains and evaluates every arm of the recipe's ablation; what is there stays."""
+    """Refreshes, trains and evaluates every arm of the recipe's ablation; makes only what is
+    missing.
+
+    Raises RecipeError if the recipe has no ablation, or does not describe a training of an arm.
+    """
+    ablation = _ablation_of(recipe)
+    recipe = _with_ablated_evaluation(recipe, ablation)
+    config = check(recipe)
+    # A suite that cannot be rendered ends the ablation now, not after all training.
+    render_suites(recipe, load_suites(config.suites, SUITES), limit=1)
+    trained = _train_arms(recipe, ablation, home)
+    with open_run("ablate", recipe, home_at(home)) as run:
+        served = [arm for each in trained for arm in _served(run, config, each)]
+        probed = {each.arm.name for each in trained if each.arm.faithfulness}
+        probes = probes_of(config, [arm for arm in served if arm.arm.name in probed])
+        return evaluate_arms(run, config, [*served, *probes])
+
+
+def _ablation_of(recipe: Recipe) -> AblateConfig:
+    """Returns the recipe's ablation, whose trainings the recipe describes."""
     ablation = recipe.ablate
     if ablation is None:
         raise RecipeError(f"recipe {recipe.name} has no arms; give it a section [[ablate.arms]]")
@@ -39,45 +60,41 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
                 f"arm {arm.name!r} trains {missing}, which recipe {recipe.name} does not describe: "
                 f"give it a section [{missing}]"
             )
-    recipe = _as_ablated(recipe, ablation)
-    config = check(recipe)
-    # A suite that cannot be asked ends the ablation now, not after all training.
-    marks = find_marks(recipe.engine, config)
-    for name in config.suites:
-        suites.build_suite(suites.load_suite(name, SUITES), marks=marks, limit=1)
-    refreshed: set[str] = set()
-    made = []
-    for arm in ablation.arms:
-        checkpoints = {}
-        for seed in ablation.seeds if arm.train else []:
-            wanted = _of_arm(recipe, ablation, arm, seed)
-            if wanted.name not in refreshed:
-                refresh(wanted, home)
-                refreshed.add(wanted.name)
-            checkpoints[seed] = list(train(wanted, home).checkpoints.values())[-1]
-        made.append(_Trained(arm, checkpoints))
-    with open_run("ablate", recipe, home_at(home)) as run:
-        asked = [one for trained in made for one in _asked(run, trained)]
-        probed = [trained.arm.name for trained in made if trained.arm.faithfulness]
-        return evaluate_arms(run, asked, probed=probed)
+    return ablation
 
 
-def _as_ablated(recipe: Recipe, ablation: AblateConfig) -> Recipe:
-    """The recipe with the evaluation of its ablation."""
+def _with_ablated_evaluation(recipe: Recipe, ablation: AblateConfig) -> Recipe:
+    """Returns the recipe with the evaluation of its ablation."""
     config = check(recipe)
     changes = {
         "suites": ablation.suites or config.suites,
         "samples": ablation.samples or config.samples,
         "faithfulness": ablation.faithfulness or config.faithfulness,
-        "converse": ablation.converse or config.converse,
+        "multiturn": ablation.multiturn or config.multiturn,
     }
-    # What fits on its own need not fit together: it is checked as if it had been written so.
+    # Settings that fit on their own need not fit together: they are checked as if written so.
     changed = EvaluateConfig.model_validate(config.model_dump() | changes)
     return recipe.model_copy(update={"evaluate": changed})
 
 
-def _of_arm(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:
-    """The recipe as one arm has it."""
+def _train_arms(recipe: Recipe, ablation: AblateConfig, home: str | None) -> list[_Trained]:
+    """Refreshes and trains every arm with every seed."""
+    refreshed: set[str] = set()
+    trained = []
+    for arm in ablation.arms:
+        checkpoints = {}
+        for seed in ablation.seeds if arm.train else []:
+            own = _recipe_of(recipe, ablation, arm, seed)
+            if own.name not in refreshed:
+                refresh(own, home)
+                refreshed.add(own.name)
+            checkpoints[seed] = list(train(own, home).checkpoints.values())[-1]
+        trained.append(_Trained(arm, checkpoints))
+    return trained
+
+
+def _recipe_of(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:
+    """Returns the recipe by which one arm is trained."""
     more = [source for source in ablation.sources if source.name in arm.sources]
     changes: dict[str, object] = {"sources": [*recipe.sources, *more], "ablate": None}
     if more:
@@ -89,23 +106,13 @@ def _of_arm(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -
     return recipe.model_copy(update=changes)
 
 
-def _asked(run: RunContext, trained: _Trained) -> list[Asked]:
-    """An arm with every seed, and its first seed again under each limit of reasoning."""
-    recipe, arm = run.recipe, trained.arm
-    assert recipe.evaluate is not None
-    config = recipe.evaluate.model_copy(update={"context": arm.context})
-    if trained.checkpoints:
-        found = [
-            of_checkpoint(run, checkpoint, name=arm.name, config=config, seed=seed)
-            for seed, checkpoint in trained.checkpoints.items()
-        ]
-    else:
-        found = [of_base(run, config, name=arm.name)]
-    return [*found, *(_limited(found[0], budget) for budget in arm.budgets)]
-
-
-def _limited(asked: Asked, budget: int) -> Asked:
-    """The same model, given less time to think."""
-    config = asked.arm.config.model_copy(update={"budget": budget})
-    name = f"{asked.arm.name}, {budget} tokens"
-    return Asked(replace(asked.arm, name=name, config=config), asked.engine)
+def _served(run: RunContext, config: EvaluateConfig, trained: _Trained) -> list[ServedArm]:
+    """Returns an arm with every seed, and its first seed again under each limit of reasoning."""
+    arm = trained.arm
+    base = base_arm(run, config.model_copy(update={"context": arm.context}), name=arm.name)
+    seeds = [
+        ServedArm.of_checkpoint(base, checkpoint, run.home, name=arm.name, seed=seed)
+        for seed, checkpoint in trained.checkpoints.items()
+    ]
+    served = seeds or [base]
+    return [*served, *(served[0].within(budget) for budget in arm.budgets)]

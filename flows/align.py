@@ -13,7 +13,7 @@ from flows.train import Trained, train
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """What each part came to; null where the recipe does without it."""
+    """The outcomes of the parts; None for a part that the recipe leaves out."""
 
     refreshed: Refreshed
     trained: Trained | None
@@ -22,9 +22,10 @@ class Aligned:
 
 @flow(name="align", flow_run_name="align {recipe.name}", persist_result=False, log_prints=False)
 def align(recipe: Recipe, home: str | None = None) -> Aligned:
-    """Refreshes the data, trains on it, and evaluates what came of it."""
+    """Refreshes the data, trains on it, and evaluates the models."""
     refreshed = refresh(recipe, home)
     trained = train(recipe, home) if recipe.sft or recipe.dpo or recipe.rl else None
-    names = [one.checkpoint_id for one in trained.checkpoints.values()] if trained else []
-    evaluated = evaluate(recipe, home, names) if recipe.evaluate else None
+    checkpoints = list(trained.checkpoints.values()) if trained else []
+    ids = [checkpoint.checkpoint_id for checkpoint in checkpoints]
+    evaluated = evaluate(recipe, home, ids) if recipe.evaluate else None
     return Aligned(refreshed, trained, evaluated)

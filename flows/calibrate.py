@@ -1,5 +1,4 @@
-"""The judge against gold: how precise the filter is, and how much it lets through, by threshold
-and k."""
+"""The judge against gold: precision and recall of the filter, by threshold and k."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,28 +6,29 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.arms import check, of_base
-from flows.evaluate import measure
+from flows.evaluate import base_arm, check, measure
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at, open_run
 from tasks.evaluation.answer import RECORDED
-from tasks.evaluation.suites import load_suite
+from tasks.evaluation.arms import ServedArm
+from tasks.evaluation.suites import load_suites
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What the judge was found to do: a row for each threshold and k."""
+    """The outcome of a calibration."""
 
     run_id: str
     home: str
     table: list[dict[str, Any]]
+    """Rows of question `calibration`: one for each threshold and k."""
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The threshold with the highest F1 at the most votes; of several, the strictest."""
+        """The row with the highest F1 at the largest k; of several, the strictest threshold."""
         scored = [row for row in self.table if row["f1"] is not None]
-        most = max((row["k"] for row in scored), default=0)
-        rows = [row for row in scored if row["k"] == most]
+        largest = max((row["k"] for row in scored), default=0)
+        rows = [row for row in scored if row["k"] == largest]
         return max(rows, key=lambda row: (row["f1"], row["threshold"]), default=None)
 
 
@@ -39,18 +39,19 @@ class Calibrated:
     log_prints=False,
 )
 def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
-    """Has judge and gold grade the answers that came with the suites, else the generator's."""
-    config = recipe.calibrate
-    if config is None:
+    """Has judge and gold grade the answers that came with the suites, else the generator's.
+
+    Raises RecipeError if the recipe has no calibration.
+    """
+    if recipe.calibrate is None:
         raise RecipeError(f"recipe {recipe.name} calibrates nothing; give it a section [calibrate]")
-    recipe = recipe.model_copy(update={"evaluate": config})
-    check(recipe)
+    recipe = recipe.model_copy(update={"evaluate": recipe.calibrate})
+    config = check(recipe)
     with open_run("calibrate", recipe, home_at(home)) as run:
-        given = all(load_suite(name, SUITES).answer for name in config.suites)
-        if given:
-            arm = of_base(run, config, name=RECORDED, model=RECORDED)
+        if all(suite.answer for suite in load_suites(config.suites, SUITES)):
+            arm = ServedArm.of_base(recipe.engine, config, name=RECORDED, model=RECORDED)
         else:
-            arm = of_base(run, config, name="generator")
-        table = measure(run, [arm]).tables["calibration"]
+            arm = base_arm(run, config, name="generator")
+        table = measure(run, config, [arm]).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
         return Calibrated(run.id, run.home.url, table)

@@ -1,16 +1,15 @@
 """checkpoints → answers → evaluations → report: models side by side, without any spec.
 
-An evaluation is arms × suites × graders. What it is made of stands in the record of its run, so
-that every table can be asked for again later, and of whatever run.
+An evaluation is arms × suites × graders. Its plan stands in the record of the run, so that every
+table can be computed again later, and of whatever run.
 """
 
 import base64
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
-import pyarrow as pa
 from prefect import flow, task
 from prefect.artifacts import (
     create_image_artifact,
@@ -19,44 +18,37 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
-from flows.arms import (
-    Asked,
-    Grader,
-    check,
-    find_marks,
-    graders_of,
-    of_base,
-    of_checkpoint,
-    plan,
-    probes_of,
-    specs_of,
-)
-from flows.converse import attacked, attacking_id, converse, needs_model
 from flows.recipe import SUITES, Recipe, RecipeError
-from flows.run import RunContext, home_at, open_run
+from flows.run import RunContext, SuiteFigures, home_at, open_run
 from flows.steps import RETRIED, artifact_key, makes, run_stage
 from flows.train import latest_training
-from specs.attacks import Marks
-from tasks import stage
-from tasks.evaluation import answer as answering
-from tasks.evaluation import grade as evaluating
-from tasks.evaluation import suites
-from tasks.evaluation.probes import pending_probes
-from warehouse.catalog import Pending, find_checkpoints
+from tasks.engine.requests import EngineConfig
+from tasks.evaluation import evaluation, suites
+from tasks.evaluation.answer import RECORDED, AnswerConfig, AnswerWork, store_recorded
+from tasks.evaluation.arms import ServedArm, arm_names
+from tasks.evaluation.evaluation import EvaluateConfig, EvaluationSetup
+from tasks.evaluation.grade import GradeWork, grade_without_engine
+from tasks.evaluation.graders import RubricGrader
+from tasks.evaluation.multiturn import MultiturnAttack, judge_beside
+from tasks.evaluation.probes import ProbeWork
+from tasks.evaluation.suites import Suite, SuiteConfig
+from tasks.stage import StageFigures
+from warehouse.catalog import find_checkpoints
 from warehouse.reports import report as reporting
+from warehouse.tables import ANSWERS
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What an evaluation came to."""
+    """The outcome of an evaluation."""
 
     run_id: str
     home: str
     table: list[dict[str, Any]]
-    """What `precept ask evaluation` answers, without the arms that limit the reasoning further."""
+    """Rows of question `evaluation`, without the arms under a limit of reasoning of their own."""
     models_loaded: int
     num_answered: int
-    """Answers made in this run; the others were there."""
+    """Answers that this run made."""
 
 
 @flow(
@@ -65,93 +57,195 @@ class Evaluated:
 def evaluate(
     recipe: Recipe, home: str | None = None, checkpoints: list[str] | None = None
 ) -> Evaluated:
-    """Evaluates the base model and checkpoints: those named, else those of the latest training."""
+    """Evaluates the base model and the checkpoints of these ids; unset, those of the latest
+    training.
+
+    Raises RecipeError if the recipe has no evaluation or the warehouse lacks a checkpoint.
+    """
     config = check(recipe)
     with open_run("evaluate", recipe, home_at(home)) as run:
-        warehouse = run.warehouse()
-        names = latest_training(warehouse, recipe) if checkpoints is None else checkpoints
-        asked = [of_base(run, config, name="base")]
-        made = find_checkpoints(warehouse, names)
-        if missing := set(names) - {one.checkpoint_id for one in made}:
-            raise RecipeError(
-                f"no checkpoint {', '.join(sorted(missing))} in {run.home.url}; precept sql "
-                '"select checkpoint_id, stage, recipe from checkpoints" lists them'
-            )
-        stages = [one.stage.upper() for one in made]
-        for number, checkpoint in enumerate(made):
-            name = "+".join(stages[: number + 1])
-            asked.append(of_checkpoint(run, checkpoint, name=name, config=config))
-        return evaluate_arms(run, asked, probed=[one.arm.name for one in asked])
+        base = base_arm(run, config, name="base")
+        ids = latest_training(run.warehouse(), recipe) if checkpoints is None else checkpoints
+        arms = [base, *_trained_arms(run, base, ids)]
+        return evaluate_arms(run, config, [*arms, *evaluation.probes_of(config, arms)])
 
 
-def evaluate_arms(
-    run: RunContext, asked: Sequence[Asked], *, probed: Sequence[str] = ()
-) -> Evaluated:
-    """Evaluates arms side by side, and says what it came to; `probed` as in `measure`."""
-    report = measure(run, asked, probed=probed)
-    config = check(run.recipe)
-    unlimited = {one.arm.name for one in asked if one.arm.config.budget == config.budget}
-    stages = [name for name in run.figures if name.startswith("answer ")]
+def check(recipe: Recipe) -> EvaluateConfig:
+    """Returns the recipe's evaluation. Raises a ValueError if it has none, or if anything that it
+    names cannot be used."""
+    config = recipe.evaluate
+    if config is None:
+        raise RecipeError(f"recipe {recipe.name} evaluates nothing; give it a section [evaluate]")
+    evaluation.check(config, shipped=SUITES, pack_folder=recipe.pack_folder)
+    return config
+
+
+def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
+    """Returns the recipe's own model, untrained, as an arm."""
+    engine = run.recipe.engine
+    return ServedArm.of_base(engine, config, name=name, model=run.version(engine))
+
+
+def _trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
+    """Returns an arm for each checkpoint, named by its lineage."""
+    connection = run.warehouse()
+    checkpoints = find_checkpoints(connection, ids)
+    if missing := set(ids) - {checkpoint.checkpoint_id for checkpoint in checkpoints}:
+        raise RecipeError(
+            f"no checkpoint {', '.join(sorted(missing))} in {run.home.url}; precept sql "
+            '"select checkpoint_id, stage, recipe from checkpoints" lists them'
+        )
+    return [
+        ServedArm.of_checkpoint(base, checkpoint, run.home, name=name, seed=None)
+        for name, checkpoint in zip(arm_names(connection, checkpoints), checkpoints, strict=True)
+    ]
+
+
+def evaluate_arms(run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm]) -> Evaluated:
+    """Evaluates arms, and probes of them, side by side."""
+    report = measure(run, config, arms)
+    unlimited = {served.arm.name for served in arms if served.arm.config.budget == config.budget}
+    stages = run.figures.stages.values()
     return Evaluated(
         run_id=run.id,
         home=run.home.url,
         table=[row for row in report.tables["evaluation"] if row["arm"] in unlimited],
         models_loaded=run.engines.num_started,
-        num_answered=sum(run.figures[name]["rows"] for name in stages),
+        num_answered=sum(stage.num_rows for stage in stages if stage.table == ANSWERS.name),
     )
 
 
-def measure(
-    run: RunContext, asked: Sequence[Asked], *, probed: Sequence[str] = ()
-) -> reporting.Report:
-    """Makes what is missing of an evaluation, and reports it.
-
-    `probed` are the names of arms whose reasoning is tampered with, where the recipe says how;
-    what policies stand in their prompts is edited too.
-    """
-    recipe = run.recipe
-    config = check(recipe)
-    marks = find_marks(recipe.engine, config)
-    built = build_suites(run, marks)
-    probes = [one for arm in asked if arm.arm.name in probed for one in probes_of(recipe, arm)]
-    versions = [suite.version for suite in built]
-    everyone = [*asked, *probes]
-    specs = specs_of(run, built)
-    graders = graders_of(run, specs)
-    talked_to = attacked(recipe, asked)
-    conversations = [
-        {
-            "arm": one.arm.name,
-            "model": one.arm.model,
-            "attacking_id": attacking_id(run, one, graders),
-        }
-        for one in talked_to
-    ]
-    alone = not needs_model(recipe)
-    run.note("evaluation", plan(run, everyone, built, specs, graders, conversations))
-    # Each model is loaded once, and the judge's own comes last: it is wanted again to grade.
-    for one in sorted(
-        everyone,
-        key=lambda one: (
-            one.engine == recipe.judging_engine,
-            one.engine.model,
-            one.arm.probe != "none",
-        ),
-    ):
-        if one.arm.model == answering.RECORDED:
-            store_recorded(run, one, built)
-        else:
-            answer(run, one, versions)
-        if one in talked_to and alone:
-            # While its model is loaded.
-            converse(run, [one], built, graders)
-    for grader in graders:
-        grade(run, grader, everyone, built)
-    if talked_to and not alone:
-        converse(run, talked_to, built, graders)
-    # The report tells what the run has cost so far.
-    run.note("evaluation", run.figures["evaluation"])
+def measure(run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm]) -> reporting.Report:
+    """Makes what is missing of an evaluation, and reports it."""
+    built = build_suites(run, config)
+    setup = set_up(run, config, arms, built)
+    run.note(evaluation=setup.plan(threshold=run.recipe.judge.threshold))
+    attack = setup.attack
+    for served in _in_loading_order(run, arms):
+        answer(run, setup, served, built)
+        if attack and not attack.needs_judge and served in setup.attacked:
+            # Now, while the model of the arm is loaded.
+            multiturn(run, attack, [served])
+    for grader in setup.graders:
+        grade(run, setup.grade_work(grader))
+    if attack and attack.needs_judge:
+        multiturn(run, attack, setup.attacked)
+    # The report shows what the run has cost, which its record must hold by then.
+    run.note()
     return publish(run)
+
+
+def set_up(
+    run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm], built: Sequence[Suite]
+) -> EvaluationSetup:
+    """Returns the evaluation, ready to run; stores the specs of its cases."""
+    recipe, pack = run.recipe, run.pack
+    specs = evaluation.specs_of(pack, built)
+    run.store_specs([pack.spec([], detail="summary"), *specs.values()])
+    judge = run.version(recipe.judging_engine)
+    return EvaluationSetup(
+        config=config,
+        pack=pack,
+        suite_versions={suite.name: suite.version for suite in built},
+        spec_ids={key: spec.id for key, spec in specs.items()},
+        arms=tuple(arms),
+        graders=evaluation.graders_of(
+            config, pack=pack, pack_folder=recipe.pack_folder, judge=judge
+        ),
+        judge=judge,
+        stage=recipe.stage,
+        run_id=run.id,
+    )
+
+
+def _in_loading_order(run: RunContext, arms: Sequence[ServedArm]) -> list[ServedArm]:
+    """Returns the arms so that each model is loaded once.
+
+    The judge's own comes last, because it is needed again to grade. Probes come after the answers
+    that they tamper with.
+    """
+    judge = run.recipe.judging_engine
+    return sorted(
+        arms,
+        key=lambda served: (
+            served.engine == judge,
+            served.engine.model,
+            served.arm.probe != "none",
+        ),
+    )
+
+
+@makes("build suites", "cases")
+def build_suites(run: RunContext, config: EvaluateConfig) -> list[Suite]:
+    """Renders every suite and stores the cases that are new."""
+    configs = suites.load_suites(config.suites, SUITES)
+    built = render_suites(run.recipe, configs, limit=config.limit)
+    for suite in built:
+        suites.store(run.warehouse(), suite, run.home)
+    figures = {suite.name: SuiteFigures(len(suite.cases), suite.num_faulty) for suite in built}
+    run.update(suites=figures)
+    return built
+
+
+def render_suites(
+    recipe: Recipe, configs: Sequence[SuiteConfig], *, limit: int | None
+) -> list[Suite]:
+    """Returns every suite with at most `limit` prompts, as the recipe's model is asked."""
+    marks = evaluation.find_marks(recipe.engine, configs)
+    return [suites.build_suite(config, marks=marks, limit=limit) for config in configs]
+
+
+def answer(
+    run: RunContext, setup: EvaluationSetup, served: ServedArm, built: Sequence[Suite]
+) -> None:
+    """Makes the answers of one arm that are missing."""
+    if served.arm.model == RECORDED:
+        take_recorded(run, setup.answer_work(served.arm), built)
+    elif served.arm.probe == "none":
+        ask(run, setup.answer_work(served.arm), served.engine)
+    else:
+        probe(run, setup.probe_work(served.arm), served.engine)
+
+
+@makes("answer", "answers", of=("cases", "checkpoints"))
+def ask(run: RunContext, work: AnswerWork, engine: EngineConfig) -> None:
+    """Makes the answers of an arm."""
+    run_stage(run, work, engine)
+
+
+@makes("probe", "answers", of=("cases", "answers"))
+def probe(run: RunContext, work: ProbeWork, engine: EngineConfig) -> None:
+    """Makes the answers of an arm whose reasoning is tampered with."""
+    run_stage(run, work, engine)
+
+
+@makes("recorded answers", "answers", of=("cases",))
+def take_recorded(run: RunContext, work: AnswerWork, built: Sequence[Suite]) -> None:
+    """Stores the answers that came with the suites."""
+    for suite in built:
+        store_recorded(run.warehouse(), run.home, suite.recorded, work=work)
+
+
+@makes("grade", "evaluations", of=("answers", "specs"))
+def grade(run: RunContext, work: GradeWork) -> None:
+    """Makes the grades of one grader that are missing, over the answers of all arms."""
+    if isinstance(work.grader, RubricGrader):
+        run_stage(run, work, run.recipe.judging_engine)
+    else:
+        num_rows = grade_without_engine(work, run.warehouse(), run.home)
+        run.add_stage(work.name, StageFigures(table=work.table.name, num_rows=num_rows))
+
+
+@makes("multiturn", "exchanges", of=("cases", "checkpoints"))
+def multiturn(run: RunContext, attack: MultiturnAttack, attacked: Sequence[ServedArm]) -> None:
+    """Makes the exchanges with these arms that are missing."""
+    judge = run.recipe.judging_engine
+    if attack.needs_judge:
+        run.engines.close()
+    beside = judge_beside(judge, [served.engine for served in attacked])
+    with beside if attack.needs_judge else nullcontext() as engine:
+        for served in attacked:
+            run_stage(run, attack.work(served.arm, engine), served.engine)
 
 
 @task(name="publish", cache_policy=NO_CACHE, **RETRIED)
@@ -169,113 +263,3 @@ def publish(run: RunContext) -> reporting.Report:
             description=title,
         )
     return report
-
-
-@makes("build suites", "cases")
-def build_suites(run: RunContext, marks: Marks | None) -> list[suites.Suite]:
-    """Renders every suite and stores the cases that are new."""
-    config = run.recipe.evaluate
-    assert config is not None
-    built = []
-    for name in config.suites:
-        suite = suites.build_suite(suites.load_suite(name, SUITES), marks=marks, limit=config.limit)
-        suites.store(run.warehouse(), suite, run.home)
-        run.figures.setdefault("suites", {})[suite.name] = {
-            "cases": len(suite.cases),
-            "faulty": suite.num_faulty,
-        }
-        built.append(suite)
-    return built
-
-
-@makes("answer", "answers", of=("cases", "checkpoints"))
-def answer(run: RunContext, asked: Asked, versions: Sequence[str]) -> stage.StageFigures:
-    """Makes the answers of one arm that are missing."""
-    recipe, arm = run.recipe, asked.arm
-    assert recipe.evaluate is not None
-    faithfulness = recipe.evaluate.faithfulness
-
-    def pending(connection: duckdb.DuckDBPyConnection) -> Pending:
-        if arm.probe != "none" and faithfulness:
-            return pending_probes(
-                connection,
-                arm,
-                run.pack,
-                suite_versions=versions,
-                limit=faithfulness.limit,
-                retries=recipe.stage.retries,
-            )
-        return answering.pending(
-            connection,
-            arm,
-            run.pack,
-            suite_versions=versions,
-            retries=recipe.stage.retries,
-            wave_rows=recipe.stage.wave_rows,
-        )
-
-    work = answering.AnswerWork(arm=arm, pack=run.pack, run_id=run.id)
-    return run_stage(run, f"answer {arm.label}", work, asked.engine, pending)
-
-
-@makes("recorded answers", "answers", of=("cases",))
-def store_recorded(run: RunContext, asked: Asked, built: Sequence[suites.Suite]) -> None:
-    """Takes up the answers that came with their suites."""
-    for suite in built:
-        answering.store_recorded(
-            run.warehouse(),
-            suite.recorded,
-            arm=asked.arm,
-            pack=run.pack,
-            home=run.home,
-            run_id=run.id,
-        )
-
-
-@makes("grade", "evaluations", of=("answers", "specs"))
-def grade(
-    run: RunContext, grader: Grader, asked: Sequence[Asked], built: Sequence[suites.Suite]
-) -> None:
-    """Makes the votes of one grader that are missing, over the answers of all arms."""
-    recipe, config = run.recipe, grader.config
-    wanted = [one.version for one in built if not config.suites or one.name in config.suites]
-    arms = pa.table(
-        {
-            "model": [one.arm.model for one in asked],
-            "answering_id": [one.arm.answering_id(run.pack) for one in asked],
-            "samples": [one.arm.config.samples for one in asked],
-        }
-    )
-
-    def pending(connection: duckdb.DuckDBPyConnection) -> Pending:
-        connection.register("arms_to_grade", arms)
-        return evaluating.pending(
-            connection,
-            config,
-            grading_id=grader.grading_id,
-            spec_ids=grader.spec_ids,
-            suite_versions=wanted,
-            retries=recipe.stage.retries,
-            wave_rows=recipe.stage.wave_rows,
-        )
-
-    name = f"grade {config.name}"
-    if config.function:
-        rows = evaluating.grade_by_function(
-            pending(run.warehouse()),
-            config,
-            grading_id=grader.grading_id,
-            home=run.home,
-            run_id=run.id,
-        )
-        run.figures[name] = {"rows": rows}
-        return
-    assert grader.rubric is not None
-    work = evaluating.GradeWork(
-        config=config,
-        rubric=grader.rubric,
-        grading_id=grader.grading_id,
-        model=run.version(recipe.judging_engine),
-        run_id=run.id,
-    )
-    run_stage(run, name, work, recipe.judging_engine, pending)

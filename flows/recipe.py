@@ -23,8 +23,9 @@ from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import Context
-from tasks.evaluation.grade import EvaluateConfig, FaithfulnessConfig
+from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.evaluation.multiturn import MultiturnConfig
+from tasks.evaluation.probes import FaithfulnessConfig
 from tasks.paths import LocatedFile, LocatedFolder, find, places
 from tasks.stage import StageConfig
 from tasks.training.dpo import DpoConfig
@@ -76,8 +77,8 @@ class AblateConfig(Config):
     """Answers to each case. Unset: `evaluate.samples`."""
     faithfulness: FaithfulnessConfig | None = None
     """Tampering with reasoning. Unset: `evaluate.faithfulness`."""
-    converse: MultiturnConfig | None = None
-    """Attack over several turns on the arms. Unset: `evaluate.converse`."""
+    multiturn: MultiturnConfig | None = None
+    """Attack over several turns on the arms. Unset: `evaluate.multiturn`."""
 
     @model_validator(mode="after")
     def _check(self) -> "AblateConfig":

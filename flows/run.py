@@ -23,7 +23,7 @@ from tasks.data.curate import Curated
 from tasks.data.drift import Drift
 from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig
-from tasks.evaluation.arms import EvaluationPlan
+from tasks.evaluation.plan import EvaluationPlan
 from tasks.paths import PROJECT
 from tasks.stage import StageFigures
 from tasks.training.trainer import TrainingFigures

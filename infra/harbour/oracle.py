@@ -19,7 +19,7 @@ from infra.harbour.world import Request, Tongue
 from specs.pack import load_pack
 from specs.policy import Outcome, Pack
 from specs.prompts import Message
-from tasks.evaluation.graders import depends_on
+from tasks.evaluation.graders import versioned
 
 PACK = Path(__file__).parents[2] / "specs" / "harbour"
 
@@ -71,7 +71,8 @@ def grade(pack: Pack, messages: Sequence[Message], *, answer: str, cited: Sequen
     )
 
 
-@depends_on(Path(world.__file__), *sorted(PACK.glob("*.md")))
+# Raise the version when this module or world.py may grade an answer otherwise than before.
+@versioned("harbour answers", 1, depends_on=lambda: [_shipped_spec_id()])
 def grade_answer(
     messages: Sequence[Message],
     *,
@@ -117,6 +118,12 @@ def _gives_away(request: Request, answer: str) -> bool:
 @cache
 def _shipped_pack() -> Pack:
     return load_pack(PACK)
+
+
+def _shipped_spec_id() -> str:
+    """Returns the id of the spec that holds every policy of the shipped pack in full."""
+    pack = _shipped_pack()
+    return pack.spec(list(pack.policies)).id
 
 
 def main(

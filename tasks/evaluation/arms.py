@@ -1,49 +1,97 @@
-"""The arms of an evaluation and its plan: which models are asked what, and who grades them."""
+"""Arms with the engines that serve their models: the base model, checkpoints, and their probes."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import duckdb
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedArm:
-    """An arm as the views over an evaluation read it."""
-
-    position: int
-    """Place in tables; arms of one name, which are other seeds, share it."""
-    arm: str
-    seed: int | None
-    model: str
-    checkpoint_id: str | None
-    answering_id: str
-    context: str
-    budget: int | None
-    probe: str
+from tasks.engine.requests import EngineConfig
+from tasks.evaluation.answer import AnswerConfig, Arm
+from tasks.evaluation.probes import PROBES
+from warehouse.catalog import find_checkpoints
+from warehouse.home import Home
+from warehouse.models import fetch_folder
+from warehouse.tables import Checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedGrader:
-    """A grader as the views over an evaluation read it."""
+class ServedArm:
+    """An arm with the engine that serves its model."""
 
-    grader: str
-    grading_id: str
-    saw: str
-    reduce: str
-    threshold: float
-    """Lowest rating that counts as good, from 0 to 1."""
-    num_votes: int
-    """Grades per answer."""
-    suites: tuple[str, ...]
-    """Suites that it grades; empty for all."""
+    arm: Arm
+    engine: EngineConfig
+
+    @classmethod
+    def of_base(
+        cls, engine: EngineConfig, config: AnswerConfig, *, name: str, model: str
+    ) -> "ServedArm":
+        """Returns an untrained model as an arm; `model` is its `name@revision`."""
+        arm = Arm(name=name, model=model, checkpoint_id=None, seed=None, config=config)
+        return cls(arm=arm, engine=engine)
+
+    @classmethod
+    def of_checkpoint(
+        cls, base: "ServedArm", checkpoint: Checkpoint, home: Home, *, name: str, seed: int | None
+    ) -> "ServedArm":
+        """Returns a trained model as an arm that is asked and served as `base` is.
+
+        Raises FileNotFoundError if the warehouse has no model for the checkpoint.
+        """
+        arm = replace(
+            base.arm,
+            name=name,
+            model=checkpoint.model,
+            checkpoint_id=checkpoint.checkpoint_id,
+            seed=seed,
+        )
+        folder = fetch_folder(home, checkpoint.path)
+        return cls(arm=arm, engine=base.engine.with_model(str(folder)))
+
+    def within(self, budget: int) -> "ServedArm":
+        """Returns the arm again under a limit of its reasoning, in tokens."""
+        config = self.arm.config.model_copy(update={"budget": budget})
+        name = f"{self.arm.name}, {budget} tokens"
+        return replace(self, arm=replace(self.arm, name=name, config=config))
+
+    @property
+    def probes(self) -> list["ServedArm"]:
+        """The arm again, once with each way of tampering with its reasoning.
+
+        A rule is edited only if the model is shown the rules in full.
+        """
+        config = self.arm.config.model_copy(update={"samples": 1})
+        shows_rules = config.context == "category"
+        return [
+            replace(self, arm=replace(self.arm, probe=probe, config=config))
+            for probe in PROBES
+            if shows_rules or probe != "edited"
+        ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationPlan:
-    """All that an evaluation is made of; `views/evaluation.sql` reads it from the run's record."""
+def arm_names(
+    connection: duckdb.DuckDBPyConnection, checkpoints: Sequence[Checkpoint]
+) -> list[str]:
+    """Returns a name for each checkpoint, by the trainings that led to it: `SFT`, `SFT+RL`, `RL`.
 
-    arms: tuple[PlannedArm, ...]
-    specs: tuple[dict[str, str], ...]
-    suites: tuple[dict[str, str], ...]
-    graders: tuple[PlannedGrader, ...]
-    rules: tuple[dict[str, str], ...]
-    samples: int
-    exchanges: tuple[dict[str, Any], ...]
+    Arms of one name would count as seeds of one training: checkpoints that share a lineage bear
+    the start of their ids as well.
+    """
+    lineages = [_lineage(connection, checkpoint) for checkpoint in checkpoints]
+    counts = Counter(lineages)
+    return [
+        lineage if counts[lineage] == 1 else f"{lineage} {checkpoint.checkpoint_id[:12]}"
+        for lineage, checkpoint in zip(lineages, checkpoints, strict=True)
+    ]
+
+
+def _lineage(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> str:
+    """Returns the stages of training from the first to this checkpoint's, joined with `+`."""
+    stages = [checkpoint.stage.upper()]
+    while checkpoint.parent_id is not None:
+        parents = find_checkpoints(connection, [checkpoint.parent_id])
+        if not parents:
+            break
+        [checkpoint] = parents
+        stages.insert(0, checkpoint.stage.upper())
+    return "+".join(stages)

@@ -1,26 +1,27 @@
-"""Who grades answers: functions of an answer, and rubrics that a judge model is asked about.
+"""Graders of answers: functions, and rubrics that a judge model is asked about.
 
-Graders are shown the prompt before any attack, and the reasoning only where they grade it.
+Either is shown the request as it was before any attack. A function of one's own declares a version,
+by which its grades are kept:
+
+    @versioned("length of answers", 1)
+    def grade(messages, *, answer, cited, ideal_response, target):
+        return {"short": float(len(answer) < 400)}
 """
 
-import hashlib
 import importlib
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
-from specs.adherence import Adherence
+from specs.adherence import ADHERENCE_FILE, Adherence
 from specs.exact_match import exact_match
 from specs.policy import Pack
 from specs.prompts import Message
 from specs.rubrics import (
     ClassesRubric,
-    GradingRequest,
     PolicyRubric,
     PropositionsRubric,
     RetrievalRubric,
@@ -28,13 +29,8 @@ from specs.rubrics import (
     StrongRejectRubric,
 )
 from tasks import Config
-from tasks.engine.requests import Engine, Request, Sampling
-from tasks.evaluation.multiturn import Scorer
+from tasks.engine.requests import Sampling
 from warehouse.tables import content_id
-
-Grader = Callable[..., Mapping[str, float | None]]
-"""(messages, answer=, cited=, ideal_response=, target=) → figures from 0 to 1; null where there is
-none."""
 
 RubricName = Literal["policy", "strongreject", "classes", "propositions", "retrieval"]
 
@@ -47,22 +43,23 @@ class GraderConfig(Config):
     """Who grades answers, and how."""
 
     name: str = Field(min_length=1)
-    """What tables call it."""
+    """Name in tables."""
     function: str | None = None
-    """A Python function, as `package.module:function`; `exact_match` compares with gold answers,
-    `gold` repeats what people said of answers that came with their suite."""
+    """A Python function, as `package.module:function`; `exact_match` compares answers with gold
+    answers, `gold` repeats what people said of answers that came with their suite. Unset: a rubric
+    grades."""
     rubric: RubricName | None = None
-    """Instead of a function, what the judge model is asked: how far the answer keeps to the
-    `policy`, how harmful it is (`strongreject`), whether it refuses (`classes`), whether the pack's
-    `propositions` on style hold, or which policy the reasoning had in mind (`retrieval`)."""
+    """Question to the judge model: how far the answer keeps to the `policy`, how harmful it is
+    (`strongreject`), whether it refuses (`classes`), whether the pack's `propositions` on style
+    hold, or which policy the reasoning had in mind (`retrieval`). Unset: a function grades."""
     samples: int = Field(1, gt=0)
-    """Votes of the judge model on each answer."""
+    """Grades of each answer by the judge model."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """How the judge model is sampled."""
     saw: Literal["answer", "answer+reasoning"] = "answer"
-    """What the judge model is shown, or what the function goes by."""
+    """Parts of the completion that the judge model is shown, or that the function goes by."""
     suites: list[str] = []
-    """Suites that it grades; none: all."""
+    """Names of the suites that it grades. Empty: all."""
 
     @model_validator(mode="after")
     def _check(self) -> "GraderConfig":
@@ -80,64 +77,168 @@ class GraderConfig(Config):
             )
         if self.samples > 1 and (self.function or self.sampling.temperature == 0):
             raise ValueError(
-                f"grader {self.name!r} asks for {self.samples} votes that would all be the same: "
+                f"grader {self.name!r} asks for {self.samples} grades that would all be the same: "
                 "ask for 1"
             )
         return self
 
     @property
     def reduce(self) -> str:
-        """How votes become one figure: as the filter's (`rating`: all at or over the threshold), or
-        their mean."""
+        """How several grades become one figure: `rating`, as the filter does (all at or over the
+        threshold), or `mean`."""
         return "rating" if self.rubric == "policy" else "mean"
 
 
-def depends_on(*paths: Path) -> Callable[[Grader], Grader]:
-    """Marks a grader that goes by these files too: what they say is graded anew as they change."""
+class GraderFunction(Protocol):
+    """Grades an answer: figures from 0 to 1 by name, None where one does not apply."""
 
-    def mark(grader: Grader) -> Grader:
-        grader.depends_on = paths  # type: ignore[attr-defined]  # functions take attributes
-        return grader
-
-    return mark
-
-
-def load_grader(name: str) -> Grader:
-    """The function that `package.module:function` names; raises GraderError where there is none."""
-    if name in _SHIPPED:
-        return _SHIPPED[name]
-    module, colon, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function) if colon else None
-    except (ImportError, AttributeError):
-        found = None
-    if not callable(found):
-        raise GraderError(f"no grader {name!r}: give a function as package.module:function")
-    grader: Grader = found
-    return grader
+    def __call__(
+        self,
+        messages: Sequence[Message],
+        *,
+        answer: str,
+        cited: Sequence[str],
+        ideal_response: str | None,
+        target: str | None,
+    ) -> Mapping[str, float | None]: ...
 
 
-def _exact(
+F = TypeVar("F", bound=GraderFunction)
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """The version of a function's grades, and the ids of what else they depend on."""
+
+    name: str
+    number: int
+    depends_on: Callable[[], Sequence[str]]
+
+
+_ATTRIBUTE = "grader_version"
+
+
+def versioned(
+    name: str, version: int, *, depends_on: Callable[[], Sequence[str]] = tuple
+) -> Callable[[F], F]:
+    """Declares the version of a grader function, which is a part of its grades' ids.
+
+    A function may move, be renamed or be rewritten, and keeps its grades until the version is
+    raised: raise it if any answer may get another grade. `name` is unique among graders.
+    `depends_on` returns ids of whatever else the grades depend on, such as specs; another id has
+    the same effect as another version.
+    """
+
+    def declare(function: F) -> F:
+        setattr(function, _ATTRIBUTE, _Version(name, version, depends_on))
+        return function
+
+    return declare
+
+
+@versioned("exact match", 1)
+def _exact_match(
     messages: Sequence[Message], *, answer: str, target: str | None, **known: Any
 ) -> dict[str, float | None]:
+    """Returns whether the answer is the gold answer."""
     return {"correct": None if target is None else exact_match(answer, target)}
 
 
+@versioned("gold", 1)
 def _gold(
     messages: Sequence[Message], *, target: str | None, **known: Any
 ) -> dict[str, float | None]:
-    """What people said of an answer: that it is right or not, or which propositions hold."""
+    """Returns what people said of an answer: whether it is right, or which propositions hold."""
     said = json.loads(target) if target else None
     if isinstance(said, Mapping):
         return {f"is_{name}": float(bool(holds)) for name, holds in said.items()}
     return {"right": None if said is None else float(said in (True, 1, "1", "true", "True", "yes"))}
 
 
-_SHIPPED: dict[str, Grader] = {"exact_match": _exact, "gold": _gold}
+_SHIPPED: dict[str, GraderFunction] = {"exact_match": _exact_match, "gold": _gold}
+
+
+def load_function(name: str) -> GraderFunction:
+    """Returns the grader function of that name, shipped or as `package.module:function`.
+
+    Raises GraderError if there is none, or if it declares no version.
+    """
+    if name in _SHIPPED:
+        return _SHIPPED[name]
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute) if attribute else None
+    except (ImportError, AttributeError):
+        function = None
+    if not callable(function):
+        raise GraderError(f"no grader {name!r}: give a function as package.module:function")
+    if not isinstance(getattr(function, _ATTRIBUTE, None), _Version):
+        raise GraderError(
+            f'grader {name!r} declares no version: put @versioned("a name of its own", 1) of '
+            "tasks.evaluation.graders above it, and raise the number when its grades may change"
+        )
+    loaded: GraderFunction = function
+    return loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionGrader:
+    """A function, ready to grade."""
+
+    config: GraderConfig
+    function: GraderFunction
+    grading_id: str
+    """Hash of what all its grades share."""
+
+    @classmethod
+    def of(cls, config: GraderConfig) -> "FunctionGrader":
+        """Returns the grader of a configuration with a function; raises GraderError if that cannot
+        be loaded."""
+        function = load_function(config.function or "")
+        version: _Version = getattr(function, _ATTRIBUTE)
+        grading_id = content_id(version.name, version.number, config.saw, *version.depends_on())
+        return cls(config=config, function=function, grading_id=grading_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RubricGrader:
+    """A rubric and the judge model that is asked about it, ready to grade."""
+
+    config: GraderConfig
+    rubric: Rubric
+    model: str
+    """`name@revision` of the judge."""
+    grading_id: str
+    """Hash of what all its grades share."""
+
+    @classmethod
+    def of(cls, config: GraderConfig, *, rubric: Rubric, model: str) -> "RubricGrader":
+        """Returns the grader of a configuration with a rubric."""
+        shown = ""
+        if isinstance(rubric, PropositionsRubric):
+            shown = rubric.adherence.version
+        elif isinstance(rubric, RetrievalRubric):
+            shown = rubric.spec.id
+        grading_id = content_id(
+            rubric.template.id, shown, model, config.sampling.identity, config.saw
+        )
+        return cls(config=config, rubric=rubric, model=model, grading_id=grading_id)
+
+    @property
+    def shows_spec(self) -> bool:
+        """Whether the judge is shown the spec of the case's categories."""
+        return isinstance(self.rubric, PolicyRubric)
+
+
+Grader = FunctionGrader | RubricGrader
+"""A grader of the recipe, ready to grade."""
 
 
 def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -> Rubric:
-    """The rubric that a grader asks the judge model about."""
+    """Returns the rubric that a grader asks the judge model about.
+
+    Raises GraderError if it asks about the propositions of a pack that has none.
+    """
     if config.rubric == "policy":
         return PolicyRubric(pack=pack)
     if config.rubric == "retrieval":
@@ -146,85 +247,7 @@ def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -
         if adherence is None:
             raise GraderError(
                 f"grader {config.name!r} asks about propositions and pack {pack.id} has none; give "
-                "it a file adherence.toml"
+                f"it a file {ADHERENCE_FILE}"
             )
         return PropositionsRubric(adherence)
     return StrongRejectRubric() if config.rubric == "strongreject" else ClassesRubric()
-
-
-def grading_id(config: GraderConfig, *, model: str | None, rubric: Rubric | None) -> str:
-    """What all votes of a grader share: function, or rubric, model, sampling and what it saw."""
-    if config.function is not None:
-        return content_id(config.function, config.saw, _source(load_grader(config.function)))
-    assert rubric is not None
-    shown = ""
-    if isinstance(rubric, PropositionsRubric):
-        shown = rubric.adherence.version
-    elif isinstance(rubric, RetrievalRubric):
-        shown = rubric.spec.id
-    sampling = config.sampling.identity
-    return content_id(rubric.template.id, shown, model, sampling, config.saw)
-
-
-def _source(grader: Grader) -> str:
-    """Hash of what a function's grades come from: its module, and the files it says it goes by."""
-    if grader in _SHIPPED.values():
-        parts = [inspect.getsource(one).encode() for one in (grader, exact_match)]
-    else:
-        file = inspect.getsourcefile(grader)
-        paths = [*([Path(file)] if file else []), *getattr(grader, "depends_on", ())]
-        parts = [path.read_bytes() for path in paths]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionScorer:
-    """Tells a search how harmful an answer is, by a function that grades `safe`."""
-
-    config: GraderConfig
-
-    async def __call__(self, unit: Mapping[str, Any], answer: str) -> float | None:
-        assert self.config.function is not None
-        scores = load_grader(self.config.function)(
-            unit["messages"],
-            answer=answer,
-            cited=[],
-            ideal_response=unit["ideal_response"],
-            target=None,
-        )
-        safe = scores.get("safe")
-        return None if safe is None else 1 - safe
-
-
-@dataclass(frozen=True, slots=True)
-class RubricScorer:
-    """The same by one vote of the judge model."""
-
-    config: GraderConfig
-    rubric: Rubric
-    engine: Engine
-
-    async def __call__(self, unit: Mapping[str, Any], answer: str) -> float | None:
-        request = GradingRequest(
-            conversation=unit["messages"],
-            answer=answer,
-            ideal_response=unit["ideal_response"],
-            categories=unit["categories"],
-        )
-        asked = Request(
-            messages=self.rubric.messages(request), num_samples=1, sampling=self.config.sampling
-        )
-        [[sample]] = await self.engine.generate([asked])
-        if sample.fault or sample.finish_reason == "length":
-            return None
-        scores = self.rubric.read(sample.reply, request).scores
-        safe = scores.get("safe", scores.get("rating"))
-        return None if safe is None else 1 - safe
-
-
-def make_scorer(config: GraderConfig, rubric: Rubric | None, engine: Engine | None) -> Scorer:
-    """What tells the search of a multi-turn attack how harmful an answer is."""
-    if config.function is not None:
-        return FunctionScorer(config)
-    assert rubric is not None and engine is not None
-    return RubricScorer(config, rubric, engine)

@@ -1,100 +1,103 @@
-"""Answers whose reasoning is tampered with: does the answer follow the reasoning?"""
+"""answers ← answers: an arm asked again with its reasoning tampered with.
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+If the new answer differs, the answer follows the reasoning. `kept` puts back the reasoning as it
+was and shows how far answers differ by chance; `truncated` puts back the first half of its words;
+`swapped` the reasoning of another case that came to another decision; `edited` lets the model
+reason anew under a prompt in which the rule that it cited first has another outcome.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import duckdb
-import pyarrow as pa
+from pydantic import Field
 
-from specs.policy import Pack, spec_key
-from tasks.evaluation.answer import Arm, Probe
-from warehouse.catalog import Pending
+from tasks import Config
+from tasks.engine.requests import Engine, Request
+from tasks.evaluation.answer import AnswerUnit, AnswerWork, Probe
+from warehouse.catalog import Pending, find_pending
+from warehouse.tables import ANSWERS, Answer, Table
+
+PROBES: tuple[Probe, ...] = ("kept", "truncated", "swapped", "edited")
 
 
-def pending_probes(
-    connection: duckdb.DuckDBPyConnection,
-    arm: Arm,
-    pack: Pack,
-    *,
-    suite_versions: Sequence[str],
-    limit: int,
-    retries: int,
-) -> Pending:
-    """Answers of an arm whose reasoning is to be tampered with as `arm.probe` says, and was not.
+class FaithfulnessConfig(Config):
+    """How reasoning is tampered with, to see whether the answer follows it."""
 
-    `kept` is the thought as it was, which tells how far answers differ by chance; `truncated` the
-    first half of its words, `swapped` the thought of another request that came to another
-    decision, and `edited` changes the outcome of the rule that it cited first, where that stands in
-    the prompt. At most `limit` answers, of bare cases; columns as of `pending`.
-    """
-    plain = replace(arm, probe="none")
-    found = connection.sql(
-        """
-        SELECT DISTINCT ON (a.answer_id)
-            a.case_id, c.messages, c.categories, c.sanitised, a.reasoning, a.decision, a.cited
-        FROM answers AS a
-        JOIN cases AS c USING (case_id)
-        WHERE a.model = $model AND a.answering_id = $answering_id AND a.sample_index = 0
-          AND a.status = 'ok' AND c.attack = 'none' AND a.reasoning <> ''
-          AND list_contains($versions, c.suite_version)
-        ORDER BY a.answer_id
-        LIMIT $limit
-        """,
-        params={
-            "model": arm.model,
-            "answering_id": plain.answering_id(pack),
-            "versions": list(suite_versions),
-            "limit": limit,
-        },
-    )
-    rows = found.to_arrow_table().to_pylist()
-    tried = dict(
-        connection.execute(
-            "SELECT case_id, CASE WHEN status = 'error' THEN attempt + 1 ELSE $retries + 1 END "
-            "FROM answers WHERE model = $model AND answering_id = $answering_id",
-            {"model": arm.model, "answering_id": arm.answering_id(pack), "retries": retries},
-        ).fetchall()
-    )
-    units = []
-    for number, row in enumerate(rows):
-        tampered = _tampered(arm.probe, rows, number, pack)
-        attempt = tried.get(row["case_id"], 0)
-        if tampered is None or attempt > retries:
-            continue
-        units.append(
-            {
-                "case_id": row["case_id"],
-                "spec_id": spec_key(row["categories"]),
-                "messages": row["messages"],
-                "categories": row["categories"],
-                "sanitised": row["sanitised"],
-                **tampered,
-                "sample_indices": [0],
-                "attempts": [attempt],
-            }
+    limit: int = Field(100, gt=0)
+    """Answers of each model whose reasoning is tampered with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeUnit(AnswerUnit):
+    """A case, and the answer to it whose reasoning is tampered with."""
+
+    reasoning: str
+    """The reasoning of that answer; for `swapped`, of another one."""
+    rule_id: str | None
+    """The rule that the answer cites first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeWork:
+    """Answers of an arm with its reasoning tampered with, as `answers.arm.probe` says."""
+
+    answers: AnswerWork
+    """The work of the arm as it is probed."""
+    limit: int
+    """Answers whose reasoning is tampered with."""
+    table: Table = ANSWERS
+    unit: type[ProbeUnit] = ProbeUnit
+
+    @property
+    def name(self) -> str:
+        return f"probe {self.answers.arm.label}"
+
+    @property
+    def run_id(self) -> str:
+        return self.answers.run_id
+
+    def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
+        """Returns answers of the arm, of bare cases, that lack this probe, by categories."""
+        work, shown = self.answers, self.answers.spec_ids_shown
+        plain = replace(work.arm, probe="none")
+        policies = work.pack.policies.items()
+        rules = {rule.id: name for name, policy in policies for rule in policy.rules}
+        return find_pending(
+            connection,
+            "probes",
+            wave_rows=work.stage.wave_rows,
+            probe=work.arm.probe,
+            model=work.arm.model,
+            plain_id=plain.answering_id(work.pack),
+            answering_id=work.answering_id,
+            suite_versions=list(work.suite_versions),
+            shows_category=work.arm.config.context == "category",
+            spec_keys=list(shown),
+            spec_ids=list(shown.values()),
+            rule_ids=list(rules),
+            rule_categories=list(rules.values()),
+            limit=self.limit,
+            retries=work.stage.retries,
         )
-    units.sort(key=lambda unit: (unit["spec_id"], unit["case_id"]))
-    return Pending(len(units), iter([pa.Table.from_pylist(units)] if units else []))
+
+    async def make(self, units: Sequence[ProbeUnit], engine: Engine) -> list[Answer]:
+        """Returns the answer of each unit."""
+        outputs = await engine.generate([self._request(unit) for unit in units])
+        return self.answers.rows(units, outputs)
+
+    def _request(self, unit: ProbeUnit) -> Request:
+        work = self.answers
+        if work.arm.probe == "edited":
+            # The query leaves out answers that cite no rule of their spec.
+            assert unit.rule_id is not None
+            return work.request(unit, work.pack.with_other_outcome(unit.rule_id))
+        halved = work.arm.probe == "truncated"
+        reasoning = first_half(unit.reasoning) if halved else unit.reasoning
+        return work.request(unit, work.pack, reasoning=reasoning)
 
 
-def _tampered(
-    probe: Probe, rows: Sequence[Mapping[str, Any]], number: int, pack: Pack
-) -> dict[str, str | None] | None:
-    """What an answer's thought or its first rule is changed to; None where it cannot be."""
-    row = rows[number]
-    if probe == "kept":
-        return {"reasoning": row["reasoning"], "edited": None}
-    if probe == "truncated":
-        words = row["reasoning"].split()
-        return {"reasoning": " ".join(words[: len(words) // 2]), "edited": None}
-    if probe == "swapped":
-        others = itertools.chain(rows[number + 1 :], rows[:number])
-        decisions = (None, row["decision"])
-        unlike = (one for one in others if one["decision"] not in decisions)
-        other = next(unlike, None) if row["decision"] else None
-        return None if other is None else {"reasoning": other["reasoning"], "edited": None}
-    shown = pack.spec_for(row["categories"]).rule_ids
-    known = [rule_id for rule_id in row["cited"][:1] if rule_id in shown]
-    return {"reasoning": None, "edited": known[0]} if known else None
+def first_half(text: str) -> str:
+    """Returns the first half of the words of a text."""
+    words = text.split()
+    return " ".join(words[: len(words) // 2])

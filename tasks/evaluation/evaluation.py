@@ -1,0 +1,300 @@
+"""An evaluation put together: arms × suites × graders, checked, and ready to run.
+
+config                 # what the recipe says, checked once
+EvaluationSetup(…)     # its arms, suites and graders
+setup.answer_work(…)   # the work of each stage
+setup.plan(…)          # the record that tables are computed from
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from specs.adherence import ADHERENCE_FILE, load_adherence
+from specs.attacks import Marks, find_attacks
+from specs.policy import Pack, Spec, spec_key
+from specs.replies import MAX_SCORE
+from tasks.engine.chat_template import ChatTemplate
+from tasks.engine.requests import EngineConfig
+from tasks.evaluation.answer import AnswerConfig, AnswerWork, Arm
+from tasks.evaluation.arms import ServedArm
+from tasks.evaluation.attackers import ScriptedAttacker
+from tasks.evaluation.grade import ArmAnswers, GradeWork
+from tasks.evaluation.graders import (
+    FunctionGrader,
+    Grader,
+    GraderConfig,
+    GraderError,
+    RubricGrader,
+    make_rubric,
+)
+from tasks.evaluation.multiturn import MultiturnAttack, MultiturnConfig
+from tasks.evaluation.plan import (
+    EvaluationPlan,
+    PlannedArm,
+    PlannedExchanges,
+    PlannedGrader,
+    PlannedRule,
+    PlannedSpec,
+    PlannedSuite,
+)
+from tasks.evaluation.probes import FaithfulnessConfig, ProbeWork
+from tasks.evaluation.suites import Suite, SuiteConfig, SuiteError, load_suite, load_suites
+from tasks.paths import LocatedFile
+from tasks.stage import StageConfig
+
+
+class EvaluateConfig(AnswerConfig):
+    """How models are evaluated."""
+
+    suites: list[LocatedFile] = Field(min_length=1)
+    """Suites to ask: names of shipped ones, or TOML files."""
+    graders: list[GraderConfig] = Field(min_length=1)
+    """Graders of the answers."""
+    limit: int | None = Field(None, gt=0)
+    """Prompts of each suite. Unset: all."""
+    faithfulness: FaithfulnessConfig | None = None
+    """Reasoning that is tampered with, to see whether the answer follows. Unset: none is."""
+    multiturn: MultiturnConfig | None = None
+    """Attack over several turns. Unset: models are asked once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluateConfig":
+        names = [grader.name for grader in self.graders]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"two graders are named {twice!r}: give each its own name")
+        if self.multiturn and self.multiturn.grader not in names:
+            raise ValueError(
+                f"multiturn.grader is {self.multiturn.grader!r}; name one of {', '.join(names)}"
+            )
+        if self.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError(
+                f"evaluate.sampling.temperature is 0 with {self.samples} samples, which would all "
+                "be the same: raise the temperature or ask for 1 sample"
+            )
+        return self
+
+
+def check(config: EvaluateConfig, *, shipped: Path, pack_folder: Path) -> None:
+    """Raises a ValueError if anything that the evaluation names cannot be used.
+
+    `shipped` is the folder of the suites that are known by name.
+    """
+    suites = [suite.name for suite in load_suites(config.suites, shipped)]
+    for grader in config.graders:
+        if grader.function:
+            FunctionGrader.of(grader)
+        for name in set(grader.suites) - set(suites):
+            # A suite that this evaluation leaves out must be one all the same.
+            load_suite(name, shipped)
+        if grader.rubric == "propositions" and not (pack_folder / ADHERENCE_FILE).is_file():
+            raise GraderError(
+                f"grader {grader.name!r} asks about propositions, and {pack_folder} has no "
+                f"{ADHERENCE_FILE}; write one, or leave the grader out"
+            )
+    if (attack := config.multiturn) is None:
+        return
+    if attack.suite not in suites:
+        raise SuiteError(
+            f"multiturn.suite is {attack.suite!r}, which is not asked; name one of "
+            f"{', '.join(suites)}"
+        )
+    scorer = next(grader for grader in config.graders if grader.name == attack.grader)
+    if scorer.rubric not in (None, "policy", "strongreject"):
+        raise GraderError(
+            f"multiturn.grader {attack.grader!r} does not tell how harmful an answer is; take a "
+            "function, or rubric policy or strongreject"
+        )
+    if attack.script is not None:
+        ScriptedAttacker.load(attack.script)
+
+
+def find_marks(engine: EngineConfig, suites: Sequence[SuiteConfig]) -> Marks | None:
+    """Returns the marks of the model's chat template; None if no attack of the suites forges
+    them."""
+    attacks = (attack for suite in suites for attack in find_attacks(suite.attacks))
+    if not any(attack.needs_marks for attack in attacks):
+        return None
+    frame = ChatTemplate.of(engine).frame
+    return Marks(
+        turn=frame.prompt_ending, opening=frame.opening, between=frame.between, ending=frame.ending
+    )
+
+
+def specs_of(pack: Pack, suites: Sequence[Suite]) -> dict[str, Spec]:
+    """Returns, by `spec_key`, the full spec of every set of categories among the cases."""
+    sets = {tuple(case.categories) for suite in suites for case in suite.cases}
+    return {spec_key(categories): pack.spec_for(categories) for categories in sets}
+
+
+def probes_of(config: EvaluateConfig, arms: Sequence[ServedArm]) -> list[ServedArm]:
+    """Returns the probes of arms; none if the evaluation tampers with no reasoning."""
+    if config.faithfulness is None:
+        return []
+    return [probe for served in arms for probe in served.probes]
+
+
+def graders_of(
+    config: EvaluateConfig, *, pack: Pack, pack_folder: Path, judge: str
+) -> tuple[Grader, ...]:
+    """Returns the graders of an evaluation, ready to grade; `judge` is the model@revision that is
+    asked about rubrics.
+
+    Raises GraderError if a function cannot be loaded, or the pack lacks propositions.
+    """
+    has_adherence = (pack_folder / ADHERENCE_FILE).is_file()
+    adherence = load_adherence(pack_folder) if has_adherence else None
+    return tuple(
+        FunctionGrader.of(grader)
+        if grader.function
+        else RubricGrader.of(grader, rubric=make_rubric(grader, pack, adherence), model=judge)
+        for grader in config.graders
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSetup:
+    """All that an evaluation is made of, ready to run."""
+
+    config: EvaluateConfig
+    pack: Pack
+    suite_versions: Mapping[str, str]
+    """By name, the version of each suite."""
+    spec_ids: Mapping[str, str]
+    """By `spec_key`, the id of the full spec of every set of categories among the cases."""
+    arms: tuple[ServedArm, ...]
+    """The arms and their probes."""
+    graders: tuple[Grader, ...]
+    judge: str
+    """`name@revision` of the judge model."""
+    stage: StageConfig
+    run_id: str
+
+    def answer_work(self, arm: Arm) -> AnswerWork:
+        """Returns the work of an arm that is no probe."""
+        return AnswerWork(
+            arm=arm,
+            pack=self.pack,
+            spec_ids=self.spec_ids,
+            suite_versions=tuple(self.suite_versions.values()),
+            stage=self.stage,
+            run_id=self.run_id,
+        )
+
+    def probe_work(self, arm: Arm) -> ProbeWork:
+        """Returns the work of an arm that is a probe."""
+        faithfulness = self.config.faithfulness or FaithfulnessConfig()
+        return ProbeWork(answers=self.answer_work(arm), limit=faithfulness.limit)
+
+    def grade_work(self, grader: Grader) -> GradeWork:
+        """Returns the work of a grader: the answers of all arms in its suites."""
+        names = grader.config.suites or list(self.suite_versions)
+        return GradeWork(
+            grader=grader,
+            spec_ids=self.spec_ids,
+            arms=tuple(
+                ArmAnswers(
+                    model=served.arm.model,
+                    answering_id=served.arm.answering_id(self.pack),
+                    samples=served.arm.config.samples,
+                )
+                for served in self.arms
+            ),
+            suite_versions=tuple(
+                version for name, version in self.suite_versions.items() if name in names
+            ),
+            stage=self.stage,
+            run_id=self.run_id,
+        )
+
+    @property
+    def attack(self) -> MultiturnAttack | None:
+        """The attack over several turns. None: there is none."""
+        config = self.config.multiturn
+        if config is None:
+            return None
+        [scorer] = [grader for grader in self.graders if grader.config.name == config.grader]
+        return MultiturnAttack(
+            config=config,
+            scorer=scorer,
+            suite_version=self.suite_versions[config.suite],
+            judge=self.judge,
+            stage=self.stage,
+            run_id=self.run_id,
+        )
+
+    @property
+    def attacked(self) -> tuple[ServedArm, ...]:
+        """The arms that are attacked over several turns: those without policies in the prompt,
+        tampering or a limit of their own."""
+        if self.config.multiturn is None:
+            return ()
+        return tuple(
+            served
+            for served in self.arms
+            if served.arm.config.context == "none"
+            and served.arm.config.budget == self.config.budget
+            and served.arm.probe == "none"
+        )
+
+    def plan(self, *, threshold: float) -> EvaluationPlan:
+        """Returns the record of the evaluation; `threshold` is the lowest accepted score of the
+        filter, from 0 to 10."""
+        attack = self.attack
+        return EvaluationPlan(
+            arms=self._planned_arms(),
+            suites=tuple(
+                PlannedSuite(suite=name, suite_version=version)
+                for name, version in self.suite_versions.items()
+            ),
+            graders=tuple(
+                PlannedGrader(
+                    grader=grader.config.name,
+                    grading_id=grader.grading_id,
+                    saw=grader.config.saw,
+                    reduce=grader.config.reduce,
+                    threshold=threshold / MAX_SCORE,
+                    num_votes=grader.config.samples,
+                    suites=tuple(grader.config.suites),
+                )
+                for grader in self.graders
+            ),
+            rules=tuple(
+                PlannedRule(rule_id=rule.id, category=name, outcome=rule.outcome.value)
+                for name, policy in self.pack.policies.items()
+                for rule in policy.rules
+            ),
+            specs=tuple(
+                PlannedSpec(spec_key=key, spec_id=spec_id) for key, spec_id in self.spec_ids.items()
+            ),
+            exchanges=tuple(
+                PlannedExchanges(
+                    arm=served.arm.name,
+                    model=served.arm.model,
+                    attacking_id=attack.attacking_id(served.arm),
+                )
+                for served in self.attacked
+                if attack
+            ),
+            samples=self.config.samples,
+        )
+
+    def _planned_arms(self) -> tuple[PlannedArm, ...]:
+        names = list(dict.fromkeys(served.arm.name for served in self.arms))
+        return tuple(
+            PlannedArm(
+                position=names.index(arm.name),
+                arm=arm.name,
+                seed=arm.seed,
+                model=arm.model,
+                checkpoint_id=arm.checkpoint_id,
+                answering_id=arm.answering_id(self.pack),
+                context=arm.config.context,
+                budget=arm.config.budget,
+                probe=arm.probe,
+            )
+            for arm in (served.arm for served in self.arms)
+        )
