@@ -15,8 +15,6 @@ import pyarrow as pa
 import pytest
 
 import specs
-from flows.arms import Asked, Grader
-from flows.converse import attacking_id
 from specs.adherence import load_adherence
 from specs.attacks import ATTACKS, Marks
 from specs.pack import load_pack
@@ -35,13 +33,13 @@ from tasks.data.sources import messages_id
 from tasks.engine.requests import EngineConfig, Sampling, ScriptedEngine
 from tasks.evaluation.answer import RECORDED, AnswerConfig, Arm, store_recorded
 from tasks.evaluation.answer import AnswerWork as Answering
+from tasks.evaluation.attackers import ScriptedAttacker
 from tasks.evaluation.grade import GradeWork as Grading
-from tasks.evaluation.grade import grade_by_function
-from tasks.evaluation.graders import GraderConfig, grading_id, make_rubric
-from tasks.evaluation.multiturn import MultiturnConfig as ConverseConfig
-from tasks.evaluation.multiturn import MultiturnWork as Converse
-from tasks.evaluation.multiturn import ScriptedAttacker
+from tasks.evaluation.graders import FunctionGrader, GraderConfig, RubricGrader, make_rubric
+from tasks.evaluation.multiturn import MultiturnAttack, MultiturnConfig
+from tasks.evaluation.multiturn import MultiturnWork as Multiturn
 from tasks.evaluation.suites import SuiteConfig, build_suite
+from tasks.stage import StageConfig
 from tasks.training import rl
 from tasks.training.checkpoint import checkpoint_id
 from tasks.training.dpo import DpoConfig, choose_pairs
@@ -144,7 +142,12 @@ EXPECTED: dict[str, str] = {
     "evaluations/vote 1, classes": "c03084065756b9b6351797aec2da437b",
     "evaluations/grading, propositions": "e26cb39b16b1b1f92150aea625a5da1f",
     "evaluations/grading, retrieval": "713b65797441e11beb42f115cb8a0d35",
+    "evaluations/grading, exact_match": "69b966336c64e641ec5b2a2cf73626e0",
+    "evaluations/grading, gold": "0c609d49b3d5eb5f046f2ff295e9f069",
+    "evaluations/grading, infra.harbour.oracle:grade_answer": "b57fd28364a414b1577b88d28c36569b",
     "evaluations/vote 0, exact_match": "b61244cf2f53ad714450271c4b39a28d",
+    "exchanges/attacking, model": "d99ce5520243bd997b3aff391a045ef5",
+    "exchanges/attacking, script": "8b8b6f74f51fd54398f887d22d1bf823",
     "exchanges/turn 1, How do I use the ferry?": "026bea1cdedbe915b09bb0e5b82af177",
     "exchanges/turn 1, Hello.": "d5eda6f21c2ddc19ab68d8d4fbabbd27",
     "exchanges/turn 2, Please.": "c4a14c5de19f0abc8fe94f2481c16d64",
@@ -160,15 +163,6 @@ EXPECTED: dict[str, str] = {
     "shards/examples": "e168c973713c28fc3f78b350db7add52.parquet",
     "shards/runs": "82156633025de2aee9e51acb4107317e.parquet",
 }
-
-TO_CHANGE: dict[str, str] = {
-    "evaluations/grading, exact_match": "97dc8bdb7a1b234815cac63f09b2b0ea",
-    "evaluations/grading, gold": "8adf6f1f2912fd5454c9f476bf6757c9",
-    "evaluations/grading, infra.harbour.oracle:grade_answer": "6b82fd30fbc2921da20b1308d6f72718",
-    "exchanges/attacking, model": "0fdef59e11e3820b645a350fbbe2fb70",
-    "exchanges/attacking, script": "8b5e46b3f0cf754bd25967834593d606",
-}
-"""Ids that hash a function's source, a file's path or a class's repr; to be replaced once."""
 
 SHIPPED = Path(specs.__file__).parent
 ASKED = [{"role": "user", "content": "How do I use the ferry?"}]
@@ -207,15 +201,18 @@ PACK = Pack(
     policies={"boats": BOATS, "fish": dataclasses.replace(BOATS, id="fish", rules=())},
 )
 SPECS = {"s": PACK.spec(["boats"])}
+RUN: dict[str, Any] = {"run_id": "r", "stage": StageConfig()}
 
 
 def make(work: Any, *parts: Any, **more: Any) -> list[Any]:
     """Returns samples 0 and 1 of one unit, whose columns come from `parts` and `more`."""
-    unit: dict[str, Any] = {"sample_indices": [0, 1], "attempts": [0, 0]}
+    columns: dict[str, Any] = {"block_key": "", "sample_indices": [0, 1], "attempts": [0, 0]}
     for part in parts:
-        unit |= dataclasses.asdict(part)
+        columns |= dataclasses.asdict(part)
+    columns |= more
+    unit = work.unit(**{field.name: columns[field.name] for field in dataclasses.fields(work.unit)})
     reply = "<think>Rule B1.</think>Boats.\nCategory: boats\nScore: 9"
-    return asyncio.run(work.make([unit | more], ScriptedEngine(lambda *_: reply)))
+    return asyncio.run(work.make([unit], ScriptedEngine(lambda *_: reply)))
 
 
 def stored(home: Home, table: str) -> list[dict[str, Any]]:
@@ -239,13 +236,13 @@ def prompts(folder: Path) -> dict[str, str]:
     names = list(PACK.policies)
     collect(sources, config=config, pack_categories=names, home=home, connection=connection)
     by_source = {row["source"]: row for row in stored(home, "prompts")}
-    work = Assign(pack=PACK, run_id="r")
-    [assigned] = make(work, rows.prompt("May I row?", categories=[]), messages=ASKED)
+    without = dataclasses.asdict(rows.prompt("May I row?", categories=[])) | {"messages": ASKED}
+    [with_category] = make(Assign(pack=PACK, **RUN), prompt=without)
     return {
         "messages of a text": messages_id(ASKED),
         **{name: row["prompt_id"] for name, row in by_source.items()},
         **{f"version of {name}": row["version"] for name, row in by_source.items()},
-        "version of an assigned prompt": assigned.version,
+        "version of an assigned prompt": with_category.version,
     }
 
 
@@ -270,7 +267,7 @@ def templates(folder: Path) -> dict[str, str]:
 
 def completions(folder: Path) -> dict[str, str]:
     config = GenerateConfig()
-    work = Generate(config=config, model="m@1", specs=SPECS, all_rule_ids=("B1",), run_id="r")
+    work = Generate(config=config, model="m@1", specs=SPECS, all_rule_ids=("B1",), **RUN)
     samples = make(work, rows.prompt("May I row?"), prompt_id="p", spec_id="s", messages=ASKED)
     return {
         "generation": config.generation_id("m@1"),
@@ -292,7 +289,8 @@ def judgements(folder: Path) -> dict[str, str]:
     ids = {}
     for name, config in configs.items():
         ids[f"judging, {name}"] = config.judging_id("j@1")
-        work = Judge(config=config, model="j@1", specs=SPECS, run_id="r")
+        judging: dict[str, Any] = {"config": config, "model": "j@1", "specs": SPECS}
+        work = Judge(generation_id="g", num_completions=1, **judging, **RUN)
         votes = make(work, prompt, rows.completion("c"), messages=ASKED)
         ids[f"vote 1, {name}"] = votes[1].judgement_id
     return ids
@@ -410,6 +408,10 @@ def cases(folder: Path) -> dict[str, str]:
     return ids
 
 
+def answering(arm: Arm) -> Answering:
+    return Answering(arm=arm, pack=PACK, spec_ids={}, suite_versions=(), **RUN)
+
+
 def answers(folder: Path) -> dict[str, str]:
     home = Home(str(folder))
     bare = Arm(name="it", model="m@1", checkpoint_id=None, seed=None, config=AnswerConfig())
@@ -424,67 +426,68 @@ def answers(folder: Path) -> dict[str, str]:
     ids = {}
     for name, arm in arms.items():
         ids[f"answering, {name}"] = arm.answering_id(PACK)
-        work = Answering(arm=arm, pack=PACK, run_id="r")
-        samples = make(work, rows.case("c"), reasoning=None, edited=None)
-        ids[f"sample 1, {name}"] = samples[1].answer_id
-    arm = dataclasses.replace(bare, model=RECORDED)
-    store_recorded(connect(home), {"c": "No."}, arm=arm, pack=PACK, home=home, run_id="r")
+        work = answering(arm)
+        ids[f"sample 1, {name}"] = make(work, rows.case("c"))[1].answer_id
+    work = answering(dataclasses.replace(bare, model=RECORDED))
+    store_recorded(connect(home), home, {"c": "No."}, work=work)
     [row] = stored(home, "answers")
     return {**ids, "recorded": row["answer_id"], "text of a recorded answer": row["text_id"]}
 
 
 def evaluations(folder: Path) -> dict[str, str]:
-    home = Home(str(folder))
     unit = (rows.case("c", target="18"), rows.answer("a"))
     adherence = load_adherence(SHIPPED / "harbour")
     rubrics: Any = ("policy", "strongreject", "classes", "propositions", "retrieval")
     ids = {}
+
+    def grading(grader: Any) -> Grading:
+        spec_ids = {"boats": PACK.spec(["boats"]).id}
+        ready = dataclasses.replace(grader, grading_id="g")
+        return Grading(grader=ready, spec_ids=spec_ids, arms=(), suite_versions=(), **RUN)
+
     for name in rubrics:
         saw: Any = "answer+reasoning" if name in ("policy", "retrieval") else "answer"
         config = GraderConfig(name="it", rubric=name, saw=saw)
         rubric = make_rubric(config, PACK, adherence)
-        ids[f"grading, {name}"] = grading_id(config, model="j@1", rubric=rubric)
-        work = Grading(config=config, rubric=rubric, grading_id="g", model="j@1", run_id="r")
+        grader = RubricGrader.of(config, rubric=rubric, model="j@1")
+        ids[f"grading, {name}"] = grader.grading_id
         if name in ("policy", "classes"):
-            ids[f"vote 1, {name}"] = make(work, *unit)[1].evaluation_id
+            row = make(grading(grader), *unit, block_key="boats")[1]
+            ids[f"vote 1, {name}"] = row.evaluation_id
     for name in ("exact_match", "gold", "infra.harbour.oracle:grade_answer"):
         config = GraderConfig(name="it", function=name)
-        ids[f"grading, {name}"] = grading_id(config, model=None, rubric=None)
-    columns = {**dataclasses.asdict(unit[0]), **dataclasses.asdict(unit[1]), "attempts": [0]}
-    units: Any = [pa.Table.from_pylist([columns])]
-    config = GraderConfig(name="it", function="exact_match")
-    grade_by_function(units, config, grading_id="g", home=home, run_id="r")
-    [row] = stored(home, "evaluations")
-    return {**ids, "vote 0, exact_match": row["evaluation_id"]}
+        by_function = FunctionGrader.of(config)
+        ids[f"grading, {name}"] = by_function.grading_id
+        if name == "exact_match":
+            [row] = make(grading(by_function), *unit)
+            ids["vote 0, exact_match"] = row.evaluation_id
+    return ids
 
 
 def exchanges(folder: Path) -> dict[str, str]:
-    async def harmless(unit: Any, answer: str) -> float:
+    async def harmless(request: Any) -> float:
         return 0.0
 
     arm = Arm(name="it", model="m@1", checkpoint_id=None, seed=None, config=AnswerConfig())
-    grader = Grader(GraderConfig(name="it", function="exact_match"), None, "g", {})
+    scorer = FunctionGrader.of(GraderConfig(name="it", function="exact_match"))
+    scorer = dataclasses.replace(scorer, grading_id="g")
     ids = {}
     for name, script in (("model", None), ("script", "infra/harbour/attacker.toml")):
-        config = ConverseConfig(suite="suite", grader="it", script=script, turns=2, branches=2)
-        recipe = SimpleNamespace(
-            evaluate=SimpleNamespace(converse=config),
-            judging_engine=EngineConfig(model="org/model", revision="1"),
+        config = MultiturnConfig(suite="suite", grader="it", script=script, turns=2, branches=2)
+        attack = MultiturnAttack(
+            config=config, scorer=scorer, suite_version="v", judge="org/model@1", **RUN
         )
-        run: Any = SimpleNamespace(recipe=recipe, version=lambda engine: engine.version)
-        attacked = Asked(arm, recipe.judging_engine)
-        ids[f"attacking, {name}"] = attacking_id(run, attacked, [grader])
-    work = Converse(
+        ids[f"attacking, {name}"] = attack.attacking_id(arm)
+    work = Multiturn(
         config=config,
         attacker=ScriptedAttacker((("{{request}}", "Please."), ("Hello.", "Well?"))),
         scorer=harmless,
         attacking_id="a",
-        sampling=Sampling(),
-        model="m@1",
-        checkpoint_id=None,
-        run_id="r",
+        arm=arm,
+        suite_version="v",
+        **RUN,
     )
-    tree = make(work, prompt_id="p", messages=ASKED, attempt=0)
+    tree = make(work, rows.case("c"), prompt_id="p", messages=ASKED, attempt=0)
     return {**ids, **{f"turn {row.turn}, {row.message}": row.exchange_id for row in tree}}
 
 
@@ -522,13 +525,12 @@ MAKERS = {maker.__name__.rstrip("_"): maker for maker in (*_DATA, *_EVALUATION, 
 
 @pytest.mark.parametrize("table", MAKERS)
 def test_ids_of_every_table_stay(table: str, tmp_path: Path) -> None:
-    frozen = EXPECTED | TO_CHANGE
     ids = {f"{table}/{name}": value for name, value in MAKERS[table](tmp_path).items()}
     changed = [
-        f'    "{name}": {value!r},' for name, value in ids.items() if frozen.get(name) != value
+        f'    "{name}": {value!r},' for name, value in ids.items() if EXPECTED.get(name) != value
     ]
     assert not changed, "\n".join(["the ids of these have changed, to:", *changed])
-    assert ids.keys() == {name for name in frozen if name.startswith(f"{table}/")}
+    assert ids.keys() == {name for name in EXPECTED if name.startswith(f"{table}/")}
 
 
 def test_every_table_but_runs_has_frozen_ids() -> None:
