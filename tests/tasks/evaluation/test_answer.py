@@ -1,4 +1,4 @@
-"""Answers: what a model is shown, what is kept of it, and what a second call still lacks."""
+"""Answers: what a model is shown, what is kept of a reply, and what a second run still lacks."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ import pytest
 from infra.harbour.oracle import PACK
 from specs.pack import load_pack
 from tasks.engine.requests import Request, ScriptedEngine, failed
-from tasks.evaluation.answer import AnswerConfig, AnswerWork, Arm, pending
-from tasks.evaluation.probes import pending_probes
+from tasks.evaluation.answer import AnswerConfig, AnswerUnit, AnswerWork, Arm
+from tasks.evaluation.probes import ProbeWork
+from tasks.stage import StageConfig
 from tests.rows import case
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -29,22 +30,39 @@ BASE = Arm(
 RIGHT = "<think>Rule B3 covers it. So I refuse: say sorry.</think>Sorry."
 
 
-def ask(arm: Arm, **changes: Any) -> Arm:
+def asked_with(arm: Arm, **changes: Any) -> Arm:
     return replace(arm, config=arm.config.model_copy(update=changes))
 
 
-def lacking(home: Home, arm: Arm = BASE) -> list[dict[str, Any]]:
-    found = pending(connect(home), arm, HARBOUR, suite_versions=["v"], retries=1, wave_rows=2)
-    units = [unit for wave in found for unit in wave.to_pylist()]
-    assert len(units) == found.num_units
+def work_of(arm: Arm, *, pack: Any = HARBOUR) -> AnswerWork:
+    return AnswerWork(
+        arm=arm,
+        pack=pack,
+        spec_ids={"boats": pack.spec(["boats"]).id},
+        suite_versions=("v",),
+        stage=StageConfig(wave_rows=2),
+        run_id="r",
+    )
+
+
+def lacking(home: Home, work: Any) -> list[Any]:
+    pending = work.pending(connect(home))
+    units = [work.unit(**row) for wave in pending for row in wave.to_pylist()]
+    assert len(units) == pending.num_units
     return units
 
 
-def made(home: Home, engine: Any, arm: Arm = BASE, units: Any = None) -> list[Answer]:
-    work = AnswerWork(arm=arm, pack=HARBOUR, run_id="r")
-    rows = asyncio.run(work.make(lacking(home, arm) if units is None else units, engine))
+def answered(
+    home: Home, engine: Any, arm: Arm = BASE, units: list[AnswerUnit] | None = None
+) -> list[Answer]:
+    work = work_of(arm)
+    rows = asyncio.run(work.make(lacking(home, work) if units is None else units, engine))
     write_shard(home, ANSWERS, rows)
     return rows
+
+
+def replying(text: str = RIGHT) -> ScriptedEngine:
+    return ScriptedEngine(lambda request, index: text)
 
 
 @pytest.fixture
@@ -56,8 +74,8 @@ def asked(disk: Home) -> Home:
 def test_model_is_shown_no_more_of_the_policies_than_its_arm_says(asked: Home) -> None:
     shown = {}
     for context in ("none", "summary", "category"):
-        engine = ScriptedEngine(lambda request, index: RIGHT)
-        made(asked, engine, ask(BASE, context=context))
+        engine = replying()
+        answered(asked, engine, asked_with(BASE, context=context))
         shown[context] = engine.requests[0].messages
     assert [message["role"] for message in shown["none"]] == ["user"]
     summary, whole = (shown[name][0]["content"] for name in ("summary", "category"))
@@ -66,7 +84,7 @@ def test_model_is_shown_no_more_of_the_policies_than_its_arm_says(asked: Home) -
 
 
 def test_what_the_reasoning_cites_and_decides_is_kept(asked: Home) -> None:
-    rows = made(asked, ScriptedEngine(lambda request, index: RIGHT))
+    rows = answered(asked, replying())
     assert {(row.decision, tuple(row.cited), row.status) for row in rows} == {
         ("refuse", ("B3",), "ok")
     }
@@ -75,25 +93,25 @@ def test_what_the_reasoning_cites_and_decides_is_kept(asked: Home) -> None:
 def test_only_what_is_missing_is_asked_and_an_error_is_tried_again_once(asked: Home) -> None:
     class Failing(ScriptedEngine):
         async def generate(self, requests: Sequence[Request]) -> Any:
-            return [[failed("error", "died")] * one.num_samples for one in requests]
+            return [[failed("error", "died")] * request.num_samples for request in requests]
 
+    base, other = work_of(BASE), asked_with(BASE, budget=8)
     for attempt in (0, 1):
-        assert {tuple(unit["attempts"]) for unit in lacking(asked)} == {(attempt, attempt)}
-        made(asked, Failing(lambda request, index: ""))
-    assert lacking(asked) == []
-    other = ask(BASE, budget=8)
-    assert len(lacking(asked, other)) == 3
-    made(asked, ScriptedEngine(lambda request, index: RIGHT), other)
-    assert lacking(asked, other) == []
-    [unit, *_] = lacking(asked, ask(other, samples=3))
-    assert unit["sample_indices"] == [2]
+        assert {tuple(unit.attempts) for unit in lacking(asked, base)} == {(attempt, attempt)}
+        answered(asked, Failing(lambda request, index: ""))
+    assert lacking(asked, base) == []
+    assert len(lacking(asked, work_of(other))) == 3
+    answered(asked, replying(), other)
+    assert lacking(asked, work_of(other)) == []
+    [unit, *_] = lacking(asked, work_of(asked_with(other, samples=3)))
+    assert unit.sample_indices == [2]
 
 
 def test_more_samples_and_cases_ask_only_the_difference(asked: Home) -> None:
-    made(asked, ScriptedEngine(lambda request, index: RIGHT))
+    answered(asked, replying())
     write_shard(asked, CASES, [case("late", suite_version="v")])
-    units = lacking(asked, ask(BASE, samples=3))
-    assert {unit["case_id"]: unit["sample_indices"] for unit in units} == {
+    units = lacking(asked, work_of(asked_with(BASE, samples=3)))
+    assert {unit.case_id: unit.sample_indices for unit in units} == {
         "c0": [2],
         "c1": [2],
         "c2": [2],
@@ -101,36 +119,76 @@ def test_more_samples_and_cases_ask_only_the_difference(asked: Home) -> None:
     }
 
 
-def test_reasoning_is_tampered_with_as_the_probe_says(asked: Home) -> None:
-    thoughts = ["It is so. I comply.", "No. Rule B3 [B3]. I refuse.", "Yes. I comply."]
-    arm = ask(BASE, context="category", samples=1)
-    units = sorted(lacking(asked, arm), key=lambda unit: unit["case_id"])
-    for unit, thought in zip(units, thoughts, strict=True):
-        text = f"<think>{thought}</think>Done."
-        made(asked, ScriptedEngine(lambda request, index, text=text: text), arm, [unit])
+def test_a_changed_policy_is_asked_about_again_only_by_arms_that_are_shown_it(
+    asked: Home,
+) -> None:
+    in_context = asked_with(BASE, context="category")
+    for arm in (BASE, in_context):
+        answered(asked, replying(), arm)
+    changed = HARBOUR.with_other_outcome("B3")
+    assert lacking(asked, work_of(BASE, pack=changed)) == []
+    assert len(lacking(asked, work_of(in_context, pack=changed))) == 3
 
-    def tampered(probe: Any) -> dict[str, tuple[str | None, str | None]]:
-        probed = replace(arm, probe=probe)
-        found = pending_probes(
-            connect(asked), probed, HARBOUR, suite_versions=["v"], limit=9, retries=1
-        )
-        rows = [row for wave in found for row in wave.to_pylist()]
-        return {row["case_id"]: (row["reasoning"], row["edited"]) for row in rows}
 
-    assert tampered("truncated")["c0"] == ("It is", None)
-    swapped = tampered("swapped")
-    assert swapped["c0"] == (thoughts[1], None)
-    assert swapped["c1"][0] in (thoughts[0], thoughts[2])
-    assert tampered("edited") == {"c1": (None, "B3")}
-    engine = ScriptedEngine(lambda request, index: RIGHT)
-    probed = replace(arm, probe="edited")
-    found = pending_probes(
-        connect(asked), probed, HARBOUR, suite_versions=["v"], limit=9, retries=1
-    )
-    units = [row for wave in found for row in wave.to_pylist()]
-    made(asked, engine, probed, units)
-    assert "[B3, comply]" in engine.requests[0].messages[0]["content"]
-    assert tampered("edited") == {}
+IN_CONTEXT = asked_with(BASE, context="category", samples=1)
+REASONINGS = {
+    "c0": "It is so. I comply.",
+    "c1": "No. Rule B3 [B3]. I refuse.",
+    "c2": "Yes. I comply.",
+}
+
+
+@pytest.fixture
+def reasoned(asked: Home) -> Home:
+    """Answers of one arm, each with its own reasoning."""
+    for unit in lacking(asked, work_of(IN_CONTEXT)):
+        reply = f"<think>{REASONINGS[unit.case_id]}</think>Done."
+        answered(asked, replying(reply), IN_CONTEXT, [unit])
+    return asked
+
+
+def probing(probe: Any, *, pack: Any = HARBOUR) -> ProbeWork:
+    return ProbeWork(answers=work_of(replace(IN_CONTEXT, probe=probe), pack=pack), limit=9)
+
+
+def requests_of(home: Home, probe: Any) -> dict[str, Request]:
+    """What the engine is asked, by case."""
+    work, engine = probing(probe), replying()
+    units = lacking(home, work)
+    asyncio.run(work.make(units, engine))
+    return {unit.case_id: request for unit, request in zip(units, engine.requests, strict=True)}
+
+
+def test_reasoning_is_put_back_as_it_was_or_its_first_half(reasoned: Home) -> None:
+    kept = {name: request.reasoning for name, request in requests_of(reasoned, "kept").items()}
+    assert kept == REASONINGS
+    assert requests_of(reasoned, "truncated")["c0"].reasoning == "It is"
+
+
+def test_reasoning_is_swapped_with_one_that_came_to_another_decision(reasoned: Home) -> None:
+    swapped = requests_of(reasoned, "swapped")
+    assert swapped["c0"].reasoning == swapped["c2"].reasoning == REASONINGS["c1"]
+    assert swapped["c1"].reasoning in (REASONINGS["c0"], REASONINGS["c2"])
+
+
+def test_rule_is_edited_in_the_prompt_of_what_cited_it(reasoned: Home) -> None:
+    edited = requests_of(reasoned, "edited")
+    assert list(edited) == ["c1"]
+    assert edited["c1"].reasoning is None
+    assert "[B3, comply]" in edited["c1"].messages[0]["content"]
+
+
+def test_reasoning_is_tampered_with_once_and_anew_under_a_changed_policy(reasoned: Home) -> None:
+    work = probing("edited")
+    write_shard(reasoned, ANSWERS, asyncio.run(work.make(lacking(reasoned, work), replying())))
+    assert lacking(reasoned, work) == []
+    changed = HARBOUR.with_other_outcome("B1")
+    assert lacking(reasoned, probing("edited", pack=changed)) == []
+    for unit in lacking(reasoned, work_of(IN_CONTEXT, pack=changed)):
+        reply = f"<think>{REASONINGS[unit.case_id]}</think>Done."
+        rows = asyncio.run(work_of(IN_CONTEXT, pack=changed).make([unit], replying(reply)))
+        write_shard(reasoned, ANSWERS, rows)
+    assert len(lacking(reasoned, probing("edited", pack=changed))) == 1
 
 
 def test_edited_rule_is_the_only_one_that_changes() -> None:

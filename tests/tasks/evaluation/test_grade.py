@@ -1,36 +1,42 @@
-"""Evaluations: who grades, what graders are shown, and that every vote is kept or asked again."""
+"""Grades: what graders are shown, and that every grade is kept or asked for again."""
 
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from infra.harbour.oracle import PACK
-from specs.pack import load_pack
 from specs.prompts import Message
 from tasks.engine.requests import Request, ScriptedEngine
-from tasks.evaluation.answer import RECORDED, AnswerConfig, Arm, store_recorded
-from tasks.evaluation.grade import GradeWork, grade_by_function, pending
-from tasks.evaluation.graders import GraderConfig, GraderError, grading_id, load_grader, make_rubric
+from tasks.evaluation.answer import RECORDED, AnswerConfig, AnswerWork, Arm, store_recorded
+from tasks.evaluation.grade import ArmAnswers, GradeWork, grade_without_engine
+from tasks.evaluation.graders import (
+    FunctionGrader,
+    Grader,
+    GraderConfig,
+    RubricGrader,
+    make_rubric,
+    versioned,
+)
 from tasks.evaluation.suites import SuiteConfig, build_suite, store
+from tasks.stage import StageConfig
 from tests.rows import answer, case, jsonl
+from tests.tasks.evaluation.test_answer import HARBOUR
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
 from warehouse.tables import ANSWERS, CASES, EVALUATIONS, Evaluation, Turn
 
-HARBOUR = load_pack(PACK)
 BY_FUNCTION = GraderConfig(name="mine", function="tests.tasks.evaluation.test_grade:grade")
 BY_POLICY = GraderConfig(name="judge", rubric="policy", samples=2)
 
 
+@versioned("helped, and asked bare", 1)
 def grade(
     messages: Sequence[Message], *, answer: str, target: str | None, **known: Any
 ) -> dict[str, float | None]:
-    """Helped, and whether what was asked stood there bare."""
+    """Returns whether the answer helped, and whether the prompt was shown bare."""
     helped = None if target is None else float(answer == target)
     return {"helped": helped, "bare": float(messages[-1]["content"] == "May I?")}
 
@@ -55,48 +61,45 @@ def answered(disk: Home) -> Home:
     return disk
 
 
-def lacking(home: Home, config: GraderConfig, name: str, *, version: str = "v") -> Any:
-    connection = connect(home)
-    [(model, answering_id)] = connection.sql(
-        "SELECT DISTINCT model, answering_id FROM answers"
-    ).fetchall()
-    arms = {"model": [model], "answering_id": [answering_id], "samples": [3]}
-    connection.register("arms_to_grade", pa.table(arms))
-    specs = {"boats": HARBOUR.spec(["boats"]).id} if config.rubric == "policy" else {}
-    return pending(
-        connection,
-        config,
-        grading_id=name,
-        spec_ids=specs,
-        suite_versions=[version],
-        retries=1,
-        wave_rows=9,
+def ready(config: GraderConfig, *, model: str = "judge@1") -> Grader:
+    if config.function:
+        return FunctionGrader.of(config)
+    return RubricGrader.of(config, rubric=make_rubric(config, HARBOUR, None), model=model)
+
+
+def work_of(home: Home, config: GraderConfig, *, version: str = "v") -> GradeWork:
+    """The work of a grader over all answers of the warehouse."""
+    found = connect(home).sql("SELECT DISTINCT model, answering_id FROM answers").fetchall()
+    return GradeWork(
+        grader=ready(config),
+        spec_ids={"boats": HARBOUR.spec(["boats"]).id},
+        arms=tuple(
+            ArmAnswers(model=model, answering_id=answering_id, samples=3)
+            for model, answering_id in found
+        ),
+        suite_versions=(version,),
+        stage=StageConfig(wave_rows=9),
+        run_id="r",
     )
 
 
-def voted(home: Home, config: GraderConfig, engine: ScriptedEngine) -> list[Evaluation]:
-    rubric = make_rubric(config, HARBOUR, None)
-    name = grading_id(config, model="judge@1", rubric=rubric)
-    work = GradeWork(config=config, rubric=rubric, grading_id=name, model="judge@1", run_id="r")
-    units = [unit for wave in lacking(home, config, name) for unit in wave.to_pylist()]
+def graded(home: Home, config: GraderConfig, engine: ScriptedEngine) -> list[Evaluation]:
+    work = work_of(home, config)
+    pending = work.pending(connect(home))
+    units = [work.unit(**row) for wave in pending for row in wave.to_pylist()]
     rows = asyncio.run(work.make(units, engine))
     write_shard(home, EVALUATIONS, rows)
     return rows
 
 
+def scoring(text: str = "<think>Fine.</think>Good.\nScore: 9") -> ScriptedEngine:
+    return ScriptedEngine(lambda request, index: text)
+
+
 def test_function_grades_the_prompt_before_the_attack_and_only_once(answered: Home) -> None:
-    name = grading_id(BY_FUNCTION, model=None, rubric=None)
-    graded = [
-        grade_by_function(
-            lacking(answered, BY_FUNCTION, name),
-            BY_FUNCTION,
-            grading_id=name,
-            home=answered,
-            run_id="r",
-        )
-        for _ in range(2)
-    ]
-    assert graded == [1, 0]
+    work = work_of(answered, BY_FUNCTION)
+    counts = [grade_without_engine(work, connect(answered), answered) for _ in range(2)]
+    assert counts == [1, 0]
     [(answer_id, scores)] = (
         connect(answered).sql("SELECT answer_id, scores FROM evaluations").fetchall()
     )
@@ -105,22 +108,22 @@ def test_function_grades_the_prompt_before_the_attack_and_only_once(answered: Ho
 
 
 def test_answer_that_was_lost_and_made_again_is_graded_anew(answered: Home) -> None:
-    engine = ScriptedEngine(lambda request, index: "<think>Fine.</think>Good.\nScore: 9")
-    voted(answered, BY_POLICY, engine)
+    engine = scoring()
+    graded(answered, BY_POLICY, engine)
     [lost] = list_shards(answered, ANSWERS)
     Path(lost).unlink()
     write_shard(answered, ANSWERS, [answer("good", case_id="c", answer="Do not.", text_id="new")])
     assert connect(answered).sql("FROM evaluations").fetchall() == []
-    assert len(voted(answered, BY_POLICY, engine)) == 2
+    assert len(graded(answered, BY_POLICY, engine)) == 2
     assert "Do not." in str(engine.requests[-1].messages)
-    assert voted(answered, BY_POLICY, engine) == []
+    assert graded(answered, BY_POLICY, engine) == []
 
 
 def test_judge_sees_policy_and_bare_prompt_but_no_reasoning_unless_told(answered: Home) -> None:
     shown = {}
     for saw in ("answer", "answer+reasoning"):
-        engine = ScriptedEngine(lambda request, index: "<think>Fine.</think>Good.\nScore: 9")
-        voted(answered, BY_POLICY.model_copy(update={"saw": saw}), engine)
+        engine = scoring()
+        graded(answered, BY_POLICY.model_copy(update={"saw": saw}), engine)
         [request] = engine.requests
         shown[saw] = str(request.messages)
     for text in shown.values():
@@ -128,33 +131,33 @@ def test_judge_sees_policy_and_bare_prompt_but_no_reasoning_unless_told(answered
     assert "A secret." not in shown["answer"] and "A secret." in shown["answer+reasoning"]
 
 
-def test_every_vote_is_kept_and_one_that_cannot_be_read_is_asked_for_once_more(
+def test_every_grade_is_kept_and_one_that_cannot_be_read_is_asked_for_once_more(
     answered: Home,
 ) -> None:
     replies = {0: "<think>Fine.</think>Good.\nScore: 9", 1: "<think>Hm.</think>Quite good."}
-    rows = voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[index]))
+    rows = graded(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[index]))
     assert [(row.status, [score.value for score in row.scores]) for row in rows] == [
         ("ok", [0.9]),
         ("no_verdict", [None]),
     ]
     assert {row.spec_id for row in rows} == {HARBOUR.spec(["boats"]).id}
-    [again] = voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[1]))
+    [again] = graded(answered, BY_POLICY, ScriptedEngine(lambda request, index: replies[1]))
     assert (again.sample_index, again.attempt) == (1, 1)
-    assert voted(answered, BY_POLICY, ScriptedEngine(lambda request, index: "")) == []
+    assert graded(answered, BY_POLICY, ScriptedEngine(lambda request, index: "")) == []
 
 
-def test_policy_that_a_thought_had_in_mind_is_asked_of_its_words_on_policies_alone(
+def test_retrieval_is_graded_by_the_sentences_of_the_reasoning_that_speak_of_policies(
     disk: Home,
 ) -> None:
     write_shard(disk, CASES, [case("c", suite_version="v", categories=["boats"])])
-    thoughts = {
+    reasonings = {
         "spoke": "The user wants a ferry. Our policy on boats has it.",
         "other": "The guidelines on fish say no.",
         "silent": "I can help.",
     }
     rows = [
-        answer(name, case_id="c", reasoning=thought, sample_index=number)
-        for number, (name, thought) in enumerate(thoughts.items())
+        answer(name, case_id="c", reasoning=reasoning, sample_index=number)
+        for number, (name, reasoning) in enumerate(reasonings.items())
     ]
     write_shard(disk, ANSWERS, rows)
     config = GraderConfig(name="reader", rubric="retrieval", saw="answer+reasoning")
@@ -164,41 +167,14 @@ def test_policy_that_a_thought_had_in_mind_is_asked_of_its_words_on_policies_alo
         return f"<think>Hm.</think>It is so.\nCategory: {about}"
 
     engine = ScriptedEngine(script)
-    votes = voted(disk, config, engine)
-    assert {row.answer_id: row.scores[0].value for row in votes} == {
+    grades = graded(disk, config, engine)
+    assert {row.answer_id: row.scores[0].value for row in grades} == {
         "spoke": 1.0,
         "other": 0.0,
         "silent": 0.0,
     }
     assert len(engine.requests) == 2
     assert all("wants a ferry" not in str(request.messages) for request in engine.requests)
-
-
-def test_what_a_grader_is_shown_and_by_whom_it_is_judged_names_its_votes() -> None:
-    def name(config: GraderConfig, model: str = "judge@1") -> str:
-        return grading_id(config, model=model, rubric=make_rubric(config, HARBOUR, None))
-
-    assert name(BY_POLICY) == name(BY_POLICY.model_copy(update={"samples": 4}))
-    others = [
-        name(BY_POLICY, model="judge@2"),
-        name(BY_POLICY.model_copy(update={"saw": "answer+reasoning"})),
-        name(GraderConfig(name="judge", rubric="strongreject", samples=2)),
-    ]
-    assert len({name(BY_POLICY), *others}) == 4
-
-
-@pytest.mark.parametrize(
-    "name", ["nowhere:grade", "tests.tasks.evaluation.test_grade:nobody", "grade", "os:sep"]
-)
-def test_grader_that_is_none_is_refused_by_name(name: str) -> None:
-    with pytest.raises(GraderError, match=f"no grader '{name}': give a function"):
-        load_grader(name)
-
-
-def test_exact_match_grades_only_what_has_a_gold_answer() -> None:
-    exact = load_grader("exact_match")
-    assert exact([], answer="So it is 1,200.", target="#### 1200") == {"correct": 1.0}
-    assert exact([], answer="So it is 12.", target=None) == {"correct": None}
 
 
 def test_answers_that_came_with_their_suite_are_graded_as_people_graded_them(
@@ -216,16 +192,21 @@ def test_answers_that_came_with_their_suite_are_graded_as_people_graded_them(
     )
     suite = build_suite(config, limit=None)
     store(connect(disk), suite, disk)
-    arm = Arm(name="recorded", model=RECORDED, checkpoint_id=None, seed=None, config=AnswerConfig())
-    stored = [
-        store_recorded(connect(disk), suite.recorded, arm=arm, pack=HARBOUR, home=disk, run_id="r")
-        for _ in range(2)
-    ]
+    work = AnswerWork(
+        arm=Arm(
+            name="recorded", model=RECORDED, checkpoint_id=None, seed=None, config=AnswerConfig()
+        ),
+        pack=HARBOUR,
+        spec_ids={},
+        suite_versions=(suite.version,),
+        stage=StageConfig(),
+        run_id="r",
+    )
+    stored = [store_recorded(connect(disk), disk, suite.recorded, work=work) for _ in range(2)]
     assert stored == [2, 0]
     gold = GraderConfig(name="people", function="gold")
-    name = grading_id(gold, model=None, rubric=None)
-    units = lacking(disk, gold, name, version=suite.version)
-    grade_by_function(units, gold, grading_id=name, home=disk, run_id="r")
+    by_people = work_of(disk, gold, version=suite.version)
+    grade_without_engine(by_people, connect(disk), disk)
     found = connect(disk).sql(
         "SELECT a.answer, e.scores FROM evaluations e JOIN answers a USING (answer_id)"
     )
@@ -234,18 +215,3 @@ def test_answers_that_came_with_their_suite_are_graded_as_people_graded_them(
         "Sorry, no.": {"is_apology": 1.0, "is_judgement": 0.0},
         "Take it.": {"right": 0.0},
     }
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({}, "has neither"),
-        ({"function": "a:b", "rubric": "policy"}, "has both"),
-        ({"function": "a:b", "samples": 2}, "would all be the same"),
-    ],
-)
-def test_grader_of_a_recipe_that_cannot_be_is_refused(
-    options: dict[str, Any], sentence: str
-) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        GraderConfig(name="mine", **options)

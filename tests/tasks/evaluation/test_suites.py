@@ -1,4 +1,4 @@
-"""Suites: what is asked of models, under ids that stay; files refused in one sentence."""
+"""Suites: the cases that models are asked, under ids that stay; files refused in one sentence."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from flows.arms import check
 from flows.recipe import SUITES, load_recipe, shipped_recipes
 from infra.harbour import world
 from infra.harbour.oracle import PACK, grade_answer, read_request
 from specs.attacks import Marks
 from specs.pack import load_pack
 from specs.prompts import Message
+from tasks.evaluation.evaluation import check
 from tasks.evaluation.suites import SuiteConfig, SuiteError, build_suite, load_suite, store
 from tests.rows import jsonl, real
 from warehouse.catalog import connect
@@ -105,7 +105,7 @@ def test_suite_that_cannot_be_used_is_refused(
 
 
 def test_unknown_suite_is_refused_with_those_that_ship() -> None:
-    with pytest.raises(SuiteError, match=r"no suite 'harbor': .*harbour, harbour_injection"):
+    with pytest.raises(SuiteError, match=r"no suite 'harbor' .*harbour, harbour_injection"):
         load_suite("harbor", SUITES)
 
 
@@ -146,7 +146,7 @@ def test_evaluation_of_every_recipe_that_ships_can_be_had(name: str) -> None:
     recipe = load_recipe(name)
     for config in (recipe.evaluate, recipe.calibrate):
         if config is not None:
-            check(recipe.model_copy(update={"evaluate": config}))
+            check(config, shipped=SUITES, pack_folder=recipe.pack_folder)
 
 
 def test_gold_answers_of_the_scale_model_are_what_its_oracle_calls_right() -> None:
