@@ -44,9 +44,10 @@ from tasks.training import rl
 from tasks.training.checkpoint import checkpoint_id
 from tasks.training.dpo import DpoConfig, choose_pairs
 from tasks.training.judges import JudgeReply
-from tasks.training.reward import Reward, RewardConfig, RolloutOrigin, RolloutReply, reward_id
+from tasks.training.reward import Reward, RewardConfig, RolloutOrigin, reward_id
 from tasks.training.rl import RlConfig
-from tasks.training.sft import CapabilityConfig, SftConfig, fingerprint
+from tasks.training.rollouts import RolloutReply
+from tasks.training.sft import CapabilityConfig, SftConfig, SftTraining
 from tasks.training.trainer import LoraConfig
 from tasks.training.worker import EarlyStop
 from tests import rows
@@ -327,6 +328,7 @@ def examples(folder: Path) -> dict[str, str]:
 def checkpoints(folder: Path) -> dict[str, str]:
     file = folder / "chats.jsonl"
     file.write_bytes(b"what it could do")
+    home = Home(str(folder))
     mixed = SftConfig(lora=LoraConfig(), capability=CapabilityConfig(path=str(file)))
     rewarded = RlConfig(mix={"harmful": 1, "benign": 0.5})
     return {
@@ -334,8 +336,8 @@ def checkpoints(folder: Path) -> dict[str, str]:
         "sft, adapters and capability": checkpoint_id("sft", mixed, "d", "m@1"),
         "dpo": checkpoint_id("dpo", DpoConfig(), "d", "m@1"),
         "rl": checkpoint_id("rl", rewarded, "d", "m@1"),
-        "data of sft": fingerprint("set", None),
-        "data of sft, capability": fingerprint("set", file),
+        "data of sft": SftTraining.of("set", config=SftConfig(), home=home).fingerprint,
+        "data of sft, capability": SftTraining.of("set", config=mixed, home=home).fingerprint,
         "data of rl": data_of_rl(folder),
     }
 

@@ -101,6 +101,8 @@ class CheckpointPlan:
     """A checkpoint that a run wants: the training that makes it, and its place."""
 
     checkpoint_id: str
+    fingerprint: str
+    """The training's, when the id was made of it."""
     training: Training
     parent: Parent
     home: Home
@@ -180,7 +182,7 @@ class CheckpointPlan:
             parent=parent.version,
             parent_id=parent.checkpoint_id,
             set_id=training.set_id,
-            data_fingerprint=training.fingerprint,
+            data_fingerprint=self.fingerprint,
             num_rows=outcome.data.num_rows,
             num_steps=finished.num_steps,
             recipe=run.recipe,
@@ -198,10 +200,12 @@ def plan_checkpoint(
     connection: duckdb.DuckDBPyConnection, *, training: Training, parent: Parent, home: Home
 ) -> CheckpointPlan:
     """Returns the plan of what a training makes, with what the warehouse has of it."""
-    name = checkpoint_id(training.name, training.config, training.fingerprint, parent.version)
+    fingerprint = training.fingerprint
+    name = checkpoint_id(training.name, training.config, fingerprint, parent.version)
     checkpoints = find_checkpoints(connection, [name])
     return CheckpointPlan(
         checkpoint_id=name,
+        fingerprint=fingerprint,
         training=training,
         parent=parent,
         home=home,

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from specs.prompts import Message, load_template
-from specs.replies import MAX_SCORE, Reply, ReplyStatus
+from specs.replies import MAX_SCORE, ReplyStatus
 from tasks import Config
 from tasks.data.judge import JudgeConfig
 from tasks.training.judges import (
@@ -24,6 +24,7 @@ from tasks.training.judges import (
     JudgeRequest,
     PromptTurn,
 )
+from tasks.training.rollouts import RolloutReply
 from tasks.training.worker import EarlyStop
 from warehouse.tables import Rollout, content_id
 
@@ -124,19 +125,6 @@ def _lowest(scores: Sequence[float | None], quorum: int) -> float | None:
 
 def _readable(scores: Sequence[float | None]) -> list[float]:
     return [score for score in scores if score is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutReply:
-    """The reasoning and the answer of a rollout."""
-
-    reply: Reply
-    is_whole: bool
-    """Whether the model ended it; false if it was cut."""
-
-    @property
-    def status(self) -> str:
-        return self.reply.status.value if self.is_whole else "truncated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ answer and never the reasoning. Every rollout is a row. A monitor ends a trainin
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -15,7 +15,6 @@ from pydantic import Field, model_validator
 
 from specs.policy import Spec, spec_key
 from specs.prompts import Message
-from specs.replies import CLOSE_TAG, OPEN_TAG, find_closing, split_tokens
 from tasks.data.judge import JudgeConfig
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
@@ -27,10 +26,10 @@ from tasks.training.reward import (
     Reward,
     RewardConfig,
     RolloutOrigin,
-    RolloutReply,
     kind_of,
     reward_id,
 )
+from tasks.training.rollouts import roll_out, split_rollout
 from tasks.training.trainer import (
     BestBy,
     DataError,
@@ -274,7 +273,7 @@ def _loop(job: Job, data: RlData) -> None:
     reward = Reward(
         JudgePool(data.judges, config.reward.limits),
         config=config.reward,
-        split=partial(split, tokenizer, chats.prefilled, job.end_ids),
+        split=partial(split_rollout, tokenizer, chats.prefilled, job.end_ids),
         record=partial(write_shard, data.home, ROLLOUTS),
         stop=stop,
         origin=RolloutOrigin(
@@ -293,7 +292,7 @@ def _loop(job: Job, data: RlData) -> None:
         processing_class=tokenizer,
         reward_funcs=reward,
         peft_config=job.peft_config(),
-        rollout_func=partial(_roll_out, tokenizer) if config.reward_on == "answer" else None,
+        rollout_func=partial(roll_out, tokenizer) if config.reward_on == "answer" else None,
         callbacks=[monitor_callback(config.monitor, reward, stop)],
     )
     run_trainer(trainer, job, stop)
@@ -342,48 +341,3 @@ def _next_attempt(home: Home, checkpoint_id: str) -> int:
     """Returns how often a training has begun before, as its rollouts tell."""
     [row] = look_up(connect(home), "next_attempt", checkpoint_id=checkpoint_id)
     return int(row["attempt"])
-
-
-def split(tokenizer: Any, prefilled: bool, end_ids: Set[int], ids: Sequence[int]) -> RolloutReply:
-    """Splits a rollout's token ids into reasoning and answer, as all replies are split.
-
-    Text that was decoded without special tokens would hold the reasoning where the tags are some.
-    """
-    is_whole = bool(ids) and ids[-1] in end_ids
-    encode = partial(tokenizer.encode, add_special_tokens=False)
-    reply = split_tokens(
-        list(ids[:-1] if is_whole else ids),
-        open_ids=encode(OPEN_TAG),
-        close_ids=encode(CLOSE_TAG),
-        decode=partial(tokenizer.decode, skip_special_tokens=False),
-        prefilled=prefilled,
-    )
-    return RolloutReply(reply, is_whole)
-
-
-def _roll_out(tokenizer: Any, prompts: list[Any], trainer: Any) -> dict[str, Any]:
-    """Returns rollouts of which the reward moves only the tokens after the reasoning.
-
-    `prompts` holds each prompt once for every sample of it. The two methods of TRL's trainer are
-    private; a test holds them at the locked version.
-    """
-    prompt_ids, images, fields = trainer._tokenize_prompts(prompts)
-    completion_ids, logprobs = trainer._generate_single_turn(
-        prompt_ids, images, fields, trainer.num_generations
-    )
-    decode = partial(tokenizer.decode, skip_special_tokens=False)
-    close_ids = tokenizer.encode(CLOSE_TAG, add_special_tokens=False)
-    return {
-        "prompt_ids": prompt_ids,
-        "completion_ids": completion_ids,
-        "logprobs": logprobs,
-        "env_mask": [answer_mask(ids, close_ids, decode) for ids in completion_ids],
-    }
-
-
-def answer_mask(
-    ids: Sequence[int], close_ids: Sequence[int], decode: Callable[[Sequence[int]], str]
-) -> list[int]:
-    """Returns 1 for each token after the first closing tag and 0 for the others."""
-    closing = find_closing(list(ids), 0, close_ids, decode)
-    return [0] * closing.stop + [1] * (len(ids) - closing.stop)

@@ -49,18 +49,16 @@ def tokenise(home: str) -> None:
     from transformers import AutoTokenizer
 
     from tasks.engine.chat_template import ChatTemplate
-    from tasks.training.sft import SftConfig, SftTraining
-    from tasks.training.sft import tokenise as tokenise_set
+    from tasks.training.tokenise import SftData
+    from tasks.training.tokenise import tokenise as tokenise_set
     from warehouse.catalog import connect
 
     tokenizer = AutoTokenizer.from_pretrained(PROJECT / "infra" / "harbour" / "model")
     connection = connect(Home(home))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    training = SftTraining.of("set", config=SftConfig(), home=Home(home))
-    tokenised = tokenise_set(
-        connection, ChatTemplate(tokenizer), training=training, folder=Path(home) / "tokens"
-    )
+    data = SftData(set_id="set", max_length=8192)
+    tokenised = tokenise_set(connection, ChatTemplate(tokenizer), data, Path(home) / "tokens")
     figures = {
         "rows": tokenised.figures.num_rows,
         "tokens": tokenised.figures.num_tokens,

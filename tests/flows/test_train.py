@@ -273,7 +273,7 @@ def test_run_records_what_it_trained_and_on_what(trained: tuple[Path, int]) -> N
     assert figures.fetchall() == [("sft", 8, 32, True), ("rl", 5, 30, True), ("dpo", 1, 4, True)]
     [(sources, num_tokens)] = connection.sql(
         "SELECT figures->>'$.trainings.sft.sources', figures->>'$.trainings.sft.num_tokens' "
-        "FROM runs WHERE figures->'$.trainings.sft' IS NOT NULL"
+        "FROM runs WHERE (figures->'$.trainings.sft') IS NOT NULL"
     ).fetchall()
     assert json.loads(sources) == {"examples": 30, "capability": 2} and int(num_tokens) > 0
 

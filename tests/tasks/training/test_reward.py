@@ -25,7 +25,7 @@ from tasks.engine.requests import EngineConfig, Request, Sample, ScriptedEngine,
 from tasks.paths import PROJECT
 from tasks.training.judges import JudgeActor, JudgePool, JudgeRequest, Judges, LoadedEngine
 from tasks.training.reward import Kind, Reward, RewardConfig, RolloutOrigin, combine
-from tasks.training.rl import split
+from tasks.training.rollouts import split_rollout
 from tasks.training.trainer import Status
 from tasks.training.worker import EarlyStop
 from warehouse.catalog import connect
@@ -122,7 +122,7 @@ class Bench:
         self.reward = Reward(
             JudgePool(self.judges, self.config.limits),
             config=self.config,
-            split=partial(split, tokenizer(), self.prefilled, ENDS),
+            split=partial(split_rollout, tokenizer(), self.prefilled, ENDS),
             record=self.rows.extend,
             stop=self.stop,
             origin=RolloutOrigin(checkpoint_id="c", run_id="r", rank=0, attempt=self.attempt),
@@ -223,8 +223,8 @@ def test_tokens_are_split_alike_if_the_tags_are_special_tokens() -> None:
     ids = [*JUDGED.values(), *BROKEN.values()]
     assert special.decode(ids[0], skip_special_tokens=True) == f"{CANARY}Take the skiff."
     for prefilled in (False, True):
-        assert [split(special, prefilled, ENDS, one) for one in ids] == [
-            split(tokenizer(), prefilled, ENDS, one) for one in ids
+        assert [split_rollout(special, prefilled, ENDS, one) for one in ids] == [
+            split_rollout(tokenizer(), prefilled, ENDS, one) for one in ids
         ]
 
 

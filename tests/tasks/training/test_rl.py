@@ -24,10 +24,10 @@ from tasks.training.rl import (
     RlPrompt,
     RlWorkersConfig,
     RolloutRow,
-    answer_mask,
     choose_prompts,
     rollout_order,
 )
+from tasks.training.rollouts import answer_mask
 from tasks.training.trainer import BestBy, DataError, Job
 from tasks.training.worker import EarlyStop
 from tests.rows import completion, judgement, prompt, rollout, run

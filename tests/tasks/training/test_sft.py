@@ -12,15 +12,8 @@ from tasks.engine.chat_template import NOT_LEARNED, ChatTemplate
 from tasks.paths import PROJECT
 from tasks.training.checkpoint import checkpoint_id
 from tasks.training.rl import RlConfig
-from tasks.training.sft import (
-    CapabilityConfig,
-    SftConfig,
-    SftTraining,
-    Tokenised,
-    fingerprint,
-    learning_order,
-    tokenise,
-)
+from tasks.training.sft import CapabilityConfig, SftConfig, SftTraining, learning_order
+from tasks.training.tokenise import SftData, Tokenised, tokenise
 from tasks.training.trainer import DataError
 from tests.rows import example, spec_text
 from warehouse.catalog import connect
@@ -54,7 +47,7 @@ def learned_text(tokenizer: Any, row: dict[str, Any]) -> str:
 
 def make(home: Home, tokenizer: Any, folder: Path, **options: Any) -> Tokenised:
     training = SftTraining.of("set", config=SftConfig(**options), home=home)
-    return tokenise(connect(home), ChatTemplate(tokenizer), training=training, folder=folder)
+    return tokenise(connect(home), ChatTemplate(tokenizer), training.data, folder)
 
 
 def test_labels_are_the_reasoning_and_the_answer_and_nothing_of_the_prompt(
@@ -168,7 +161,8 @@ def test_execution_settings_do_not_change_the_id_of_a_checkpoint(tmp_path: Path)
     capability.write_text(json.dumps({"messages": []}))
 
     def id_of(config: SftConfig, path: Path | None = None, set_id: str = "set") -> str:
-        return checkpoint_id("sft", config, fingerprint(set_id, path), "parent@1")
+        data = SftData(set_id=set_id, max_length=config.max_length, capability=path)
+        return checkpoint_id("sft", config, data.fingerprint, "parent@1")
 
     assert id_of(plain) == id_of(moved)
     assert len({id_of(plain), id_of(other), id_of(plain, set_id="b")}) == 3
