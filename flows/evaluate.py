@@ -30,6 +30,7 @@ from tasks.evaluation.evaluation import EvaluateConfig, EvaluationSetup
 from tasks.evaluation.grade import GradeWork, grade_without_engine
 from tasks.evaluation.graders import RubricGrader
 from tasks.evaluation.multiturn import MultiturnAttack, judge_beside
+from tasks.evaluation.plan import PlannedSuite
 from tasks.evaluation.probes import ProbeWork
 from tasks.evaluation.suites import Suite, SuiteConfig
 from tasks.stage import StageFigures
@@ -122,7 +123,10 @@ def measure(run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm]) 
     run.note(evaluation=setup.plan(threshold=run.recipe.judge.threshold))
     attack = setup.attack
     for served in _in_loading_order(run, arms):
-        answer(run, setup, served, built)
+        if served.arm.model == RECORDED:
+            take_recorded(run, setup.answer_work(served.arm), built)
+        else:
+            answer(run, setup.work_of(served.arm), served.engine)
         if attack and not attack.needs_judge and served in setup.attacked:
             # Now, while the model of the arm is loaded.
             multiturn(run, attack, [served])
@@ -146,7 +150,9 @@ def set_up(
     return EvaluationSetup(
         config=config,
         pack=pack,
-        suite_versions={suite.name: suite.version for suite in built},
+        suites=tuple(
+            PlannedSuite(suite=suite.name, suite_version=suite.version) for suite in built
+        ),
         spec_ids={key: spec.id for key, spec in specs.items()},
         arms=tuple(arms),
         graders=evaluation.graders_of(
@@ -195,27 +201,9 @@ def render_suites(
     return [suites.build_suite(config, marks=marks, limit=limit) for config in configs]
 
 
-def answer(
-    run: RunContext, setup: EvaluationSetup, served: ServedArm, built: Sequence[Suite]
-) -> None:
-    """Makes the answers of one arm that are missing."""
-    if served.arm.model == RECORDED:
-        take_recorded(run, setup.answer_work(served.arm), built)
-    elif served.arm.probe == "none":
-        ask(run, setup.answer_work(served.arm), served.engine)
-    else:
-        probe(run, setup.probe_work(served.arm), served.engine)
-
-
 @makes("answer", "answers", of=("cases", "checkpoints"))
-def ask(run: RunContext, work: AnswerWork, engine: EngineConfig) -> None:
-    """Makes the answers of an arm."""
-    run_stage(run, work, engine)
-
-
-@makes("probe", "answers", of=("cases", "answers"))
-def probe(run: RunContext, work: ProbeWork, engine: EngineConfig) -> None:
-    """Makes the answers of an arm whose reasoning is tampered with."""
+def answer(run: RunContext, work: AnswerWork | ProbeWork, engine: EngineConfig) -> None:
+    """Makes the answers of one arm, or of one probe, that are missing."""
     run_stage(run, work, engine)
 
 
@@ -233,19 +221,21 @@ def grade(run: RunContext, work: GradeWork) -> None:
         run_stage(run, work, run.recipe.judging_engine)
     else:
         num_rows = grade_without_engine(work, run.warehouse(), run.home)
-        run.add_stage(work.name, StageFigures(table=work.table.name, num_rows=num_rows))
+        run.add_stage(
+            work.name, StageFigures(table=work.table.name, num_units=num_rows, num_rows=num_rows)
+        )
 
 
 @makes("multiturn", "exchanges", of=("cases", "checkpoints"))
 def multiturn(run: RunContext, attack: MultiturnAttack, attacked: Sequence[ServedArm]) -> None:
     """Makes the exchanges with these arms that are missing."""
-    judge = run.recipe.judging_engine
+    engines = [served.engine for served in attacked]
     if attack.needs_judge:
         run.engines.close()
-    beside = judge_beside(judge, [served.engine for served in attacked])
-    with beside if attack.needs_judge else nullcontext() as engine:
+    beside = judge_beside(run.recipe.judging_engine, engines)
+    with beside if attack.needs_judge else nullcontext() as judge:
         for served in attacked:
-            run_stage(run, attack.work(served.arm, engine), served.engine)
+            run_stage(run, attack.work(served.arm, judge), served.engine)
 
 
 @task(name="publish", cache_policy=NO_CACHE, **RETRIED)

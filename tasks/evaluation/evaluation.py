@@ -1,9 +1,6 @@
 """An evaluation put together: arms × suites × graders, checked, and ready to run.
 
-config                 # what the recipe says, checked once
-EvaluationSetup(…)     # its arms, suites and graders
-setup.answer_work(…)   # the work of each stage
-setup.plan(…)          # the record that tables are computed from
+`EvaluationSetup` has the work of every stage, and the plan that the run's record keeps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -161,8 +158,8 @@ class EvaluationSetup:
 
     config: EvaluateConfig
     pack: Pack
-    suite_versions: Mapping[str, str]
-    """By name, the version of each suite."""
+    suites: tuple[PlannedSuite, ...]
+    """Names and versions of the suites."""
     spec_ids: Mapping[str, str]
     """By `spec_key`, the id of the full spec of every set of categories among the cases."""
     arms: tuple[ServedArm, ...]
@@ -173,25 +170,27 @@ class EvaluationSetup:
     stage: StageConfig
     run_id: str
 
+    def work_of(self, arm: Arm) -> AnswerWork | ProbeWork:
+        """Returns the work of an arm or of a probe."""
+        if arm.probe == "none":
+            return self.answer_work(arm)
+        faithfulness = self.config.faithfulness or FaithfulnessConfig()
+        return ProbeWork(answers=self.answer_work(arm), limit=faithfulness.limit)
+
     def answer_work(self, arm: Arm) -> AnswerWork:
-        """Returns the work of an arm that is no probe."""
+        """Returns the work of an arm without its probe."""
         return AnswerWork(
             arm=arm,
             pack=self.pack,
             spec_ids=self.spec_ids,
-            suite_versions=tuple(self.suite_versions.values()),
+            suite_versions=tuple(suite.suite_version for suite in self.suites),
             stage=self.stage,
             run_id=self.run_id,
         )
 
-    def probe_work(self, arm: Arm) -> ProbeWork:
-        """Returns the work of an arm that is a probe."""
-        faithfulness = self.config.faithfulness or FaithfulnessConfig()
-        return ProbeWork(answers=self.answer_work(arm), limit=faithfulness.limit)
-
     def grade_work(self, grader: Grader) -> GradeWork:
         """Returns the work of a grader: the answers of all arms in its suites."""
-        names = grader.config.suites or list(self.suite_versions)
+        names = grader.config.suites
         return GradeWork(
             grader=grader,
             spec_ids=self.spec_ids,
@@ -204,7 +203,7 @@ class EvaluationSetup:
                 for served in self.arms
             ),
             suite_versions=tuple(
-                version for name, version in self.suite_versions.items() if name in names
+                suite.suite_version for suite in self.suites if not names or suite.suite in names
             ),
             stage=self.stage,
             run_id=self.run_id,
@@ -216,11 +215,12 @@ class EvaluationSetup:
         config = self.config.multiturn
         if config is None:
             return None
+        suite = next(suite for suite in self.suites if suite.suite == config.suite)
         [scorer] = [grader for grader in self.graders if grader.config.name == config.grader]
         return MultiturnAttack(
             config=config,
             scorer=scorer,
-            suite_version=self.suite_versions[config.suite],
+            suite_version=suite.suite_version,
             judge=self.judge,
             stage=self.stage,
             run_id=self.run_id,
@@ -246,10 +246,7 @@ class EvaluationSetup:
         attack = self.attack
         return EvaluationPlan(
             arms=self._planned_arms(),
-            suites=tuple(
-                PlannedSuite(suite=name, suite_version=version)
-                for name, version in self.suite_versions.items()
-            ),
+            suites=self.suites,
             graders=tuple(
                 PlannedGrader(
                     grader=grader.config.name,

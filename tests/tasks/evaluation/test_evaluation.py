@@ -19,7 +19,7 @@ from tasks.evaluation.evaluation import (
     graders_of,
     probes_of,
 )
-from tasks.evaluation.plan import EvaluationPlan
+from tasks.evaluation.plan import EvaluationPlan, PlannedSuite
 from tasks.stage import StageConfig
 from tests.tasks.evaluation.test_answer import HARBOUR
 from warehouse import catalog
@@ -38,7 +38,7 @@ def config(**options: Any) -> EvaluateConfig:
     return EvaluateConfig.model_validate(given)
 
 
-def setup(**options: Any) -> EvaluationSetup:
+def evaluation(**options: Any) -> EvaluationSetup:
     chosen = config(**options)
     engine = EngineConfig(model="org/model", revision="1")
     arms = [ServedArm.of_base(engine, chosen, name="base", model="m@1")]
@@ -48,7 +48,10 @@ def setup(**options: Any) -> EvaluationSetup:
     return EvaluationSetup(
         config=chosen,
         pack=HARBOUR,
-        suite_versions={"harbour": "v1", "harbour_recipes": "v2"},
+        suites=(
+            PlannedSuite(suite="harbour", suite_version="v1"),
+            PlannedSuite(suite="harbour_recipes", suite_version="v2"),
+        ),
         spec_ids={"boats": "s"},
         arms=(*arms, *probes_of(chosen, arms[:1])),
         graders=graders_of(chosen, pack=HARBOUR, pack_folder=PACK, judge="j@1"),
@@ -110,7 +113,7 @@ def test_suites_of_a_recipe_are_looked_up_beside_it_and_their_sources_beside_the
 
 
 def test_grader_grades_all_arms_in_its_own_suites_alone() -> None:
-    whole = setup()
+    whole = evaluation()
     versions = {
         grader.config.name: whole.grade_work(grader).suite_versions for grader in whole.graders
     }
@@ -119,9 +122,9 @@ def test_grader_grades_all_arms_in_its_own_suites_alone() -> None:
 
 
 def test_arms_are_attacked_that_have_no_policies_no_own_limit_and_no_tampering() -> None:
-    whole = setup(multiturn=ATTACK, faithfulness={})
+    whole = evaluation(multiturn=ATTACK, faithfulness={})
     assert [served.arm.label for served in whole.attacked] == ["base"]
-    assert setup().attacked == () and setup().attack is None
+    assert evaluation().attacked == () and evaluation().attack is None
 
 
 @pytest.mark.parametrize(
@@ -131,12 +134,12 @@ def test_arms_are_attacked_that_have_no_policies_no_own_limit_and_no_tampering()
 def test_attack_needs_the_judge_beside_unless_script_and_function_do(
     options: dict[str, Any], needs_judge: bool
 ) -> None:
-    attack = setup(multiturn=ATTACK | options).attack
+    attack = evaluation(multiturn=ATTACK | options).attack
     assert attack is not None and attack.needs_judge is needs_judge
 
 
 def test_probes_share_the_place_of_their_arm_in_tables() -> None:
-    plan = setup(faithfulness={}).plan(threshold=8)
+    plan = evaluation(faithfulness={}).plan(threshold=8)
     assert [(arm.position, arm.arm, arm.probe) for arm in plan.arms] == [
         (0, "base", "none"),
         (1, "shown", "none"),
