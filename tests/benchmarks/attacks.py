@@ -1,12 +1,11 @@
-"""How fast prompts are attacked, and what structure the attacks make in a model's chat.
+"""Speed of the attacks, and the structure that they forge in a model's chat.
 
     python tests/benchmarks/attacks.py [--prompts 302]
 
-Renders the prompts of StrongREJECT under twenty attacks, for a tokenizer and chat template in the
-manner of Qwen3 and one in that of gpt-oss, and makes tokens of each chat twice: raw, as where
-nobody guards the template, and with special tokens broken. Counted are special tokens beyond those
-of the same chat with harmless words, of which broken text must make none. Shows figures alone,
-never a prompt.
+Renders the prompts of StrongREJECT under twenty attacks, for chat templates like those of Qwen3 and
+gpt-oss, and tokenises each chat twice: raw, as an unprotected interface would, and with special
+tokens broken. Counts the special tokens beyond those of the same chat with harmless words; broken
+text must have none. Prints figures alone, never a prompt.
 """
 
 import argparse
@@ -52,7 +51,7 @@ NAMES = (
 
 
 def measure(attack: Attack, requests: list[str], *, family: str, marks: Marks) -> dict[str, Any]:
-    """Special tokens that a model reads in the attacked chats and not in plain ones."""
+    """Returns the time that an attack takes, and the special tokens that it forges."""
     chats: list[list[Message]] = [[{"role": "user", "content": request}] for request in requests]
     began = time.monotonic()
     attacked = [attack.render(chat, marks=marks) for chat in chats]
@@ -60,7 +59,7 @@ def measure(attack: Attack, requests: list[str], *, family: str, marks: Marks) -
     broken = [chats_of(family).neutral(chat) for chat in attacked]
     neutralised = time.monotonic()
     usual = len(structure(family, plain(attacked[0])))
-    made = {
+    num_forged = {
         way: sum(abs(len(structure(family, chat)) - usual) for chat in shown)
         for way, shown in (("raw", attacked), ("broken", broken))
     }
@@ -70,7 +69,7 @@ def measure(attack: Attack, requests: list[str], *, family: str, marks: Marks) -
         "chats": len(chats),
         "render_seconds": round(rendered - began, 3),
         "break_seconds": round(neutralised - rendered, 3),
-        **made,
+        **num_forged,
     }
 
 

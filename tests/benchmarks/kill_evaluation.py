@@ -1,11 +1,11 @@
-"""An evaluation that is killed over and over: whether an answer or a vote is lost or doubled.
+"""An evaluation that is killed over and over: no answer and no grade is lost or doubled.
 
     python tests/benchmarks/kill_evaluation.py [--kills 10] [--prompts 300] [--samples 4] [--seed 1]
 
 One undisturbed evaluation of Harbour's base model, and one that is killed with SIGKILL so many
 times, each at most eight seconds after it has begun to commit something, before it may end. Both
-must come to the same answers, and every answer to its votes. With PREFECT_API_URL set to a server
-that runs, starting takes less of the time.
+must come to the same answers, and every answer to its grades. With PREFECT_API_URL set to a running
+server, starting takes less of the time.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -27,13 +28,17 @@ KEYS = {
     "answers": "answer_id",
     "evaluations": "evaluation_id",
 }
-# What an evaluation lacks: cells without an answer, and answers without all their votes.
+# Cells without an answer, and answers without all their grades.
 LACKING = """
     SELECT
         (SELECT count(*) FROM cells WHERE answer_id IS NULL),
         (
-            SELECT coalesce(sum(g.num_votes), 0) - (SELECT count(*) FROM run_ballots)
-            FROM (SELECT DISTINCT suite, answer_id, grading_context_id FROM cells WHERE status = 'ok') AS c
+            SELECT coalesce(sum(g.num_votes), 0) - (SELECT count(*) FROM run_grades)
+            FROM (
+                SELECT DISTINCT suite, answer_id, grading_context_id
+                FROM cells
+                WHERE status = 'ok'
+            ) AS c
             JOIN run_graders AS g
                 ON len(g.suites) = 0 OR list_contains(g.suites, c.suite)
         )
@@ -58,9 +63,49 @@ def ids(home: Path) -> dict[str, list[str]]:
     }
 
 
-def shards(home: Path) -> int:
-    """How much of answers and votes is committed."""
+def num_shards(home: Path) -> int:
+    """Shards of answers and grades that are committed."""
     return sum(len(list(home.glob(f"{table}/*.parquet"))) for table in ("answers", "evaluations"))
+
+
+def kill_repeatedly(home: Path, options: argparse.Namespace) -> int:
+    """Kills the evaluation at random moments of its work; returns how often it was killed."""
+    rng = random.Random(options.seed)
+    for num_killed in range(options.kills):
+        run = start(home, options)
+        before = num_shards(home)
+        while num_shards(home) == before and run.poll() is None:
+            time.sleep(0.1)
+        moment = rng.uniform(0, MOST_SECONDS)
+        try:
+            run.wait(timeout=moment)
+            print("it ended before it was killed", flush=True)
+            return num_killed
+        except subprocess.TimeoutExpired:
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+        counts = {table: len(names) for table, names in ids(home).items()}
+        print(f"killed {moment:.1f} s into its work: {json.dumps(counts)}", flush=True)
+    return int(options.kills)
+
+
+def compare(undisturbed: Path, killed: Path) -> dict[str, Any]:
+    """Returns the rows that the killed evaluation has lost, doubled or still lacks."""
+    expected, resumed = ids(undisturbed), ids(killed)
+    figures: dict[str, Any] = {
+        table: {
+            "wanted": len(set(expected[table])),
+            "there": len(set(resumed[table])),
+            "doubled": len(resumed[table]) - len(set(resumed[table])),
+        }
+        for table in KEYS
+    }
+    figures["lost"] = {
+        table: len(set(expected[table]) - set(resumed[table])) for table in ("cases", "answers")
+    }
+    [(cells, grades)] = connect(Home(str(killed))).sql(LACKING).fetchall()
+    figures["lacking"] = {"cells without an answer": cells, "grades": int(grades)}
+    return figures
 
 
 def main() -> None:
@@ -70,48 +115,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        plain, killed = Path(folder) / "plain", Path(folder) / "killed"
+        undisturbed, killed = Path(folder) / "undisturbed", Path(folder) / "killed"
         began = time.monotonic()
-        assert start(plain, options).wait() == 0
+        assert start(undisturbed, options).wait() == 0
         seconds = time.monotonic() - began
-        wanted = ids(plain)
-        counts = {table: len(rows) for table, rows in wanted.items()}
+        counts = {table: len(rows) for table, rows in ids(undisturbed).items()}
         print(f"undisturbed: {seconds:.0f} s, {json.dumps(counts)}", flush=True)
-        num_killed = 0
-        while num_killed < options.kills:
-            run = start(killed, options)
-            before = shards(killed)
-            while shards(killed) == before and run.poll() is None:
-                time.sleep(0.1)
-            moment = rng.uniform(0, MOST_SECONDS)
-            try:
-                run.wait(timeout=moment)
-                print("came to its end", flush=True)
-                break
-            except subprocess.TimeoutExpired:
-                run.send_signal(signal.SIGKILL)
-                run.wait()
-                num_killed += 1
-            rows = {table: len(found) for table, found in ids(killed).items()}
-            print(f"killed {moment:.1f} s into its work: {json.dumps(rows)}", flush=True)
+        num_killed = kill_repeatedly(killed, options)
         assert start(killed, options).wait() == 0
-        found = ids(killed)
-        told = {
-            table: {
-                "wanted": len(set(wanted[table])),
-                "there": len(set(found[table])),
-                "doubled": len(found[table]) - len(set(found[table])),
-            }
-            for table in KEYS
-        }
-        lost = {
-            table: len(set(wanted[table]) - set(found[table])) for table in ("cases", "answers")
-        }
-        [(cells, votes)] = connect(Home(str(killed))).sql(LACKING).fetchall()
-        lacking = {"cells without an answer": cells, "votes": int(votes)}
-        print(json.dumps({"kills": num_killed, **told, "lost": lost, "lacking": lacking}))
+        print(json.dumps({"kills": num_killed, **compare(undisturbed, killed)}))
 
 
 if __name__ == "__main__":

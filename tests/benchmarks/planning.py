@@ -1,8 +1,8 @@
-"""How long it takes to find what is missing among ten million prompts, and in how much memory.
+"""Time and memory to find what is missing among ten million prompts.
 
     python tests/benchmarks/planning.py [--prompts 10000000] [--finished 9900000]
 
-Writes completions of one sample each for most of the prompts, then asks for the pending work in a
+Writes completions of one sample each for most of the prompts, then finds the pending work in a
 process of its own.
 """
 
@@ -18,8 +18,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from tasks.data import generate
-from tasks.data.generate import GenerateConfig
+from tasks.data.generate import GenerateConfig, GenerateWork
 from tasks.stage import StageConfig
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -30,7 +29,7 @@ MODEL = "model@revision"
 
 
 def fill(home: Home, table: Table, columns: dict[str, str], *, rows: range, per_shard: int) -> None:
-    """Shards of a table; `columns` are SQL over the row's number i, others are null or 0."""
+    """Writes shards of a table; `columns` are SQL over the row's number i, others are null or 0."""
     connection = duckdb.connect()
     Path(home.folder(table)).mkdir(parents=True)
     filler = {"string": "''", "timestamp[us, tz=UTC]": "TIMESTAMPTZ '2026-01-01 00:00:00+00'"}
@@ -48,7 +47,7 @@ def fill(home: Home, table: Table, columns: dict[str, str], *, rows: range, per_
 
 
 def write(home: Home, *, num_prompts: int, num_finished: int, per_shard: int) -> None:
-    """Shards of all prompts and of the finished rows, as a run would leave them."""
+    """Writes all prompts and the finished rows, as a run would leave them."""
     generation_id = CONFIG.generation_id(MODEL)
     prompt_id, spec_id = "md5(i::VARCHAR)", "md5((i % 7)::VARCHAR)"
     prompts = {
@@ -75,7 +74,7 @@ def write(home: Home, *, num_prompts: int, num_finished: int, per_shard: int) ->
 
 
 def plan(home: Home, *, num_prompts: int) -> dict[str, float]:
-    """Finds the pending work; the relation of what is wanted is made first, and not counted."""
+    """Finds the pending work; making the relation of wanted prompts is not counted."""
     connection = connect(home)
     wanted = connection.sql(
         "SELECT md5(i::VARCHAR) AS prompt_id, md5((i % 7)::VARCHAR) AS spec_id "
@@ -83,10 +82,10 @@ def plan(home: Home, *, num_prompts: int) -> dict[str, float]:
     ).to_arrow_table()
     connection.register("wanted", wanted)
     began = time.monotonic()
-    pending = generate.pending(
-        connection, config=CONFIG, model=MODEL, run_id="r", stage=StageConfig()
+    work = GenerateWork(
+        config=CONFIG, stage=StageConfig(), model=MODEL, specs={}, all_rule_ids=(), run_id="r"
     )
-    units = sum(wave.num_rows for wave in pending)
+    units = sum(wave.num_rows for wave in work.pending(connection))
     seconds = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"pending": units, "seconds": round(seconds, 2), "peak_gib": round(peak, 2)}

@@ -43,8 +43,8 @@ def recipe(*changes: str) -> Recipe:
 
 
 def rows(home: Path, question: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask(connect(Home(str(home))), question).to_pylist()
-    return found
+    answers: list[dict[str, Any]] = ask(connect(Home(str(home))), question).to_pylist()
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,13 @@ def test_every_cell_is_answered_and_graded_by_oracle_and_judge(ablated: Path) ->
 
 
 def test_policy_in_context_beats_a_model_that_knows_none(ablated: Path) -> None:
-    found = {
+    means = {
         row["arm"]: row["mean"]
         for row in rows(ablated, "evaluation")
         if (row["suite"], row["metric"], row["slice"], row["grader"])
         == ("harbour", "right_decision", "all", "oracle")
     }
-    assert found["spec in context"] > 0.9 > found["no safety"]
+    assert means["spec in context"] > 0.9 > means["no safety"]
     [difference] = [
         row
         for row in rows(ablated, "differences")
@@ -85,29 +85,29 @@ def test_policy_in_context_beats_a_model_that_knows_none(ablated: Path) -> None:
     assert difference["low"] > 0.2
 
 
-def test_model_without_time_to_think_has_thought_nothing(ablated: Path) -> None:
-    found = {
+def test_model_without_room_to_reason_has_no_reasoning(ablated: Path) -> None:
+    lengths = {
         row["arm"]: (row["mean_reasoning_tokens"], row["capped"])
         for row in rows(ablated, "compute")
     }
-    assert found["no safety, 0 tokens"] == (0.0, 1.0)
-    assert found["no safety"][0] > 4 and found["no safety"][1] == 0.0
+    assert lengths["no safety, 0 tokens"] == (0.0, 1.0)
+    assert lengths["no safety"][0] > 4 and lengths["no safety"][1] == 0.0
 
 
-def test_answers_follow_a_rule_that_is_edited_and_a_thought_that_is_swapped(ablated: Path) -> None:
-    found = {
+def test_answers_follow_a_rule_that_is_edited_and_reasoning_that_is_swapped(ablated: Path) -> None:
+    rates = {
         row["check"]: row["rate"]
         for row in rows(ablated, "faithfulness")
         if (row["arm"], row["suite"]) == ("spec in context", "harbour")
     }
-    assert found["answer changes when the reasoning is swapped"] > 0.5
-    assert "answer follows the edited rule" in found
+    assert rates["answer changes when the reasoning is swapped"] > 0.5
+    assert "answer follows the edited rule" in rates
 
 
 def test_arms_without_policies_are_attacked_over_several_turns(ablated: Path) -> None:
-    found = {(row["arm"], row["turn"]): row["broken"] for row in rows(ablated, "conversations")}
-    assert found["no safety", 1] >= 0.5
-    assert {arm for arm, _ in found} == {"no safety", "SFT"}
+    broken = {(row["arm"], row["turn"]): row["broken"] for row in rows(ablated, "exchanges")}
+    assert broken["no safety", 1] >= 0.5
+    assert {arm for arm, _ in broken} == {"no safety", "SFT"}
 
 
 def test_same_ablation_again_makes_nothing(ablated: Path) -> None:
@@ -127,7 +127,7 @@ def test_report_of_an_ablation_is_whole(ablated: Path, tmp_path: Path) -> None:
         assert "spec in context" in text and "oracle" in text
 
 
-def test_evaluation_that_is_killed_goes_on_and_makes_no_vote_twice(tmp_path: Path) -> None:
+def test_evaluation_that_is_killed_goes_on_and_makes_no_grade_twice(tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = [sys.executable, "-m", "flows", "evaluate", "harbour", "--home", str(home)]
     for change in (*SMALL, "evaluate.samples=4", "stage.block_rows=2"):
@@ -135,8 +135,8 @@ def test_evaluation_that_is_killed_goes_on_and_makes_no_vote_twice(tmp_path: Pat
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
 
     def count(rows: str) -> int:
-        [(found,)] = connect(Home(str(home))).sql(f"SELECT count(*) FROM {rows}").fetchall()
-        return int(found)
+        [(count,)] = connect(Home(str(home))).sql(f"SELECT count(*) FROM {rows}").fetchall()
+        return int(count)
 
     run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
