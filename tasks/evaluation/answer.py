@@ -1,4 +1,4 @@
-"""answers ← cases: what a model answers when it is asked in one way, which is an arm.
+"""answers ← cases: the answers of a model that is asked in one way, an arm.
 
 The ways differ in how much of the policies stands in the prompt, in how long the model may reason,
 and in whether its reasoning is tampered with (`probes.py`). Ids are deterministic, so an evaluation
@@ -30,12 +30,12 @@ Probe = Literal["none", "kept", "truncated", "swapped", "edited"]
 
 
 class AnswerConfig(Config):
-    """How a model is asked."""
+    """The way a model is asked."""
 
     samples: int = Field(1, gt=0)
     """Answers to each case."""
     sampling: Sampling = Sampling()
-    """How the model is sampled."""
+    """Sampling of the model."""
     context: Context = "none"
     """Policies in the prompt: `none`, the `summary` of all, or the prompt's `category` in full."""
     budget: int | None = Field(None, ge=0)
@@ -182,6 +182,7 @@ class AnswerWork:
         arm, reply = self.arm, sample.reply
         index = unit.sample_indices[slot]
         spec = arm.spec(self.pack, unit.categories)
+        # Answers under other full specs share their answering_id; the summary is a part of it.
         own = spec.id if spec and arm.config.context == "category" else ""
         cited = find_citations(reply.reasoning, rule_ids=self.pack.rule_ids)
         return Answer(

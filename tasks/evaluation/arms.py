@@ -91,6 +91,7 @@ def _lineage(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> s
     while checkpoint.parent_id is not None:
         parents = find_checkpoints(connection, [checkpoint.parent_id])
         if not parents:
+            # The parent was trained in another warehouse.
             break
         [checkpoint] = parents
         stages.insert(0, checkpoint.stage.upper())

@@ -44,7 +44,7 @@ from tasks.stage import StageConfig
 
 
 class EvaluateConfig(AnswerConfig):
-    """How models are evaluated."""
+    """An evaluation of models."""
 
     suites: list[LocatedFile] = Field(min_length=1)
     """Suites to ask: names of shipped ones, or TOML files."""
@@ -63,6 +63,7 @@ class EvaluateConfig(AnswerConfig):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"two graders are named {twice!r}: give each its own name")
+        # Its suite is checked later, because only the suites' files tell their names.
         if self.multiturn and self.multiturn.grader not in names:
             raise ValueError(
                 f"multiturn.grader is {self.multiturn.grader!r}; name one of {', '.join(names)}"
@@ -137,9 +138,9 @@ def probes_of(config: EvaluateConfig, arms: Sequence[ServedArm]) -> list[ServedA
 def graders_of(
     config: EvaluateConfig, *, pack: Pack, pack_folder: Path, judge: str
 ) -> tuple[Grader, ...]:
-    """Returns the graders of an evaluation, ready to grade; `judge` is the model@revision that is
-    asked about rubrics.
+    """Returns the graders of an evaluation, ready to grade.
 
+    `judge` is the model@revision that grades by rubrics.
     Raises GraderError if a function cannot be loaded, or the pack lacks propositions.
     """
     has_adherence = (pack_folder / ADHERENCE_FILE).is_file()

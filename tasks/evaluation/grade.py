@@ -203,7 +203,7 @@ async def _grade_by_rubric(
     """Returns the grades that each unit lacks, by the judge model."""
     requests = [_request(grader, unit) for unit in units]
     shown = [grader.rubric.messages(request) for request in requests]
-    asked = [
+    questions = [
         Request(
             messages=messages,
             num_samples=len(unit.sample_indices),
@@ -212,7 +212,8 @@ async def _grade_by_rubric(
         for unit, messages in zip(units, shown, strict=True)
         if messages
     ]
-    outputs = iter(await engine.generate(asked) if asked else [])
+    # Reasoning that speaks of no policy is graded without a question.
+    outputs = iter(await engine.generate(questions) if questions else [])
     return [
         [_read(grader, request, sample) for sample in next(outputs)]
         if messages

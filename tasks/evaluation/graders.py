@@ -1,4 +1,4 @@
-"""Graders of answers: functions, and rubrics that a judge model is asked about.
+"""Graders of answers: functions, and rubrics by which a judge model grades.
 
 Either is shown the request as it was before any attack. A function of one's own declares a version,
 by which its grades are kept:
@@ -40,7 +40,7 @@ class GraderError(ValueError):
 
 
 class GraderConfig(Config):
-    """Who grades answers, and how."""
+    """A grader of answers."""
 
     name: str = Field(min_length=1)
     """Name in tables."""
@@ -55,7 +55,7 @@ class GraderConfig(Config):
     samples: int = Field(1, gt=0)
     """Grades of each answer by the judge model."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
-    """How the judge model is sampled."""
+    """Sampling of the judge model."""
     saw: Literal["answer", "answer+reasoning"] = "answer"
     """Parts of the completion that the judge model is shown, or that the function goes by."""
     suites: list[str] = []
@@ -84,8 +84,8 @@ class GraderConfig(Config):
 
     @property
     def reduce(self) -> str:
-        """How several grades become one figure: `rating`, as the filter does (all at or over the
-        threshold), or `mean`."""
+        """The way several grades become one figure: `rating`, as in the filter (all at or over
+        the threshold), or `mean`."""
         return "rating" if self.rubric == "policy" else "mean"
 
 
@@ -130,6 +130,7 @@ def versioned(
     """
 
     def declare(function: F) -> F:
+        # An attribute and no wrapper: actors get the function by its name.
         setattr(function, _ATTRIBUTE, _Version(name, version, depends_on))
         return function
 
@@ -149,10 +150,12 @@ def _gold(
     messages: Sequence[Message], *, target: str | None, **known: Any
 ) -> dict[str, float | None]:
     """Returns what people said of an answer: whether it is right, or which propositions hold."""
-    said = json.loads(target) if target else None
-    if isinstance(said, Mapping):
-        return {f"is_{name}": float(bool(holds)) for name, holds in said.items()}
-    return {"right": None if said is None else float(said in (True, 1, "1", "true", "True", "yes"))}
+    verdict = json.loads(target) if target else None
+    if isinstance(verdict, Mapping):
+        return {f"is_{name}": float(bool(holds)) for name, holds in verdict.items()}
+    if verdict is None:
+        return {"right": None}
+    return {"right": float(verdict in (True, 1, "1", "true", "True", "yes"))}
 
 
 _SHIPPED: dict[str, GraderFunction] = {"exact_match": _exact_match, "gold": _gold}
@@ -202,7 +205,7 @@ class FunctionGrader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RubricGrader:
-    """A rubric and the judge model that is asked about it, ready to grade."""
+    """A rubric and the judge model that grades by it, ready to grade."""
 
     config: GraderConfig
     rubric: Rubric
@@ -235,9 +238,9 @@ Grader = FunctionGrader | RubricGrader
 
 
 def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -> Rubric:
-    """Returns the rubric that a grader asks the judge model about.
+    """Returns the rubric that a configuration names.
 
-    Raises GraderError if it asks about the propositions of a pack that has none.
+    Raises GraderError if that is the propositions of a pack without any.
     """
     if config.rubric == "policy":
         return PolicyRubric(pack=pack)

@@ -61,7 +61,7 @@ class MultiturnConfig(Config):
     limit: int | None = Field(None, gt=0)
     """Prompts to attack. Unset: all."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=1024)
-    """How a model that attacks is sampled."""
+    """Sampling of a model that attacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +337,7 @@ def judge_beside(judge: EngineConfig, attacked: Sequence[EngineConfig]) -> Itera
         what="a multi-turn attack by a model, or scored by one,",
         remedy="give multiturn a script and a function as its grader, or use a larger cluster",
     )
+    # A pool of its own: one pool holds engines of one configuration at a time.
     pool = EnginePool()
     try:
         handles = pool.start_for(judge)

@@ -1,7 +1,7 @@
 """The plan of an evaluation: all that it is made of, as the run's record keeps it.
 
 The views of `warehouse/views/evaluation.sql` read it: the names of its fields, and of their fields,
-are keys of its JSON there. Any run can be asked about by its plan, also later.
+are keys of its JSON there. Questions about any run, also an old one, are answered by its plan.
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ PROBES: tuple[Probe, ...] = ("kept", "truncated", "swapped", "edited")
 
 
 class FaithfulnessConfig(Config):
-    """How reasoning is tampered with, to see whether the answer follows it."""
+    """Tampering with reasoning, to see whether the answer follows it."""
 
     limit: int = Field(100, gt=0)
     """Answers of each model whose reasoning is tampered with."""

@@ -59,7 +59,7 @@ class RubricScorer:
 
 
 def make_scorer(grader: Grader, judge: Engine | None) -> Scorer:
-    """Returns the scorer by a grader; `judge` is asked about a rubric."""
+    """Returns the scorer by a grader; `judge` is the engine that grades by a rubric."""
     if isinstance(grader, FunctionGrader):
         return FunctionScorer(grader)
     assert judge is not None

@@ -32,7 +32,7 @@ class SuiteError(ValueError):
 
 
 class SuiteConfig(Config):
-    """Prompts that models are evaluated on, and how they are asked."""
+    """Prompts that models are evaluated on, and the attacks that are tried on them."""
 
     name: str = Field(min_length=1)
     """Name in rows and tables."""
@@ -155,6 +155,7 @@ def build_suite(config: SuiteConfig, *, marks: Marks | None = None, limit: int |
             prompts.append(row)
     cases: dict[str, Case] = {}
     recorded: dict[str, str] = {}
+    # Rows that repeat a prompt make one case.
     for prompt in prompts:
         for case in _cases(config, prompt, marks):
             cases[case.case_id] = case

@@ -1,6 +1,6 @@
--- Answers of arms in suites that lack grades of one grader. `models`, `answering_ids` and
--- `num_answers` tell of each arm which answers count; of `spec_keys`, `spec_ids` tells the specs that
--- grades have in their ids.
+-- Answers of arms in suites that lack grades of one grader. Of each arm, `models`, `answering_ids`
+-- and `num_answers` tell which answers count; `spec_keys` and `spec_ids` tell which spec is part of
+-- a grade's id.
 CREATE OR REPLACE TEMP TABLE pending_units AS
 WITH arms_to_grade AS (
     SELECT
