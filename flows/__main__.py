@@ -340,9 +340,9 @@ def sql(
     """Runs your own DuckDB query over the views of the warehouse."""
     with _user_errors():
         from flows import show
-        from warehouse.catalog import connect
+        from warehouse.catalog import connect, read
 
-        result = connect(_home(home)).sql(query)
+        result = read(connect(_home(home)), query)
         if result is not None:
             show.table(result.to_arrow_table(), as_json=as_json)
 

@@ -1,36 +1,57 @@
 """A DuckDB connection with one view per table, usable while a run is going on.
 
-`<table>_all` shows each id once, as it was last made or said, and no vote about a text that is no
-longer there; `<table>` of completions and judgements shows the rows that the latest run of some
-recipe wanted, of rollouts those of the steps that count. `verdicts` is the lowest score of each
-completion and what follows from it; `shards` says which row lies in which file. What is asked of
-evaluations is about one run: the latest, or the one chosen.
+`<table>_all` shows each id once, in its latest attempt or revision, and no judgement or grade of a
+text that is no longer there. `<table>` of completions and judgements shows the rows that the latest
+run of some recipe wanted, of rollouts the steps that count. `verdicts` is the lowest score of each
+completion and what follows from it; `shards` names the file of each row. Questions about
+evaluations are about one run: the latest, or the one chosen.
+
+SQL stands in files: `views/` what every connection shows, `queries/` the questions people ask,
+`pending/` what is missing, `lookups/` what the code reads by parameters.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import pyarrow as pa
 
+from warehouse.files import write_whole
 from warehouse.home import Home, ShardError
 from warehouse.shards import list_shards
-from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, ROLLOUTS, TABLES, Checkpoint, Table
+from warehouse.tables import (
+    COMPLETIONS,
+    JUDGEMENTS,
+    PROMPTS,
+    ROLLOUTS,
+    RUNS,
+    SCHEMA_VERSION,
+    TABLES,
+    Checkpoint,
+    Table,
+)
 
 QUERIES = Path(__file__).parent / "queries"
 _VIEWS = Path(__file__).parent / "views"
 _PENDING = Path(__file__).parent / "pending"
 _LOOKUPS = Path(__file__).parent / "lookups"
+_CURRENT = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
+"""Tables whose view shows fewer rows than `<table>_all`."""
+
+
+class QuestionError(ValueError):
+    """A question that cannot be answered: an unknown query, run or file format."""
 
 
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the views over a warehouse, which need not exist yet.
+    """Returns an in-memory DuckDB with the views over a warehouse, which need not exist yet.
 
-    Raises ShardError where another version of Precept wrote it. Shards that are written later may
-    be seen or not: connect again to be sure.
+    Raises ShardError if another version of Precept wrote it. Shards that are written later may or
+    may not be seen: connect again to be sure.
     """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
@@ -38,42 +59,74 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     files = home.open_reader()
     if not home.is_local:
         connection.register_filesystem(files)
-        # A shard does not change: what was read of it is not asked for again.
+        # Shards are immutable, so a cached block is never stale.
         connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
-    shards = []
+    paths = {table.name: list_shards(home, table, files) for table in TABLES.values()}
+    _check_version(connection, home, paths)
+    locations = []
     for table in TABLES.values():
-        path = _path(home, files, table)
+        path = _path(home, table) if paths[table.name] else None
         connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, path, table)}")
         try:
             connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
         except duckdb.BinderException as error:
             raise ShardError(
-                f"{home.url}: table {table.name} has columns of another Precept; use the Precept "
-                "that wrote it, or give another --home"
+                f"{home.url}: the shards of table {table.name} lack columns of this Precept; use "
+                "the Precept that wrote them, or give another --home"
             ) from error
-        shards.append(_shards(path, table))
-    connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(shards)}")
+        locations.append(_shards(path, table))
+    connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(locations)}")
     for name in ("macros", "tables", "verdicts"):
         connection.execute((_VIEWS / f"{name}.sql").read_text(encoding="utf-8"))
-    current = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
     for table in TABLES.values():
-        if table not in current:
+        if table not in _CURRENT:
             connection.execute(f"CREATE VIEW {table.name} AS FROM {table.name}_all")
-    connection.execute((_VIEWS / "evaluation.sql").read_text(encoding="utf-8"))
     return connection
 
 
-def _path(home: Home, files: fsspec.AbstractFileSystem, table: Table) -> str | None:
-    """All shards of a table as a text of SQL; None where there is none."""
-    if not list_shards(home, table, files):
-        return None
+def _check_version(
+    connection: duckdb.DuckDBPyConnection, home: Home, paths: dict[str, list[str]]
+) -> None:
+    """Raises ShardError if another schema version wrote the warehouse.
+
+    Reads the footer of one shard: every run writes to `runs`. `mend` checks every shard.
+    """
+    table = next((t for t in (RUNS, *TABLES.values()) if paths[t.name]), None)
+    if table is None:
+        return
+    path = home.readable(paths[table.name][0])
+    try:
+        metadata = connection.execute(
+            "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = 'schema_version'",
+            [path],
+        ).fetchall()
+    except duckdb.Error:
+        # A damaged shard: whoever reads its table is told, and `mend` sets it aside.
+        return
+    version = metadata[0][0] if metadata else "unknown"
+    if version != SCHEMA_VERSION:
+        raise ShardError(old_version(home, version))
+
+
+def old_version(home: Home, version: str) -> str:
+    """Returns the sentence that refuses a warehouse of another schema version."""
+    return (
+        f"{home.url} was written with schema version {version}, and this Precept reads version "
+        f"{SCHEMA_VERSION}; to take its examples along, export them with the Precept that wrote it "
+        "(precept export sft_examples examples.jsonl), and give this one another --home"
+    )
+
+
+def _path(home: Home, table: Table) -> str:
+    """Returns all shards of a table as an SQL literal."""
     return "'" + home.glob_url(table).replace("'", "''") + "'"
 
 
 def _raw(connection: duckdb.DuckDBPyConnection, path: str | None, table: Table) -> str:
-    """Every row of every shard; an empty relation of the right types where there is no shard."""
+    """Returns the query of every row of every shard; without a shard, of no row of those types."""
     if path:
-        return f"SELECT * FROM read_parquet({path})"
+        # Without this, a folder above the warehouse that is named key=value would add a column.
+        return f"SELECT * FROM read_parquet({path}, hive_partitioning = false)"
     relation = connection.from_arrow(table.schema.empty_table())
     columns = ", ".join(
         f'NULL::{kind} AS "{name}"'
@@ -83,20 +136,20 @@ def _raw(connection: duckdb.DuckDBPyConnection, path: str | None, table: Table) 
 
 
 def _shards(path: str | None, table: Table) -> str:
-    """Which row lies in which shard: table as `kind`, its key joined with `|`, path."""
+    """Returns the query of which row lies in which shard: `kind`, `row_id`, `shard`."""
     if not path:
         return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
     return (
         f"SELECT '{table.name}' AS kind, concat_ws('|', {', '.join(table.key)}) AS row_id, "
         "filename AS shard "
-        f"FROM read_parquet({path}, filename = true)"
+        f"FROM read_parquet({path}, filename = true, hive_partitioning = false)"
     )
 
 
 def _once(table: Table) -> str:
-    """Each id once: its latest attempt or revision, and of that the row that came first.
+    """Returns the query of each id once: its latest attempt or revision, the earliest such row.
 
-    Of votes those about the texts that are there now.
+    Judgements and grades of texts that are no longer there are left out.
     """
     key = ", ".join(table.key)
     rows = f"{table.name}_raw"
@@ -109,22 +162,50 @@ def _once(table: Table) -> str:
     )
 
 
+@cache
+def _evaluation_names() -> re.Pattern[str]:
+    """Returns a pattern of the names that `views/evaluation.sql` defines."""
+    text = (_VIEWS / "evaluation.sql").read_text(encoding="utf-8")
+    names = re.findall(r"^CREATE (?:VIEW|MACRO) (\w+)", text, re.MULTILINE)
+    return re.compile(rf"\b(?:{'|'.join(names)})\b")
+
+
+def show_evaluation(connection: duckdb.DuckDBPyConnection) -> None:
+    """Adds the views over evaluations, once; they take longer to make than all others together."""
+    views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    if ("evaluation_runs",) not in views:
+        connection.execute((_VIEWS / "evaluation.sql").read_text(encoding="utf-8"))
+
+
+def read(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None
+) -> duckdb.DuckDBPyRelation | None:
+    """Runs a query over any of the views; those over evaluations are made if it names one.
+
+    Returns None for a statement that has no rows.
+    """
+    if _evaluation_names().search(query):
+        show_evaluation(connection)
+    return connection.sql(query, params=parameters)
+
+
 def query_names() -> list[str]:
-    """The questions that have a file, in order of name."""
+    """Returns the names of the questions, sorted."""
     return sorted(path.stem for path in QUERIES.glob("*.sql"))
 
 
 def query_text(name: str) -> str:
-    """The SQL of a named question; raises ShardError naming those there are."""
-    path = QUERIES / f"{name}.sql"
+    """Returns the SQL of a named question; raises QuestionError, which lists the names."""
     if name not in query_names():
-        raise ShardError(f"no query {name!r}; there are {', '.join(query_names())}")
-    return path.read_text(encoding="utf-8")
+        raise QuestionError(f"no query {name!r}; there are {', '.join(query_names())}")
+    return (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
-    """The answer to a named question."""
-    return connection.sql(query_text(name)).to_arrow_table()
+    """Returns the answer to a named question."""
+    relation = read(connection, query_text(name))
+    assert relation is not None
+    return relation.to_arrow_table()
 
 
 def _lookup_text(name: str) -> str:
@@ -136,15 +217,17 @@ def look_up(
     connection: duckdb.DuckDBPyConnection, name: str, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Returns the rows of `lookups/<name>.sql`, whose parameters are given by name."""
-    rows = connection.sql(_lookup_text(name), params=parameters).to_arrow_table().to_pylist()
-    return list(rows)
+    relation = read(connection, _lookup_text(name), parameters)
+    assert relation is not None
+    return list(relation.to_arrow_table().to_pylist())
 
 
 def stream(
     connection: duckdb.DuckDBPyConnection, name: str, /, *, batch_rows: int, **parameters: Any
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of `lookups/<name>.sql` in batches, so that memory holds one at a time."""
-    relation = connection.sql(_lookup_text(name), params=parameters)
+    relation = read(connection, _lookup_text(name), parameters)
+    assert relation is not None
     for batch in relation.to_arrow_reader(batch_rows):
         yield batch.to_pylist()
 
@@ -207,51 +290,49 @@ def show_prompts_of(connection: duckdb.DuckDBPyConnection, other: Home) -> None:
 
 
 def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Makes the questions of evaluations be about one run; the start of its id is enough.
+    """Makes the questions about evaluations be about one run; the start of its id is enough.
 
-    Raises ShardError where no evaluation, or more than one, has an id that starts so.
+    Raises QuestionError if no evaluation, or more than one, has an id that starts so.
     """
-    ids = [
-        str(name)
-        for (name,) in connection.execute(
-            "SELECT run_id FROM evaluation_runs ORDER BY started_at DESC, run_id"
-        ).fetchall()
-    ]
+    ids = [str(row["run_id"]) for row in look_up(connection, "evaluation_run_ids")]
     if not ids:
-        raise ShardError(
-            f"there is no evaluation yet, so none has run id {run_id!r}; run one first"
+        raise QuestionError(
+            f"there is no evaluation yet, so none has run id {run_id!r}; run precept evaluate first"
         )
-    found = [name for name in ids if name.startswith(run_id)]
-    if run_id in found:
-        found = [run_id]
-    if len(found) != 1:
-        known = ", ".join((found or ids)[:5])
-        many = f"{len(found)} evaluations have" if found else "no evaluation has"
-        raise ShardError(
-            f"{many} a run id that starts with {run_id!r}: give more of one, as {known}"
+    matching = [name for name in ids if name.startswith(run_id)]
+    if run_id in matching:
+        matching = [run_id]
+    if len(matching) != 1:
+        listed = ", ".join((matching or ids)[:5])
+        number = f"{len(matching)} evaluations have" if matching else "no evaluation has"
+        raise QuestionError(
+            f"{number} a run id that starts with {run_id!r}: give more of one, such as {listed}"
         )
     for name in _SHARED:
         connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
-    connection.execute("SET VARIABLE run = ?", found)
+    connection.execute("SET VARIABLE run = ?", matching)
 
 
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-    """Computes once what all questions about the chosen evaluation are asked of: for many of them
-    in a row. It stays as it is until another run is chosen."""
+    """Materialises the views behind the evaluation queries; valid until another run is chosen.
+
+    Call it before asking many of them.
+    """
+    show_evaluation(connection)
     for name in _SHARED:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM memory.main.{name}")
 
 
-_SHARED = ("cells", "run_ballots", "graded", "metric_values")
-"""Views that stand behind most questions; each after those that it is made of."""
+_SHARED = ("cells", "run_grades", "graded", "metric_values")
+"""Views behind most questions about evaluations; each comes after those that it reads."""
 
 
 def latest_evaluation(connection: duckdb.DuckDBPyConnection) -> str:
-    """Id of the latest run that evaluated something; raises ShardError where there is none."""
-    found = connection.execute("SELECT run_id FROM current_run").fetchone()
-    if not found:
-        raise ShardError("no run has evaluated anything; run precept evaluate or precept ablate")
-    return str(found[0])
+    """Returns the id of the latest evaluation; raises QuestionError if there is none."""
+    rows = look_up(connection, "current_evaluation")
+    if not rows:
+        raise QuestionError("no run has evaluated anything; run precept evaluate or precept ablate")
+    return str(rows[0]["run_id"])
 
 
 def find_checkpoints(connection: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> list[Checkpoint]:
@@ -273,20 +354,17 @@ _FORMATS = {".parquet": "PARQUET", ".jsonl": "JSON", ".csv": "CSV"}
 def export(connection: duckdb.DuckDBPyConnection, name: str, out: str) -> int:
     """Writes the answer to a named question into a new file; returns its number of rows.
 
-    The file appears whole or not at all. Raises ShardError where its ending is none that is known.
+    The file appears whole or not at all. Raises QuestionError if its ending is not known.
     """
     path = Path(out)
     if path.suffix not in _FORMATS:
-        raise ShardError(f"{out}: give a file that ends on {', '.join(_FORMATS)}")
+        raise QuestionError(f"{out}: give a file that ends on {', '.join(_FORMATS)}")
     query = query_text(name).strip().removesuffix(";")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        relation = connection.sql(
+    with write_whole(path) as partial:
+        relation = read(
+            connection,
             f"COPY ({query}) TO $path (FORMAT {_FORMATS[path.suffix]})",
-            params={"path": str(partial)},
+            {"path": str(partial)},
         )
-        [(count,)] = relation.fetchall() if relation else [(0,)]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return int(count)
+        [(num_rows,)] = relation.fetchall() if relation else [(0,)]
+    return int(num_rows)

@@ -9,15 +9,19 @@ from fsspec.implementations.local import LocalFileSystem
 
 from warehouse.tables import Table
 
-_PASSING = {errno.EBUSY, errno.EAGAIN, errno.EIO, errno.EINTR, errno.ESTALE, errno.ENETUNREACH}
-"""Busy is what a store is called that asks for patience; stale, a network's disk that was away."""
+_TRANSIENT = {errno.EBUSY, errno.EAGAIN, errno.EIO, errno.EINTR, errno.ESTALE, errno.ENETUNREACH}
+"""EBUSY: the store is throttling. ESTALE: a network disk was unreachable."""
+
+
+class ShardError(ValueError):
+    """A shard that cannot be read, or rows that do not fit their table."""
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether a fault of a disk, a store or a network may be over when it is tried again.
+    """Returns whether a retry may help after a fault of a disk, a store or a network.
 
-    True of a connection that was lost and a store that is too busy; false of a full disk, of
-    missing rights, and of whatever is no such fault.
+    True of a lost connection and of a throttling store; false of a full disk, of missing rights,
+    and of any other exception.
     """
     from botocore import exceptions as store
 
@@ -25,7 +29,7 @@ def may_pass(error: BaseException) -> bool:
         return True
     if isinstance(error, store.HTTPClientError | store.ConnectionError):
         return True
-    return isinstance(error, OSError) and error.errno in _PASSING
+    return isinstance(error, OSError) and error.errno in _TRANSIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,15 @@ class Home:
 
     @property
     def files(self) -> fsspec.AbstractFileSystem:
-        """The file system the home lies on."""
-        # Other processes write too: a listing that was kept would hide what they wrote.
+        """The file system that the home lies on."""
+        # Other processes write too: a cached listing would hide what they wrote.
         return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[0]
 
     def open_reader(self) -> fsspec.AbstractFileSystem:
-        """The file system for one who asks many questions of what is there now.
+        """Returns the file system for many questions about one moment.
 
-        A folder is listed once, and of a shard no more is fetched than is asked for: s3fs would
-        ask for the size of each shard again whenever it is opened, and read 50 MiB ahead.
+        A folder is listed once, and only the requested bytes of a shard are fetched: by default
+        s3fs would ask for the size of a shard at every open, and read 50 MiB ahead.
         """
         files, _ = fsspec.core.url_to_fs(
             self.url, use_listings_cache=True, default_cache_type="none"
@@ -59,18 +63,20 @@ class Home:
 
     @property
     def is_local(self) -> bool:
+        """Whether the home lies on a disk."""
         return isinstance(self.files, LocalFileSystem)
 
     def folder(self, table: Table | str) -> str:
-        """Where the shards of a table lie."""
+        """Returns the folder of a table's shards."""
         name = table if isinstance(table, str) else table.name
         return f"{self.root}/{name}"
 
+    def readable(self, path: str) -> str:
+        """Returns a path of the home's file system as DuckDB and others can read it."""
+        if self.is_local:
+            return path
+        return f"{self.files.unstrip_protocol('').split('://')[0]}://{path}"
+
     def glob_url(self, table: Table) -> str:
-        """The shards of a table as DuckDB and others can read them."""
-        prefix = "" if self.is_local else f"{self.files.unstrip_protocol('').split('://')[0]}://"
-        return f"{prefix}{glob.escape(self.folder(table))}/*.parquet"
-
-
-class ShardError(ValueError):
-    """A shard that cannot be read, or rows that do not fit their table."""
+        """Returns a glob of a table's shards that DuckDB and others can read."""
+        return self.readable(f"{glob.escape(self.folder(table))}/*.parquet")

@@ -1,7 +1,7 @@
-"""Model folders in and out of a warehouse: whole or not at all.
+"""Model folders in and out of a warehouse, whole or not at all.
 
 Engines and trainers read models from a disk. A warehouse on a disk keeps them where they are used;
-one on an object store keeps a copy, and has them in a scratch folder while they are used.
+one on an object store keeps a copy, and a scratch folder holds them while they are used.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from pathlib import Path
 from warehouse.home import Home
 
 _LAST = "config.json"
-"""The file that makes a folder a model: it is written last."""
+"""The file that makes a folder a model; it is written last."""
 
 
 def scratch(home: Home) -> Path:
-    """The folder on a disk where models of a warehouse are used, which all nodes must see.
+    """Returns the folder on a disk where a warehouse's models are used; all nodes must see it.
 
-    The warehouse itself; of one on a store `$PRECEPT_SCRATCH`, else a folder of the user's cache.
+    It is the warehouse itself; for a store, `$PRECEPT_SCRATCH` or a folder of the user's cache.
     """
     if home.is_local:
         return Path(home.root)
@@ -30,12 +30,12 @@ def scratch(home: Home) -> Path:
 
 
 def has_folder(home: Home, path: str) -> bool:
-    """Whether the warehouse has a whole model at this path, relative to it."""
+    """Returns whether the warehouse has a whole model at this path, relative to its root."""
     return bool(home.files.isfile(f"{home.root}/{path}/{_LAST}"))
 
 
 def keep_folder(home: Home, path: str) -> None:
-    """Copies the model at this path of the scratch folder into the warehouse."""
+    """Copies the model at this path of the scratch folder into a warehouse on a store."""
     if home.is_local:
         return
     folder = scratch(home) / path
@@ -45,9 +45,9 @@ def keep_folder(home: Home, path: str) -> None:
 
 
 def fetch_folder(home: Home, path: str) -> Path:
-    """The model at this path on the disk, copied from the warehouse where it is not there yet.
+    """Returns the model's folder on the disk, and copies it from a store if it is not there yet.
 
-    Raises FileNotFoundError where the warehouse has none.
+    Raises FileNotFoundError if the warehouse has no such model.
     """
     folder = scratch(home) / path
     if (folder / _LAST).is_file():

@@ -25,19 +25,21 @@ _TEMPORARY = ".writing-"
 
 
 def shard_name(table: Table, data: pa.Table) -> str:
-    """The file name of these rows, in whatever order they come."""
+    """Returns the file name of these rows, which does not depend on their order."""
     ids = sorted(_row_names(table, data))
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32] + ".parquet"
 
 
 def _row_names(table: Table, data: pa.Table) -> list[str]:
-    """What tells each row from every other: its id and, where it has one, its attempt."""
+    """Returns the identity of each row: its key and, if the table has them, attempt or revision."""
     rows = zip(*(data.column(name).to_pylist() for name in table.identity), strict=True)
     return ["|".join(map(str, row)) for row in rows]
 
 
 def to_arrow(table: Table, rows: Sequence[Any]) -> pa.Table:
-    """Row objects or dictionaries as an Arrow table of exactly the table's schema."""
+    """Returns row objects or dictionaries as an Arrow table of exactly the table's schema.
+
+    Raises ShardError if a row does not fit."""
     try:
         data = pa.Table.from_pylist([_as_dict(row) for row in rows], schema=table.schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
@@ -59,10 +61,10 @@ def _as_dict(row: Any) -> Any:
 
 
 def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str | None:
-    """Writes rows as one complete shard and returns its path; None where there is no row.
+    """Writes rows as one complete shard and returns its path, or None if there is no row.
 
-    A shard with these very ids that is already there is kept as it is. Raises OSError where the
-    disk or the store does not take it, and then leaves nothing behind.
+    A shard of the same ids that is already there is kept as it is. Raises OSError if the disk or
+    the store does not take the shard, and then leaves nothing behind.
     """
     data = rows if isinstance(rows, pa.Table) else to_arrow(table, rows)
     if data.num_rows == 0:
@@ -81,6 +83,7 @@ def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str
         _publish(path, buffer.getbuffer())
     else:
         try:
+            # One put, conditional on no file of that name (If-None-Match): the first writer wins.
             home.files.pipe_file(path, buffer.getvalue(), mode="create")
         except OSError as error:
             if not _is_there(error):
@@ -103,15 +106,16 @@ def write_all(home: Home, table: Table, rows: Iterable[Any]) -> int:
 
 
 def _is_there(error: OSError) -> bool:
-    """Whether a store refused a file because there is one of that name; not all say which
-    condition was not met."""
+    """Returns whether a store refused a file because one of that name exists.
+
+    Some stores answer 412 without naming the condition."""
     response = getattr(error.__cause__, "response", {})
     code = response.get("Error", {}).get("Code")
     return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412")
 
 
 def _publish(path: str, content: memoryview) -> None:
-    """Writes a local file so that it is there whole or not at all, also after a power cut."""
+    """Publishes a local file whole or not at all, also across a power cut."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = f"{folder}/{_TEMPORARY}{uuid.uuid4().hex}"
@@ -121,9 +125,11 @@ def _publish(path: str, content: memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
+            # A link fails if the name is taken, where a rename would replace the first shard.
             os.link(temporary, path)
         except FileExistsError:
             return
+        # The new name is durable only once the folder itself is on the disk.
         directory = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -137,7 +143,7 @@ def _publish(path: str, content: memoryview) -> None:
 def list_shards(
     home: Home, table: Table, files: fsspec.AbstractFileSystem | None = None
 ) -> list[str]:
-    """Paths of all complete shards of a table, in order of name; as `files` sees them, if given."""
+    """Returns the sorted paths of all complete shards of a table, as `files` sees them if given."""
     try:
         paths = (files or home.files).ls(home.folder(table), detail=False)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Shards mended and merged."""
+"""Mends and merges shards: damaged ones are set aside, small ones become large ones."""
 
 import io
 import os
@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.catalog import old_version
 from warehouse.home import Home, ShardError, may_pass
 from warehouse.shards import _TEMPORARY, _row_names, list_shards, write_shard
 from warehouse.tables import SCHEMA_VERSION, TABLES, Table
@@ -22,12 +23,12 @@ _ABANDONED_AFTER_SECONDS = 3600
 
 
 _FOOTER_BYTES = 1 << 16
-"""What is fetched of the end of a shard at first; most footers are smaller."""
+"""Bytes fetched of the end of a shard at first; most footers are smaller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A shard that was set aside, and why."""
+    """A shard that was set aside, and the reason."""
 
     table: str
     path: str
@@ -36,11 +37,12 @@ class Damaged:
 
 
 def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
-    """Sets damaged shards aside and sweeps up what killed writers left; returns what it moved.
+    """Sets damaged shards aside and deletes files of killed writers; returns what it moved.
 
     Reads the footers; `deep` reads every page and verifies its checksum. The rows of a shard that
-    was set aside are missing from then on, and the next run makes them again. Raises OSError where
-    a disk or store cannot be read: what cannot be seen is not damaged.
+    was set aside are missing from then on, and the next run makes them again. Raises ShardError,
+    before it moves anything, if another schema version wrote the warehouse, and OSError if a disk
+    or store cannot be read: an unreadable store does not make a shard damaged.
     """
     damaged = []
     for table in TABLES.values():
@@ -58,9 +60,9 @@ def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
 
 
 def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
-    """Why a shard cannot be used, or None."""
+    """Returns why a shard cannot be used, or None."""
     try:
-        # Faults of a store are raised here, those of the shard found below.
+        # A fault of the store is raised here; a fault of the shard is found below.
         with _open_shard(home, path, whole=deep) as file:
             shard = pq.ParquetFile(file, page_checksum_verification=True)
             metadata: Mapping[bytes, bytes] = shard.schema_arrow.metadata or {}
@@ -68,10 +70,7 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
                 return f"not a shard of table {table.name}"
             version = metadata.get(b"schema_version", b"?").decode()
             if version != SCHEMA_VERSION:
-                raise ShardError(
-                    f"{path}: schema version {version}, this Precept writes {SCHEMA_VERSION}; use "
-                    "the Precept that wrote it, or give another --home"
-                )
+                raise ShardError(old_version(home, version))
             if not shard.schema_arrow.equals(table.schema):
                 return f"columns that are not those of table {table.name}"
             if deep:
@@ -84,19 +83,19 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, PermissionError) or may_pass(error):
             raise
-        # OSError: a page's checksum. ValueError: a footer with a bad byte in a name is no text.
+        # OSError: a page's checksum. ValueError: a footer whose names are not UTF-8.
         return str(error).splitlines()[0]
     return None
 
 
 def _open_shard(home: Home, path: str, *, whole: bool) -> Any:
-    """A shard on a disk; of one on a store its content, or only the end that holds its footer."""
+    """Returns a shard to read: from a store its whole content, or only the end with the footer."""
     if home.is_local:
         return home.files.open(path, "rb")
     if whole:
         return io.BytesIO(home.files.cat_file(path))
     end = home.files.cat_file(path, start=-_FOOTER_BYTES)
-    # The last eight bytes of a Parquet file are the length of its footer and four letters.
+    # A Parquet file ends with the length of its footer in four bytes, and the letters PAR1.
     needed = int.from_bytes(end[-8:-4], "little") + 8
     if len(end) == _FOOTER_BYTES and end.endswith(b"PAR1") and needed > len(end):
         end = home.files.cat_file(path, start=-needed)
@@ -104,23 +103,30 @@ def _open_shard(home: Home, path: str, *, whole: bool) -> Any:
 
 
 def _sweep(home: Home, table: Table) -> None:
-    """Removes temporary files of writers that are long gone."""
+    """Deletes temporary files of writers that are long gone."""
     folder = home.folder(table)
     if not home.is_local or not os.path.isdir(folder):
         return
     for entry in os.scandir(folder):
         if not entry.name.startswith(_TEMPORARY):
             continue
-        with suppress(FileNotFoundError):  # a writer at work may end first
+        with suppress(FileNotFoundError):  # its writer may finish first
             if entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_SECONDS:
                 os.unlink(entry.path)
 
 
-def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> tuple[int, int]:
-    """Merges small shards; returns how many shards there were and how many there are.
+class Compacted(NamedTuple):
+    """Numbers of shards before and after small ones were merged."""
 
-    Merged shards are written first, so readers see every row throughout (views show each id
-    once); what they replace goes last. Rows that several shards held are kept once.
+    before: int
+    after: int
+
+
+def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> Compacted:
+    """Merges small shards into shards of at most `rows_per_shard`.
+
+    Merged shards are written before the small ones are deleted, so that readers see every row
+    throughout; views show each id once. Rows that several shards held are kept once.
     """
     before = list_shards(home, table)
     small = [path for path in before if _num_rows(home, path) < rows_per_shard // 2]
@@ -135,11 +141,11 @@ def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> tuple[
         for path in group:
             if path != kept:
                 home.files.rm(path)
-    return len(before), len(list_shards(home, table))
+    return Compacted(len(before), len(list_shards(home, table)))
 
 
 def _distinct(table: Table, data: pa.Table) -> pa.Table:
-    """Each row once: of those with one name, the one that was made first."""
+    """Returns each row once: of several with one identity, the one that was made first."""
     names = _row_names(table, data)
     made_at = data.column(table.time_column).to_pylist()
     first: dict[str, int] = {}

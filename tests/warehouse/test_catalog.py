@@ -9,8 +9,8 @@ import duckdb
 import pytest
 
 from tests.rows import completion, example, judgement, later, prompt, run, spec_text
-from warehouse.catalog import ask, connect, export, query_names, query_text
-from warehouse.home import Home, ShardError
+from warehouse.catalog import QuestionError, ask, connect, export, query_names, query_text
+from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import (
     COMPLETIONS,
@@ -171,7 +171,7 @@ def test_every_question_can_be_asked_of_a_small_warehouse_and_of_none(home: Home
 
 
 def test_a_question_that_has_no_file_names_those_that_have() -> None:
-    with pytest.raises(ShardError, match="no query 'views'; there are acceptance_by_category"):
+    with pytest.raises(QuestionError, match="no query 'views'; there are acceptance_by_category"):
         query_text("views")
 
 
@@ -299,7 +299,7 @@ def test_export_is_one_whole_file_with_every_row(disk: Home, tmp_path: Path, end
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
     found = duckdb.sql("FROM query($sql)", params={"sql": f"FROM {sql_text(str(out))}"})
     assert [row[0] for row in found.fetchall()] == ["a", "b"]
-    with pytest.raises(ShardError, match=r"\.parquet, \.jsonl, \.csv"):
+    with pytest.raises(QuestionError, match=r"\.parquet, \.jsonl, \.csv"):
         export(connect(disk), "sft_examples", str(tmp_path / "rows.xlsx"))
 
 

@@ -13,7 +13,7 @@ lowest AS (
         -- Nothing passes on votes of which one is missing.
         if(count(v.value) = j.k, floor(min(v.value) * 10 + 1e-9), -1)::BIGINT AS rating
     FROM judged AS j
-    LEFT JOIN run_votes AS v
+    LEFT JOIN run_scores AS v
         ON v.answer_id = j.answer_id
        AND v.grading_context_id = j.grading_context_id
        AND v.grader = j.grader

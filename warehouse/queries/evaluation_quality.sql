@@ -24,7 +24,7 @@ gradings AS (
 ),
 spreads AS (
     SELECT answer_id, grader, max(value) - min(value) AS spread
-    FROM run_votes
+    FROM run_scores
     WHERE name = 'rating'
     GROUP BY ALL
     HAVING count(value) > 1

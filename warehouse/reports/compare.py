@@ -7,8 +7,7 @@ from typing import Any
 
 import duckdb
 
-from warehouse.catalog import choose_run
-from warehouse.home import ShardError
+from warehouse.catalog import QuestionError, choose_run
 
 _METRICS = """
     WITH paired AS (
@@ -49,7 +48,7 @@ class Compared:
 
 
 def compare(connection: duckdb.DuckDBPyConnection, run_a: str, run_b: str) -> Compared:
-    """Compares two runs by the starts of their ids; raises ShardError where one is none."""
+    """Compares two runs by the starts of their ids; raises QuestionError where one is none."""
     runs = [_find(connection, name) for name in (run_a, run_b)]
     settings = [_settings(run) for run in runs]
     counts = [_counts(json.loads(run["figures"])) for run in runs]
@@ -69,7 +68,7 @@ def _find(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
     ).to_arrow_table()
     if found.num_rows != 1:
         what = "several runs start with" if found.num_rows else "no run has"
-        raise ShardError(f"{what} id {run_id!r}: give one that `precept status` lists")
+        raise QuestionError(f"{what} id {run_id!r}: give one that `precept status` lists")
     run: dict[str, Any] = found.to_pylist()[0]
     return run
 

@@ -32,7 +32,7 @@ def export(
     """Writes a log for each arm, seed and suite of an evaluation; returns the files.
 
     A file appears whole or not at all. Raises InspectMissing where Inspect is not installed, and
-    ShardError where there is no such evaluation.
+    QuestionError where there is no such evaluation.
     """
     try:
         from inspect_ai.log import write_eval_log
@@ -144,7 +144,7 @@ _PREPARE = """
 CREATE OR REPLACE TEMP TABLE exported_scores AS
 SELECT DISTINCT answer_id, grader, score, value FROM graded WHERE answer_id IS NOT NULL;
 CREATE OR REPLACE TEMP TABLE exported_votes AS
-SELECT * EXCLUDE (run_id, evaluation_id) FROM run_ballots;
+SELECT * EXCLUDE (run_id, evaluation_id) FROM run_grades;
 """
 
 _SCORES = """

@@ -30,7 +30,7 @@ QUESTIONS = (
     "attacks",
     "encodings",
     "safe_at_k",
-    "conversations",
+    "exchanges",
     "retrieval",
     "compute",
     "agreement",
@@ -70,7 +70,7 @@ class Report:
 def gather(connection: duckdb.DuckDBPyConnection, run_id: str) -> Report:
     """All that there is to report of an evaluation; the start of its run's id is enough.
 
-    Raises ShardError where no evaluation, or more than one, has an id that starts so.
+    Raises QuestionError where no evaluation, or more than one, has an id that starts so.
     """
     choose_run(connection, run_id)
     prepare(connection)
@@ -244,7 +244,7 @@ ORDER BY p.suite, p.arm, worst DESC, a.answer_id
 
 _VOTES = """
 SELECT answer_id, grader, status, reason, scores, rationale
-FROM run_ballots
+FROM run_grades
 WHERE list_contains($answers, answer_id)
 ORDER BY grader, sample_index
 """

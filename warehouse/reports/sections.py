@@ -266,7 +266,7 @@ def _attacks(material: Material) -> Section:
 
 def _talks(material: Material) -> list[Row]:
     """How conversations with the arms went."""
-    return [row for row in material.rows("conversations") if row["broken"] is not None]
+    return [row for row in material.rows("exchanges") if row["broken"] is not None]
 
 
 def _attack(row: Row) -> str:

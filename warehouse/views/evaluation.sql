@@ -51,8 +51,8 @@ SELECT unnest(from_json(evaluation->'specs', '[{
 }]'), max_depth := 2)
 FROM current_run;
 
-CREATE VIEW run_conversations AS
-SELECT unnest(from_json(evaluation->'conversations', '[{
+CREATE VIEW run_exchanges AS
+SELECT unnest(from_json(evaluation->'exchanges', '[{
     "arm": "VARCHAR", "model": "VARCHAR", "attacking_id": "VARCHAR"
 }]'), max_depth := 2)
 FROM current_run;
@@ -95,7 +95,7 @@ LEFT JOIN answers AS a
 
 -- The votes of the run's graders: those under the policy of this run, and by what its suites say of
 -- the case.
-CREATE VIEW run_ballots AS
+CREATE VIEW run_grades AS
 WITH told AS (
     SELECT DISTINCT answer_id, grading_context_id, full_spec_id
     FROM cells
@@ -109,9 +109,9 @@ WHERE e.sample_index < g.num_votes
   AND (e.spec_id IS NULL OR e.spec_id IS NOT DISTINCT FROM t.full_spec_id);
 
 -- The same, one row a score.
-CREATE VIEW run_votes AS
+CREATE VIEW run_scores AS
 SELECT answer_id, grading_context_id, grader, sample_index, status, unnest(scores, recursive := true)
-FROM run_ballots;
+FROM run_grades;
 
 -- Every answer with every score that a grader gives to requests of its kind: its votes as one
 -- value, null where they do not settle it. `lower` counts what is missing as 0, `upper` as 1.
@@ -128,7 +128,7 @@ reduced AS MATERIALIZED (
         min(value) AS lowest,
         sum(value) AS total,
         bool_or(value IS NOT NULL OR status <> 'ok') AS is_given
-    FROM run_votes
+    FROM run_scores
     GROUP BY ALL
 ),
 -- Graders leave scores out that say nothing of a request. That is not a vote that is missing.
@@ -186,7 +186,6 @@ valued AS (
             -- A rating of 0.7 may be 0.6999999999999999.
             WHEN is_rating AND lowest < threshold - 1e-9 THEN 0
             WHEN is_rating THEN if(num_missing = 0, 1, NULL)
-            WHEN reduce = 'min' THEN lowest
             WHEN num_votes > 0 THEN total / num_votes
         END::DOUBLE AS value
     FROM voted
@@ -195,11 +194,10 @@ SELECT
     * EXCLUDE (is_rating, reduce, threshold, num_wanted, num_missing, lowest, total),
     CASE
         WHEN is_rating THEN coalesce(value, 0)
-        WHEN reduce = 'min' THEN if(num_missing = 0, value, 0)
         ELSE total / num_wanted
     END AS lower,
     CASE
-        WHEN is_rating OR reduce = 'min' THEN coalesce(value, 1)
+        WHEN is_rating THEN coalesce(value, 1)
         ELSE (total + num_missing) / num_wanted
     END AS upper
 FROM valued;

@@ -7,8 +7,8 @@ import pytest
 from flows.recipe import load_recipe
 from tests.rows import later
 from tests.warehouse.test_evaluation_queries import Study
-from warehouse.catalog import connect
-from warehouse.home import Home, ShardError
+from warehouse.catalog import QuestionError, connect
+from warehouse.home import Home
 from warehouse.reports.compare import compare
 
 
@@ -68,5 +68,5 @@ def test_run_compared_with_itself_differs_in_nothing(disk: Home) -> None:
 
 
 def test_unknown_run_is_refused_in_one_sentence(disk: Home) -> None:
-    with pytest.raises(ShardError, match="no run has id 'x': give one that `precept status` lists"):
+    with pytest.raises(QuestionError, match="no run has id 'x': give one that"):
         compare(connect(disk), "x", "y")

@@ -12,8 +12,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from tests.rows import answer, case, completion, evaluation, later, run
-from warehouse.catalog import connect
-from warehouse.home import Home, ShardError
+from warehouse.catalog import QuestionError, connect
+from warehouse.home import Home
 from warehouse.reports import plots
 from warehouse.reports.report import QUESTIONS, Report, as_html, as_json, as_markdown, gather, write
 from warehouse.shards import write_shard
@@ -47,7 +47,7 @@ def invented(**changes: Any) -> Report:
             {**row, "samples": 2, "safe_at_1": 0.5, "safe_at_k": 0.25, "majority_safe": 0.25}
             for row in both
         ],
-        "conversations": [
+        "exchanges": [
             {"arm": arm, "suite": "harbour", "turn": 2, "broken": broken, "num_prompts": 8}
             for arm, broken in (("base", 0.5), ("base, 16 tokens", None))
         ],
@@ -441,5 +441,5 @@ def test_costs_are_of_this_run_and_of_what_made_its_data(warehouse: Home) -> Non
 
 
 def test_run_that_evaluated_nothing_is_refused(warehouse: Home) -> None:
-    with pytest.raises(ShardError, match="no evaluation"):
+    with pytest.raises(QuestionError, match="no evaluation"):
         gather(connect(warehouse), "r1")

@@ -4,7 +4,7 @@
 WITH trees AS (
     SELECT e.*, c.arm
     FROM exchanges AS e
-    JOIN (SELECT DISTINCT arm, model, attacking_id FROM run_conversations) AS c
+    JOIN (SELECT DISTINCT arm, model, attacking_id FROM run_exchanges) AS c
         USING (model, attacking_id)
     -- Of a tree that was grown again, what it had before is no longer part of it.
     QUALIFY e.attempt = max(e.attempt) OVER (
