@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from warehouse.catalog import connect
+from warehouse.catalog import connect, show_evaluation
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
@@ -103,7 +103,9 @@ def compare(undisturbed: Path, killed: Path) -> dict[str, Any]:
     figures["lost"] = {
         table: len(set(expected[table]) - set(resumed[table])) for table in ("cases", "answers")
     }
-    [(cells, grades)] = connect(Home(str(killed))).sql(LACKING).fetchall()
+    connection = connect(Home(str(killed)))
+    show_evaluation(connection)
+    [(cells, grades)] = connection.sql(LACKING).fetchall()
     figures["lacking"] = {"cells without an answer": cells, "grades": int(grades)}
     return figures
 
