@@ -144,7 +144,7 @@ class ChatTemplate:
 
     @property
     def prefilled(self) -> bool:
-        """Whether the prompt ends on the opening tag, so that a reply begins with its reasoning."""
+        """True if the prompt ends on the opening tag, so that a reply begins with its reasoning."""
         return self.frame.prompt_ending.rstrip().endswith(OPEN_TAG)
 
     def neutral(self, messages: Sequence[Message]) -> list[Message]:

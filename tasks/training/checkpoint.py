@@ -33,7 +33,7 @@ from warehouse.tables import CHECKPOINTS, Checkpoint, Run, content_id
 
 
 class Outcome(NamedTuple):
-    """How a training ended, and the data that it learned from."""
+    """The end of a training, and counts of the data that it learned from."""
 
     finished: Finished
     data: DataFigures

@@ -35,7 +35,7 @@ _BEST = BestBy("rewards/margins", "max")
 
 
 class DpoConfig(TrainingConfig):
-    """How a model is trained on preference pairs."""
+    """Training on preference pairs."""
 
     learning_rate: float = Field(1e-6, gt=0)
     """Peak learning rate."""

@@ -165,7 +165,7 @@ class Judges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeLimits:
-    """How long a training waits for its judges, and how many answers each has at a time."""
+    """Limits on the requests of a training to its judges."""
 
     in_flight: int
     """Concurrent requests per judge."""

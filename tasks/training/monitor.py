@@ -17,7 +17,7 @@ from tasks.training.worker import EarlyStop
 
 
 class MonitorConfig(Config):
-    """When a training is ended early."""
+    """Limits at which a training is ended early."""
 
     window: int = Field(5, gt=0)
     """Steps over which a metric is averaged; later windows are compared with the first."""

@@ -33,7 +33,7 @@ Kind = Literal["harmful", "benign", "ambiguous"]
 
 
 class RewardConfig(Config):
-    """How answers are rewarded."""
+    """Rules by which answers are rewarded."""
 
     samples: int = Field(4, gt=0)
     """Judge samples per answer and criterion; the lowest score counts."""
@@ -136,7 +136,7 @@ class RolloutOrigin:
     run_id: str
     rank: int
     attempt: int
-    """How often the training began before."""
+    """Earlier starts of the training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class _Rewarded(NamedTuple):
 class Reward:
     """The reward function of GRPO in one worker: one combined reward per rollout.
 
-    Of several functions TRL adds the rewards up, and a None would count as 0 in the sum.
+    TRL would sum the rewards of several functions, and count a None as 0 in the sum.
     """
 
     __name__ = "reward"
@@ -187,7 +187,7 @@ class Reward:
         self.origin = origin
         self.num_failed_steps = 0
         self.began = self.ended = 0.0
-        """When the latest step's rollouts came, and when they had their rewards."""
+        """Times at which the latest step's rollouts came, and at which they had their rewards."""
 
     async def __call__(
         self,

@@ -49,7 +49,7 @@ _BEST = BestBy("reward", "max")
 
 
 class RlWorkersConfig(WorkersConfig):
-    """What reinforcement learning runs on; nothing here changes what is learned."""
+    """Resources of reinforcement learning; nothing here changes what is learned."""
 
     judges: int = Field(1, gt=0)
     """Engines that judge for the reward, each with the recipe's judge."""
@@ -58,7 +58,7 @@ class RlWorkersConfig(WorkersConfig):
 
 
 class RlConfig(TrainingConfig):
-    """How a model is refined by reinforcement learning."""
+    """Refinement by reinforcement learning."""
 
     not_defining: ClassVar[dict[str, Any]] = {
         "workers": True,
@@ -90,11 +90,11 @@ class RlConfig(TrainingConfig):
     """Prompts to roll out: `all`, or only the `undecided`, of whose completions some were accepted
     and some were not."""
     reward: RewardConfig = RewardConfig()
-    """How answers are rewarded."""
+    """Rules by which answers are rewarded."""
     monitor: MonitorConfig = MonitorConfig()
-    """When the training is ended early."""
+    """Limits at which the training is ended early."""
     workers: RlWorkersConfig = RlWorkersConfig()
-    """What the training runs on."""
+    """Resources of the training."""
 
     @model_validator(mode="after")
     def _check_groups(self) -> "RlConfig":
@@ -191,7 +191,7 @@ class RolloutRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RlData:
-    """What the workers learn from, and where they record it."""
+    """The rows that the workers learn from, and the warehouse that records their rollouts."""
 
     rows: list[RolloutRow]
     judges: list[Any]
@@ -242,7 +242,8 @@ class RlTraining:
             )
             for prompt in self.prompts
         ]
-        # Before the workers: Ray Train retries for ever for room that judges took meanwhile.
+        # Judges first: they keep their share, and workers without room are refused at once. The
+        # other way round Ray Train would retry for ever to place workers.
         judges = Judges.start(
             self.judging_engine,
             self.judge,

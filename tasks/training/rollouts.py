@@ -18,7 +18,7 @@ class RolloutReply:
 
     reply: Reply
     is_whole: bool
-    """Whether the model ended it; false if it was cut."""
+    """True if the model ended it; false if it was cut."""
 
     @property
     def status(self) -> str:

@@ -35,7 +35,7 @@ class CapabilityConfig(Config):
 
 
 class SftConfig(TrainingConfig):
-    """How a model is fine-tuned on examples."""
+    """Fine-tuning on examples."""
 
     not_defining: ClassVar[dict[str, Any]] = {"workers": True, "capability": {"path"}}
 

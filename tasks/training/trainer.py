@@ -26,7 +26,7 @@ _RUNTIME_ARGUMENTS = (
     "ddp_",
     "torch_",
 )
-"""How the names of TRL's arguments begin that change only how a training runs."""
+"""Prefixes of the names of TRL's arguments that change only how a training runs."""
 
 Data = TypeVar("Data")
 
@@ -57,12 +57,12 @@ class LoraConfig(Config):
 
 
 class WorkersConfig(Config):
-    """What a training runs on; nothing here changes what is learned."""
+    """Resources of a training; nothing here changes what is learned."""
 
     num_workers: int = Field(1, gt=0)
     """Workers that share each step."""
     use_gpu: bool = True
-    """Whether each worker has a GPU."""
+    """A GPU for each worker; false to train on CPUs."""
     num_cpus: float = Field(1.0, gt=0)
     """Processors that Ray reserves for each worker."""
     num_threads: int | None = Field(None, gt=0)
@@ -92,7 +92,7 @@ class WorkersConfig(Config):
 
     @property
     def resources(self) -> dict[str, float]:
-        """What Ray reserves for one worker, by Ray's names."""
+        """Amounts that Ray reserves for one worker, by Ray's names."""
         return {"CPU": self.num_cpus, **({"GPU": 1.0} if self.use_gpu else {})}
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ class TrainingConfig(Config):
     lora: LoraConfig | None = None
     """Low-rank adapters. Unset: all weights are trained."""
     workers: WorkersConfig = WorkersConfig()
-    """What the training runs on."""
+    """Resources of the training."""
 
     @model_validator(mode="after")
     def _check_training(self) -> "TrainingConfig":
@@ -261,12 +261,12 @@ Status = Literal["completed", "stopped", "collapsed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """How a training ended."""
+    """The end of a training: its steps, status and metrics."""
 
     num_steps: int
     status: Status
     reason: str | None
-    """Why it ended before its last step, if it did."""
+    """Cause of an end before the last step. Unset: it came to its last step."""
     metrics: dict[str, float]
     """The latest value of each metric."""
     log: list[dict[str, float]]

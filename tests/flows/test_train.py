@@ -89,44 +89,42 @@ def fill_pairs(home: Home) -> None:
     version = loaded.engine.version
     generation_id = loaded.generate.generation_id(version)
     judging_id = loaded.judge.judging_id(version)
-    spec_ids = [pack.spec([name]).id for name in pack.policies]
-    rows = connect(home).sql("FROM examples ORDER BY completion_id LIMIT 4").to_arrow_table()
+    num_judgements = loaded.judge.samples
+    examples = connect(home).sql("FROM examples ORDER BY completion_id LIMIT 4").to_arrow_table()
     prompts, completions, judgements = [], [], []
-    for row in rows.to_pylist():
+    for row in examples.to_pylist():
+        prompt_id, [reply] = row["prompt_id"], row["completion"]
         prompts.append(
             prompt(
-                row["prompt_id"],
-                prompt_id=row["prompt_id"],
+                prompt_id,
+                prompt_id=prompt_id,
                 categories=row["categories"],
                 messages=[Turn(**turn) for turn in row["prompt"]],
             )
         )
-        reasoning = row["completion"][0]["reasoning_content"]
-        for name, answer, score in (
-            ("right", row["completion"][0]["content"], 10.0),
-            ("wrong", "Sorry, I cannot help.", 0.0),
-        ):
-            completion_id = f"{name} {row['prompt_id']}"
-            shared = {"spec_id": row["spec_id"], "completion_id": completion_id}
+        sides = (("right", reply["content"], 10.0), ("wrong", "Sorry, I cannot help.", 0.0))
+        for number, (name, answer, score) in enumerate(sides):
             completions.append(
                 completion(
-                    prompt_id=row["prompt_id"],
+                    f"{name} {prompt_id}",
+                    prompt_id=prompt_id,
+                    spec_id=row["spec_id"],
                     generation_id=generation_id,
-                    sample_index=int(name == "wrong"),
-                    reasoning=reasoning,
+                    sample_index=number,
+                    reasoning=reply["reasoning_content"],
                     answer=answer,
-                    **shared,
                 )
             )
             judgements += [
                 judgement(
-                    sample_index=index,
-                    score=score,
+                    f"{name} {prompt_id}",
+                    index,
+                    score,
+                    spec_id=row["spec_id"],
                     judging_id=judging_id,
-                    judgement_id=f"{completion_id} {index}",
-                    **shared,
+                    judgement_id=f"{name} {prompt_id} {index}",
                 )
-                for index in range(loaded.judge.samples)
+                for index in range(num_judgements)
             ]
     write_shard(home, PROMPTS, prompts)
     write_shard(home, COMPLETIONS, completions)
@@ -135,9 +133,9 @@ def fill_pairs(home: Home) -> None:
         "judged",
         generation_id=generation_id,
         judging_id=judging_id,
-        spec_ids=spec_ids,
+        spec_ids=[pack.spec([name]).id for name in pack.policies],
         num_samples=2,
-        num_judgements=loaded.judge.samples,
+        num_judgements=num_judgements,
     )
     write_shard(home, RUNS, [refreshed])
 

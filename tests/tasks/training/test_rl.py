@@ -81,11 +81,8 @@ class Learned:
             yield advantage, bool(mask[row].any()), gradients[:end], gradients[end : len(tokens)]
 
 
-def learn(home: Home, **changes: Any) -> Learned:
-    """Trains as a worker does, in this process: one step on two prompts of four rollouts each."""
-    import ray.train
-    from trl import GRPOTrainer
-
+def make_job(folder: str, **changes: Any) -> Job:
+    """Returns a training of one step on two prompts of four rollouts each."""
     config = RlConfig(
         steps=1,
         samples=4,
@@ -94,10 +91,10 @@ def learn(home: Home, **changes: Any) -> Learned:
         workers=RlWorkersConfig(use_gpu=False, bf16=False, rows_at_once=8),
         **{"max_tokens": 100, **changes},
     )
-    job = Job(
+    return Job(
         name="rl",
         checkpoint_id="c",
-        folder=f"{home.url}/training",
+        folder=folder,
         model=str(PROJECT / "infra" / "harbour" / "model"),
         revision=None,
         chat_template_kwargs={},
@@ -105,9 +102,33 @@ def learn(home: Home, **changes: Any) -> Learned:
         config=config,
         best=BestBy("reward", "max"),
     )
+
+
+def make_data(home: Home) -> RlData:
+    """Returns the two prompts, with a judge in this process."""
     engine = ScriptedEngine(lambda request, index: "<think>I look.</think>So.\nScore: 9")
     judge = JudgeActor(lambda: engine, JudgeConfig(), {SPEC.id: SPEC}, 4)
-    learned = Learned(config.reward_on)
+    rows = [
+        RolloutRow(
+            prompt=[{"role": "user", "content": f"How do I use the {name}?"}],
+            prompt_id=name,
+            spec_id=SPEC.id,
+            kind=kind,
+        )
+        for name, kind in KIND_OF.items()
+    ]
+    handle = SimpleNamespace(score=SimpleNamespace(remote=judge.score))
+    return RlData(rows=rows, judges=[handle], home=home, run_id="r")
+
+
+def learn(home: Home, **changes: Any) -> Learned:
+    """Trains as a worker does, in this process."""
+    import ray.train
+    from trl import GRPOTrainer
+
+    job = make_job(f"{home.url}/training", **changes)
+    assert isinstance(job.config, RlConfig)
+    learned = Learned(job.config.reward_on)
     forward = GRPOTrainer._get_per_token_logps_and_entropies
 
     def watched(
@@ -129,23 +150,7 @@ def learn(home: Home, **changes: Any) -> Learned:
         patch.setattr(rl, "run_trainer", train)
         patch.setattr(rl, "Reward", PlannedReward)
         patch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-        rl._loop(
-            job,
-            RlData(
-                rows=[
-                    RolloutRow(
-                        prompt=[{"role": "user", "content": f"How do I use the {name}?"}],
-                        prompt_id=name,
-                        spec_id=SPEC.id,
-                        kind=kind,
-                    )
-                    for name, kind in KIND_OF.items()
-                ],
-                judges=[SimpleNamespace(score=SimpleNamespace(remote=judge.score))],
-                home=home,
-                run_id="r",
-            ),
-        )
+        rl._loop(job, make_data(home))
     rollouts = connect(home).sql("FROM rollouts ORDER BY position").to_arrow_table()
     learned.rows = rollouts.to_pylist()
     return learned
