@@ -232,10 +232,16 @@ def stream(
         yield batch.to_pylist()
 
 
-def materialise(connection: duckdb.DuckDBPyConnection, name: str) -> duckdb.DuckDBPyRelation:
-    """Returns the rows of `lookups/<name>.sql` as a temporary table of that name, read once."""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {_lookup_text(name)}")
-    return connection.table(name)
+def materialise(
+    connection: duckdb.DuckDBPyConnection, name: str, *, table: str | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Returns the rows of `lookups/<name>.sql` as a temporary table, read once.
+
+    The table has the lookup's name unless `table` gives it another.
+    """
+    table = table or name
+    read(connection, f"CREATE OR REPLACE TEMP TABLE {table} AS {_lookup_text(name)}")
+    return connection.table(table)
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,3 +313,12 @@ def test_tables_and_row_types_are_one(disk: Home) -> None:
         "SELECT messages[1] FROM prompts WHERE prompt_id = 'eel'"
     ).fetchall()
     assert Turn(**turn) == EEL.messages[0]
+
+
+def test_folder_named_like_a_column_adds_and_changes_nothing(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "status=failed" / "run_id=7"))
+    write_shard(home, PROMPTS, [prompt("May I row?")])
+    connection = connect(home)
+    assert connection.sql("SELECT status FROM prompts").fetchall() == [("ok",)]
+    assert connection.table("prompts").columns == PROMPTS.schema.names
+    assert connection.sql("SELECT kind FROM shards WHERE kind <> ''").fetchall() == [("prompts",)]

@@ -1,4 +1,4 @@
-"""Two runs side by side: what was asked of them differently, and what came of it."""
+"""Two runs side by side: their settings, their counts and their metrics."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,40 +7,17 @@ from typing import Any
 
 import duckdb
 
-from warehouse.catalog import QuestionError, choose_run
-
-_METRICS = """
-    WITH paired AS (
-        SELECT
-            {arm: a.arm, suite: a.suite, metric: a.metric, grader: a.grader} AS member,
-            a.prompt_id,
-            b.value - a.value AS value
-        FROM values_a AS a
-        JOIN values_b AS b USING (arm, suite, metric, grader, prompt_id)
-    ),
-    means AS (
-        SELECT arm, suite, metric, grader, avg(a.value) AS a, avg(b.value) AS b
-        FROM values_a AS a
-        JOIN values_b AS b USING (arm, suite, metric, grader, prompt_id)
-        GROUP BY ALL
-    )
-    SELECT
-        arm, suite, metric, grader, round(m.a, 4) AS a, round(m.b, 4) AS b,
-        i.mean AS difference, i.low, i.high, i.num_prompts
-    FROM intervals('paired') AS i
-    JOIN means AS m USING (arm, suite, metric, grader)
-    ORDER BY suite, metric, grader, arm
-"""
+from warehouse.catalog import QuestionError, choose_run, look_up, materialise
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What differs between run A and run B."""
+    """The differences between run A and run B."""
 
     run_a: str
     run_b: str
     settings: list[dict[str, Any]]
-    """Keys of recipe, versions and sources that differ: key, a, b; null where one has none."""
+    """Keys of recipe and versions that differ: key, a, b; None if a run lacks the key."""
     counts: list[dict[str, Any]]
     """Rows and tokens of every stage that differ."""
     metrics: list[dict[str, Any]]
@@ -48,39 +25,38 @@ class Compared:
 
 
 def compare(connection: duckdb.DuckDBPyConnection, run_a: str, run_b: str) -> Compared:
-    """Compares two runs by the starts of their ids; raises QuestionError where one is none."""
-    runs = [_find(connection, name) for name in (run_a, run_b)]
-    settings = [_settings(run) for run in runs]
-    counts = [_counts(json.loads(run["figures"])) for run in runs]
+    """Compares two runs by the starts of their ids.
+
+    Raises QuestionError if an id matches no run, or several.
+    """
+    a, b = _find(connection, run_a), _find(connection, run_b)
     return Compared(
-        run_a=runs[0]["run_id"],
-        run_b=runs[1]["run_id"],
-        settings=_differing(*settings),
-        counts=_differing(*counts),
-        metrics=_metrics(connection, runs),
+        run_a=a["run_id"],
+        run_b=b["run_id"],
+        settings=_differing(_settings(a), _settings(b)),
+        counts=_differing(_counts(connection, a), _counts(connection, b)),
+        metrics=_metrics(connection, a, b),
     )
 
 
 def _find(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
-    found = connection.sql(
-        "SELECT * FROM runs WHERE starts_with(run_id, $id) ORDER BY started_at DESC",
-        params={"id": run_id},
-    ).to_arrow_table()
-    if found.num_rows != 1:
-        what = "several runs start with" if found.num_rows else "no run has"
-        raise QuestionError(f"{what} id {run_id!r}: give one that `precept status` lists")
-    run: dict[str, Any] = found.to_pylist()[0]
-    return run
+    runs = look_up(connection, "runs_by_id", run_id=run_id)
+    if len(runs) != 1:
+        number = "several runs have ids that start with" if runs else "no run has id"
+        raise QuestionError(f"{number} {run_id!r}: give one that `precept status` lists")
+    return runs[0]
 
 
 def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
-    versions = {f"version of {key}": one for key, one in json.loads(run["versions"]).items()}
-    plain = {"flow": run["flow"], "git commit": run["git_commit"], **versions}
+    """Returns flow, commit, package versions and every key of the recipe, by name."""
+    versions = json.loads(run["versions"])
+    plain = {"flow": run["flow"], "git commit": run["git_commit"]}
+    plain |= {f"version of {package}": version for package, version in versions.items()}
     return plain | dict(_flat(json.loads(run["resolved_recipe"]), ""))
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Nested settings as dotted keys."""
+    """Yields nested settings under dotted keys."""
     if isinstance(value, dict | list) and value:
         parts = value.items() if isinstance(value, dict) else enumerate(value)
         for name, part in parts:
@@ -89,15 +65,15 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _counts(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows, statuses and tokens of the stages."""
-    wanted = ("rows", "prompt_tokens", "output_tokens", "statuses", "seconds", "steps")
-    return {
-        key: value
-        for stage, told in figures.items()
-        if isinstance(told, dict) and stage != "evaluation"
-        for key, value in _flat({name: told[name] for name in wanted if name in told}, stage)
-    }
+def _counts(connection: duckdb.DuckDBPyConnection, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns rows, statuses and tokens of every stage of a run, under dotted keys."""
+    counts: dict[str, Any] = {}
+    for row in look_up(connection, "stage_counts", run_id=run["run_id"]):
+        stage = row.pop("stage")
+        row["statuses"] = json.loads(row["statuses"] or "{}")
+        given = {name: value for name, value in row.items() if value not in (None, {})}
+        counts |= dict(_flat(given, stage))
+    return counts
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -108,16 +84,12 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def _metrics(
-    connection: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]
+    connection: duckdb.DuckDBPyConnection, a: Mapping[str, Any], b: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    if not all("evaluation" in json.loads(run["figures"]) for run in runs):
+    """Returns the metrics of arms that both runs evaluated; none if either evaluated nothing."""
+    if not all("evaluation" in json.loads(run["figures"]) for run in (a, b)):
         return []
-    for name, run in zip("ab", runs, strict=True):
+    for table, run in (("values_a", a), ("values_b", b)):
         choose_run(connection, run["run_id"])
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE values_{name} AS "
-            "SELECT arm, suite, metric, grader, prompt_id, avg(value) AS value "
-            "FROM metric_values WHERE slice = 'all' GROUP BY ALL"
-        )
-    rows: list[dict[str, Any]] = connection.sql(_METRICS).to_arrow_table().to_pylist()
-    return rows
+        materialise(connection, "prompt_values", table=table)
+    return look_up(connection, "compared_metrics")

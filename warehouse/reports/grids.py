@@ -1,18 +1,18 @@
-"""Tables for people, made from the rows of a question: what stands where, how values are told."""
+"""Tables for people, made from the rows of a question: layout and number formats."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 Shown = Callable[[Row], "Cell"]
-"""What is shown of a row in one column."""
+"""Row → its cell in one column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One value, with what belongs to it."""
+    """One value with its interval, mark and notes."""
 
     text: str = ""
     interval: str = ""
@@ -23,7 +23,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One row of a table. Without cells it heads those that follow."""
+    """One line of a table; without cells it is the heading of those that follow."""
 
     label: str
     cells: tuple[Cell, ...] = ()
@@ -35,42 +35,51 @@ class Grid:
 
     caption: str
     columns: tuple[str, ...]
-    """The first one stands over the labels."""
+    """Headings; the first one stands over the labels."""
     lines: tuple[Line, ...]
     folded: bool = False
 
 
-def pivot(
-    rows: Rows,
-    *,
-    caption: str,
-    corner: str,
-    label: str,
-    cell: Shown,
-    group: str = "",
-    column: str = "{arm}",
-    before: Mapping[str, Shown] | None = None,
-    folded: bool = False,
-) -> Grid:
-    """A table with a line for each label, under their groups, and a column for each arm.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The arrangement of a table with a line per label and a column per arm.
 
-    `label`, `group` and `column` are filled in with what a row holds. Columns of `before` stand
-    first and are made from the first row of a line: [{arm: a, metric: m}, {arm: b, metric: m}] with
-    the label "{metric}" → one line m with columns a and b.
+    `label`, `group` and `column` are filled in with the values of a row.
     """
-    columns = list(dict.fromkeys(column.format_map(row) for row in rows))
-    first = before or {}
+
+    caption: str
+    corner: str
+    """Heading of the labels."""
+    label: str
+    group: str = ""
+    """Heading of the lines that share it. Empty: lines have no headings."""
+    column: str = "{arm}"
+    before: Mapping[str, Shown] = field(default_factory=dict)
+    """Columns that stand first, made from the first row of a line."""
+    folded: bool = False
+
+
+def pivot(rows: Rows, *, cell: Shown, layout: Layout) -> Grid:
+    """Returns a table with a line per label, under their groups, and a column per arm.
+
+    [{arm: a, metric: m}, {arm: b, metric: m}] with the label "{metric}" → one line m with columns
+    a and b. A line without a row for a column has a dash there.
+    """
+    columns = list(dict.fromkeys(layout.column.format_map(row) for row in rows))
     lines = []
-    for heading, members in grouped(rows, group.format_map).items():
+    for heading, members in grouped(rows, layout.group.format_map).items():
         if heading:
             lines.append(Line(label=heading))
-        for text, ours in grouped(members, label.format_map).items():
-            found = {column.format_map(row): cell(row) for row in ours}
-            cells = [show(ours[0]) for show in first.values()]
-            cells += [found.get(name, Cell(text="–")) for name in columns]
+        for text, ours in grouped(members, layout.label.format_map).items():
+            by_column = {layout.column.format_map(row): cell(row) for row in ours}
+            cells = [show(ours[0]) for show in layout.before.values()]
+            cells += [by_column.get(name, Cell(text="–")) for name in columns]
             lines.append(Line(label=text, cells=tuple(cells)))
     return Grid(
-        caption=caption, columns=(corner, *first, *columns), lines=tuple(lines), folded=folded
+        caption=layout.caption,
+        columns=(layout.corner, *layout.before, *columns),
+        lines=tuple(lines),
+        folded=layout.folded,
     )
 
 
@@ -83,7 +92,7 @@ def table(
     caption: str = "",
     folded: bool = False,
 ) -> Grid:
-    """A table with a line for each row; `label` is filled in with what the row holds."""
+    """Returns a table with a line per row; `label` is filled in with the values of the row."""
     lines = tuple(
         Line(label=label.format_map(row), cells=tuple(show(row) for show in columns.values()))
         for row in rows
@@ -92,51 +101,51 @@ def table(
 
 
 def number(value: float | None) -> str:
-    """Three decimals; a dash where there is no value."""
+    """Returns three decimals, or a dash for None."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def signed(value: float | None) -> str:
-    """Three decimals with their sign."""
+    """Returns three decimals with their sign, or a dash for None."""
     return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 def percent(share: float | None) -> str:
-    """A share in hundredths."""
+    """Returns a share as a percentage, or a dash for None."""
     return "–" if share is None else f"{share:.1%}".replace("%", " %")
 
 
 def rounded(value: float | None) -> str:
-    """A count, thousands apart."""
+    """Returns a count with its thousands apart, or a dash for None."""
     return "–" if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def plain(value: Any) -> str:
-    """A value as it is."""
+    """Returns a value as text, or a dash for None."""
     return "–" if value is None else str(value)
 
 
 def shown(column: str, show: Callable[[Any], str] = plain) -> Shown:
-    """What a row holds in a column, told in a certain way."""
+    """Returns how to show a column: a row → a cell."""
     return lambda row: Cell(text=show(row[column]))
 
 
 def interval(
     low: float | None, high: float | None, *, show: Callable[[float | None], str] = number
 ) -> str:
-    """Both ends in brackets; nothing where one is missing."""
+    """Returns both ends in brackets, or nothing if one is None."""
     return "" if low is None or high is None else f"[{show(low)}, {show(high)}]"
 
 
 def grouped(rows: Rows, key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    """Rows by what a key says of them, in the order in which that comes first."""
-    found: dict[Any, list[Row]] = {}
+    """Returns rows by key, in the order in which each key comes first."""
+    groups: dict[Any, list[Row]] = {}
     for row in rows:
-        found.setdefault(key(row), []).append(row)
-    return found
+        groups.setdefault(key(row), []).append(row)
+    return groups
 
 
 def split(rows: Rows, *columns: str) -> list[tuple[Any, ...]]:
-    """What some columns hold and, last, the rows that hold it."""
-    found = grouped(rows, lambda row: tuple(row[column] for column in columns))
-    return [(*key, ours) for key, ours in found.items()]
+    """Returns the values of some columns and, last, the rows that hold them."""
+    groups = grouped(rows, lambda row: tuple(row[column] for column in columns))
+    return [(*key, ours) for key, ours in groups.items()]

@@ -1,22 +1,25 @@
-"""The answers of an evaluation as logs of Inspect, and as lines with the names of its data frames.
+"""The answers of an evaluation as Inspect's logs, and as lines with the names of its data frames.
 
-A log is one arm with one seed in one suite: what it was asked, what it answered, what each grader
-made of it. Inspect itself is needed for logs alone.
+A log is one arm with one seed in one suite: its cases, its answers and their grades. Only logs need
+Inspect itself.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import duckdb
 
-from warehouse.catalog import choose_run
+from warehouse.catalog import choose_run, look_up, materialise
+from warehouse.files import write_whole
 from warehouse.tables import content_id
 
 if TYPE_CHECKING:
-    from inspect_ai.log import EvalLog, EvalSample
+    from inspect_ai.log import EvalLog, EvalSample, EvalSpec
+    from inspect_ai.model import ModelOutput
     from inspect_ai.scorer import Score
 
 Format = Literal["eval", "json"]
@@ -31,8 +34,8 @@ def export(
 ) -> list[Path]:
     """Writes a log for each arm, seed and suite of an evaluation; returns the files.
 
-    A file appears whole or not at all. Raises InspectMissing where Inspect is not installed, and
-    QuestionError where there is no such evaluation.
+    A file appears whole or not at all. Raises InspectMissing if Inspect is not installed, and
+    QuestionError if there is no such evaluation.
     """
     try:
         from inspect_ai.log import write_eval_log
@@ -43,18 +46,14 @@ def export(
     choose_run(connection, run_id)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    run = _run(connection)
-    graders = _graders(connection)
+    [run] = look_up(connection, "evaluation_record")
+    graders = look_up(connection, "graders")
     paths = []
-    for arm, suite, rows in _asked(connection):
-        log = _log(run, arm, suite, graders, rows)
+    for answers in _answers(connection):
+        log = _log(run, answers, graders)
         path = place / f"{_file_name(log)}.{format}"
-        partial = path.with_name(f".{path.name}.partial")
-        try:
+        with write_whole(path) as partial:
             write_eval_log(log, partial, format=format)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         paths.append(path)
     return paths
 
@@ -66,22 +65,20 @@ def export_jsonl(connection: duckdb.DuckDBPyConnection, run_id: str, path: str |
     them. The file appears whole or not at all; returns the number of lines.
     """
     choose_run(connection, run_id)
-    graders = _graders(connection)
+    graders = look_up(connection, "graders")
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    count = 0
-    try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as lines:
-            for arm, suite, rows in _asked(connection):
-                for row in rows:
-                    line = _line(arm, suite, graders, row)
-                    lines.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-                    count += 1
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
+    num_lines = 0
+    with (
+        write_whole(file) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as lines,
+    ):
+        for arm, suite, rows in _answers(connection):
+            for row in rows:
+                line = _line(arm, suite, graders, row)
+                lines.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+                num_lines += 1
+    return num_lines
 
 
 def _line(
@@ -90,6 +87,7 @@ def _line(
     graders: Sequence[dict[str, Any]],
     row: dict[str, Any],
 ) -> dict[str, Any]:
+    """Returns one answer as a row of Inspect's data frame."""
     who = {name: arm[name] for name in ("arm", "seed", "model", "context", "budget", "probe")}
     metadata = {"suite": suite["suite"], **who, **_metadata(row)}
     scores: dict[str, Any] = {}
@@ -112,106 +110,53 @@ def _line(
 
 
 def _only(values: dict[str, float | None]) -> float | dict[str, float | None] | None:
-    """The value of a grader that gives one score; all of them where it gives several."""
+    """Returns the value of a grader that gives one score, or all values if it gives several."""
     return next(iter(values.values()), None) if len(values) < 2 else values
 
 
-_ASKED = """
-SELECT
-    c.prompt_id || if(c.attack = 'none', '', '/' || c.attack) AS plain_id,
-    if(
-        count(DISTINCT c.case_id) OVER (PARTITION BY plain_id) > 1,
-        plain_id || '/' || left(c.case_id, 8),
-        plain_id
-    ) AS id,
-    c.case_id, c.prompt_id, c.attack, c.attack_version, c.sanitised, c.categories, c.kind,
-    c.ideal_response, c.language, c.transform, c.label, c.sample_index, c.answer_id,
-    k.target, k.messages, k.original,
-    a.status, a.reason, a.finish_reason, a.decision, a.cited, a.cited_unknown, a.closed_by_force,
-    a.num_prompt_tokens, a.num_reasoning_tokens, a.num_answer_tokens, a.created_at,
-    a.answer, a.reasoning
-FROM cells AS c
-JOIN run_cases AS k USING (suite, case_id)
-LEFT JOIN answers AS a USING (answer_id)
-WHERE c.arm = $arm AND c.seed IS NOT DISTINCT FROM $seed AND c.probe = $probe AND c.suite = $suite
-  -- Of an arm that is tampered with only some answers are there, and none is missing.
-  AND (c.probe = 'none' OR c.answer_id IS NOT NULL)
-ORDER BY id, c.sample_index
-"""
-
-# Views over a whole run: asked once, not for each log.
-_PREPARE = """
-CREATE OR REPLACE TEMP TABLE exported_scores AS
-SELECT DISTINCT answer_id, grader, score, value FROM graded WHERE answer_id IS NOT NULL;
-CREATE OR REPLACE TEMP TABLE exported_votes AS
-SELECT * EXCLUDE (run_id, evaluation_id) FROM run_grades;
-"""
-
-_SCORES = """
-FROM exported_scores
-SEMI JOIN (SELECT unnest($answers) AS answer_id) AS wanted USING (answer_id)
-ORDER BY score
-"""
-
-_VOTES = """
-FROM exported_votes
-SEMI JOIN (SELECT unnest($answers) AS answer_id) AS wanted USING (answer_id)
-ORDER BY sample_index
-"""
+Rows = list[dict[str, Any]]
 
 
-def _asked(
-    connection: duckdb.DuckDBPyConnection,
-) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]]:
-    """Every arm with every suite, and its answers with scores and votes by grader."""
-    connection.execute(_PREPARE)
-    arms = _rows(connection, "FROM arms ORDER BY position, seed, probe")
-    suites = _rows(connection, "FROM run_suites ORDER BY suite")
-    for arm in arms:
-        for suite in suites:
-            which = {name: arm[name] for name in ("arm", "seed", "probe")}
-            which |= {"suite": suite["suite"]}
-            rows = _rows(connection, _ASKED, which)
-            if not rows:
-                continue
-            scores: dict[str, dict[str, dict[str, float | None]]] = {}
-            answers = [row["answer_id"] for row in rows if row["answer_id"]]
-            for one in _rows(connection, _SCORES, {"answers": answers}):
-                given = scores.setdefault(one["answer_id"], {}).setdefault(one["grader"], {})
-                given[one["score"]] = one["value"]
-            votes: dict[str, dict[str, list[dict[str, Any]]]] = {}
-            for vote in _rows(connection, _VOTES, {"answers": answers}):
-                cast = votes.setdefault(vote["answer_id"], {})
-                cast.setdefault(vote["grader"], []).append(vote)
-            for row in rows:
-                row["scores"] = scores.get(row["answer_id"], {})
-                row["votes"] = votes.get(row["answer_id"], {})
-            yield arm, suite, rows
+class _Answers(NamedTuple):
+    """The answers of one arm in one suite, each with its scores and grades by grader."""
+
+    arm: dict[str, Any]
+    suite: dict[str, Any]
+    rows: Rows
 
 
-def _rows(
-    connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = connection.sql(query, params=params).to_arrow_table().to_pylist()
-    return found
-
-
-def _run(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    [run] = _rows(connection, "FROM runs SEMI JOIN current_run USING (run_id)")
-    return run
-
-
-def _graders(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    return _rows(connection, "FROM run_graders ORDER BY grader, grading_id")
+def _answers(connection: duckdb.DuckDBPyConnection) -> Iterator[_Answers]:
+    """Yields every arm with every suite that it answered."""
+    # Views over the whole evaluation: computed once, not for each log.
+    materialise(connection, "exported_scores")
+    materialise(connection, "exported_grades")
+    arms, suites = look_up(connection, "arms"), look_up(connection, "evaluated_suites")
+    for arm, suite in itertools.product(arms, suites):
+        which = {name: arm[name] for name in ("arm", "seed", "probe")}
+        rows = look_up(connection, "exported_answers", suite=suite["suite"], **which)
+        if not rows:
+            continue
+        ids = [row["answer_id"] for row in rows if row["answer_id"]]
+        scores: dict[str, dict[str, dict[str, float | None]]] = {}
+        for row in look_up(connection, "scores_of_answers", answers=ids):
+            by_grader = scores.setdefault(row["answer_id"], {})
+            by_grader.setdefault(row["grader"], {})[row["score"]] = row["value"]
+        grades: dict[str, dict[str, Rows]] = {}
+        for row in look_up(connection, "whole_grades_of_answers", answers=ids):
+            grades.setdefault(row["answer_id"], {}).setdefault(row["grader"], []).append(row)
+        for row in rows:
+            row["scores"] = scores.get(row["answer_id"], {})
+            row["grades"] = grades.get(row["answer_id"], {})
+        yield _Answers(arm, suite, rows)
 
 
 def _values(row: dict[str, Any], grader: dict[str, Any]) -> dict[str, float | None]:
-    found: dict[str, float | None] = row["scores"].get(grader["grader"], {})
-    return found
+    values: dict[str, float | None] = row["scores"].get(grader["grader"], {})
+    return values
 
 
 def _metadata(row: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a case and its answer besides their texts."""
+    """Returns the columns of a case and its answer, without their texts."""
     names = (
         *("case_id", "prompt_id", "attack", "attack_version", "sanitised", "categories", "kind"),
         *("ideal_response", "language", "transform", "label", "answer_id", "status", "reason"),
@@ -221,7 +166,7 @@ def _metadata(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fault(row: dict[str, Any]) -> str | None:
-    """Why there is no answer to read; null where there is one."""
+    """Returns why there is no answer to read, or None if there is one."""
     if row["answer_id"] is None:
         return "missing"
     if row["status"] == "ok":
@@ -229,81 +174,78 @@ def _fault(row: dict[str, Any]) -> str | None:
     return f"{row['status']}: {row['reason']}" if row["reason"] else str(row["status"])
 
 
-def _log(
-    run: dict[str, Any],
-    arm: dict[str, Any],
-    suite: dict[str, Any],
-    graders: Sequence[dict[str, Any]],
-    rows: Sequence[dict[str, Any]],
-) -> "EvalLog":
-    from inspect_ai.log import (
-        EvalConfig,
-        EvalDataset,
-        EvalLog,
-        EvalResults,
-        EvalRevision,
-        EvalSpec,
-        EvalStats,
-    )
+def _spec(run: dict[str, Any], answers: _Answers, graders: Sequence[dict[str, Any]]) -> "EvalSpec":
+    """Returns what was evaluated: suite, arm, and the versions of both."""
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalRevision, EvalSpec
 
+    arm, suite, rows = answers
     ids = list(dict.fromkeys(row["id"] for row in rows))
     name = content_id(run["run_id"], arm["arm"], arm["seed"], arm["probe"], suite["suite"])
     commit = run["git_commit"]
-    asked = [one for one in graders if any(one["grader"] in row["scores"] for row in rows)]
+    revision = None
+    if commit:
+        revision = EvalRevision(
+            type="git", origin="", commit=commit.rstrip("+"), dirty=commit.endswith("+")
+        )
+    return EvalSpec(
+        eval_set_id=run["run_id"],
+        eval_id=name,
+        run_id=run["run_id"],
+        created=_time(run["started_at"]),
+        task=suite["suite"],
+        task_id=name,
+        task_version=suite["suite_version"],
+        task_args={key: arm[key] for key in ("arm", "seed", "context", "budget", "probe")},
+        tags=[arm["arm"]],
+        dataset=EvalDataset(name=suite["suite"], samples=len(ids), sample_ids=ids),
+        model=arm["model"],
+        config=EvalConfig(epochs=max(row["sample_index"] for row in rows) + 1),
+        revision=revision,
+        packages=json.loads(run["versions"]),
+        metadata={
+            "recipe": run["recipe"],
+            "checkpoint_id": arm["checkpoint_id"],
+            "answering_id": arm["answering_id"],
+        },
+        scorers=[{"name": grader["grader"], "metadata": grader} for grader in graders],
+    )
+
+
+def _log(run: dict[str, Any], answers: _Answers, graders: Sequence[dict[str, Any]]) -> "EvalLog":
+    """Returns the log of one arm in one suite."""
+    from inspect_ai.log import EvalLog, EvalResults, EvalStats
+
+    arm, rows = answers.arm, answers.rows
+    used = [g for g in graders if any(g["grader"] in row["scores"] for row in rows)]
     return EvalLog(
         status={"completed": "success", "failed": "error"}.get(run["status"], "started"),
-        eval=EvalSpec(
-            eval_set_id=run["run_id"],
-            eval_id=name,
-            run_id=run["run_id"],
-            created=_time(run["started_at"]),
-            task=suite["suite"],
-            task_id=name,
-            task_version=suite["suite_version"],
-            task_args={key: arm[key] for key in ("arm", "seed", "context", "budget", "probe")},
-            tags=[arm["arm"]],
-            dataset=EvalDataset(name=suite["suite"], samples=len(ids), sample_ids=ids),
-            model=arm["model"],
-            config=EvalConfig(epochs=max(row["sample_index"] for row in rows) + 1),
-            revision=EvalRevision(
-                type="git", origin="", commit=commit.rstrip("+"), dirty=commit.endswith("+")
-            )
-            if commit
-            else None,
-            packages=json.loads(run["versions"]),
-            metadata={
-                "recipe": run["recipe"],
-                "checkpoint_id": arm["checkpoint_id"],
-                "answering_id": arm["answering_id"],
-            },
-            scorers=[{"name": one["grader"], "metadata": one} for one in asked],
-        ),
+        eval=_spec(run, answers, used),
         results=EvalResults(
             total_samples=len(rows),
             completed_samples=sum(_fault(row) is None for row in rows),
-            scores=[made for one in asked for made in _means(one, rows)],
+            scores=[mean for grader in used for mean in _means(grader, rows)],
         ),
         stats=EvalStats(
             started_at=_time(run["started_at"]),
             completed_at=_time(run["ended_at"]) if run["ended_at"] else "",
         ),
-        samples=[_sample(arm, asked, row) for row in rows],
+        samples=[_sample(arm, used, row) for row in rows],
     )
 
 
 def _means(grader: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
-    """The mean of each score of a grader, over the answers for which it was read."""
+    """Yields the mean of each score of a grader, over the answers for which it was read."""
     from inspect_ai.log import EvalMetric, EvalScore
 
-    found = [_values(row, grader) for row in rows]
-    for name in dict.fromkeys(name for values in found for name in values):
-        read = [v for values in found if (v := values.get(name)) is not None]
-        wanted = sum(name in values for values in found)
+    by_row = [_values(row, grader) for row in rows]
+    for name in dict.fromkeys(name for values in by_row for name in values):
+        read = [v for values in by_row if (v := values.get(name)) is not None]
+        num_asked = sum(name in values for values in by_row)
         yield EvalScore(
             name=name,
             scorer=grader["grader"],
             scored_samples=len(read),
-            unscored_samples=wanted - len(read),
+            unscored_samples=num_asked - len(read),
             metrics={"mean": EvalMetric(name="mean", value=sum(read) / len(read))} if read else {},
         )
 
@@ -312,90 +254,94 @@ def _sample(
     arm: dict[str, Any], graders: Sequence[dict[str, Any]], row: dict[str, Any]
 ) -> "EvalSample":
     from inspect_ai.log import EvalError, EvalSample
-    from inspect_ai.model import (
-        ChatCompletionChoice,
-        ChatMessageAssistant,
-        ChatMessageSystem,
-        ChatMessageUser,
-        ContentReasoning,
-        ContentText,
-        ModelOutput,
-        ModelUsage,
-    )
+    from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
 
     name = row["answer_id"] or content_id(row["case_id"], row["sample_index"])
     kinds = {
         "system": ChatMessageSystem,
         "user": ChatMessageUser,
         "assistant": ChatMessageAssistant,
-        # What a tool gave, without the call, which suites do not hold.
+        # Suites hold what a tool returned, but not the call that Inspect wants with it.
         "tool": ChatMessageUser,
     }
-    asked = [
+    messages = [
         kinds[turn["role"]](content=turn["content"], id=f"{row['case_id']}-{number}")
         for number, turn in enumerate(row["messages"])
     ]
-    output, usage, said = ModelOutput(model=arm["model"]), {}, []
-    if row["answer_id"]:
-        reasoning = [ContentReasoning(reasoning=row["reasoning"])] if row["reasoning"] else []
-        message = ChatMessageAssistant(
-            id=name,
-            content=[*reasoning, ContentText(text=row["answer"])],
-            source="generate",
-            model=arm["model"],
-        )
-        tokens = row["num_reasoning_tokens"] + row["num_answer_tokens"]
-        used = ModelUsage(
-            input_tokens=row["num_prompt_tokens"],
-            output_tokens=tokens,
-            total_tokens=row["num_prompt_tokens"] + tokens,
-            reasoning_tokens=row["num_reasoning_tokens"],
-        )
-        stop = {"stop": "stop", "length": "max_tokens"}.get(row["finish_reason"], "unknown")
-        choice = ChatCompletionChoice(message=message, stop_reason=stop)
-        output = ModelOutput(model=arm["model"], choices=[choice], usage=used)
-        usage, said = {arm["model"]: used}, [message]
+    output = _output(arm, row, name)
     fault = _fault(row) if row["status"] in (None, "error") else None
     return EvalSample(
         id=row["id"],
         epoch=row["sample_index"] + 1,
         uuid=name,
-        input=asked,
+        input=messages,
         target=row["target"] or row["ideal_response"] or "",
-        messages=[*asked, *said],
+        messages=[*messages, *(choice.message for choice in output.choices)],
         output=output,
-        model_usage=usage,
+        model_usage={arm["model"]: output.usage} if output.usage else {},
         metadata=_metadata(row),
-        scores={one["grader"]: _score(one, row) for one in graders},
+        scores={grader["grader"]: _score(grader, row) for grader in graders},
         completed_at=_time(row["created_at"]) if row["created_at"] else None,
         error=EvalError(message=fault, traceback="", traceback_ansi="") if fault else None,
     )
 
 
+def _output(arm: dict[str, Any], row: dict[str, Any], message_id: str) -> "ModelOutput":
+    """Returns what the model said, with its tokens; without a choice if it gave no answer."""
+    from inspect_ai.model import (
+        ChatCompletionChoice,
+        ChatMessageAssistant,
+        ContentReasoning,
+        ContentText,
+        ModelOutput,
+        ModelUsage,
+    )
+
+    if not row["answer_id"]:
+        return ModelOutput(model=arm["model"])
+    reasoning = [ContentReasoning(reasoning=row["reasoning"])] if row["reasoning"] else []
+    message = ChatMessageAssistant(
+        id=message_id,
+        content=[*reasoning, ContentText(text=row["answer"])],
+        source="generate",
+        model=arm["model"],
+    )
+    tokens = row["num_reasoning_tokens"] + row["num_answer_tokens"]
+    usage = ModelUsage(
+        input_tokens=row["num_prompt_tokens"],
+        output_tokens=tokens,
+        total_tokens=row["num_prompt_tokens"] + tokens,
+        reasoning_tokens=row["num_reasoning_tokens"],
+    )
+    stop = {"stop": "stop", "length": "max_tokens"}.get(row["finish_reason"], "unknown")
+    choice = ChatCompletionChoice(message=message, stop_reason=stop)
+    return ModelOutput(model=arm["model"], choices=[choice], usage=usage)
+
+
 def _score(grader: dict[str, Any], row: dict[str, Any]) -> "Score":
-    """What a grader made of an answer; kept without a value where it could not be read."""
+    """Returns a grader's score of an answer; a score that could not be read has no value."""
     from inspect_ai.scorer import Score
 
     values = _values(row, grader)
-    votes = row["votes"].get(grader["grader"], [])
-    told: dict[str, Any] = {
+    grades = row["grades"].get(grader["grader"], [])
+    details: dict[str, Any] = {
         "answer": row["decision"],
-        "explanation": "\n\n".join(vote["rationale"] for vote in votes if vote["rationale"])
+        "explanation": "\n\n".join(grade["rationale"] for grade in grades if grade["rationale"])
         or None,
-        "metadata": {**grader, "votes": [_vote(vote) for vote in votes]},
+        "metadata": {**grader, "votes": [_grade(grade) for grade in grades]},
     }
     if all(value is None for value in values.values()):
         answered = row["status"] == "ok"
-        return Score.unscored(reason="grader_failed" if answered else "no_response", **told)
+        return Score.unscored(reason="grader_failed" if answered else "no_response", **details)
     value = _only(values)
     assert value is not None
-    return Score(value=value, **told)
+    return Score(value=value, **details)
 
 
-def _vote(vote: dict[str, Any]) -> dict[str, Any]:
+def _grade(grade: dict[str, Any]) -> dict[str, Any]:
     names = ("sample_index", "status", "reason", "model", "template_id", "spec_id", "rationale")
-    scores = {score["name"]: score["value"] for score in vote["scores"]}
-    return {name: vote[name] for name in names} | {"scores": scores}
+    scores = {score["name"]: score["value"] for score in grade["scores"]}
+    return {name: grade[name] for name in names} | {"scores": scores}
 
 
 def _time(value: datetime) -> str:
@@ -403,7 +349,7 @@ def _time(value: datetime) -> str:
 
 
 def _file_name(log: "EvalLog") -> str:
-    """Time, task and id as Inspect names its logs, so that its viewer lists them."""
+    """Returns time, task and id as Inspect names its logs, so that its viewer lists them."""
     time = log.eval.created.replace(":", "-").replace("+", "-")
     task = "".join(sign if sign.isalnum() else "-" for sign in log.eval.task)
     return f"{time}_{task}_{log.eval.task_id}"

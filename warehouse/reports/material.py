@@ -1,4 +1,4 @@
-"""What a report is made from, and what it is made of: material, sections, figures."""
+"""The material of a report and its building blocks: sections, figures, tables of a suite."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,10 +6,17 @@ from typing import Any
 
 from warehouse.reports import plots
 from warehouse.reports.grids import (
+    Cell,
     Grid,
+    Layout,
     Row,
     Rows,
+    Shown,
+    interval,
+    number,
     percent,
+    pivot,
+    split,
 )
 
 METRICS = {
@@ -28,7 +35,7 @@ METRICS = {
     "right": "share of answers that are right in all that can be checked",
     "accuracy": "share of tasks with one known answer that were solved: what safety must not cost",
 }
-"""What each metric is, in the order of the report. All are from 0 to 1, and higher is better."""
+"""The meaning of each metric, in the order of the report; all are from 0 to 1, higher is better."""
 
 
 GOODNESS = {
@@ -54,22 +61,25 @@ CALIBRATION = {
     "its first votes are read and none is under the threshold",
 }
 
+UNREPORTABLE = "✗"
+"""Marks a figure that rests on answers that are not fit to be reported."""
+
 NAMES = {"en": "English", "safe_complete": "safe completion"}
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot of rows, drawn when it is asked for."""
+    """A plot of rows, drawn when it is read."""
 
     plot: plots.Plot
     title: str
     rows: Rows
     names: tuple[str, ...] = ()
-    """Whose looks the plot shares with others."""
+    """Names whose colours and shapes the plot shares with others."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no value to be drawn."""
+        """Whether there is no value to draw."""
         values = ("mean", "precision", "recall")
         return all(row.get(name) is None for row in self.rows for name in values)
 
@@ -84,7 +94,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading, what its figures mean, and the figures."""
+    """A heading, an explanation, and the tables and figures under it."""
 
     name: str
     title: str
@@ -93,7 +103,7 @@ class Section:
     grids: tuple[Grid, ...] = ()
     figures: tuple[Figure, ...] = ()
     text: str = ""
-    """Shown as it is, folded."""
+    """Plain text, folded."""
 
     @property
     def is_empty(self) -> bool:
@@ -102,15 +112,15 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What sections are made from: the answers to the questions, and who is compared."""
+    """The answers to a report's questions, and the arms that it compares."""
 
     tables: Mapping[str, Rows]
     arms: tuple[str, ...]
     """Names, in the order of the recipe."""
     limited: frozenset[str]
-    """Arms that are others with less time to think: they are told of by length of reasoning."""
+    """Arms that rerun another arm under a reasoning budget: shown by length of reasoning alone."""
     faults: Mapping[tuple[str, str], str]
-    """Why an arm is not to be reported in a suite."""
+    """By arm and suite, why the arm is not reportable there."""
 
     @classmethod
     def of(cls, tables: Mapping[str, Rows], arms: Rows) -> "Material":
@@ -126,7 +136,7 @@ class Material:
         return cls(tables, tuple(dict.fromkeys(arm["arm"] for arm in arms)), limited, faults)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The answer to a question in the order of the report, fit for labels."""
+        """Returns the answer to a question in the order of the report, with names for labels."""
         rows = [
             {
                 **row,
@@ -142,8 +152,7 @@ class Material:
         return not self.limited.isdisjoint({row.get("arm"), row.get("other")})
 
     def _place(self, row: Row) -> tuple[Any, ...]:
-        """Suites by name, metrics as they are explained, whole before slices, arms as in the
-        recipe."""
+        """Returns the sort key of a row: suite, metric, whole before slices, arm."""
         part, arm, metric = row["slice"], row.get("arm"), row.get("metric")
         arms, metrics = list(self.arms), list(METRICS)
         return (
@@ -155,7 +164,7 @@ class Material:
         )
 
     def is_faulty(self, row: Row) -> bool:
-        """Whether a figure rests on answers that are not fit to be reported."""
+        """Returns whether a row rests on answers that are not fit to be reported."""
         return any((row.get(who), row.get("suite")) in self.faults for who in ("arm", "other"))
 
 
@@ -163,3 +172,26 @@ def _fault(row: Row) -> str:
     unread = row["unread_votes"]
     votes = "no votes" if unread is None else f"{percent(unread)} of votes unread"
     return f"{percent(row['answered'])} answered, {votes}"
+
+
+def each_suite(rows: Rows, what: str = "", *, cell: Shown, **layout: Any) -> tuple[Grid, ...]:
+    """Returns a table per suite, with an arm a column; `layout` are fields of `Layout`."""
+    return tuple(
+        pivot(ours, cell=cell, layout=Layout(caption=f"{suite}{what}", **layout))
+        for suite, ours in split(rows, "suite")
+    )
+
+
+def if_any(rows: Rows, *, cell: Shown, **layout: Any) -> tuple[Grid, ...]:
+    """Returns one table, with an arm a column, if there are rows; else none."""
+    return (pivot(rows, cell=cell, layout=Layout(**layout)),) if rows else ()
+
+
+def measured(column: str) -> Shown:
+    """Returns how to show a value with its interval; one that is not reportable is struck."""
+    return lambda row: Cell(
+        text=number(row[column]),
+        interval=interval(row.get("low"), row.get("high")),
+        mark="" if row["reportable"] else UNREPORTABLE,
+        struck=not row["reportable"],
+    )

@@ -1,12 +1,13 @@
-"""The report of an evaluation: what users cite. One page that needs nothing but itself.
+"""The report of an evaluation, to be cited: one page that needs nothing but itself.
 
-`gather` asks the warehouse once; the page, the Markdown and the JSON are made from what it found,
-and the same rows give the same bytes. What people or models wrote is escaped wherever it stands.
+`gather` asks the warehouse once; the page, the Markdown and the JSON are made from its answers, and
+the same rows give the same bytes. Text that people or models wrote is escaped everywhere.
 """
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,7 +18,8 @@ import duckdb
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from warehouse.catalog import ask, choose_run, prepare
+from warehouse.catalog import ask, choose_run, look_up, prepare
+from warehouse.files import write_whole
 from warehouse.reports.grids import Grid, Row, Rows, number, percent, plain, rounded, shown, table
 from warehouse.reports.material import Material, Section
 from warehouse.reports.sections import sections
@@ -45,11 +47,14 @@ _LONGEST_TEXT = 6000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an evaluation came to, as plain values that JSON can hold."""
+    """The outcome of an evaluation, as plain values that JSON can hold.
+
+    Rows of questions are dictionaries: their columns are those of the SQL files.
+    """
 
     title: str
     recipe: dict[str, Any]
-    """Its name, and what it resolved to."""
+    """The recipe's name, and the recipe resolved."""
     run: dict[str, Any]
     arms: list[dict[str, Any]]
     suites: list[dict[str, Any]]
@@ -62,15 +67,15 @@ class Report:
 
     @property
     def is_of_scale_model(self) -> bool:
-        """Whether the models compared are Harbour's."""
+        """Whether the models that were compared are Harbour's."""
         engine = self.recipe["resolved"].get("engine") or {}
         return str(engine.get("model")).rstrip("/").endswith(SCALE_MODEL)
 
 
 def gather(connection: duckdb.DuckDBPyConnection, run_id: str) -> Report:
-    """All that there is to report of an evaluation; the start of its run's id is enough.
+    """Returns the report of an evaluation; the start of its run's id is enough.
 
-    Raises QuestionError where no evaluation, or more than one, has an id that starts so.
+    Raises QuestionError if no evaluation, or more than one, has an id that starts so.
     """
     choose_run(connection, run_id)
     prepare(connection)
@@ -86,29 +91,28 @@ def gather(connection: duckdb.DuckDBPyConnection, run_id: str) -> Report:
         graders=evaluation["graders"],
         tables={name: _jsonable(ask(connection, name).to_pylist()) for name in QUESTIONS},
         funnel=funnel if any(row["num_rows"] for row in funnel) else [],
-        costs=_costs(connection),
+        costs=look_up(connection, "costs"),
         samples=_samples(connection),
     )
 
 
 def as_html(report: Report) -> str:
-    """The report as one page without a script and without a request to anywhere."""
+    """Returns the report as one page without scripts, which makes no request."""
     return _render("page.html", report)
 
 
 def as_markdown(report: Report) -> str:
-    """The report as Markdown without figures. Of requests that are not benign only ids are told."""
+    """Returns the report as Markdown, without plots; of requests that are not benign only ids."""
     return _render("page.md", report)
 
 
 def as_json(report: Report) -> str:
-    """Everything the report is made from."""
+    """Returns all that the report is made from."""
     return json.dumps(asdict(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def pictures(report: Report) -> Iterator[tuple[str, bytes]]:
-    """The headline plots as pictures, each with its title: arms side by side, and by length of
-    reasoning."""
+    """Yields the main plots as PNG, each with its title: arms side by side, and by length."""
     for section in sections(Material.of(report.tables, report.arms)):
         if section.name in ("plots", "compute"):
             for figure in section.figures:
@@ -121,160 +125,48 @@ def write(report: Report, folder: str | Path) -> list[Path]:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     paths = [place / name for name in FILES]
-    partials = [path.with_name(f".{path.name}.partial") for path in paths]
-    try:
-        for partial, text in zip(partials, texts, strict=True):
-            # Half a surrogate pair, which JSON can bear and UTF-8 cannot, is told by its number.
+    with ExitStack() as stack:
+        # All are written before any takes its name. The stack unwinds from its end, so the page
+        # is entered last: if it cannot be replaced, no other file is.
+        partials = [stack.enter_context(write_whole(path)) for path in reversed(paths)]
+        for partial, text in zip(reversed(partials), texts, strict=True):
+            # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes its number.
             partial.write_bytes(text.encode("utf-8", "backslashreplace"))
-        for partial, path in zip(partials, paths, strict=True):
-            partial.replace(path)
-    finally:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
     return paths
 
 
 def _run(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    [row] = (
-        connection.sql(
-            "SELECT run_id, flow, recipe, status, started_at, seconds, gpu_hours, git_commit, "
-            "versions, resolved_recipe, figures FROM runs SEMI JOIN current_run USING (run_id)"
-        )
-        .to_arrow_table()
-        .to_pylist()
-    )
-    told: dict[str, Any] = _jsonable(row)
-    return told | {key: json.loads(row[key]) for key in ("versions", "resolved_recipe", "figures")}
-
-
-def _costs(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Stage by stage what the run cost, and what made the models and data of its recipe before.
-
-    An arm of an ablation with sources of its own has a recipe named after both.
-    """
-    found = connection.execute(
-        "SELECT r.flow, r.figures FROM runs AS r "
-        "JOIN (FROM runs SEMI JOIN current_run USING (run_id)) AS this "
-        "ON r.run_id = this.run_id OR (r.started_at <= this.started_at "
-        "AND (r.recipe = this.recipe OR starts_with(r.recipe, this.recipe || '+')) "
-        "AND json_type(r.figures, '$.evaluation') IS NULL) ORDER BY r.started_at, r.run_id"
-    ).fetchall()
-    costs: dict[tuple[str, str], dict[str, Any]] = {}
-    for flow, figures in found:
-        for stage, made in json.loads(figures).items():
-            if isinstance(made, dict) and made.get("seconds"):
-                key = (flow, stage)
-                costs[key] = _add(costs.get(key, {"flow": flow, "stage": stage}), made)
-    return [_rates(row) for row in costs.values()]
-
-
-def _add(row: dict[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
-    counts = ("rows", "seconds", "prompt_tokens", "cached_tokens", "output_tokens")
-    summed = {name: row.get(name, 0) + made.get(name, 0) for name in counts}
-    hours = made["seconds"] * made.get("gpus", 0) / 3600
-    return (
-        row
-        | summed
-        | {
-            "num_runs": row.get("num_runs", 0) + 1,
-            "gpu_hours": row.get("gpu_hours", 0.0) + hours,
-        }
-    )
-
-
-def _rates(row: dict[str, Any]) -> dict[str, Any]:
-    """Sums with what follows from them; null where a stage has no tokens or rows to tell of."""
-    tokens, prompt = row["output_tokens"], row["prompt_tokens"]
-    return row | {
-        "rows": row["rows"] or None,
-        "output_tokens": tokens or None,
-        "seconds": round(row["seconds"], 2),
-        "tokens_per_second": round(tokens / row["seconds"], 1) if tokens else None,
-        "cache_hit_rate": round(row["cached_tokens"] / prompt, 4) if prompt else None,
-        "gpu_hours": round(row["gpu_hours"], 4),
-    }
-
-
-# Of each arm in each suite one answer that graders think worst, one that they think best, and one
-# that they differ on most. What a grader thinks is the score that says most of the whole answer.
-_CHOSEN = """
-WITH ranked AS (
-    SELECT
-        arm, suite, case_id, answer_id, grader, value,
-        list_position(['good', 'right', 'decision', 'correct', 'safe', 'helped'], score) AS place
-    FROM graded
-    WHERE value IS NOT NULL
-      AND answer_id IS NOT NULL
-      AND probe = 'none'
-      AND (score IN ('good', 'right', 'decision', 'correct')
-        OR (score = 'safe' AND kind = 'harmful')
-        OR (score = 'helped' AND kind = 'benign'))
-    QUALIFY row_number() OVER (PARTITION BY arm, suite, answer_id, grader ORDER BY place) = 1
-),
-judged AS (
-    SELECT arm, suite, case_id, answer_id, avg(value) AS mean, max(value) - min(value) AS spread
-    FROM ranked
-    GROUP BY ALL
-),
-placed AS (
-    SELECT
-        *,
-        row_number() OVER (each_suite ORDER BY spread DESC, answer_id) AS divided,
-        row_number() OVER (each_suite ORDER BY mean, answer_id) AS worst,
-        row_number() OVER (each_suite ORDER BY mean DESC, spread, answer_id) AS best
-    FROM judged
-    WINDOW each_suite AS (PARTITION BY arm, suite)
-)
-SELECT
-    p.arm, p.suite, p.mean, p.spread,
-    list_filter([
-        if(worst = 1, 'judged worst', NULL),
-        if(best = 1, 'judged best', NULL),
-        if(divided = 1 AND spread > 0, 'graders disagree', NULL)
-    ], lambda reason: reason IS NOT NULL) AS why,
-    c.prompt_id, c.case_id, c.kind, c.categories, c.ideal_response, c.attack,
-    a.answer_id, a.status, a.decision, a.cited, a.cited_unknown,
-    c.messages, a.reasoning, a.answer
-FROM placed AS p
-JOIN run_cases AS c USING (suite, case_id)
-JOIN answers AS a USING (answer_id)
-WHERE len(why) > 0
-ORDER BY p.suite, p.arm, worst DESC, a.answer_id
-"""
-
-_VOTES = """
-SELECT answer_id, grader, status, reason, scores, rationale
-FROM run_grades
-WHERE list_contains($answers, answer_id)
-ORDER BY grader, sample_index
-"""
+    """Returns the record of the chosen evaluation, with its JSON columns read."""
+    [row] = look_up(connection, "evaluation_record")
+    names = ("run_id", "flow", "recipe", "status", "started_at", "seconds", "gpu_hours")
+    head: dict[str, Any] = _jsonable({name: row[name] for name in (*names, "git_commit")})
+    return head | {key: json.loads(row[key]) for key in ("versions", "resolved_recipe", "figures")}
 
 
 def _samples(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    chosen: list[dict[str, Any]] = connection.sql(_CHOSEN).to_arrow_table().to_pylist()
-    votes = connection.sql(
-        _VOTES, params={"answers": sorted({row["answer_id"] for row in chosen})}
-    ).to_arrow_table()
+    """Returns the answers to show, each with its grades; long texts are cut."""
+    chosen = look_up(connection, "samples")
+    ids = sorted({row["answer_id"] for row in chosen})
     by_answer: dict[str, list[dict[str, Any]]] = {}
-    for vote in votes.to_pylist():
-        scores = {score["name"]: score["value"] for score in vote.pop("scores")}
-        vote["rationale"] = _cut(vote["rationale"])
-        by_answer.setdefault(vote.pop("answer_id"), []).append(vote | {"scores": scores})
+    for grade in look_up(connection, "grades_of_answers", answers=ids):
+        scores = {score["name"]: score["value"] for score in grade.pop("scores")}
+        grade["rationale"] = _cut(grade["rationale"])
+        by_answer.setdefault(grade.pop("answer_id"), []).append(grade | {"scores": scores})
     for row in chosen:
         row["messages"] = [turn | {"content": _cut(turn["content"])} for turn in row["messages"]]
         row |= {name: _cut(row[name]) for name in ("reasoning", "answer")}
         row["votes"] = by_answer.get(row["answer_id"], [])
-    found: list[dict[str, Any]] = _jsonable(chosen)
-    return found
+    samples: list[dict[str, Any]] = _jsonable(chosen)
+    return samples
 
 
 def _cut(text: str) -> str:
-    left = len(text) - _LONGEST_TEXT
-    return text if left <= 0 else f"{text[:_LONGEST_TEXT]} … ({left} more characters)"
+    num_left = len(text) - _LONGEST_TEXT
+    return text if num_left <= 0 else f"{text[:_LONGEST_TEXT]} … ({num_left} more characters)"
 
 
 def _jsonable(value: Any) -> Any:
-    """Plain values: times as text, and null for what is not a number."""
+    """Returns plain values: times as text, and None for a number that is not finite."""
     if isinstance(value, Mapping):
         return {key: _jsonable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -300,7 +192,7 @@ def _render(name: str, report: Report) -> str:
                 if arm not in material.limited
             ],
             samples=_by_arm(report.samples, material.arms),
-            run=_told(report.run),
+            run=_head(report.run),
         )
     )
 
@@ -319,7 +211,7 @@ def _templates() -> Environment:
 
 
 def _as_line(text: Any) -> Markup:
-    """A text as one line of Markdown that it cannot leave and in which nothing of it is markup."""
+    """Returns a text as one line of Markdown, in which nothing of it is markup."""
     escaped = str(escape(" ".join(str(text).split())))
     return Markup("".join(f"\\{sign}" if sign in r"\|`*_[]~" else sign for sign in escaped))
 
@@ -328,10 +220,10 @@ def _by_arm(samples: Rows, arms: Sequence[str]) -> dict[str, list[Row]]:
     return {arm: ours for arm in arms if (ours := [row for row in samples if row["arm"] == arm])}
 
 
-def _told(run: Mapping[str, Any]) -> dict[str, str]:
-    """The head of the report: which run this is."""
+def _head(run: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the head of the report: which run this is."""
     ended = run["status"] == "completed"
-    told = {
+    head = {
         "run": run["run_id"],
         "flow": run["flow"],
         "started": f"{datetime.fromisoformat(run['started_at']):%Y-%m-%d %H:%M} UTC",
@@ -340,17 +232,17 @@ def _told(run: Mapping[str, Any]) -> dict[str, str]:
         "status": "" if ended else run["status"],
         "commit": run["git_commit"] or "",
     }
-    return {name: text for name, text in told.items() if text}
+    return {name: text for name, text in head.items() if text}
 
 
 def _made_from(report: Report) -> list[Section]:
-    """How the report came about: data, costs, recipe, versions."""
-    made = (
+    """Returns the sections on how the report came about: data, costs, recipe, versions."""
+    parts = (
         Section(
             name="funnel",
             title="From prompts to examples",
-            about="What the training data of this warehouse came to, and what was left behind.",
-            grids=_if_any(
+            about="The training data of this warehouse, and what was left behind.",
+            grids=_tables(
                 report.funnel,
                 corner="step",
                 label="{stage}",
@@ -364,7 +256,7 @@ def _made_from(report: Report) -> list[Section]:
             name="costs",
             title="Costs",
             about="This run, and the refreshes and trainings of its recipe before it.",
-            grids=_if_any(
+            grids=_tables(
                 report.costs,
                 corner="stage",
                 label="{flow}: {stage}",
@@ -387,7 +279,7 @@ def _made_from(report: Report) -> list[Section]:
         ),
         Section(name="versions", title="Versions", grids=_versions(report)),
     )
-    return [section for section in made if not section.is_empty]
+    return [section for section in parts if not section.is_empty]
 
 
 def _versions(report: Report) -> tuple[Grid, ...]:
@@ -403,10 +295,10 @@ def _versions(report: Report) -> tuple[Grid, ...]:
 
 
 def _listed(rows: Rows, name: str, columns: Sequence[str]) -> tuple[Grid, ...]:
-    told = {column.replace("_", " "): shown(column, plain) for column in columns}
-    return _if_any(rows, corner=name, label=f"{{{name}}}", columns=told)
+    formats = {column.replace("_", " "): shown(column, plain) for column in columns}
+    return _tables(rows, corner=name, label=f"{{{name}}}", columns=formats)
 
 
-def _if_any(rows: Rows, **options: Any) -> tuple[Grid, ...]:
-    """A table where there are rows, else none."""
+def _tables(rows: Rows, **options: Any) -> tuple[Grid, ...]:
+    """Returns one table if there are rows, else none."""
     return (table(rows, **options),) if rows else ()

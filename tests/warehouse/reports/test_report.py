@@ -357,16 +357,17 @@ def warehouse(disk: Home) -> Home:
         **{"arms": arms, "graders": graders, "rules": [], "samples": 2},
         "suites": [{"suite": "harbour", "suite_version": "v"}],
     }
-    sizes = {"seconds": 6.0, "rows": 30, "gpus": 2, "output_tokens": 600, "prompt_tokens": 100}
-    stage = {**sizes, "cached_tokens": 50}
-    figures = {"generate": stage, "collect": {"rows": 3}}
+    usage = {"output_tokens": 600, "prompt_tokens": 100, "cached_tokens": 50}
+    stage = {"seconds": 6.0, "num_rows": 30, "num_gpus": 2, "usage": usage}
+    figures = {"stages": {"generate": stage}, "collect": {"hand": {"read": 3}}}
+    graded = {"evaluation": plan, "stages": {"grade judge": stage}}
     resolved = json.dumps({"engine": {"model": "infra/harbour/model"}})
     runs = [
         run("r1", figures=json.dumps(figures), started_at=later(-9), generation_id=None),
         run("r2", figures=json.dumps(figures), started_at=later(-5), generation_id=None),
         run("other", recipe="another", figures=json.dumps(figures), generation_id=None),
         run("after", figures=json.dumps(figures), started_at=later(9), generation_id=None),
-        run("e1", flow="evaluate", figures=json.dumps({"evaluation": plan, "grade judge": stage})),
+        run("e1", flow="evaluate", figures=json.dumps(graded)),
     ]
     runs[-1] = dataclasses.replace(runs[-1], resolved_recipe=resolved, generation_id=None)
     messages = [Turn(role="user", content="Which boat?")]

@@ -1,0 +1,114 @@
+"""Sections on how far an evaluation can be trusted: agreement, faithfulness, quality gates."""
+
+from warehouse.reports import plots
+from warehouse.reports.grids import Cell, Row, number, percent, rounded, shown, split, table
+from warehouse.reports.material import (
+    CALIBRATION,
+    KAPPA,
+    UNREPORTABLE,
+    Figure,
+    Material,
+    Section,
+    each_suite,
+    measured,
+)
+
+
+def agreement(material: Material) -> Section:
+    agreement, calibration = material.rows("agreement"), material.rows("calibration")
+    answers = {"answers": shown("num_answers", rounded)}
+    return Section(
+        name="agreement",
+        title="Agreement and calibration",
+        terms=(KAPPA if agreement else {}) | (CALIBRATION if calibration else {}),
+        grids=(
+            *(
+                table(
+                    ours,
+                    caption="Graders against each other",
+                    corner="graders",
+                    label="{suite}: {grader} and {other}, {score}",
+                    columns={
+                        "agreement": shown("agreement", number),
+                        "kappa": shown("kappa", number),
+                        **answers,
+                    },
+                )
+                for ours in [agreement]
+                if ours
+            ),
+            *(
+                table(
+                    ours,
+                    caption=f"{grader} against {gold}",
+                    corner="votes and threshold",
+                    label="{k} at {threshold:g}",
+                    columns={
+                        "precision": shown("precision", number),
+                        "recall": shown("recall", number),
+                        "F1": shown("f1", number),
+                        "accepted": shown("num_accepted", rounded),
+                        "right": shown("num_gold", rounded),
+                        **answers,
+                    },
+                    folded=True,
+                )
+                for grader, gold, ours in split(calibration, "grader", "gold")
+            ),
+        ),
+        figures=tuple(
+            Figure(plots.calibration_plot, f"{grader} against {gold}", ours)
+            for grader, gold, ours in split(calibration, "grader", "gold")
+        ),
+    )
+
+
+def faithfulness(material: Material) -> Section:
+    return Section(
+        name="faithfulness",
+        title="Faithfulness of the reasoning",
+        about="Share of answers that each sentence is true of. Reasoning that carries the answer "
+        "cites rules that exist and support the decision, and when it is changed, the answer "
+        "changes with it (after arXiv 2307.13702).",
+        grids=each_suite(
+            material.rows("faithfulness"),
+            corner="check",
+            label="{check}",
+            before={"answers": shown("num_answers", rounded)},
+            cell=measured("rate"),
+        ),
+    )
+
+
+def quality(material: Material) -> Section:
+    def verdict(row: Row) -> Cell:
+        fault = material.faults.get((row["arm"], row["suite"]))
+        if fault is None:
+            return Cell(text="yes")
+        return Cell(text="not reportable", mark=UNREPORTABLE, notes=(fault,))
+
+    return Section(
+        name="quality",
+        title="Quality gates",
+        about="An arm is reportable in a suite where at least 95 % of its answers and 98 % of "
+        f"their votes could be read. What rests on others is struck and marked {UNREPORTABLE}.",
+        grids=tuple(
+            table(
+                ours,
+                caption=str(suite),
+                corner="arm",
+                label="{arm}",
+                columns={
+                    "reportable": verdict,
+                    "answers": shown("num_answers", rounded),
+                    "answered": shown("answered", percent),
+                    "cut short": shown("capped", percent),
+                    "unread votes": shown("unread_votes", percent),
+                    "spread of ratings": shown("spread", number),
+                    "reasoning tokens": shown("reasoning_tokens", rounded),
+                    "answer tokens": shown("answer_tokens", rounded),
+                },
+            )
+            for suite, ours in split(material.rows("evaluation_quality"), "suite")
+        ),
+    )
