@@ -93,8 +93,8 @@ def _trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[
     checkpoints = find_checkpoints(connection, ids)
     if missing := set(ids) - {checkpoint.checkpoint_id for checkpoint in checkpoints}:
         raise RecipeError(
-            f"no checkpoint {', '.join(sorted(missing))} in {run.home.url}; precept sql "
-            '"select checkpoint_id, stage, recipe from checkpoints" lists them'
+            f"no checkpoint {', '.join(sorted(missing))} in {run.home.url}; "
+            "precept ask ancestry lists them"
         )
     return [
         ServedArm.of_checkpoint(base, checkpoint, run.home, name=name, seed=None)

@@ -1,8 +1,10 @@
 """Prints tables, rows and the outcomes of flows on the terminal."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,8 +16,9 @@ from rich.text import Text
 from flows.lock import is_locked
 from flows.run import Refreshed
 from tasks.stage import StageFigures
-from warehouse.catalog import ask, connect
+from warehouse.catalog import ask, connect, count_rows, look_up
 from warehouse.home import Home
+from warehouse.rows import FoundRow, find_row
 from warehouse.tables import TABLES
 
 if TYPE_CHECKING:
@@ -285,127 +288,82 @@ def _chain(row: dict[str, Any]) -> Panel:
 
 
 def status(home: Home, *, as_json: bool) -> None:
-    """Rows of each table, the last runs, and engines at work now."""
+    """Prints the rows of each table, the last runs, and the engines in progress."""
     connection = connect(home)
-    counts = [{"table": name, "num_rows": _count(connection, f"{name}_all")} for name in TABLES]
-    busy = is_locked(home)
-    runs = connection.sql(
-        "SELECT started_at, recipe, status, seconds, run_id, error "
-        "FROM runs ORDER BY started_at DESC LIMIT 5"
-    ).to_arrow_table()
-    rows = runs.to_pylist()
-    for position, row in enumerate(rows):
-        if row["status"] == "running" and home.is_local and not (busy and position == 0):
-            row["status"] = "interrupted"
-        row["started_at"] = f"{row['started_at']:%Y-%m-%d %H:%M:%S}"
-    engines = _live_engines(home) if busy else []
+    counts = [{"table": name, "num_rows": n} for name, n in count_rows(connection).items()]
+    is_busy = is_locked(home)
+    runs = look_up(connection, "latest_runs", count=5)
+    for position, run in enumerate(runs):
+        if run["status"] == "running" and home.is_local and not (is_busy and position == 0):
+            run["status"] = "interrupted"
+        run["started_at"] = f"{run['started_at']:%Y-%m-%d %H:%M:%S}"
+    engines = _live_engines(home) if is_busy else []
     if as_json:
-        found = {"tables": counts, "runs": rows, "engines": engines, "writing": busy}
-        print(json.dumps(found, default=str))
+        shown = {"tables": counts, "runs": runs, "engines": engines, "writing": is_busy}
+        print(json.dumps(shown, default=str))
         return
     table(pa.Table.from_pylist(counts), as_json=False, title=f"Warehouse {home.url}")
-    if rows:
-        table(pa.Table.from_pylist(rows), as_json=False, title="Last runs")
+    if runs:
+        table(pa.Table.from_pylist(runs), as_json=False, title="Last runs")
     for engine in engines:
-        console().print(
-            f"engine {engine['pid']}: {engine['running']} sequences at work, "
-            f"{engine['output_tokens']} tokens so far",
-            highlight=False,
+        _line(
+            f"engine {engine['pid']}: {engine['running']} sequences in progress, "
+            f"{engine['output_tokens']} tokens so far"
         )
-
-
-def _count(connection: Any, name: str) -> int:
-    [(count,)] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
-    return int(count)
 
 
 def _live_engines(home: Home) -> list[dict[str, Any]]:
-    """What engines of the run at work last wrote of themselves."""
-    import time
-    from pathlib import Path
-
-    found = []
-    for path in sorted(Path(home.root).glob("engines/*/*.json")):
-        if path.stat().st_mtime > time.time() - 15:
-            found.append({"pid": path.stem, **json.loads(path.read_text())})
-    return found
+    """Returns the usage that engines wrote within the last 15 seconds."""
+    return [
+        {"pid": path.stem, **json.loads(path.read_text())}
+        for path in sorted(Path(home.root).glob("engines/*/*.json"))
+        if path.stat().st_mtime > time.time() - 15
+    ]
 
 
 def row(home: Home, row_id: str, *, as_json: bool) -> None:
-    """One completion, prompt or spec whole; a few first digits of its id are enough."""
-    connection = connect(home)
-    for name, key in (("completions", "completion_id"), ("prompts", "prompt_id")):
-        found = connection.sql(
-            f"SELECT * FROM {name}_all WHERE starts_with({key}, ?) LIMIT 2", params=[row_id]
-        ).to_arrow_table()
-        if found.num_rows > 1:
-            raise ValueError(f"several {name} begin with {row_id!r}; give more digits")
-        if found.num_rows == 1 and name == "completions":
-            _completion(connection, found.to_pylist()[0], as_json=as_json)
-            return
-        if found.num_rows == 1:
-            _prompt(connection, found.to_pylist()[0], as_json=as_json)
-            return
-    specs = connection.sql(
-        "SELECT * FROM specs_all WHERE starts_with(spec_id, ?) LIMIT 1", params=[row_id]
-    ).to_arrow_table()
-    if specs.num_rows == 0:
-        raise ValueError(
-            f"no completion, prompt or spec begins with {row_id!r} in {home.url}; "
-            "look ids up with 'precept ask worst' or 'precept sql'"
-        )
+    """Prints one completion, prompt or spec whole; the first digits of its id are enough."""
+    found = find_row(connect(home), row_id)
     if as_json:
-        table(specs, as_json=True)
-    else:
-        print(specs.to_pylist()[0]["text"])
-
-
-def _completion(connection: Any, completion: dict[str, Any], *, as_json: bool) -> None:
-    prompt = connection.sql(
-        "SELECT * FROM prompts_all WHERE prompt_id = ?", params=[completion["prompt_id"]]
-    ).to_arrow_table()
-    verdicts = connection.sql(
-        "SELECT sample_index, status, score, agrees, rationale FROM judgements_all "
-        "WHERE completion_id = ? ORDER BY judging_id, sample_index",
-        params=[completion["completion_id"]],
-    ).to_arrow_table()
-    if as_json:
-        whole = {
-            **completion,
-            "prompt": prompt.to_pylist()[:1],
-            "judgements": verdicts.to_pylist(),
+        others: dict[str, dict[str, Any]] = {
+            "completions": {"prompt": [found.prompt] if found.prompt else []}
+            | {"judgements": found.judgements},
+            "prompts": {"completions": found.completions},
+            "specs": {},
         }
-        print(json.dumps(whole, default=str, ensure_ascii=False))
-        return
-    terminal = console()
-    for turn in prompt.to_pylist()[0]["messages"] if prompt.num_rows else []:
-        terminal.print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
-    terminal.print(Panel(Text(completion["reasoning"]), title="reasoning", title_align="left"))
-    terminal.print(Panel(Text(completion["answer"]), title="answer", title_align="left"))
+        print(json.dumps({**found.row, **others[found.kind]}, default=str, ensure_ascii=False))
+    elif found.kind == "completions":
+        _completion(found)
+    elif found.kind == "prompts":
+        _turns(found.row)
+        table(_as_table(found.completions), as_json=False, title="Completions")
+    else:
+        print(found.row["text"])
+
+
+def _completion(found: FoundRow) -> None:
+    """Prints a completion with its prompt, and its judgements as a table."""
+    completion = found.row
+    if found.prompt:
+        _turns(found.prompt)
+    for part in ("reasoning", "answer"):
+        console().print(Panel(Text(completion[part]), title=part, title_align="left"))
     cited = ", ".join(completion["cited"]) or "no rule"
-    terminal.print(
+    _line(
         f"{completion['status']} {completion['reason'] or ''}; cites {cited}; "
-        f"{completion['model']}; spec {completion['spec_id'][:12]}",
-        highlight=False,
-        soft_wrap=True,
+        f"{completion['model']}; spec {completion['spec_id'][:12]}"
     )
-    table(verdicts, as_json=False, title="Judgements")
+    table(_as_table(found.judgements), as_json=False, title="Judgements")
 
 
-def _prompt(connection: Any, prompt: dict[str, Any], *, as_json: bool) -> None:
-    completions = connection.sql(
-        "SELECT c.completion_id, c.status, v.verdict, v.min_score, c.cited "
-        "FROM completions_all AS c LEFT JOIN verdicts AS v USING (completion_id) "
-        "WHERE c.prompt_id = ? ORDER BY c.sample_index",
-        params=[prompt["prompt_id"]],
-    ).to_arrow_table()
-    if as_json:
-        whole = {**prompt, "completions": completions.to_pylist()}
-        print(json.dumps(whole, default=str, ensure_ascii=False))
-        return
+def _turns(prompt: Mapping[str, Any]) -> None:
+    """Prints the turns of a prompt, a panel each."""
     for turn in prompt["messages"]:
         console().print(Panel(Text(turn["content"]), title=turn["role"], title_align="left"))
-    table(completions, as_json=False, title="Completions")
+
+
+def _as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([dict(row) for row in rows])
 
 
 def checks(found: Sequence[Any], *, as_json: bool) -> None:

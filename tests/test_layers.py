@@ -1,6 +1,7 @@
 """Imports point one way, heavy libraries are loaded where they are used, names are our own."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -34,6 +35,7 @@ ACROSS = {
     "tasks.evaluation": {"tasks.data.sources"},
 }
 """What a wing may import of another one."""
+SQL = re.compile(r"\b(?:SELECT|FROM|JOIN|WHERE|CREATE|INSERT)\b|\bselect\b.*\bfrom\b")
 HEAVY = {
     "vllm",
     "torch",
@@ -124,6 +126,14 @@ def test_tasks_import_their_own_room_and_floors_below(file: Path) -> None:
 def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {module_of(file): imports_of(file) - {"tasks"} for file in FILES}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_flows_hold_no_sql() -> None:
+    for file in (PROJECT / "flows").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = SQL.search(node.value)
+                assert not found, f"{name_of(file)}:{node.lineno}: {found and found[0]!r}"
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,14 @@ def show_prompts_of(connection: duckdb.DuckDBPyConnection, other: Home) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP TABLE prompts AS {query}")
 
 
+def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Returns the number of rows of each table, each id once."""
+    return {
+        name: len(connection.table(f"{name}_all").project(", ".join(table.key)))
+        for name, table in TABLES.items()
+    }
+
+
 def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
     """Makes the questions about evaluations be about one run; the start of its id is enough.
 

@@ -1,0 +1,5 @@
+-- The last runs, the latest first.
+SELECT started_at, recipe, status, seconds, run_id, error
+FROM runs
+ORDER BY started_at DESC
+LIMIT $count;

@@ -1,0 +1,4 @@
+-- One prompt.
+SELECT *
+FROM prompts_all
+WHERE prompt_id = $prompt_id;
