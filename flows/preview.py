@@ -10,7 +10,7 @@ from rich.text import Text
 from flows.recipe import Recipe
 from flows.show import console
 from specs.prompts import Message, generator_messages, judge_messages, load_template
-from tasks.data.sources import Candidate, read_source
+from tasks.data.candidates import Candidate, read_source
 from tasks.engine.requests import EngineConfig
 
 TokenCounter = Callable[[str], int]

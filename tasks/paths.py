@@ -53,5 +53,6 @@ def find(name: str | Path, *, accept: Callable[[Path], bool] = Path.exists) -> P
 
 def places() -> str:
     """Returns where `find` looks, for a message about what it did not find."""
-    more = "" if os.environ.get("PRECEPT_DATA") else ", and PRECEPT_DATA is unset"
-    return f"beside the recipe, {', '.join(map(str, bases()))}{more}"
+    listed = ", in ".join(map(str, dict.fromkeys(bases())))
+    more = "" if os.environ.get("PRECEPT_DATA") else "; PRECEPT_DATA is unset"
+    return f"looked beside the recipe, in {listed}{more}"

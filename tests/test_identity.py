@@ -22,6 +22,7 @@ from specs.policy import BoundaryCase as Boundary
 from specs.policy import Exclusion, Outcome, Pack, Policy, Rule, spec_key
 from specs.prompts import load_template
 from specs.replies import Reply, ReplyStatus
+from tasks.data.candidates import messages_id
 from tasks.data.collect import AssignWork as Assign
 from tasks.data.collect import CollectConfig, assigned, collect
 from tasks.data.curate import CurateConfig, curate
@@ -29,7 +30,6 @@ from tasks.data.generate import GenerateConfig
 from tasks.data.generate import GenerateWork as Generate
 from tasks.data.judge import JudgeConfig
 from tasks.data.judge import JudgeWork as Judge
-from tasks.data.sources import messages_id
 from tasks.engine.requests import EngineConfig, Sampling, ScriptedEngine
 from tasks.evaluation.answer import RECORDED, AnswerConfig, Arm, store_recorded
 from tasks.evaluation.answer import AnswerWork as Answering

@@ -19,8 +19,9 @@ from specs.policy import Pack
 from specs.prompts import assign_messages, load_template
 from specs.replies import read_category
 from tasks import Config
+from tasks.data.candidates import Candidate, read_source, short
 from tasks.data.duplicates import Evaluations, NearDuplicates
-from tasks.data.sources import Candidate, SourceConfig, read_source, short
+from tasks.data.sources import SourceConfig
 from tasks.engine.requests import Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending, look_up, materialise

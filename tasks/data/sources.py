@@ -1,21 +1,18 @@
-"""Files and data sets → candidates: every row of a source as it was read.
+"""Files and data sets → rows.
 
-A source that cannot be used stops the run with one sentence; a row that cannot be used becomes a
-candidate that bears the reason.
+A row is a mapping; an empty one stands for a row that does not fit its header. A source that cannot
+be read ends the run with one sentence that names the file.
 """
 
 import csv
 import glob
 import gzip
 import io
-import itertools
 import json
 import os
-import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -24,100 +21,94 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from specs.policy import Outcome
-from specs.prompts import Message
 from tasks import Config
-from tasks.paths import PROJECT
-from warehouse.tables import content_id
+from tasks.paths import Located, bases, find, places
+
+Row = Mapping[str, Any]
+
+_EXCLUSIVE = (
+    ("prompt", "messages"),
+    ("category", "categories"),
+    ("ideal_response", "ideal_response_value"),
+    ("path", "dataset_config"),
+    ("path", "revision"),
+)
+"""Keys of a source of which one at most may be set."""
+_NEEDS = {
+    "category_map": ("category",),
+    "ideal_response_map": ("ideal_response",),
+    "label_as_metadata": ("ideal_response", "ideal_response_value"),
+}
+"""Keys of a source that mean nothing without one of others."""
 
 
 class SourceConfig(Config):
-    """Where prompts come from, and which column says what of them."""
+    """A source of prompts: its files or data set, and the meaning of its columns."""
 
     name: str = Field(min_length=1)
-    """Names the source in rows, counts and messages."""
-    path: str | None = None
-    """CSV, JSON, JSONL or Parquet, each also .gz: a file, a folder or a glob, relative to the
-    working folder, to Precept's own or to `$PRECEPT_DATA`."""
-    dataset: str | None = None
-    """Instead of a path, a data set on Hugging Face or a local folder that `datasets` can read."""
+    """Name of the source in rows, counts and messages."""
+    path: Located | None = None
+    """A file, folder or glob of CSV, JSON, JSONL or Parquet, each also .gz. Unset: `dataset`."""
+    dataset: Located | None = None
+    """A data set on Hugging Face, or a local folder that `datasets` can read. Unset: `path`."""
     dataset_config: str | None = None
-    """Configuration of the data set, where it has several."""
+    """Configuration of the data set. Unset: its only one."""
     dataset_split: str = "train"
     """Split of the data set."""
     revision: str | None = None
-    """Commit of the data set; pin it, so that the same rows are read again."""
+    """Commit of the data set; pin it, so that the same rows are read again. Unset: the newest."""
     rows_key: str | None = None
-    """Key of a JSON object that holds the rows; none: the only one that holds a list."""
+    """Key of a JSON object that holds the rows. Unset: its only key that holds a list."""
     prompt: str | None = None
-    """Column with a single prompt's text; none: `prompt`, where there is no column `messages`."""
+    """Column with the text of a single prompt. Unset: `prompt`, if there is no `messages`."""
     messages: str | None = None
-    """Column with a chat, a list of role and content; none: `messages`, where there is one."""
+    """Column with a chat, a list of role and content. Unset: `messages`, if there is one."""
     category: str | None = None
-    """Column with the category, or a list of categories, of a prompt."""
+    """Column with the category of a prompt, or with a list of categories."""
     categories: list[str] = []
-    """Instead of a column, the categories of every prompt of the source."""
+    """Categories of every prompt of the source, instead of a column."""
     category_map: dict[str, str] = {}
-    """From the source's labels to the pack's categories; "" leaves a label's rows out."""
+    """From the source's labels to the pack's categories; "" leaves the rows of a label out."""
     assign_category: bool = False
     """Let the judge model choose the category of prompts that have none the pack knows."""
     ideal_response: str | None = None
     """Column with the ideal response: comply, refuse or safe_complete."""
     ideal_response_map: dict[str, Literal["comply", "refuse", "safe_complete", ""]] = {}
-    """From the source's labels to ideal responses; "" where a label says nothing of it."""
+    """From the source's labels to ideal responses; "" if a label does not say."""
     ideal_response_value: Outcome | None = None
-    """Instead of a column, the ideal response to every prompt of the source."""
+    """Ideal response to every prompt of the source, instead of a column."""
     language: str = "en"
-    """Language of the prompts, where no column says it."""
+    """Language of prompts for which no column gives one."""
     language_column: str | None = None
     """Column with the language."""
     transform: str | None = None
-    """Column that says how the text was changed (an encoding, an attack)."""
+    """Column with the change that was made to the text: an encoding, an attack."""
     metadata: list[str] = []
     """Columns with findings that a judge may be shown; each value is one finding."""
     label_as_metadata: bool = False
     """Make the ideal response a finding as well: "the ideal response is refuse"."""
     keep: list[str] = []
-    """Further columns, which a suite reads: gold answers, classes, the prompt before an attack."""
+    """Further columns, for a suite: gold answers, classes, the prompt before an attack."""
     split: str = "train"
     """`train`, or the name of an evaluation set."""
     limit: int | None = Field(None, gt=0)
-    """Rows to read; none: all."""
+    """Rows to read. Unset: all."""
 
     @model_validator(mode="after")
     def _check(self) -> "SourceConfig":
         if (self.path is None) == (self.dataset is None):
             given = "neither" if self.path is None else "both"
             raise ValueError(f"source {self.name!r} has {given}: give it either path or dataset")
-        pairs: list[tuple[str, Any, str, Any]] = [
-            ("prompt", self.prompt, "messages", self.messages),
-            ("category", self.category, "categories", self.categories),
-            (
-                "ideal_response",
-                self.ideal_response,
-                "ideal_response_value",
-                self.ideal_response_value,
-            ),
-            ("path", self.path, "dataset_config", self.dataset_config),
-            ("path", self.path, "revision", self.revision),
-        ]
-        for one, first, other, second in pairs:
-            if first and second:
+        for key, other in _EXCLUSIVE:
+            if getattr(self, key) and getattr(self, other):
                 raise ValueError(
-                    f"source {self.name!r} has both {one} and {other}: leave one of them out"
+                    f"source {self.name!r} has both {key} and {other}: leave one of them out"
                 )
-        needs: list[tuple[str, Any, str, Any]] = [
-            ("category_map", self.category_map, "category", self.category),
-            ("ideal_response_map", self.ideal_response_map, "ideal_response", self.ideal_response),
-            (
-                "label_as_metadata",
-                self.label_as_metadata,
-                "ideal_response",
-                self.ideal_response or self.ideal_response_value,
-            ),
-        ]
-        for one, first, other, second in needs:
-            if first and not second:
-                raise ValueError(f"source {self.name!r} has {one} without {other}: add {other}")
+        for key, needed in _NEEDS.items():
+            if getattr(self, key) and not any(getattr(self, name) for name in needed):
+                raise ValueError(
+                    f"source {self.name!r} has {key} without {needed[0]}: add {needed[0]}"
+                )
         return self
 
     @property
@@ -136,208 +127,11 @@ class SourceConfig(Config):
         return [name for name in named if name]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One row of a source as it was read."""
-
-    messages: list[Message]
-    categories: list[str]
-    """Sorted; labels that the source does not map stand as they are."""
-    ideal_response: str | None = None
-    language: str = "en"
-    transform: str | None = None
-    metadata: list[str] = field(default_factory=list)
-    kept: Mapping[str, Any] = field(default_factory=dict)
-    """Values of the columns that the source was to keep."""
-    fault: str | None = None
-    """Why the row cannot be used: unreadable_row, empty_prompt, not_text, not_a_chat,
-    unknown_role, not_on_user_turn, left_out."""
-
-    @property
-    def prompt_id(self) -> str:
-        """Hash of the canonical messages."""
-        return messages_id(self.messages)
+_BATCH_ROWS = 1000
 
 
-def messages_id(messages: Sequence[Message]) -> str:
-    """Hash of the canonical messages: the same for a chat however a file writes it."""
-    return content_id(
-        json.dumps(messages, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    )
-
-
-def short(text: object) -> str:
-    """A value as it may stand in a message: never a whole prompt that a wrong column held."""
-    shown = str(text)
-    return repr(shown if len(shown) <= 60 else shown[:57] + "…")
-
-
-# Rows → candidates.
-
-_ROLES = ("user", "assistant", "system", "tool")
-_UNSAFE = re.compile("[\ud800-\udfff\x00]")
-_HEAD_ROWS = 1000
-
-Row = Mapping[str, Any]
-
-
-class _BadRow(ValueError):
-    """A row that cannot be used; the text is the reason it is counted by."""
-
-
-def read_source(source: SourceConfig) -> Iterator[Candidate]:
-    """The rows of a source; one that cannot be used has a fault and no messages.
-
-    Raises ValueError where the source cannot be read, lacks a column, has an ideal response that
-    it does not map, or has no rows.
-    """
-    num_rows = 0
-    for where, rows in _tables(source):
-        head = list(itertools.islice(rows, _HEAD_ROWS))
-        if not head:
-            continue
-        text_column = _text_column(source, where, head)
-        for row in itertools.chain(head, rows):
-            if num_rows == source.limit:
-                return
-            num_rows += 1
-            yield _candidate(row, source, text_column)
-    if num_rows == 0:
-        place = source.path or source.dataset
-        raise ValueError(f"source {source.name!r}: no rows in {place}; give it some or remove it")
-
-
-def _text_column(source: SourceConfig, where: str, head: Sequence[Row]) -> str:
-    """The column with the chat or the prompt; raises ValueError where a column is missing."""
-    columns = list(dict.fromkeys(itertools.chain(*head)))
-    known = f"its columns are {', '.join(map(str, columns)) or 'none'}"
-    missing = next((name for name in source.columns if name not in columns), None)
-    if missing:
-        raise ValueError(
-            f"source {source.name!r}: {where} has no column {missing!r}; {known}: name one of them"
-        )
-    choices = (source.messages, source.prompt)
-    found = next((name for name in choices if name), None)
-    found = found or next((name for name in ("messages", "prompt") if name in columns), None)
-    if not found:
-        raise ValueError(
-            f"source {source.name!r}: {where} has neither a column 'messages' nor 'prompt'; "
-            f"{known}: say which in prompt or messages"
-        )
-    return found
-
-
-def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
-    is_chat = source.messages is not None or (source.prompt is None and text_column == "messages")
-    try:
-        if not row:
-            raise _BadRow("unreadable_row")
-        value = row.get(text_column)
-        messages = _chat(value) if is_chat else [_message("user", value)]
-        if messages[-1]["role"] != "user":
-            raise _BadRow("not_on_user_turn")
-        if not messages[-1]["content"].strip():
-            raise _BadRow("empty_prompt")
-        categories = _categories(row, source)
-    except _BadRow as fault:
-        return Candidate(messages=[], categories=[], fault=str(fault))
-    ideal_response = _ideal_response(row, source)
-    metadata = [text for column in source.metadata for text in _texts(row.get(column))]
-    if source.label_as_metadata and ideal_response:
-        metadata.append(f"the ideal response is {ideal_response}")
-    language = _texts(row.get(source.language_column)) if source.language_column else []
-    transform = _texts(row.get(source.transform)) if source.transform else []
-    return Candidate(
-        messages=messages,
-        categories=categories,
-        ideal_response=ideal_response,
-        language=language[0] if language else source.language,
-        transform=transform[0] if transform else None,
-        metadata=metadata,
-        kept={name: row.get(name) for name in source.keep},
-    )
-
-
-def read_chat(value: object) -> list[Message] | None:
-    """A chat in a column that was kept: a list of messages, or a user's text; None where none."""
-    try:
-        return [_message("user", value)] if isinstance(value, str) else _chat(value)
-    except _BadRow:
-        return None
-
-
-def _chat(value: object) -> list[Message]:
-    """A chat as it stands in a row: a list of role and content, or the same as JSON text."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise _BadRow("not_a_chat") from None
-    if not value:
-        raise _BadRow("empty_prompt")
-    if not isinstance(value, list):
-        raise _BadRow("not_a_chat")
-    messages = []
-    for turn in value:
-        if not isinstance(turn, Mapping):
-            raise _BadRow("not_a_chat")
-        messages.append(_message(turn.get("role"), turn.get("content")))
-    return messages
-
-
-def _message(role: object, content: object) -> Message:
-    if role not in _ROLES:
-        raise _BadRow("unknown_role")
-    if content is None:
-        raise _BadRow("empty_prompt")
-    if not isinstance(content, str):
-        raise _BadRow("not_text")
-    return {"role": str(role), "content": _clean(content)}
-
-
-def _clean(text: str) -> str:
-    """Text that every file and tokenizer takes: half characters and NUL become U+FFFD."""
-    return _UNSAFE.sub("\ufffd", text).replace("\r\n", "\n")
-
-
-def _texts(value: object) -> list[str]:
-    """What a column says, as text: nothing, one value, or each of a list."""
-    values = value if isinstance(value, list) else [value]
-    texts = (_clean(str(one)).strip() for one in values if one is not None)
-    return [text for text in texts if text]
-
-
-def _categories(row: Row, source: SourceConfig) -> list[str]:
-    if not source.category:
-        return sorted(set(source.categories))
-    labels = _texts(row.get(source.category))
-    mapped = {source.category_map.get(label, label) for label in labels}
-    if mapped == {""}:
-        raise _BadRow("left_out")
-    return sorted(mapped - {""})
-
-
-def _ideal_response(row: Row, source: SourceConfig) -> str | None:
-    if not source.ideal_response:
-        return source.ideal_response_value.value if source.ideal_response_value else None
-    labels = _texts(row.get(source.ideal_response))
-    if not labels:
-        return None
-    outcome = source.ideal_response_map.get(labels[0], labels[0])
-    if outcome and outcome not in tuple(Outcome):
-        raise ValueError(
-            f"source {source.name!r}: ideal response {short(labels[0])} is none of "
-            f"{', '.join(Outcome)}; map it in ideal_response_map"
-        )
-    return outcome or None
-
-
-# Files and data sets → rows. A row is a mapping; an empty one stands for a row that does not fit
-# its header.
-
-
-def _tables(source: SourceConfig) -> Iterator[tuple[str, Iterator[Row]]]:
-    """Each file, or the data set, with its rows."""
+def read_tables(source: SourceConfig) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Yields each file of a source, or its data set, with its rows."""
     if source.dataset:
         yield f"data set {source.dataset}", _dataset_rows(source)
         return
@@ -346,12 +140,11 @@ def _tables(source: SourceConfig) -> Iterator[tuple[str, Iterator[Row]]]:
 
 
 def _files(source: SourceConfig) -> list[Path]:
+    """Returns the files of a source, sorted; raises ValueError if there is none to read."""
     assert source.path
-    wanted = os.path.expanduser(source.path)
-    data = os.environ.get("PRECEPT_DATA")
-    bases = [Path.cwd(), PROJECT, *([Path(data)] if data else [])]
-    for base in bases:
-        place = base / wanted
+    for base in bases():
+        # `base / path` is the path itself where it is absolute.
+        place = base / source.path
         if place.is_file():
             if not _reader(place):
                 raise ValueError(
@@ -359,15 +152,14 @@ def _files(source: SourceConfig) -> list[Path]:
                     f"{', '.join(_READERS)}, each also with .gz"
                 )
             return [place]
-        pattern = os.path.join(glob.escape(wanted), "**") if place.is_dir() else wanted
-        found = [base / match for match in glob.glob(pattern, root_dir=base, recursive=True)]
-        files = sorted(path for path in found if path.is_file() and _reader(path))
+        pattern = os.path.join(glob.escape(str(place)), "**") if place.is_dir() else str(place)
+        matches = map(Path, glob.glob(pattern, recursive=True))
+        files = sorted(path for path in matches if path.is_file() and _reader(path))
         if files:
             return files
     raise ValueError(
-        f"source {source.name!r}: no {', '.join(_READERS)} at {source.path!r} in "
-        f"{' or '.join(map(str, bases))}; give a file, a folder or a glob, or set PRECEPT_DATA to "
-        "the folder that holds it"
+        f"source {source.name!r}: no {', '.join(_READERS)} at {source.path!r} ({places()}); give a "
+        "file, a folder or a glob, or set PRECEPT_DATA to the folder that holds it"
     )
 
 
@@ -387,7 +179,7 @@ def _file_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
 
 
 def _open(path: Path, *, newline: str | None = None) -> IO[str]:
-    # Half characters are let through here, to be replaced where the text is cleaned.
+    # Lone surrogates pass here, and are replaced when the text is cleaned.
     opener: Callable[..., IO[str]] = gzip.open if path.suffix.lower() == ".gz" else open
     return opener(path, "rt", encoding="utf-8-sig", errors="surrogatepass", newline=newline)
 
@@ -395,7 +187,7 @@ def _open(path: Path, *, newline: str | None = None) -> IO[str]:
 def _csv_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
     with _open(path, newline="") as file:
-        # Strict, because a quote that is never closed would else swallow the rest of the file.
+        # Strict: otherwise a quote that is never closed swallows the rest of the file.
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, [])
@@ -424,7 +216,7 @@ def _json_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
         text = file.read()
     if not text.strip():
         return
-    data = _parse(text, path, 1, "a file with one object a line is to be named .jsonl")
+    data = _parse(text, path, 1, "name a file with one object a line .jsonl")
     if isinstance(data, dict):
         keys = [key for key, value in data.items() if isinstance(value, list)]
         key = source.rows_key or (keys[0] if len(keys) == 1 else None)
@@ -457,7 +249,7 @@ def _parquet_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(io.BytesIO(gzip.decompress(path.read_bytes())) if packed else path)
         columns = _needed(file.schema_arrow.names, source)
-        for batch in file.iter_batches(batch_size=_HEAD_ROWS, columns=columns):
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
             yield from batch.to_pylist()
     except pa.ArrowException as error:
         raise ValueError(f"{path}: not Parquet ({error}); fetch or write it again") from error
@@ -478,11 +270,10 @@ def _dataset_rows(source: SourceConfig) -> Iterator[Row]:
     from datasets.exceptions import DatasetsError
 
     assert source.dataset
-    folders = [base / source.dataset for base in (Path.cwd(), PROJECT)]
-    place = next((str(folder) for folder in folders if folder.is_dir()), source.dataset)
+    folder = find(source.dataset, accept=Path.is_dir)
     try:
         data = load_dataset(
-            place,
+            str(folder or source.dataset),
             source.dataset_config,
             split=source.dataset_split,
             revision=source.revision,
@@ -497,7 +288,10 @@ def _dataset_rows(source: SourceConfig) -> Iterator[Row]:
 
 
 def _needed(columns: Sequence[str], source: SourceConfig) -> list[str]:
-    """The columns to read: those the source names, or all where one of them is missing."""
+    """Returns the columns to read: those the source names, or all if one of them is missing.
+
+    All, because the message about the missing column lists those that are there.
+    """
     named = set(source.columns)
     if not (source.prompt or source.messages):
         named |= {"prompt", "messages"} & set(columns) or {"prompt"}

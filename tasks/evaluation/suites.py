@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError, model_validator
 from specs.attacks import AttackError, Marks, find_attacks
 from specs.prompts import Message
 from tasks import Config
-from tasks.data.sources import Candidate, SourceConfig, messages_id, read_chat, read_source
+from tasks.data.candidates import Candidate, messages_id, read_chat, read_source
+from tasks.data.sources import SourceConfig
 from tasks.paths import find, places
 from warehouse.catalog import look_up
 from warehouse.home import Home

@@ -29,7 +29,7 @@ Usage = dict[str, Any]
 def requests(template: str) -> tuple[Any, list[Any]]:
     """The recipe and the messages of all prompts under a template."""
     from specs.prompts import generator_messages, load_template
-    from tasks.data.sources import read_source
+    from tasks.data.candidates import read_source
 
     recipe = load_recipe("harbour", overrides=[f"generate.template={template}"])
     pack = recipe.load_pack()

@@ -17,7 +17,7 @@ import pytest
 from flows.recipe import Recipe, load_recipe
 from infra.harbour import world
 from infra.harbour.oracle import read_request
-from tasks.data.sources import read_source
+from tasks.data.candidates import read_source
 from tasks.paths import PROJECT
 from tasks.training.judges import JudgeRequest, Judges
 from tests.rows import completion, example, judgement, prompt, run

@@ -16,8 +16,8 @@ class Named(BaseModel):
     folder: LocatedFolder = ""
 
 
-def beside(folder: Path, **names: str) -> Named:
-    return Named.model_validate(names, context={"folder": str(folder)})
+def beside(place: Path, **names: str) -> Named:
+    return Named.model_validate(names, context={"folder": str(place)})
 
 
 def test_path_beside_the_recipe_becomes_absolute_and_others_stay(tmp_path: Path) -> None:

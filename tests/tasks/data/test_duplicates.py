@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import pytest
 
 from specs.prompts import Message
+from tasks.data.candidates import read_source
 from tasks.data.duplicates import Evaluations, NearDuplicates
-from tasks.data.sources import SourceConfig, read_source
+from tasks.data.sources import SourceConfig
 from tests.rows import long_text, real
 
 

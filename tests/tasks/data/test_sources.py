@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from tasks.data.sources import Candidate, SourceConfig, read_source
+from tasks.data.candidates import Candidate, read_source
+from tasks.data.sources import SourceConfig
 from tasks.paths import PROJECT
 from tests.rows import jsonl, source, source_rows
 from warehouse.tables import content_id
@@ -239,7 +240,7 @@ def test_a_label_that_is_mapped_to_nothing_leaves_only_itself_out(tmp_path: Path
         ("rows.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"rows.jsonl:2: not JSON"),
         ("rows.jsonl", '{"prompt": "a"}\n[1]\n', r"rows.jsonl:2: not an object"),
         ("rows.json", '[\n{"prompt": "a"},\n{\n]', r"rows.json:4: not JSON"),
-        ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}\n', r"rows.json:2: .*named .jsonl"),
+        ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}\n', r"rows.json:2: .*name a file .* .jsonl"),
         ("rows.json", '{"a": [], "b": []}', r"2 keys .* \(a, b\); say in rows_key"),
         ("rows.json", "7", "neither a list"),
         ("rows.json", "[7]", "row 1 is not an object"),
@@ -269,7 +270,7 @@ def test_a_file_that_is_not_utf_8_or_cut_short_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_missing_file_is_refused_with_where_it_was_looked_for() -> None:
-    with pytest.raises(ValueError, match=r"'asked': no .csv, .* at 'nowhere.csv' in .* or "):
+    with pytest.raises(ValueError, match=r"'asked': no .csv, .* at 'nowhere.csv' \(looked beside the recipe, in "):
         list(read_source(source("nowhere.csv")))
 
 
@@ -277,7 +278,7 @@ def test_an_ideal_response_nobody_mapped_is_refused_without_quoting_a_whole_text
     tmp_path: Path,
 ) -> None:
     path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "label": "word " * 500}])
-    with pytest.raises(ValueError, match="none of comply, refuse, safe_complete") as caught:
+    with pytest.raises(ValueError, match="must be one of comply, refuse, safe_complete") as caught:
         list(read_source(source(path, categories=["boats"], ideal_response="label")))
     assert len(str(caught.value)) < 250
 
