@@ -240,7 +240,7 @@ def test_a_label_that_is_mapped_to_nothing_leaves_only_itself_out(tmp_path: Path
         ("rows.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"rows.jsonl:2: not JSON"),
         ("rows.jsonl", '{"prompt": "a"}\n[1]\n', r"rows.jsonl:2: not an object"),
         ("rows.json", '[\n{"prompt": "a"},\n{\n]', r"rows.json:4: not JSON"),
-        ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}\n', r"rows.json:2: .*name a file .* .jsonl"),
+        ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}\n', r"rows.json:2: .*line .jsonl"),
         ("rows.json", '{"a": [], "b": []}', r"2 keys .* \(a, b\); say in rows_key"),
         ("rows.json", "7", "neither a list"),
         ("rows.json", "[7]", "row 1 is not an object"),
@@ -270,7 +270,9 @@ def test_a_file_that_is_not_utf_8_or_cut_short_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_missing_file_is_refused_with_where_it_was_looked_for() -> None:
-    with pytest.raises(ValueError, match=r"'asked': no .csv, .* at 'nowhere.csv' \(looked beside the recipe, in "):
+    with pytest.raises(
+        ValueError, match=r"no .csv, .* at 'nowhere.csv' \(looked beside the recipe"
+    ):
         list(read_source(source("nowhere.csv")))
 
 
