@@ -1,20 +1,25 @@
-"""Reads a small warehouse that schema version 2 wrote: every table, every question."""
+"""Small warehouses that Precept wrote: today's is read whole, an older one is refused."""
 
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
+from tests.flows.test_command_line import invoke
 from warehouse.catalog import ask, connect, query_names
-from warehouse.shards import Home, list_shards, mend
-from warehouse.tables import TABLES
+from warehouse.home import Home, ShardError
+from warehouse.shards import list_shards
+from warehouse.tables import SCHEMA_VERSION, TABLES
+from warehouse.upkeep import mend
 
-SCHEMA_2 = Path(__file__).parent / "warehouses" / "schema_2"
+WAREHOUSES = Path(__file__).parent / "warehouses"
+OLD, TODAY = WAREHOUSES / "schema_2", WAREHOUSES / "schema_3"
 """Two prompts of one policy, followed from their source to the evaluation of a trained model."""
 
 ROWS = {
     "prompts": 2,
-    "policies": 2,
+    "specs": 2,
     "completions": 4,
     "judgements": 6,
     "examples": 2,
@@ -28,15 +33,13 @@ ROWS = {
 }
 
 
-def test_every_table_of_schema_2_is_read() -> None:
-    connection = connect(Home(str(SCHEMA_2)))
-    assert {
-        table: connection.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in TABLES
-    } == ROWS
+def test_every_table_of_todays_schema_is_read() -> None:
+    connection = connect(Home(str(TODAY)))
+    assert {name: len(connection.table(name)) for name in TABLES} == ROWS
 
 
-def test_questions_about_a_warehouse_of_schema_2_are_answered() -> None:
-    connection = connect(Home(str(SCHEMA_2)))
+def test_questions_about_a_warehouse_of_todays_schema_are_answered() -> None:
+    connection = connect(Home(str(TODAY)))
     assert [tuple(row.values()) for row in ask(connection, "funnel").to_pylist()] == [
         ("prompts", 2, ""),
         ("generated", 4, ""),
@@ -57,9 +60,31 @@ def test_questions_about_a_warehouse_of_schema_2_are_answered() -> None:
         ask(connection, name)
 
 
-def test_shards_of_schema_2_are_whole_and_say_their_version(tmp_path: Path) -> None:
-    home = Home(str(shutil.copytree(SCHEMA_2, tmp_path / "home")))
+def test_shards_of_todays_schema_are_whole_and_say_their_version(tmp_path: Path) -> None:
+    home = Home(str(shutil.copytree(TODAY, tmp_path / "home")))
     assert mend(home, deep=True) == []
     for table in TABLES.values():
         for path in list_shards(home, table):
-            assert pq.read_schema(path).metadata[b"schema_version"] == b"2"
+            version = pq.read_schema(path).metadata[b"schema_version"]
+            assert version.decode() == SCHEMA_VERSION
+
+
+def test_older_warehouse_is_refused_in_one_sentence_and_left_as_it_is(tmp_path: Path) -> None:
+    home = Home(str(shutil.copytree(OLD, tmp_path / "home")))
+    before = sorted((tmp_path / "home").rglob("*"))
+    for touch in (connect, mend):
+        with pytest.raises(ShardError, match="written with schema version 2") as refusal:
+            touch(home)
+        message = str(refusal.value)
+        assert home.url in message and "precept export sft_examples" in message
+        assert "\n" not in message
+    code, _, stderr = invoke("status", "--home", home.url)
+    assert code == 2 and stderr.count("\n") == 1 and "schema version 2" in stderr
+    assert sorted((tmp_path / "home").rglob("*")) == before
+
+
+@pytest.mark.parametrize("table", ["cases", "completions", "runs"])
+def test_older_warehouse_is_known_by_any_of_its_tables(tmp_path: Path, table: str) -> None:
+    shutil.copytree(OLD / table, tmp_path / "home" / table)
+    with pytest.raises(ShardError, match="written with schema version 2"):
+        connect(Home(str(tmp_path / "home")))
