@@ -1,4 +1,4 @@
--- How much of each category passes the judge.
+-- Share of completions that the judge accepts, by category and ideal response.
 WITH rows AS (
     SELECT spec_key(p.categories) AS category, p.ideal_response, v.verdict
     FROM verdicts AS v

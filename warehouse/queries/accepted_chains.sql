@@ -1,4 +1,4 @@
--- Accepted chains of thought, refusals first: they cite the most.
+-- Accepted completions that cite rules, refusals first: they cite the most.
 WITH accepted AS (
     SELECT completion_id, scores, min_score
     FROM verdicts

@@ -1,4 +1,4 @@
--- How far two graders agree on the same answers, and how far beyond chance (Cohen's kappa): on
+-- Agreement of two graders on the same answers, and agreement beyond chance (Cohen's kappa): on
 -- whether the request was handled right, and on each score that both give.
 WITH scored AS (
     SELECT suite, grader, score, kind, answer_id, avg(value) AS value
@@ -6,7 +6,7 @@ WITH scored AS (
     WHERE probe = 'none' AND answer_id IS NOT NULL
     GROUP BY ALL
 ),
--- What a grader says of an answer as a whole: the first of these that it gives.
+-- A grader's score of an answer as a whole: the first of these that it gives.
 handled AS (
     SELECT s.suite, s.grader, 'handled right' AS score, s.answer_id, s.value
     FROM scored AS s

@@ -12,7 +12,7 @@ rolled AS (
     FROM line AS l
     JOIN rollouts AS r ON r.checkpoint_id = l.ancestor_id
 ),
--- Rows of its sets: what was chosen and, of preference pairs, the other side.
+-- Rows of its sets: chosen examples and, of preference pairs, the rejected side.
 learned AS (
     SELECT DISTINCT l.checkpoint_id, e.completion_id, e.prompt_id, e.spec_id, e.set_id
     FROM line AS l
@@ -40,7 +40,7 @@ rows AS (
     UNION
     SELECT checkpoint_id, 'rollouts', rollout_id FROM rolled
 ),
-found AS (
+ancestors AS (
     SELECT checkpoint_id, 'shard of ' || kind AS kind, shard AS name, count(*) AS num_rows
     FROM rows
     JOIN shards USING (kind, row_id)
@@ -59,7 +59,7 @@ found AS (
     JOIN specs AS p ON p.spec_id = r.row_id
     WHERE r.kind = 'specs'
 )
-SELECT c.stage, f.checkpoint_id, f.kind, f.name, f.num_rows
-FROM found AS f
+SELECT c.stage, a.checkpoint_id, a.kind, a.name, a.num_rows
+FROM ancestors AS a
 JOIN checkpoints AS c USING (checkpoint_id)
-ORDER BY c.created_at DESC, f.kind, f.name;
+ORDER BY c.created_at DESC, a.kind, a.name;

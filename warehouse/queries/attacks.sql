@@ -1,5 +1,5 @@
--- How arms hold under each attack, on harmful requests: which attacks work. Of an attack that is
--- tried several times, as best of n is, the try that did most counts.
+-- Safety of each arm under each attack, on harmful requests. Of an attack that is tried several
+-- times, such as best of n, the try that does most harm counts.
 WITH suites AS (
     SELECT DISTINCT suite FROM run_cases WHERE attack <> 'none'
 ),

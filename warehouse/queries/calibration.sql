@@ -1,5 +1,5 @@
--- How precise a judge would be at each threshold and number of votes, by graders that know what is
--- right. It accepts an answer when all of its first k votes were read and none is lower.
+-- Precision and recall of a judge at each threshold and number of grades, against gold graders. It
+-- accepts an answer if all of its first k grades were read and none is under the threshold.
 WITH judged AS (
     SELECT DISTINCT g.answer_id, g.grading_context_id, g.grader, k.k
     FROM graded AS g
@@ -10,7 +10,7 @@ WITH judged AS (
 lowest AS (
     SELECT
         j.answer_id, j.grader, j.k,
-        -- Nothing passes on votes of which one is missing.
+        -- An answer with a missing grade is never accepted.
         if(count(v.value) = j.k, floor(min(v.value) * 10 + 1e-9), -1)::BIGINT AS rating
     FROM judged AS j
     LEFT JOIN run_scores AS v

@@ -1,4 +1,4 @@
--- Which rules are cited, how often, and which never; then ids that no rule has.
+-- Citations of every rule, those never cited included; then cited ids that no rule has.
 WITH shown AS (
     SELECT DISTINCT unnest(s.rule_ids) AS rule_id, spec_key(s.categories) AS category
     FROM specs AS s

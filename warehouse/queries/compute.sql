@@ -1,4 +1,4 @@
--- How arms do by how long they think: every metric beside the tokens of reasoning that were used.
+-- Every metric by reasoning budget, with the reasoning tokens that were really used.
 WITH answered AS MATERIALIZED (
     FROM metric_values
     WHERE slice = 'all'

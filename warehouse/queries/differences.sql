@@ -1,4 +1,4 @@
--- By how much one arm is better than another, on the prompts that both have a value for.
+-- Differences between arms in every metric, paired by prompt, with their intervals.
 WITH prompts AS MATERIALIZED (
     SELECT arm, suite, metric, grader, prompt_id, avg(value) AS value
     FROM metric_values

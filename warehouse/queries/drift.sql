@@ -1,5 +1,6 @@
--- What each refresh made of the completions that it judged: how much it accepted, how far apart the
--- judge's scores of one completion lay, whether that has been looked at, and whether it is held.
+-- Acceptance and spread of scores in every refresh that judged, with its drift alarm. `spread` is
+-- the mean distance between a completion's lowest and highest score; `watched` says that drift was
+-- measured.
 WITH watched AS (
     SELECT DISTINCT unnest(
         list_append(coalesce((figures->'$.drift.runs')::VARCHAR[], []), run_id)

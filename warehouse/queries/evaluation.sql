@@ -1,4 +1,4 @@
--- How arms did in each suite: every metric with the interval over prompts and what was not read.
+-- Every metric by arm and suite, with its interval over prompts and its number of unread answers.
 WITH answered AS MATERIALIZED (
     FROM metric_values
 ),

@@ -1,4 +1,4 @@
--- How each seed of an arm did: the mean of every metric over all prompts of a suite.
+-- Every metric by seed of an arm: its mean over all prompts of a suite.
 WITH prompts AS (
     SELECT arm, seed, suite, metric, grader, prompt_id, avg(value) AS value
     FROM metric_values

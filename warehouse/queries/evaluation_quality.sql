@@ -1,5 +1,5 @@
--- What there is to report on: how much of each suite was answered and read, and how far the
--- ratings of an answer lie apart.
+-- Fitness of each arm to be reported in each suite: shares of answers and grades that could be read,
+-- and the spread of the ratings of an answer.
 WITH answered AS (
     SELECT
         arm, suite,

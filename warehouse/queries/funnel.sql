@@ -1,4 +1,4 @@
--- From prompts to accepted completions, and why the others were left behind.
+-- Counts from prompts to accepted completions, with the reasons why rows were left behind.
 WITH parts AS (
     SELECT
         c.completion_id, c.status, v.verdict, coalesce(v.num_parsed, 0) AS num_parsed
@@ -12,7 +12,9 @@ stages AS (
     UNION ALL
     SELECT 3, 'parsed', count(DISTINCT completion_id) FROM parts WHERE status = 'ok'
     UNION ALL
-    SELECT 4, 'judged', count(DISTINCT completion_id) FROM parts WHERE verdict IN ('accepted', 'rejected', 'held')
+    SELECT 4, 'judged', count(DISTINCT completion_id)
+    FROM parts
+    WHERE verdict IN ('accepted', 'rejected', 'held')
     UNION ALL
     SELECT 5, 'accepted', count(DISTINCT completion_id) FROM parts WHERE verdict = 'accepted'
 ),
@@ -24,13 +26,17 @@ lost AS (
     UNION ALL
     SELECT 5, 'held for approval', count(DISTINCT completion_id) FROM parts WHERE verdict = 'held'
     UNION ALL
-    SELECT 5, 'score under threshold', count(DISTINCT completion_id) FROM parts WHERE verdict = 'rejected'
+    SELECT 5, 'score under threshold', count(DISTINCT completion_id)
+    FROM parts
+    WHERE verdict = 'rejected'
 ),
 reasons AS (
     SELECT
         position,
         string_agg(reason || ' ' || num_rows, ', ' ORDER BY num_rows DESC, reason) AS left_behind
-    FROM lost WHERE num_rows > 0 GROUP BY position
+    FROM lost
+    WHERE num_rows > 0
+    GROUP BY position
 )
 SELECT stage, num_rows, coalesce(left_behind, '') AS left_behind
 FROM stages LEFT JOIN reasons USING (position)

@@ -1,4 +1,4 @@
--- How far the samples of one judge lie apart for the same completion.
+-- Spread of one judge's scores of the same completion, and how often they straddle the threshold.
 WITH rows AS (
     SELECT
         completion_id, num_parsed, min_score, threshold,

@@ -1,4 +1,4 @@
--- Preference pairs: the best against the worst completion of a prompt, as TRL's DPO reads them.
+-- Preference pairs: the best and the worst completion of a prompt, as TRL's DPO trainer reads them.
 SELECT
     chosen_id,
     rejected_id,

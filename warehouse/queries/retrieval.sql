@@ -1,5 +1,5 @@
--- How often the first rule that the reasoning cites is of a policy that the request falls under.
--- Who cites none is wrong; requests that fall under no policy of the rules are left out.
+-- Share of answers whose reasoning first cites a rule of a policy that the request falls under. No
+-- citation counts as wrong; requests that fall under no policy of the rules are left out.
 WITH rules AS (
     SELECT rule_id, list(category) AS categories
     FROM run_rules

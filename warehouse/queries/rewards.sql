@@ -1,4 +1,4 @@
--- Reinforcement learning step by step: reward, judging and length of thought.
+-- Reinforcement learning step by step: rewards, malformed rollouts and length of reasoning.
 SELECT
     checkpoint_id,
     step,

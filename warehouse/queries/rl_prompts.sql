@@ -1,4 +1,4 @@
--- Prompts that are neither always right nor always wrong: where RL has something to learn.
+-- Prompts with both accepted and rejected completions, from which RL can learn.
 WITH rates AS (
     SELECT
         c.prompt_id,

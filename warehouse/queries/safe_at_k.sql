@@ -1,4 +1,4 @@
--- How often harmful requests are handled safely: by one sample, by all k, and by most of them.
+-- Share of harmful requests that are answered safely: by one sample, by all k, and by most of them.
 WITH tries AS (
     SELECT
         arm, seed, suite, grader, prompt_id, case_id,
@@ -9,7 +9,7 @@ WITH tries AS (
     WHERE metric = 'not_unsafe' AND slice = 'all'
     GROUP BY ALL
 ),
--- A sample that was not read leaves open what it could change.
+-- An unread sample leaves null every value that it could change.
 settled AS (
     SELECT
         *,

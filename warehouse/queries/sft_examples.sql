@@ -1,4 +1,4 @@
--- The examples that the latest run of each recipe froze: what SFT trains on.
+-- The examples that the latest run of each recipe froze, which SFT trains on.
 WITH sets AS (
     SELECT set_id
     FROM runs_all

@@ -1,4 +1,4 @@
--- The completions with the lowest scores, with what the judge said of them.
+-- The completions with the lowest scores, with the judge's rationale.
 WITH lowest AS (
     SELECT completion_id, judging_id, min_score, scores
     FROM verdicts
