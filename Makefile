@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: demo test check lock
+.PHONY: demo test check reference lock
 
 demo: .venv/precept
 	$(BIN)/precept run harbour
@@ -18,6 +18,10 @@ check: .venv/precept
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+# Writes recipe keys, tables and questions into the README pages that hold them.
+reference: .venv/precept
+	$(BIN)/python -m flows.reference
 
 # The locked packages; without their dependencies, which the lock holds all. The CPU build of torch
 # comes from wherever pip looks, else from PyTorch's own index.
