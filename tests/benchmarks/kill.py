@@ -1,12 +1,12 @@
-"""Runs that are killed at random moments and started again: what is lost, doubled, paid twice.
+"""Rows lost, doubled or paid for twice when runs are killed at random moments and started again.
 
     python tests/benchmarks/kill.py [--runs 20] [--prompts 252]
 
-First one undisturbed refresh of Harbour, then so many that are killed with SIGKILL at a moment
-drawn from the time an undisturbed one takes, and run again to the end. With PREFECT_API_URL set to
-a server that runs, starting takes less of it. While a run goes on, DuckDB counts its rows every
-second. Tokens are what the engines had counted when they were last heard of, at
-most half a second before a kill.
+The first refresh of Harbour is undisturbed. Each later one is killed with SIGKILL at a moment drawn
+from the duration of the first, and then run again to its end. If PREFECT_API_URL names a running
+server, less of that duration is the start of Prefect. During every killed run a thread counts the
+rows through DuckDB once a second. Tokens are the engines' own counts, written at most half a
+second before the kill.
 """
 
 import argparse
@@ -19,6 +19,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -36,13 +38,13 @@ def start(home: Path, num_prompts: int) -> subprocess.Popen[bytes]:
 
 
 def tokens_spent(home: Path) -> int:
-    """What all engines of all runs of a home had made when they were last heard of."""
+    """Returns the output tokens of all engines of all runs, as each last wrote them."""
     files = home.glob("engines/*/*.json")
     return sum(json.loads(file.read_text())["output_tokens"] for file in files)
 
 
 class Poll:
-    """Counts rows once a second in a thread, and what went wrong with that."""
+    """A thread that counts rows once a second, and the faults that it met."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.num_queries, self.faults = home, 0, 0
@@ -68,7 +70,8 @@ class Poll:
         self._thread.join()
 
 
-def ids(home: Path) -> dict[str, list[str]]:
+def ids_by_table(home: Path) -> dict[str, list[str]]:
+    """Returns the ids of all rows of completions and judgements, duplicates included."""
     connection = connect(Home(str(home)))
     keys = {"completions": "completion_id", "judgements": "judgement_id"}
     return {
@@ -78,51 +81,89 @@ def ids(home: Path) -> dict[str, list[str]]:
 
 
 def unsettled(home: Path) -> int:
-    """Completions that should have a verdict and have none."""
+    """Returns the number of completions that lack a verdict and judgements for one."""
     query = "SELECT count(*) FROM verdicts WHERE verdict = 'unjudged' AND num_judged < 4"
     [(count,)] = connect(Home(str(home))).execute(query).fetchall()
     return int(count)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed:
+    """The outcome of a refresh that was killed and run again to its end."""
+
+    moment: float
+    """Seconds from the start to the kill."""
+    completion_ids: frozenset[str]
+    num_doubled: int
+    """Rows of completions and judgements whose id stands twice."""
+    num_unsettled: int
+    num_queries: int
+    num_query_faults: int
+    tokens: int
+    """Output tokens of both runs."""
+
+
+def kill_and_resume(home: Path, *, num_prompts: int, moment: float) -> Killed:
+    """Refreshes Harbour, kills the run after `moment` seconds, and runs it again to its end."""
+    poll = Poll(home)
+    run = start(home, num_prompts)
+    try:
+        run.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert start(home, num_prompts).wait() == 0
+    poll.stop()
+    ids = ids_by_table(home)
+    return Killed(
+        moment=moment,
+        completion_ids=frozenset(ids["completions"]),
+        num_doubled=sum(len(rows) - len(set(rows)) for rows in ids.values()),
+        num_unsettled=unsettled(home),
+        num_queries=poll.num_queries,
+        num_query_faults=poll.faults,
+        tokens=tokens_spent(home),
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--prompts", type=int, default=252)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    totals = {"lost": 0, "doubled": 0, "unsettled": 0, "queries": 0, "query_faults": 0}
+    totals: Counter[str] = Counter()
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "plain"
+        undisturbed = Path(folder) / "undisturbed"
         began = time.monotonic()
-        assert start(plain, options.prompts).wait() == 0
+        assert start(undisturbed, options.prompts).wait() == 0
         seconds = time.monotonic() - began
-        wanted = set(ids(plain)["completions"])
-        paid = tokens_spent(plain)
-        print(f"undisturbed: {seconds:.0f} s, {len(wanted)} completions, {paid} tokens", flush=True)
+        expected = set(ids_by_table(undisturbed)["completions"])
+        tokens = tokens_spent(undisturbed)
+        print(
+            f"undisturbed: {seconds:.0f} s, {len(expected)} completions, {tokens} tokens",
+            flush=True,
+        )
         for number in range(options.runs):
-            home = Path(folder) / f"killed-{number}"
-            poll = Poll(home)
-            run = start(home, options.prompts)
-            moment = rng.uniform(0, seconds)
-            try:
-                run.wait(timeout=moment)
-            except subprocess.TimeoutExpired:
-                run.send_signal(signal.SIGKILL)
-                run.wait()
-            assert start(home, options.prompts).wait() == 0
-            poll.stop()
-            found = ids(home)
-            completions = found["completions"]
-            totals["lost"] += len(wanted - set(completions))
-            totals["doubled"] += sum(len(rows) - len(set(rows)) for rows in found.values())
-            totals["unsettled"] += unsettled(home)
-            totals["queries"] += poll.num_queries
-            totals["query_faults"] += poll.faults
-            ratios.append(tokens_spent(home) / paid)
+            killed = kill_and_resume(
+                Path(folder) / f"killed-{number}",
+                num_prompts=options.prompts,
+                moment=rng.uniform(0, seconds),
+            )
+            totals["lost"] += len(expected - killed.completion_ids)
+            totals["doubled"] += killed.num_doubled
+            totals["unsettled"] += killed.num_unsettled
+            totals["queries"] += killed.num_queries
+            totals["query_faults"] += killed.num_query_faults
+            ratios.append(killed.tokens / tokens)
             share = f"tokens {ratios[-1]:.3f} of one pass"
-            print(f"killed at {moment:.0f} s: {share}; so far {json.dumps(totals)}", flush=True)
+            print(
+                f"killed at {killed.moment:.0f} s: {share}; so far {json.dumps(totals)}", flush=True
+            )
     mean = sum(ratios) / len(ratios)
     print(
         json.dumps({**totals, "tokens_mean": round(mean, 3), "tokens_max": round(max(ratios), 3)})
