@@ -1,4 +1,4 @@
--- Fitness of each arm to be reported in each suite: shares of answers and grades that could be read,
+-- Fitness of each arm to be reported in each suite: shares of answers and grades that were read,
 -- and the spread of the ratings of an answer.
 WITH answered AS (
     SELECT

@@ -1,1 +1,1 @@
-"""Reports: what an evaluation says, told to people."""
+"""Reports of evaluations, for people: pages, plots, comparisons and logs."""

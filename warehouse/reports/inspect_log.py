@@ -328,7 +328,7 @@ def _score(grader: dict[str, Any], row: dict[str, Any]) -> "Score":
         "answer": row["decision"],
         "explanation": "\n\n".join(grade["rationale"] for grade in grades if grade["rationale"])
         or None,
-        "metadata": {**grader, "votes": [_grade(grade) for grade in grades]},
+        "metadata": {**grader, "grades": [_grade(grade) for grade in grades]},
     }
     if all(value is None for value in values.values()):
         answered = row["status"] == "ok"

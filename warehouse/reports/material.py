@@ -58,7 +58,7 @@ KAPPA = {"kappa": "agreement beyond what chance would give (Cohen)"}
 CALIBRATION = {
     "precision": "share of the answers that the judge accepts which are right",
     "recall": "share of the right answers that the judge accepts; it accepts an answer when all of "
-    "its first votes are read and none is under the threshold",
+    "its first grades are read and none is under the threshold",
 }
 
 UNREPORTABLE = "✗"
@@ -79,7 +79,7 @@ class Figure:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no value to draw."""
+        """True if there is no value to draw."""
         values = ("mean", "precision", "recall")
         return all(row.get(name) is None for row in self.rows for name in values)
 
@@ -169,9 +169,10 @@ class Material:
 
 
 def _fault(row: Row) -> str:
+    """Returns why an arm is not reportable in a suite."""
     unread = row["unread_votes"]
-    votes = "no votes" if unread is None else f"{percent(unread)} of votes unread"
-    return f"{percent(row['answered'])} answered, {votes}"
+    grades = "no grades" if unread is None else f"{percent(unread)} of grades unread"
+    return f"{percent(row['answered'])} answered, {grades}"
 
 
 def each_suite(rows: Rows, what: str = "", *, cell: Shown, **layout: Any) -> tuple[Grid, ...]:

@@ -1,8 +1,8 @@
-"""The figures of a report: points with their intervals, told apart by shape as well as by colour.
+"""The figures of a report: points with intervals, distinguished by shape as well as by colour.
 
-A figure is drawn for the width of a phone and grows with its box. Its text is text and takes the
-colour of the page, so that it reads in light, in dark and in print. The same rows give the same
-bytes.
+A figure is drawn for the width of a phone and grows with its box. Its text stays text and takes the
+colour of the page, so that it is legible in light, in dark and in print. The same rows give the
+same bytes.
 """
 
 import io
@@ -34,40 +34,42 @@ _XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def arms_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
-    """A point and an interval for each arm, of one metric; graders one under the other.
+    """Returns a figure of one metric: a point and an interval per arm and grader.
 
-    Rows of `evaluation` of one suite, metric and slice; where `reportable` is false the point is
-    hollow. `names` are the graders of all plots that stand together: each has one look in all.
+    `rows` are those of `evaluation` of one suite, metric and slice; a point whose row is not
+    `reportable` is hollow. `names` are the graders of all plots that stand together, so that each
+    looks the same in all.
     """
     return _svg(_draw_arms, rows, title, names)
 
 
 def attacks_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
-    """A line for each attack with a point and an interval for each arm.
+    """Returns a figure with a line per attack, and a point and an interval per arm.
 
-    Rows of `attacks` of one suite, grader and score; `names` are the arms of all plots.
+    `rows` are those of `attacks` of one suite, grader and score; `names` are the arms of all plots.
     """
     return _svg(_draw_attacks, rows, title, names)
 
 
 def compute_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
-    """A metric over the reasoning tokens that were really used; points bear their budget.
+    """Returns a figure of a metric over the reasoning tokens used; a point bears its budget.
 
-    Rows of `compute` of one suite, metric and grader; `names` are the arms of all plots.
+    `rows` are those of `compute` of one suite, metric and grader; `names` are the arms of all
+    plots.
     """
     return _svg(_draw_compute, rows, title, names)
 
 
 def calibration_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
-    """Precision and recall of the judge over the number of votes, a line for each threshold.
+    """Returns a figure of precision and recall over the number of grades, a line per threshold.
 
-    Rows of `calibration` of one grader and gold. Of many thresholds a few are drawn.
+    `rows` are those of `calibration` of one grader and gold; of many thresholds a few are drawn.
     """
     return _svg(_draw_calibration, rows, title, names)
 
 
 def png(plot: Plot, rows: Rows, *, title: str, names: Names = ()) -> bytes:
-    """The same figure as a picture on white, for places that show no SVG."""
+    """Returns a figure as PNG on white, for places that show no SVG."""
     draw = _DRAWN[plot]
     return _save(draw, rows, title, names, form="png", ink="#1a1a1a", dpi=160, facecolor="white")
 
@@ -130,10 +132,10 @@ def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> Non
 
 
 def _draw_calibration(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
-    known = sorted({row["threshold"] for row in rows})
-    step = max(1, -(-len(known) // _MOST_THRESHOLDS))
+    every = sorted({row["threshold"] for row in rows})
+    step = max(1, -(-len(every) // _MOST_THRESHOLDS))
     # From the strictest down: those are the ones that filters use.
-    thresholds = known[::-1][::step][::-1]
+    thresholds = every[::-1][::step][::-1]
     looks = _looks(thresholds)
     upper, lower = figure.subplots(2, 1, sharex=True)
     _set_height(figure, 4.3 + _legend_height(thresholds))
@@ -158,7 +160,7 @@ def _draw_calibration(figure: "Figure", rows: Rows, title: str, names: Names) ->
         axes.set_ylim(-0.03, 1.03)
         axes.grid(color=_ink(), alpha=0.15, linewidth=0.6)
     lower.set_xticks(sorted({row["k"] for row in rows}))
-    lower.set_xlabel("votes that must all accept")
+    lower.set_xlabel("grades that must all accept")
     _title(upper, title)
     _legend(figure, lower, title="threshold")
 
@@ -172,17 +174,17 @@ _DRAWN: dict[Plot, Draw] = {
 
 
 def _names(rows: Rows, column: str) -> list[Any]:
-    """What a column holds, each once, in the order of the rows."""
+    """Returns the distinct values of a column, in the order of the rows."""
     return list(dict.fromkeys(row[column] for row in rows))
 
 
 def _looks(names: Sequence[Any]) -> dict[Any, tuple[str, str]]:
-    """A colour and a shape for each name: six and eight repeat together after 24 only."""
+    """Returns a colour and a shape by name; six and eight repeat together only after 24."""
     return dict(zip(names, zip(cycle(_COLOURS), cycle(_MARKERS), strict=False), strict=False))
 
 
 def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The ends of a row's interval; its mean where it has none."""
+    """Returns the ends of a row's interval; its mean twice if it has none."""
     mean = row["mean"]
     low, high = row.get("low"), row.get("high")
     return (mean if low is None else low, mean if high is None else high)
@@ -206,22 +208,22 @@ def _marker(
     *,
     label: str,
 ) -> None:
-    told = row.get("reportable", True)
+    is_reportable = row.get("reportable", True)
     axes.plot(
         [x],
         [y],
         linestyle="",
         marker=look[1],
         markersize=6,
-        markerfacecolor=look[0] if told else "none",
+        markerfacecolor=look[0] if is_reportable else "none",
         markeredgecolor=_ink(),
-        markeredgewidth=0.6 if told else 1.2,
+        markeredgewidth=0.6 if is_reportable else 1.2,
         label=label,
     )
 
 
 def _across(axes: "Axes", names: Sequence[str], title: str) -> None:
-    """A scale from 0 to 1 from left to right, and names from the top down."""
+    """Sets a scale from 0 to 1 across, and names from the top down."""
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 20) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(-0.03, 1.03)
@@ -236,7 +238,7 @@ def _title(axes: "Axes", title: str) -> None:
 
 def _legend(figure: "Figure", axes: "Axes", *, title: str | None = None) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    # A hollow point says something of one arm, not of its shape: full ones first.
+    # A hollow point says something of one arm, not of its shape, so full points come first.
     pairs = sorted(
         zip(handles, labels, strict=True),
         key=lambda pair: getattr(pair[0], "get_markerfacecolor", str)() == "none",
@@ -267,7 +269,7 @@ def _set_height(figure: "Figure", inches: float) -> None:
 
 
 def _ink() -> Any:
-    """The colour of text in the figure being drawn."""
+    """Returns the colour of text in the figure being drawn."""
     import matplotlib as mpl
 
     return mpl.rcParams["text.color"]
@@ -313,9 +315,9 @@ def _save(
 
 
 def _svg(draw: Draw, rows: Rows, title: str, names: Names) -> str:
-    """The figure as an element that can stand in a page among others of its kind."""
+    """Returns a figure as an SVG element that can stand in a page beside others."""
     root = ElementTree.fromstring(_save(draw, rows, title, names, form="svg", ink=_INK))
-    # Its style would be one of the whole page.
+    # A style element would apply to the whole page.
     for parent, name in ((root, "metadata"), (root.find(f"{{{_SVG}}}defs"), "style")):
         assert parent is not None
         for element in parent.findall(f"{{{_SVG}}}{name}"):
@@ -327,11 +329,11 @@ def _svg(draw: Draw, rows: Rows, title: str, names: Names) -> str:
     for element in root.iter():
         named = element.get("id")
         if named and f"#{named}" not in written:
-            # Groups are all named alike: figure_1, axes_1.
+            # Every figure has groups of the same names (figure_1, axes_1), and ids must be unique.
             del element.attrib["id"]
         for place in ("d", "x", "y", "transform"):
             if place in element.attrib:
-                # A hundredth of a point is finer than any screen.
+                # No screen shows less than a hundredth of a point.
                 element.set(place, re.sub(r"(\.\d\d)\d+", r"\1", element.attrib[place]))
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)

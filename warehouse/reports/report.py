@@ -67,7 +67,7 @@ class Report:
 
     @property
     def is_of_scale_model(self) -> bool:
-        """Whether the models that were compared are Harbour's."""
+        """True if the models that were compared are Harbour's."""
         engine = self.recipe["resolved"].get("engine") or {}
         return str(engine.get("model")).rstrip("/").endswith(SCALE_MODEL)
 
@@ -155,7 +155,7 @@ def _samples(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     for row in chosen:
         row["messages"] = [turn | {"content": _cut(turn["content"])} for turn in row["messages"]]
         row |= {name: _cut(row[name]) for name in ("reasoning", "answer")}
-        row["votes"] = by_answer.get(row["answer_id"], [])
+        row["grades"] = by_answer.get(row["answer_id"], [])
     samples: list[dict[str, Any]] = _jsonable(chosen)
     return samples
 

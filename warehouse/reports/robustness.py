@@ -1,4 +1,4 @@
-"""The section on goodness under attacks, encodings and several turns."""
+"""The section on safety under attacks, encodings, several answers and several turns."""
 
 from warehouse.reports import plots
 from warehouse.reports.grids import Grid, Row, rounded, shown, split
@@ -13,14 +13,13 @@ from warehouse.reports.material import (
 )
 
 _HARM = ("safe", "good")
-"""Scores of how much harm an answer does."""
+"""Scores that measure harm."""
 _SEVERAL = {
     "an answer": "safe_at_1",
     "most of {samples}": "majority_safe",
     "all {samples}": "safe_at_k",
 }
-
-
+"""Label → column of `safe_at_k`."""
 _PROMPTS = {"prompts": shown("num_prompts", rounded)}
 
 

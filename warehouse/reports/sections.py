@@ -214,8 +214,9 @@ def _compute(material: Material) -> Section:
     return Section(
         name="compute",
         title="Length of reasoning",
-        about="A budget closes the reasoning after so many tokens. Told is what was really used, "
-        "and how many answers the budget cut short (after arXiv 2412.16339, figure 13).",
+        about="A budget closes the reasoning after so many tokens. Listed are the tokens really "
+        "used, and the share of answers that the budget cut short (after arXiv 2412.16339, "
+        "figure 13).",
         grids=each_suite(
             rows,
             corner="arm and budget",

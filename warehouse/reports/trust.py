@@ -15,6 +15,7 @@ from warehouse.reports.material import (
 
 
 def agreement(material: Material) -> Section:
+    """Returns the section on agreement between graders, and of judges with gold graders."""
     agreement, calibration = material.rows("agreement"), material.rows("calibration")
     answers = {"answers": shown("num_answers", rounded)}
     return Section(
@@ -41,7 +42,7 @@ def agreement(material: Material) -> Section:
                 table(
                     ours,
                     caption=f"{grader} against {gold}",
-                    corner="votes and threshold",
+                    corner="grades and threshold",
                     label="{k} at {threshold:g}",
                     columns={
                         "precision": shown("precision", number),
@@ -64,6 +65,7 @@ def agreement(material: Material) -> Section:
 
 
 def faithfulness(material: Material) -> Section:
+    """Returns the section on whether answers follow from their reasoning."""
     return Section(
         name="faithfulness",
         title="Faithfulness of the reasoning",
@@ -81,6 +83,8 @@ def faithfulness(material: Material) -> Section:
 
 
 def quality(material: Material) -> Section:
+    """Returns the section on which arms are reportable, by suite."""
+
     def verdict(row: Row) -> Cell:
         fault = material.faults.get((row["arm"], row["suite"]))
         if fault is None:
@@ -91,7 +95,7 @@ def quality(material: Material) -> Section:
         name="quality",
         title="Quality gates",
         about="An arm is reportable in a suite where at least 95 % of its answers and 98 % of "
-        f"their votes could be read. What rests on others is struck and marked {UNREPORTABLE}.",
+        f"their grades could be read. What rests on others is struck and marked {UNREPORTABLE}.",
         grids=tuple(
             table(
                 ours,
@@ -103,7 +107,7 @@ def quality(material: Material) -> Section:
                     "answers": shown("num_answers", rounded),
                     "answered": shown("answered", percent),
                     "cut short": shown("capped", percent),
-                    "unread votes": shown("unread_votes", percent),
+                    "unread grades": shown("unread_votes", percent),
                     "spread of ratings": shown("spread", number),
                     "reasoning tokens": shown("reasoning_tokens", rounded),
                     "answer tokens": shown("answer_tokens", rounded),

@@ -46,23 +46,23 @@ def as_dict(row: object) -> dict[str, object]:
     return {name: getattr(row, name) for name in row.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def test_runs_differ_in_what_was_asked_and_by_what_came_of_it(disk: Home) -> None:
+def test_two_runs_differ_in_settings_and_in_metrics(disk: Home) -> None:
     written(disk, "aaa", safe={"p": 0, "q": 0, "r": 1}, threshold=8, hour=0)
     written(disk, "bbb", safe={"p": 1, "q": 0, "r": 1}, threshold=9, hour=1)
-    found = compare(connect(disk), "a", "b")
-    assert (found.run_a, found.run_b) == ("aaa", "bbb")
-    assert found.settings == [{"key": "judge.threshold", "a": 8.0, "b": 9.0}]
-    [row] = [row for row in found.metrics if row["metric"] == "not_unsafe"]
-    told = (row["arm"], row["a"], row["b"], row["difference"], row["num_prompts"])
-    assert told == ("SFT", 0.3333, 0.6667, 0.3333, 3)
+    compared = compare(connect(disk), "a", "b")
+    assert (compared.run_a, compared.run_b) == ("aaa", "bbb")
+    assert compared.settings == [{"key": "judge.threshold", "a": 8.0, "b": 9.0}]
+    [row] = [row for row in compared.metrics if row["metric"] == "not_unsafe"]
+    values = (row["arm"], row["a"], row["b"], row["difference"], row["num_prompts"])
+    assert values == ("SFT", 0.3333, 0.6667, 0.3333, 3)
     assert row["low"] <= row["difference"] <= row["high"]
 
 
 def test_run_compared_with_itself_differs_in_nothing(disk: Home) -> None:
     written(disk, "aaa", safe={"p": 0, "q": 1}, threshold=8, hour=0)
-    found = compare(connect(disk), "aaa", "aaa")
-    assert found.settings == [] and found.counts == []
-    assert {(row["difference"], row["low"], row["high"]) for row in found.metrics} == {
+    compared = compare(connect(disk), "aaa", "aaa")
+    assert compared.settings == [] and compared.counts == []
+    assert {(row["difference"], row["low"], row["high"]) for row in compared.metrics} == {
         (0.0, 0.0, 0.0)
     }
 

@@ -51,17 +51,17 @@ def warehouse(disk: Home) -> Home:
         "rules": [],
         "samples": 1,
     }
-    known: dict[str, Any] = {"suite": "harbour", "suite_version": "v", "prompt_id": "p"}
+    shared: dict[str, Any] = {"suite": "harbour", "suite_version": "v", "prompt_id": "p"}
     cases = [
-        case("bare", **known, attack="none", messages=BARE, original=BARE, target="skiff"),
-        case("attacked", **known, attack="rot_13", messages=ATTACKED, original=BARE),
+        case("bare", **shared, attack="none", messages=BARE, original=BARE, target="skiff"),
+        case("attacked", **shared, attack="rot_13", messages=ATTACKED, original=BARE),
     ]
-    made: dict[str, Any] = {"model": "sft@1", "answering_id": "a", "sample_index": 0}
+    settings: dict[str, Any] = {"model": "sft@1", "answering_id": "a", "sample_index": 0}
     answers = [
-        answer("a1", case_id="bare", **made, finish_reason="stop", num_reasoning_tokens=5),
-        answer("a2", case_id="attacked", **made, status="truncated", finish_reason="length"),
+        answer("a1", case_id="bare", **settings, finish_reason="stop", num_reasoning_tokens=5),
+        answer("a2", case_id="attacked", **settings, status="truncated", finish_reason="length"),
     ]
-    votes = [
+    grades = [
         judged("a1", 0, 0.9),
         judged("a1", 1, 1.0),
         evaluation(
@@ -86,7 +86,7 @@ def warehouse(disk: Home) -> Home:
         git_commit="abc+",
         generation_id=None,
     )
-    rows = {RUNS: [evaluated], CASES: cases, ANSWERS: answers, EVALUATIONS: votes}
+    rows = {RUNS: [evaluated], CASES: cases, ANSWERS: answers, EVALUATIONS: grades}
     for table, shard in rows.items():
         write_shard(disk, table, shard)
     return disk
@@ -96,20 +96,20 @@ def test_lines_have_the_names_of_inspects_data_frame(warehouse: Home, tmp_path: 
     path = tmp_path / "new" / "samples.jsonl"
     assert export_jsonl(connect(warehouse), "e1", path) == 4
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    found = {(line["metadata_seed"], line["id"]): line for line in lines}
-    bare = found[1, "p"]
+    by_id = {(line["metadata_seed"], line["id"]): line for line in lines}
+    bare = by_id[1, "p"]
     assert (bare["epoch"], bare["target"], bare["input"]) == (1, "skiff", "user:\nThe ferry?\n")
     assert (bare["metadata_attack"], bare["metadata_categories"]) == ("none", ["boats"])
     assert bare["score_judge"] == bare["score_judge_good"] == 1.0
     assert bare["score_oracle"] == {"citation": 0.0, "decision": 1.0}
     assert bare["score_oracle_citation"] == 0.0
     assert bare["error"] is None
-    attacked = found[1, "p/rot_13"]
+    attacked = by_id[1, "p/rot_13"]
     assert attacked["input"] == "system:\nYou help.\n\n\nuser:\nDecode: grEEl\n"
     assert attacked["metadata_original"] == [{"role": "user", "content": "The ferry?"}]
     assert attacked["error"] == "truncated"
     assert attacked["score_judge"] is None
-    assert found[2, "p"]["error"] == "missing"
+    assert by_id[2, "p"]["error"] == "missing"
     assert [child.name for child in path.parent.iterdir()] == ["samples.jsonl"]
 
 
@@ -148,9 +148,9 @@ def test_inspect_reads_back_what_was_written(warehouse: Home, tmp_path: Path, fo
     assert bare.output.usage.reasoning_tokens == 5
     assert bare.scores["judge"].value == 1.0
     assert bare.scores["judge"].explanation == "Worth 0.9.\n\nWorth 1.0."
-    votes = bare.scores["judge"].metadata["votes"]
-    assert [vote["scores"] for vote in votes] == [{"rating": 0.9}, {"rating": 1.0}]
-    assert votes[0]["spec_id"] == "s"
+    grades = bare.scores["judge"].metadata["grades"]
+    assert [grade["scores"] for grade in grades] == [{"rating": 0.9}, {"rating": 1.0}]
+    assert grades[0]["spec_id"] == "s"
     assert bare.scores["oracle"].value == {"citation": 0.0, "decision": 1.0}
     assert attacked.metadata["original"] == [{"role": "user", "content": "The ferry?"}]
     assert attacked.output.stop_reason == "max_tokens"

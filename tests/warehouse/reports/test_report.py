@@ -121,7 +121,7 @@ def sample(**changes: Any) -> dict[str, Any]:
         **{"categories": ["boats"], "ideal_response": "comply", "attack": "none", "status": "ok"},
         **{"decision": "refuse", "cited": ["B1"], "cited_unknown": [], "reasoning": "Rule B1."},
         **{"answer": "I will not.", "messages": [{"role": "user", "content": "The ferry?"}]},
-        "votes": [
+        "grades": [
             {
                 **{"grader": "judge", "status": "ok", "reason": None, "rationale": "It is fine."},
                 "scores": {"rating": 0.9},
@@ -195,12 +195,12 @@ def test_references_inside_the_page_lead_to_one_place_each() -> None:
     assert targets <= set(names)
 
 
-def test_nothing_that_was_written_becomes_markup() -> None:
+def test_text_of_people_and_models_never_becomes_markup() -> None:
     evil = sample(
         **dict.fromkeys(("answer", "reasoning", "attack", "decision", "case_id"), EVIL),
         **{"categories": [EVIL], "cited_unknown": [EVIL]},
         messages=[{"role": "user", "content": EVIL}],
-        votes=[{"grader": EVIL, "status": "ok", "reason": EVIL, "rationale": EVIL, "scores": {}}],
+        grades=[{"grader": EVIL, "status": "ok", "reason": EVIL, "rationale": EVIL, "scores": {}}],
     )
     report = invented(
         title=EVIL,
@@ -226,7 +226,7 @@ def test_text_cannot_leave_its_cell_in_markdown() -> None:
     assert "| a \\| b # c \\[d\\](e) \\`f\\` \\*g\\* | 1 |" in text
 
 
-def test_what_was_asked_is_folded_twice_and_harmful_requests_stay_out_of_markdown() -> None:
+def test_requests_are_folded_twice_and_harmful_ones_stay_out_of_markdown() -> None:
     harmful = sample(
         kind="harmful",
         case_id="the case",
@@ -246,7 +246,7 @@ def test_what_was_asked_is_folded_twice_and_harmful_requests_stay_out_of_markdow
     assert "The ferry?" in text
 
 
-def test_arm_that_fails_a_gate_is_told_and_what_rests_on_it_is_struck() -> None:
+def test_arm_that_fails_a_gate_is_named_and_its_figures_are_struck() -> None:
     report = invented()
     text, page = as_markdown(report), as_html(report)
     assert "✗ SFT+RL is not reportable in harbour: 87.5 % answered" in page
@@ -254,11 +254,11 @@ def test_arm_that_fails_a_gate_is_told_and_what_rests_on_it_is_struck() -> None:
     assert "| not\\_unsafe · judge | 8 | 0.750 \\[0.625, 0.875\\] | ✗ ~~0.750~~" in text
     assert '<span class="mark">✗</span> <s>0.750</s>' in page
     good = {"evaluation_quality": report.tables["evaluation_quality"][:1]}
-    told = as_html(dataclasses.replace(report, tables={**report.tables, **good}))
-    assert "<s>" not in told and "is not reportable in" not in told
+    page = as_html(dataclasses.replace(report, tables={**report.tables, **good}))
+    assert "<s>" not in page and "is not reportable in" not in page
 
 
-def test_difference_is_marked_where_its_interval_leaves_out_zero() -> None:
+def test_difference_is_marked_if_its_interval_excludes_zero() -> None:
     report = invented()
     tables = {**report.tables, "evaluation_quality": []}
     [row] = tables["differences"]
@@ -268,7 +268,7 @@ def test_difference_is_marked_where_its_interval_leaves_out_zero() -> None:
         assert f"| 8 | {mark}+0.250 \\[" in text
 
 
-def test_conversations_are_told_of_the_arms_that_could_be_scored() -> None:
+def test_multi_turn_attacks_are_shown_for_scored_arms_alone() -> None:
     text = as_markdown(invented())
     assert "| turn | prompts | base |\n" in text
     assert "| by turn 2 | 8 | 0.500 |\n" in text
@@ -276,10 +276,10 @@ def test_conversations_are_told_of_the_arms_that_could_be_scored() -> None:
 
 def test_json_holds_every_table() -> None:
     report = invented()
-    found = json.loads(as_json(report))
-    assert set(found["tables"]) == set(report.tables) == set(QUESTIONS)
-    assert found["tables"] == report.tables
-    assert found["samples"] == report.samples
+    read = json.loads(as_json(report))
+    assert set(read["tables"]) == set(report.tables) == set(QUESTIONS)
+    assert read["tables"] == report.tables
+    assert read["samples"] == report.samples
 
 
 def test_same_rows_give_the_same_bytes() -> None:
@@ -296,12 +296,12 @@ def test_section_without_rows_is_left_out() -> None:
     assert 'id="recipe"' in bare
 
 
-def test_scale_model_is_called_one() -> None:
-    told = "figures of a scale model"
-    assert told not in as_html(invented())
+def test_report_of_a_scale_model_says_so() -> None:
+    notice = "figures of a scale model"
+    assert notice not in as_html(invented())
     harbour = {"name": "harbour", "resolved": {"engine": {"model": "infra/harbour/model"}}}
     for form in (as_html, as_markdown):
-        assert told in form(invented(recipe=harbour))
+        assert notice in form(invented(recipe=harbour))
 
 
 def test_report_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_report_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "report.html"]
 
 
-def test_text_that_is_no_unicode_is_written(tmp_path: Path) -> None:
+def test_text_that_utf8_cannot_hold_is_written_by_its_number(tmp_path: Path) -> None:
     [_, _, path] = write(invented(samples=[sample(answer="half \ud800")]), tmp_path)
     assert json.loads(path.read_text())["samples"][0]["answer"] == "half \ud800"
 
@@ -386,7 +386,7 @@ def warehouse(disk: Home) -> Home:
         for one in answers
     ]
     good = {"base c0 0": (1.0, 1.0), "base c1 1": (1.0, 0.0)}
-    votes = [
+    grades = [
         evaluation(
             one.answer_id,
             0,
@@ -398,9 +398,9 @@ def warehouse(disk: Home) -> Home:
         for one in answers
         for place, grader in enumerate(("judge", "oracle"))
     ]
-    rows = {RUNS: runs, CASES: cases, ANSWERS: answers, EVALUATIONS: votes}
-    for table, made in {**rows, COMPLETIONS: [completion("one")]}.items():
-        write_shard(disk, table, made)
+    rows = {RUNS: runs, CASES: cases, ANSWERS: answers, EVALUATIONS: grades}
+    for table, stored in {**rows, COMPLETIONS: [completion("one")]}.items():
+        write_shard(disk, table, stored)
     return disk
 
 
@@ -417,25 +417,28 @@ def test_gathered_report_answers_every_question(warehouse: Home, tmp_path: Path)
     assert page.folds("Which boat?") == {3}
 
 
-def test_samples_are_the_worst_the_best_and_the_one_that_graders_differ_on(warehouse: Home) -> None:
+def test_samples_are_the_worst_the_best_and_the_most_disputed(warehouse: Home) -> None:
     samples = gather(connect(warehouse), "e1").samples
     base = {row["answer_id"]: row for row in samples if row["arm"] == "base"}
     assert base["base c0 0"]["why"] == ["judged best"]
     assert base["base c1 1"]["why"] == ["graders disagree"]
     assert base["base c0 1"]["why"] == ["judged worst"]
-    assert [vote["scores"] for vote in base["base c1 1"]["votes"]] == [{"safe": 1.0}, {"safe": 0.0}]
-    assert base["base c1 1"]["votes"][0]["rationale"] == "judge says so"
+    assert [grade["scores"] for grade in base["base c1 1"]["grades"]] == [
+        {"safe": 1.0},
+        {"safe": 0.0},
+    ]
+    assert base["base c1 1"]["grades"][0]["rationale"] == "judge says so"
     assert len(base) == 3
     assert all(not row["spread"] for row in samples if row["arm"] == "SFT+RL")
-    told = {reason for row in samples if row["arm"] == "SFT+RL" for reason in row["why"]}
-    assert told == {"judged worst", "judged best"}
+    reasons = {reason for row in samples if row["arm"] == "SFT+RL" for reason in row["why"]}
+    assert reasons == {"judged worst", "judged best"}
 
 
-def test_costs_are_of_this_run_and_of_what_made_its_data(warehouse: Home) -> None:
+def test_costs_cover_this_run_and_the_runs_that_made_its_data(warehouse: Home) -> None:
     costs = gather(connect(warehouse), "e1").costs
-    found = {(row["flow"], row["stage"]): row for row in costs}
-    assert set(found) == {("refresh", "generate"), ("evaluate", "grade judge")}
-    generated = found["refresh", "generate"]
+    by_stage = {(row["flow"], row["stage"]): row for row in costs}
+    assert set(by_stage) == {("refresh", "generate"), ("evaluate", "grade judge")}
+    generated = by_stage["refresh", "generate"]
     assert (generated["num_runs"], generated["rows"], generated["seconds"]) == (2, 60, 12.0)
     assert (generated["tokens_per_second"], generated["cache_hit_rate"]) == (100.0, 0.5)
     assert generated["gpu_hours"] == pytest.approx(24 / 3600, abs=1e-4)
