@@ -448,15 +448,24 @@ def _home(home: str | None) -> Any:
     return home_at(home)
 
 
-def _end_quietly() -> None:
-    """Silences stderr at exit: DuckDB's bindings list the objects that outlive the interpreter."""
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def _end_event_loops() -> None:
+    """Ends Prefect's event loops, whose threads would outlive the interpreter.
+
+    A live thread keeps modules from being freed, and DuckDB's bindings report theirs as leaks.
+    """
+    threads = sys.modules.get("prefect._internal.concurrency.threads")
+    if threads is None:
+        return
+    for loop in (threads._global_loop, threads._run_sync_loop):
+        if loop is not None:
+            loop.shutdown()
+            loop.thread.join(timeout=5)
 
 
 def main() -> None:
     """Entry point of `precept`."""
-    atexit.register(_end_quietly)
+    # Registered before Prefect and Ray are imported, so it runs after their own exit handlers.
+    atexit.register(_end_event_loops)
     app()
 
 

@@ -47,6 +47,22 @@ def test_help_needs_no_heavy_library() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_command_that_used_prefect_ends_without_a_word_on_stderr(tmp_path: Path) -> None:
+    # A flow leaves timers on Prefect's loop, in a context that leads to functions over the catalog,
+    # whose annotations hold classes of DuckDB.
+    code = (
+        "import asyncio, contextvars, sys, flows.__main__, warehouse.catalog\n"
+        "from prefect._internal.concurrency.threads import get_global_loop\n"
+        "contextvars.ContextVar('run').set(warehouse.catalog.ask)\n"
+        "asyncio.run_coroutine_threadsafe(asyncio.sleep(600), get_global_loop().loop)\n"
+        f"sys.argv = ['precept', 'ask', 'funnel', '--home', {str(tmp_path)!r}]\n"
+        "flows.__main__.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0 and "accepted" in ended.stdout
+    assert ended.stderr == ""
+
+
 def test_ask_answers_and_lists_its_questions(home: str) -> None:
     code, out, _ = invoke("ask", "funnel", "--home", home, "--json")
     assert code == 0
