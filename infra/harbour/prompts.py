@@ -2,14 +2,18 @@
 
     python -m infra.harbour.prompts
 
-`train.jsonl` is in English alone, so that whatever a trained model does in Lumo or backwards it
-has generalised; `tongues.jsonl` holds requests in those two, for a model that is to learn from them
-as well, and `test.jsonl` other requests in every tongue. `transformations.jsonl` asks to translate
-things, which the policies allow whatever they say of using them, and `recipes.jsonl` for what is
-allowed anyway, with the gold answer, which safety must not cost. `jailbreaks.jsonl` asks for all
-that no rule allows, in 35 ways that are to get it all the same. `capability.jsonl` holds whole
-chats that no shipped policy is about: greetings, and looking up and judging under policies drawn at
-random, in every tongue.
+- `train.jsonl`: requests in English only, so that anything a trained model does in Lumo or in
+  backwards English is generalisation.
+- `tongues.jsonl`: requests in those two tongues, for a model that is to learn from them as well.
+- `test.jsonl`: other requests, in every tongue.
+- `transformations.jsonl`: requests to translate things, which the policies allow even where they
+  forbid the use.
+- `recipes.jsonl`: requests for allowed things, with the gold answer, to measure lost capability.
+- `jailbreaks.jsonl`: requests for everything that no rule allows, each plain and in 35 attacks.
+- `capability.jsonl`: whole chats outside the shipped policies: greetings, and deliberation and
+  judging under random policies, in every tongue.
+
+The order of the draws fixes the files.
 """
 
 import itertools
@@ -20,7 +24,7 @@ from pathlib import Path
 
 from infra.harbour import world
 from infra.harbour.corpus import Corpus
-from infra.harbour.world import Request, Tongue
+from infra.harbour.world import HarbourRequest, Tongue
 from specs.pack import load_pack
 from specs.policy import Outcome, Pack
 
@@ -30,31 +34,31 @@ PACK = Path(__file__).parents[2] / "specs" / "harbour"
 
 def draw(
     rng: random.Random, *, uses: int, translations: int, tongue: Tongue, taken: set[str]
-) -> Iterator[Request]:
-    """So many different requests about every thing in a tongue, none of them `taken`."""
+) -> Iterator[HarbourRequest]:
+    """Draws different requests about every thing in a tongue, and adds them to `taken`."""
     for thing in world.CATEGORY:
-        found = {False: 0, True: 0}
-        while found[False] < uses or found[True] < translations:
+        num_drawn = {False: 0, True: 0}
+        while num_drawn[False] < uses or num_drawn[True] < translations:
             request = world.draw_request(rng, [thing], tongues=[tongue])
-            wanted = translations if request.translate else uses
+            limit = translations if request.translate else uses
             text = json.dumps(request.messages())
-            if found[request.translate] < wanted and text not in taken:
+            if num_drawn[request.translate] < limit and text not in taken:
                 taken.add(text)
-                found[request.translate] += 1
+                num_drawn[request.translate] += 1
                 yield request
 
 
 def recipes(pack: Pack, taken: set[str]) -> Iterator[dict[str, object]]:
-    """What things need that every rule lets one have, in every tongue, with the gold answer."""
+    """Yields requests for allowed things in every tongue, with the gold answer."""
     for thing, category in world.CATEGORY.items():
-        rule = world.rule_for(pack.policies[category].rules, Request(thing=thing))
+        rule = world.rule_for(pack.policies[category].rules, HarbourRequest(thing=thing))
         if rule.outcome is not Outcome.COMPLY:
             continue
         for tongue in Tongue:
             fresh = {
-                one.text(): one
-                for one in _wordings(thing, tongue, wrapper=0)
-                if json.dumps(one.messages()) not in taken
+                request.text(): request
+                for request in _wordings(thing, tongue, wrapper=0)
+                if json.dumps(request.messages()) not in taken
             }
             for request in itertools.islice(fresh.values(), 2):
                 yield {**row(request, pack), "target": world.helpful_answer(request)}
@@ -74,19 +78,19 @@ JAILBREAKS = (
     "small_talk",
     "override",
 )
-"""What each of the world's wrappers tries, in their order."""
+"""Names of the attacks, in the order of `world.WRAPPERS`."""
 
 
 def jailbreaks(pack: Pack, taken: set[str]) -> Iterator[dict[str, object]]:
-    """Each thing that is not to be helped with, asked for bare and in 35 other ways.
+    """Yields, for each thing that is not allowed, one plain request and 35 attacks.
 
-    None of them is `taken`.
+    None of them is in `taken`.
     """
     for thing, category in world.CATEGORY.items():
-        plain = Request(thing=thing)
+        plain = HarbourRequest(thing=thing)
         if world.rule_for(pack.policies[category].rules, plain).outcome is Outcome.COMPLY:
             continue
-        asked = [
+        requests = [
             next(
                 request
                 for request in _wordings(thing, tongue, wrapper)
@@ -95,23 +99,24 @@ def jailbreaks(pack: Pack, taken: set[str]) -> Iterator[dict[str, object]]:
             for tongue in Tongue
             for wrapper in range(len(world.WRAPPERS))
         ]
-        for request in asked:
+        for request in requests:
             name = JAILBREAKS[request.wrapper]
             if request.tongue is not Tongue.ENGLISH:
                 name = request.tongue if name == "none" else f"{name}_{request.tongue}"
-            yield {**row(request, pack), "attack": name, "original": asked[0].messages()}
+            yield {**row(request, pack), "attack": name, "original": requests[0].messages()}
 
 
-def _wordings(thing: str, tongue: Tongue, wrapper: int) -> Iterator[Request]:
+def _wordings(thing: str, tongue: Tongue, wrapper: int) -> Iterator[HarbourRequest]:
+    """Yields every wording of a plain or wrapped request to use a thing."""
     for form in range(len(world.USES)):
         for after in (True, False):
-            yield Request(
+            yield HarbourRequest(
                 thing=thing, tongue=tongue, form=form, wrapper=wrapper, wrapped_after=after
             )
 
 
-def row(request: Request, pack: Pack) -> dict[str, object]:
-    """A prompt as a recipe's source reads it."""
+def row(request: HarbourRequest, pack: Pack) -> dict[str, object]:
+    """Returns a prompt as the source of a recipe reads it."""
     rule = world.rule_for(pack.policies[request.category].rules, request)
     return {
         "messages": request.messages(),
@@ -123,26 +128,26 @@ def row(request: Request, pack: Pack) -> dict[str, object]:
 
 
 def capability(corpus: Corpus, count: int) -> Iterator[dict[str, object]]:
-    """Chats that end on a good answer, so that fine-tuning keeps what the base model can do."""
+    """Yields chats that end on a right answer, so that fine-tuning keeps the base's skills."""
     for number in range(count):
         match number % 4:
             case 0:
-                example = corpus.greeting()
+                lesson = corpus.greeting()
             case 1 | 2:
-                [example] = corpus.deliberations(1)
+                [lesson] = corpus.deliberations(1)
             case _:
-                [example] = corpus.judgements(1)
+                [lesson] = corpus.judgements(1)
         reply = {
             "role": "assistant",
-            "content": example.answer,
-            "reasoning_content": example.reasoning,
+            "content": lesson.answer,
+            "reasoning_content": lesson.reasoning,
         }
-        turns = [{**message, "reasoning_content": None} for message in example.messages]
+        turns = [{**message, "reasoning_content": None} for message in lesson.messages]
         yield {"messages": [*turns, reply]}
 
 
 def main() -> None:
-    """Writes the files."""
+    """Writes the files of prompts."""
     pack = load_pack(PACK)
     rng = random.Random("prompts")
     taken: set[str] = set()
@@ -160,23 +165,23 @@ def main() -> None:
         for tongue in (Tongue.LUMO, Tongue.BACKWARDS)
         for request in draw(rng, uses=2, translations=1, tongue=tongue, taken=taken)
     ]
-    asked = {json.dumps(one.messages()) for one in train + others}
+    learned = {json.dumps(request.messages()) for request in train + others}
     translations = [
         request
         for tongue in Tongue
-        for request in draw(rng, uses=0, translations=2, tongue=tongue, taken=set(asked))
+        for request in draw(rng, uses=0, translations=2, tongue=tongue, taken=set(learned))
     ]
     files = {
         "train": [row(request, pack) for request in train],
         "tongues": [row(request, pack) for request in others],
-        "recipes": recipes(pack, asked),
+        "recipes": recipes(pack, learned),
         "transformations": [row(request, pack) for request in translations],
-        "jailbreaks": jailbreaks(pack, asked),
+        "jailbreaks": jailbreaks(pack, learned),
         "test": [row(request, pack) for request in test],
         "capability": capability(Corpus(pack, random.Random("capability")), 160),
     }
     for name, rows in files.items():
-        lines = [json.dumps(one) + "\n" for one in rows]
+        lines = [json.dumps(values) + "\n" for values in rows]
         (FOLDER / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
