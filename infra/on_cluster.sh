@@ -1,9 +1,9 @@
 #!/bin/bash
-# Runs a command where it can drive the Ray cluster at $RAY_ADDRESS; without one, just runs it.
+# Runs a command on a node of the Ray cluster at $RAY_ADDRESS; without that, simply runs it.
 #
-# Ray wants a driver to run on one of the cluster's nodes. A machine that is none joins as a node
-# without processors, and leaves when the command ends. Should that node be lost, the command is
-# ended too: whoever started this starts it again, and the run goes on with what is missing.
+# Ray requires a driver to run on a node of its cluster. A machine that is not a node joins as one
+# without processors, and leaves when the command ends. If that node is lost, the command is ended
+# with exit code 1: starting it again resumes the run with the rows that are missing.
 set -euo pipefail
 
 node_lives() {
@@ -28,7 +28,7 @@ while kill -0 "$command" 2>/dev/null; do
         kill -TERM "$command"
     fi
     sleep 2 &
-    wait $! || true  # a signal ends the wait, and the trap has passed it on
+    wait $! || true  # a signal ends the wait; the trap has passed it to the command
 done
 
 status=0
