@@ -1,7 +1,7 @@
-"""Runs → figures of the factory that Ray tells Prometheus.
+"""Counters and gauges of the factory that Ray exports to Prometheus.
 
-A counter goes when the process that holds it ends, and runs end before anybody has asked. So one
-actor of the cluster counts for all of them. A cluster that ends with its run has none.
+A counter vanishes with the process that holds it, and runs end before Prometheus asks. So one
+detached actor of the cluster counts for all runs. A cluster that ends with its run has none.
 """
 
 import os
@@ -15,12 +15,12 @@ COUNTERS = {
     "precept_gpu_seconds": ("GPUs times seconds.", ("stage",)),
 }
 GAUGES = {"precept_waiting": ("Units that a stage has yet to commit.", ("stage",))}
-"""By name, what each figure counts, and its labels. Ray puts its own name first, and Prometheus
-`_total` last where it is a counter."""
+"""By name, the help text and the labels of each metric. Ray puts `ray_` before the name, and
+Prometheus `_total` after that of a counter."""
 
 
 class CounterActor:
-    """The actor that counts."""
+    """The actor that holds the counters and gauges."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge
@@ -34,7 +34,7 @@ class CounterActor:
         if value:
             self._made[name].inc(value, labels)
         else:
-            # Ray's counters refuse 0, by which alone Prometheus sees how they began.
+            # Ray's counters refuse 0, but Prometheus needs a first sample to see an increase.
             self._made[name]._record(0.0, labels)
 
     def set(self, name: str, value: float, labels: dict[str, str]) -> None:
@@ -43,13 +43,13 @@ class CounterActor:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What a run counts with. What is only for looking at is not waited for."""
+    """A run's handle on the counters; no call waits, because metrics must not slow the work."""
 
     actor: Any
 
     @classmethod
     def of_cluster(cls) -> "Meter":
-        """That of the cluster at `$RAY_ADDRESS`, which all runs share; else one that is silent."""
+        """Returns the meter of the cluster at `$RAY_ADDRESS`, which all runs share; else a silent one."""
         import ray
 
         if not os.environ.get("RAY_ADDRESS") or not ray.is_initialized():
@@ -61,14 +61,13 @@ class Meter:
             "get_if_exists": True,
             "max_restarts": -1,
             "num_cpus": 0,
-            # The node that stays; a driver's own leaves with its run.
+            # On the head node, which stays; a driver's own node leaves with its run.
             "resources": {"node:__internal_head__": 0.001},
         }
         return cls(ray.remote(CounterActor).options(**options).remote())
 
     def begin(self, stage: str, table: str) -> None:
-        """Shows what a stage counts before it has done anything: a counter that appears with its
-        first value has not increased."""
+        """Publishes zeros, because Prometheus's increase() ignores a counter's first sample."""
         for kind in ("prompt", "cached", "output"):
             self.add("precept_tokens", 0, stage=stage, kind=kind)
         for status in ("ok", "error"):

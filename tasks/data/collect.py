@@ -34,47 +34,47 @@ _CHARACTERS_PER_SHARD = 100_000_000
 
 
 class CollectConfig(Config):
-    """How prompts are cleaned."""
+    """Cleaning of prompts: duplicates and contamination."""
 
     near_duplicate_threshold: float | None = Field(0.9, gt=0, le=1)
-    """Leave out a prompt whose last message is this like an earlier one's after the same messages
-    (Jaccard over runs of 5 words, estimated); none: keep near duplicates."""
+    """Likeness from which a prompt is a near duplicate of an earlier one: the Jaccard index over runs
+    of 5 words of the last message, estimated, after the same messages. Unset: all are kept."""
     decontaminate: list[SourceConfig] = []
-    """Evaluation sets: a prompt that is in one, or shares 13 words in a row, is left out."""
+    """Evaluation sets; a prompt that is in one, or shares 13 words in a row with it, is left out."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of a source's rows; all but `stored` add up to `read`."""
+    """Rows of a source by what became of them; all but `stored` add up to `read`."""
 
     read: int = 0
     kept: int = 0
     to_assign: int = 0
-    """Rows whose category the judge model is still to choose."""
+    """Rows whose category the judge model has yet to choose."""
     unassigned: int = 0
-    """Rows for which it found none before."""
+    """Rows for which the judge model found no category before."""
     exact_duplicates: int = 0
     near_duplicates: int = 0
     contaminated: int = 0
     bad: dict[str, int] = field(default_factory=dict)
     """Rows that cannot be used, by reason."""
     stored: int = 0
-    """Rows written, because they are new or say something new."""
+    """Rows written because the prompt or its labels are new."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What the sources hold."""
+    """The prompts of the sources."""
 
     prompts: pa.Table
-    """Columns prompt_id and categories, as first seen; categories are null where they are still
-    to be assigned."""
+    """Columns prompt_id and categories, in the order of the sources; categories are null until they
+    are assigned."""
     unassigned: pa.Table
-    """Units of the prompts that the judge model is to choose a category for."""
+    """Columns block_key and prompt: prompts whose category the judge model has yet to choose."""
     counts: dict[str, Counts]
     """By source."""
     evaluations: dict[str, Counts]
-    """By evaluation set: how many rows were read, kept to compare with, and bad."""
+    """By evaluation set: rows that were read, kept to compare with, and bad."""
 
 
 def collect(
@@ -86,11 +86,10 @@ def collect(
     connection: duckdb.DuckDBPyConnection,
     progress: Callable[[int], None] = lambda num_rows: None,
 ) -> Collected:
-    """Reads the sources and stores the prompts of which the warehouse does not say the same.
+    """Reads the sources and stores prompts that are new or whose labels changed.
 
-    `connection` shows the warehouse before; `progress` is told how many rows were read since it
-    was last told. Raises ValueError where a source cannot be read or has labels that the pack
-    does not know.
+    `connection` shows the warehouse before; `progress` takes the number of rows read since its last
+    call. Raises ValueError if a source cannot be read or has labels that the pack does not know.
     """
     for source in sources:
         _check_categories(source, pack_categories)
@@ -101,25 +100,25 @@ def collect(
 
 
 def _check_categories(source: SourceConfig, pack_categories: Sequence[str]) -> None:
-    """Raises ValueError where the recipe itself names a category that the pack lacks."""
+    """Raises ValueError if the recipe itself names a category that the pack lacks."""
     targets = [target for target in source.category_map.values() if target]
     for key, named in (("categories", source.categories), ("category_map", targets)):
         unknown = next((name for name in named if name not in pack_categories), None)
         if unknown:
             raise ValueError(
-                f"source {source.name!r}: {key} names {unknown!r}, which the pack has not; use "
-                f"{', '.join(pack_categories)}"
+                f"source {source.name!r}: {key} names {unknown!r}, which is not a category of the "
+                f"pack; use {', '.join(pack_categories)}"
             )
     if not (source.category or source.categories or source.assign_category):
         raise ValueError(
-            f"source {source.name!r} says nothing of categories: give it category (a column), "
+            f"source {source.name!r} has no categories: give it category (a column), "
             "categories (for every row) or assign_category"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the warehouse says of a prompt."""
+    """The newest row of a prompt in the warehouse."""
 
     revision: int
     version: str
@@ -128,7 +127,7 @@ class _Known:
 
 
 class _Collecting:
-    """One run of `collect`: what it has seen so far."""
+    """The state of one run of `collect`."""
 
     def __init__(
         self,
@@ -181,18 +180,18 @@ class _Collecting:
         _check_usable(source, counts)
 
     def _choose(self, source: SourceConfig, counts: Counts) -> Iterator[tuple[str, Candidate]]:
-        """Candidates that are wanted, with their ids; counts the others."""
+        """Yields the candidates to keep, with their ids; counts the others."""
         unknown: Counter[str] = Counter()
         for candidate in read_source(source):
             counts.read += 1
             self.progress(1)
-            strange = [one for one in candidate.categories if one not in self.pack_categories]
+            foreign = [name for name in candidate.categories if name not in self.pack_categories]
             prompt_id = candidate.prompt_id
             digest = bytes.fromhex(prompt_id)
             if candidate.fault:
                 _count(counts.bad, candidate.fault)
-            elif strange and not source.assign_category:
-                unknown.update(strange)
+            elif foreign and not source.assign_category:
+                unknown.update(foreign)
             elif not candidate.categories and not source.assign_category:
                 _count(counts.bad, "no_category")
             elif digest in self.seen:
@@ -220,11 +219,11 @@ class _Collecting:
     def _store(
         self, batch: Sequence[tuple[str, Candidate]], source: SourceConfig, counts: Counts
     ) -> None:
-        """Writes what is new of a batch as one shard, and notes what the run wants."""
+        """Writes the new rows of a batch as one shard, and notes the prompts that the run wants."""
         known = self._known([prompt_id for prompt_id, _ in batch])
         rows: list[Prompt] = []
         units: list[dict[str, Any]] = []
-        wanted: list[dict[str, Any]] = []
+        kept: list[dict[str, Any]] = []
         for prompt_id, candidate in batch:
             before = known.get(prompt_id)
             categories = self._categories(candidate, before)
@@ -234,25 +233,25 @@ class _Collecting:
                 units.append(_unit(row, self.pack_categories))
             elif before is None or before.version != row.version:
                 rows.append(row)
-            wanted.append({"prompt_id": prompt_id, "categories": categories})
+            kept.append({"prompt_id": prompt_id, "categories": categories})
             counts.kept += bool(categories)
             counts.unassigned += categories == []
         write_shard(self.home, PROMPTS, rows)
         counts.stored += len(rows)
         self.unassigned.append(pa.Table.from_pylist(units, schema=_UNASSIGNED))
         self.prompts.append(
-            pa.Table.from_pylist([one for one in wanted if one["categories"] != []], schema=_WANTED)
+            pa.Table.from_pylist([row for row in kept if row["categories"] != []], schema=_WANTED)
         )
 
     def _categories(self, candidate: Candidate, before: _Known | None) -> list[str] | None:
-        """The source's, else what the judge chose before; None where it is still to choose."""
-        named = [one for one in candidate.categories if one in self.pack_categories]
-        if named:
-            return named
-        settled = before is not None and before.status != "error"
-        if before and settled and all(one in self.pack_categories for one in before.categories):
-            return before.categories
-        return None
+        """Returns the source's categories, else the judge's earlier choice; None if it must choose."""
+        categories = [name for name in candidate.categories if name in self.pack_categories]
+        if categories:
+            return categories
+        if before is None or before.status == "error":
+            return None
+        is_current = all(name in self.pack_categories for name in before.categories)
+        return before.categories if is_current else None
 
     def _known(self, prompt_ids: Sequence[str]) -> dict[str, _Known]:
         ids = self.connection.from_arrow(pa.table({"prompt_id": pa.array(prompt_ids, pa.string())}))
@@ -265,7 +264,7 @@ def _count(counts: dict[str, int], reason: str) -> None:
 
 
 def _check_usable(source: SourceConfig, counts: Counts) -> None:
-    """Raises ValueError where every row of a source is bad: then the source is, or its columns."""
+    """Raises ValueError if every row of a source is bad: its columns are probably misnamed."""
     faults = {reason: number for reason, number in counts.bad.items() if reason != "left_out"}
     if sum(faults.values()) == counts.read:
         reasons = ", ".join(f"{reason} {number}" for reason, number in faults.items())
@@ -278,7 +277,7 @@ def _check_usable(source: SourceConfig, counts: Counts) -> None:
 def _batches(
     candidates: Iterable[tuple[str, Candidate]],
 ) -> Iterator[list[tuple[str, Candidate]]]:
-    """Candidates by the shard, as many as fit into memory."""
+    """Yields candidates in batches of a shard, limited by rows and by characters."""
     batch: list[tuple[str, Candidate]] = []
     characters = 0
     for prompt_id, candidate in candidates:
@@ -323,8 +322,8 @@ def _row(
 
 
 def _versioned(row: Prompt) -> Prompt:
-    """The row with the hash of what it says of its prompt."""
-    said = (
+    """Returns the row with the hash of its labels."""
+    labels = (
         row.categories,
         row.ideal_response,
         row.source,
@@ -333,11 +332,11 @@ def _versioned(row: Prompt) -> Prompt:
         row.transform,
         row.metadata,
     )
-    return replace(row, version=content_id(json.dumps(said, ensure_ascii=False)))
+    return replace(row, version=content_id(json.dumps(labels, ensure_ascii=False)))
 
 
 def _unit(row: Prompt, pack_categories: Sequence[str]) -> dict[str, Any]:
-    """Returns a prompt for the judge to sort; all of them share the summaries of the pack."""
+    """Returns a prompt for the judge to sort; all share the summaries of the pack as a prefix."""
     return {"block_key": content_id(*pack_categories), "prompt": asdict(row)}
 
 
@@ -353,17 +352,17 @@ class AssignUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignWork:
-    """The work of the stage: units hold a prompt that lacks a category, which a judge chooses.
+    """The category of prompts that have none, chosen by the judge model.
 
-    Whatever comes of it is a row: without a category where the judge found none or its choice
-    cannot be read, and with the engine's fault where it could not be asked.
+    Every outcome is a row: without a category if the judge found none or its choice cannot be read,
+    and with the engine's fault if it could not be asked.
     """
 
     pack: Pack
     stage: StageConfig
     run_id: str
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=4096))
-    """How the judge is sampled."""
+    """Sampling of the judge."""
     name: str = "assign"
     table: Table = PROMPTS
     unit: type[AssignUnit] = AssignUnit
@@ -406,9 +405,9 @@ class AssignWork:
 
 
 def assigned(collected: Collected, connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """What the run wants: prompt_id and categories, with those that the judge has chosen.
+    """Returns the prompts that a run wants: columns prompt_id and categories.
 
-    Prompts that it found no category for, or could not be asked about, are not among them.
+    Prompts for which the judge found no category, or could not be asked, are not among them.
     """
     connection.register("unassigned", collected.unassigned)
     rows = look_up(connection, "assigned_prompts")

@@ -1,8 +1,8 @@
-"""Prompts that are alike: near duplicates of each other, and what evaluation sets hold.
+"""Prompts that are alike: near duplicates, and contamination by evaluation sets.
 
-Text is compared in lower case and without marks of form. How two texts are alike is asked in two
-ways: decontamination looks at words only, so that it rather drops too much, near duplicates at
-every sign, since "3 + 5" and "3 - 5" are not the same question.
+Text is compared case-folded and in Unicode's form NFKC. Decontamination compares words alone, so
+that it errs on the side of leaving out; near duplicates are compared with every sign, because
+"3 + 5" and "3 - 5" are not the same question.
 """
 
 import itertools
@@ -24,9 +24,9 @@ def _tokens(text: str) -> list[str]:
 
 
 class NearDuplicates:
-    """Prompts seen so far, as MinHash signatures in bands.
+    """Prompts seen so far, as MinHash signatures in bands; about 6 kB of memory a prompt.
 
-    Takes about 6 kB of memory a prompt. What shares a band is compared by its whole signature.
+    Prompts that share a band are compared by their whole signatures.
     """
 
     _NUM_HASHES = 128
@@ -37,18 +37,18 @@ class NearDuplicates:
 
         self._blank = MinHash(num_perm=self._NUM_HASHES)
         self._threshold = threshold
-        # Bands that miss few pairs at the threshold; the pairs below it that they let through
-        # are sorted out by the signatures. Above 0.95 there would be but one band, which is none.
+        # The weights prefer bands that miss few pairs at the threshold; pairs below it are sorted
+        # out by the signatures. Above 0.95 a single band would be left, which finds nothing.
         self._bands = MinHashLSH(
             threshold=min(threshold, 0.95), num_perm=self._NUM_HASHES, weights=(0.05, 0.95)
         )
         self._signatures: list[Any] = []
 
     def has(self, messages: Sequence[Message]) -> bool:
-        """Whether a prompt like this one was seen; if not, it is from now on."""
+        """Returns whether a prompt like this one was seen; if not, it has been from now on."""
         signature = self._blank.copy()
         shingles = self._shingles(messages)
-        # In pieces, because every value takes a kilobyte while it is hashed.
+        # In pieces: every value takes a kilobyte of memory while it is hashed.
         for start in range(0, len(shingles), 4096):
             signature.update_batch(shingles[start : start + 4096])
         values = signature.hashvalues.astype("uint32")
@@ -60,8 +60,8 @@ class NearDuplicates:
         return False
 
     def _shingles(self, messages: Sequence[Message]) -> list[bytes]:
-        # A long system prompt or history that many rows share must not make them alike, so
-        # what stands before the last message is part of every run of words.
+        # A long system prompt or history that many rows share must not make them alike, so the
+        # messages before the last one are a part of every run of words.
         *before, last = messages
         context = messages_id(before)
         tokens = _tokens(last["content"])
@@ -71,7 +71,7 @@ class NearDuplicates:
 
 
 class Evaluations:
-    """The prompts of evaluation sets, which must not be collected."""
+    """Prompts of evaluation sets, which must not be collected."""
 
     _NUM_WORDS = 13
 
@@ -80,13 +80,13 @@ class Evaluations:
         self._runs: set[int] = set()
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Takes up a prompt of an evaluation set."""
+        """Adds a prompt of an evaluation set."""
         turns = _user_turns(messages)
         self._exact.add(hash(tuple(itertools.chain(*turns))))
         self._runs.update(itertools.chain(*map(self._hashed_runs, turns)))
 
     def share(self, messages: Sequence[Message]) -> bool:
-        """Whether what the user says is in an evaluation set, wholly or 13 words in a row."""
+        """Returns whether the user's words are in an evaluation set, wholly or 13 in a row."""
         if not self._exact:
             return False
         turns = _user_turns(messages)
@@ -101,6 +101,6 @@ class Evaluations:
 
 
 def _user_turns(messages: Sequence[Message]) -> list[list[str]]:
-    """The words of each user turn; its signs where it has no word."""
+    """Returns the words of each user turn, or its signs if it has no word."""
     turns = (_tokens(one["content"]) for one in messages if one["role"] == "user")
     return [[token for token in turn if token[0].isalnum()] or turn for turn in turns]

@@ -287,7 +287,7 @@ class VLLMEngine:
 
     @cached_property
     def _frame(self) -> Frame:
-        """What the chat template puts around the parts of a reply."""
+        """The text that the chat template puts around the parts of a reply."""
         kwargs = self.config.chat_template_kwargs
         return ChatTemplate(self._tokenizer, chat_template_kwargs=kwargs).frame
 
@@ -396,7 +396,7 @@ def _is_actor() -> bool:
 
 
 def _end_process(why: str) -> None:
-    """Ends this process and vLLM's own below it; whoever supervises it starts a new one."""
+    """Ends this process and vLLM's own below it; its supervisor, Ray, starts a new one."""
     logging.getLogger("precept.engine").error(why)
     for child in psutil.Process().children(recursive=True):
         child.kill()
