@@ -15,7 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.steps import RETRIED, describe_asset, makes, run_stage
-from tasks.data.collect import AssignWork, Collected, assigned, collect
+from tasks.data.assign import AssignWork, assigned
+from tasks.data.collect import Collected, collect
 from tasks.data.curate import Curated, curate
 from tasks.data.drift import watch
 from tasks.data.generate import GenerateWork

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
 from flows.steps import describe_asset, makes, prefect_progress, progress_bar
-from tasks.data.collect import assigned, collect
+from tasks.data.assign import assigned
+from tasks.data.collect import collect
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.cluster import start_ray
 from tasks.training.checkpoint import Parent, Training, plan_checkpoint

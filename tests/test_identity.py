@@ -23,8 +23,9 @@ from specs.policy import Exclusion, Outcome, Pack, Policy, Rule, spec_key
 from specs.prompts import load_template
 from specs.replies import Reply, ReplyStatus
 from tasks.data.candidates import messages_id
-from tasks.data.collect import AssignWork as Assign
-from tasks.data.collect import CollectConfig, assigned, collect
+from tasks.data.assign import AssignWork as Assign
+from tasks.data.assign import assigned
+from tasks.data.collect import CollectConfig, collect
 from tasks.data.curate import CurateConfig, curate
 from tasks.data.generate import GenerateConfig
 from tasks.data.generate import GenerateWork as Generate

@@ -1,7 +1,7 @@
-"""Rows → candidates: every row of a source, as a prompt or with the reason why it is none.
+"""Rows → candidates: every row of a source as a prompt, or with the reason that it cannot be one.
 
 A source that cannot be used ends the run with one sentence; a row that cannot be used becomes a
-candidate with the reason.
+candidate with a fault.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from warehouse.tables import content_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One row of a source, as a prompt or with the reason why it is none."""
+    """A row of a source: a prompt with its labels, or a fault and no messages."""
 
     messages: list[Message]
     categories: list[str]
@@ -49,17 +49,18 @@ def messages_id(messages: Sequence[Message]) -> str:
 
 def short(text: object) -> str:
     """Returns a value for a message, cut to 60 characters: it may be a whole prompt."""
-    shown = str(text)
-    return repr(shown if len(shown) <= 60 else shown[:57] + "…")
+    line = str(text)
+    return repr(line if len(line) <= 60 else line[:57] + "…")
 
 
 _ROLES = ("user", "assistant", "system", "tool")
 _UNSAFE = re.compile("[\ud800-\udfff\x00]")
 _HEAD_ROWS = 1000
+"""Rows that tell which columns a file has: JSON leaves out a key that has no value."""
 
 
 class _BadRow(ValueError):
-    """A row that cannot be used; its text is the reason by which it is counted."""
+    """A row that cannot be used; its message is the fault by which it is counted."""
 
 
 def read_source(source: SourceConfig) -> Iterator[Candidate]:
@@ -87,21 +88,21 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
 def _text_column(source: SourceConfig, where: str, head: Sequence[Row]) -> str:
     """Returns the column with the chat or the prompt; raises ValueError if a column is missing."""
     columns = list(dict.fromkeys(itertools.chain(*head)))
-    known = f"its columns are {', '.join(map(str, columns)) or 'none'}"
+    listed = f"its columns are {', '.join(map(str, columns)) or 'none'}"
     missing = next((name for name in source.columns if name not in columns), None)
     if missing:
         raise ValueError(
-            f"source {source.name!r}: {where} has no column {missing!r}; {known}: name one of them"
+            f"source {source.name!r}: {where} has no column {missing!r}; {listed}: name one of them"
         )
-    choices = (source.messages, source.prompt)
-    found = next((name for name in choices if name), None)
-    found = found or next((name for name in ("messages", "prompt") if name in columns), None)
-    if not found:
+    named = source.messages or source.prompt
+    usual = next((name for name in ("messages", "prompt") if name in columns), None)
+    column = named or usual
+    if not column:
         raise ValueError(
             f"source {source.name!r}: {where} has neither a column 'messages' nor 'prompt'; "
-            f"{known}: say which in prompt or messages"
+            f"{listed}: say which in prompt or messages"
         )
-    return found
+    return column
 
 
 def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
@@ -180,11 +181,12 @@ def _clean(text: str) -> str:
 def _texts(value: object) -> list[str]:
     """Returns the values of a column as text: none, one, or those of a list."""
     values = value if isinstance(value, list) else [value]
-    texts = (_clean(str(one)).strip() for one in values if one is not None)
+    texts = (_clean(str(item)).strip() for item in values if item is not None)
     return [text for text in texts if text]
 
 
 def _categories(row: Row, source: SourceConfig) -> list[str]:
+    """Returns the categories of a row, sorted; raises _BadRow if the source leaves all out."""
     if not source.category:
         return sorted(set(source.categories))
     labels = _texts(row.get(source.category))
@@ -195,6 +197,7 @@ def _categories(row: Row, source: SourceConfig) -> list[str]:
 
 
 def _ideal_response(row: Row, source: SourceConfig) -> str | None:
+    """Returns the ideal response to a row, or None; raises ValueError if its label is unmapped."""
     if not source.ideal_response:
         return source.ideal_response_value.value if source.ideal_response_value else None
     labels = _texts(row.get(source.ideal_response))

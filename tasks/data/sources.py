@@ -1,7 +1,7 @@
-"""Files and data sets → rows.
+"""Sources: files and data sets → rows.
 
-A row is a mapping; an empty one stands for a row that does not fit its header. A source that cannot
-be read ends the run with one sentence that names the file.
+A row is a mapping from column to value, empty if a line of a CSV file does not fit its header. A
+source that cannot be read ends the run with one sentence that names the file.
 """
 
 import csv
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from specs.policy import Outcome
 from tasks import Config
-from tasks.paths import Located, bases, find, places
+from tasks.paths import Located, LocatedFolder, bases, find, places
 
 Row = Mapping[str, Any]
 
@@ -33,13 +33,13 @@ _EXCLUSIVE = (
     ("path", "dataset_config"),
     ("path", "revision"),
 )
-"""Keys of a source of which one at most may be set."""
+"""Pairs of keys of which a source may set one at most."""
 _NEEDS = {
     "category_map": ("category",),
     "ideal_response_map": ("ideal_response",),
     "label_as_metadata": ("ideal_response", "ideal_response_value"),
 }
-"""Keys of a source that mean nothing without one of others."""
+"""Keys that need one of these others: without it they would have no effect."""
 
 
 class SourceConfig(Config):
@@ -49,7 +49,7 @@ class SourceConfig(Config):
     """Name of the source in rows, counts and messages."""
     path: Located | None = None
     """A file, folder or glob of CSV, JSON, JSONL or Parquet, each also .gz. Unset: `dataset`."""
-    dataset: Located | None = None
+    dataset: LocatedFolder | None = None
     """A data set on Hugging Face, or a local folder that `datasets` can read. Unset: `path`."""
     dataset_config: str | None = None
     """Configuration of the data set. Unset: its only one."""
@@ -148,7 +148,7 @@ def _files(source: SourceConfig) -> list[Path]:
         if place.is_file():
             if not _reader(place):
                 raise ValueError(
-                    f"source {source.name!r}: {place} is of no kind that can be read; give "
+                    f"source {source.name!r}: {place} must be of a kind that can be read; give "
                     f"{', '.join(_READERS)}, each also with .gz"
                 )
             return [place]
@@ -227,7 +227,7 @@ def _json_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
             )
         data = data[key]
     if not isinstance(data, list):
-        raise ValueError(f"{path}: neither a list of rows nor an object that has one; write one")
+        raise ValueError(f"{path}: must be a list of rows, or an object that holds such a list")
     for number, row in enumerate(data, 1):
         if not isinstance(row, dict):
             raise ValueError(f"{path}: row {number} is not an object; write rows as objects")
@@ -288,10 +288,8 @@ def _dataset_rows(source: SourceConfig) -> Iterator[Row]:
 
 
 def _needed(columns: Sequence[str], source: SourceConfig) -> list[str]:
-    """Returns the columns to read: those the source names, or all if one of them is missing.
-
-    All, because the message about the missing column lists those that are there.
-    """
+    """Returns the columns to read: those that the source names, or all if one is missing, for the
+    message that lists what there is."""
     named = set(source.columns)
     if not (source.prompt or source.messages):
         named |= {"prompt", "messages"} & set(columns) or {"prompt"}

@@ -1,4 +1,4 @@
-"""Curating freezes accepted completions as a set, each row with why it is in or out."""
+"""Curating freezes accepted completions as a set; each row says why it is in or out."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Sampled = Mapping[str, Any]
 
 
 def store(home: Home, rows: Mapping[str, Sampled], **plan: Any) -> None:
-    """Completions by id, with the prompt and the two scores of each."""
+    """Stores completions by id, each with its prompt and its two scores."""
     names = sorted({str(row.get("prompt", "p")) for row in rows.values()})
     kinds = {"f": ["fish"], "b": ["boats"]}
     prompts = [
@@ -53,11 +53,11 @@ def freeze(home: Home, *, run_id: str = "r", **options: Any) -> Curated:
 
 
 def examples(home: Home, curated: Curated) -> list[dict[str, Any]]:
-    found = connect(home).sql(
+    relation = connect(home).sql(
         "FROM examples WHERE set_id = $set_id ORDER BY completion_id",
         params={"set_id": curated.set_id},
     )
-    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+    rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
     return rows
 
 
@@ -99,10 +99,10 @@ def test_every_accepted_completion_is_chosen_or_left_out_with_the_reason(home: H
     assert (curated.num_chosen, curated.num_left_out) == (1, 4)
 
 
-def test_what_is_left_out_is_for_the_recipe_to_say(home: Home) -> None:
+def test_the_recipe_decides_which_citations_a_row_needs(home: Home) -> None:
     store(home, FAULTY)
     curated = freeze(home, require_citation=False, allow_unknown_citations=True)
-    chosen = {name for name, why in reasons(home, curated).items() if why == "best of n"}
+    chosen = {name for name, reason in reasons(home, curated).items() if reason == "best of n"}
     assert chosen == {"sound", "uncited", "invented"}
 
 
@@ -124,12 +124,12 @@ def test_the_best_of_each_prompt_are_kept_by_lowest_then_by_mean_score(home: Hom
 def test_no_group_is_larger_than_the_ratio_allows(home: Home) -> None:
     rows = {f"b{n}": {"prompt": f"b{n}"} for n in range(7)}
     store(home, {**rows, "f0": {"prompt": "f0"}, "f1": {"prompt": "f1"}})
-    found = reasons(home, freeze(home, max_group_ratio=2.0))
-    kept = [name for name, why in found.items() if why == "best of n"]
+    balanced = reasons(home, freeze(home, max_group_ratio=2.0))
+    kept = [name for name, reason in balanced.items() if reason == "best of n"]
     assert len([name for name in kept if name[0] == "b"]) == 4
     assert {"f0", "f1"} <= set(kept)
-    assert set(found.values()) == {"best of n", "balance"}
-    assert reasons(home, freeze(home, max_group_ratio=2.0)) == found
+    assert set(balanced.values()) == {"best of n", "balance"}
+    assert reasons(home, freeze(home, max_group_ratio=2.0)) == balanced
 
 
 def test_an_example_holds_prompt_reasoning_and_answer_and_no_spec(home: Home) -> None:
@@ -159,7 +159,7 @@ def test_freezing_again_gives_the_same_set_and_writes_nothing(home: Home) -> Non
     assert shards(home) == before and len(before) == 1
 
 
-def test_other_completions_or_other_rules_are_another_set(home: Home) -> None:
+def test_other_completions_or_other_settings_are_another_set(home: Home) -> None:
     store(home, FAULTY)
     first, second = freeze(home), freeze(home, best_of=2)
     write_shard(home, COMPLETIONS, [completion("new", prompt_id="b2", sample_index=1)])
@@ -169,7 +169,7 @@ def test_other_completions_or_other_rules_are_another_set(home: Home) -> None:
     assert len(examples(home, first)) == 5 and len(examples(home, third)) == 6
 
 
-def test_a_set_that_was_cut_off_while_it_was_written_is_completed(home: Home) -> None:
+def test_a_set_that_was_only_partly_written_is_completed(home: Home) -> None:
     store(home, FAULTY)
     first = freeze(home)
     whole = examples(home, first)
@@ -179,7 +179,7 @@ def test_a_set_that_was_cut_off_while_it_was_written_is_completed(home: Home) ->
     assert reasons(home, again) == {row["completion_id"]: row["reason"] for row in whole}
 
 
-def test_a_milder_recipe_beside_it_lets_nothing_more_in(home: Home) -> None:
+def test_a_milder_recipe_in_the_same_warehouse_changes_no_other_set(home: Home) -> None:
     store(home, FAULTY)
     strict = freeze(home)
     mild = run("r2", recipe="mild", threshold=3.0, started_at=later(1))

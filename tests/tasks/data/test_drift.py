@@ -1,4 +1,4 @@
-"""A judge that leaves the band of earlier refreshes is named, and its judgements are held."""
+"""A judge that leaves the band of earlier refreshes raises an alarm."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ def night(acceptance: float, spread: float | None = 1.0) -> dict[str, Any]:
         (night(0.5, None), [night(0.5, None)], None),
     ],
 )
-def test_judge_that_leaves_its_band_is_named_with_what_left_it(
+def test_alarm_names_the_measure_that_left_its_band(
     now: dict[str, Any], before: list[dict[str, Any]], named: str | None
 ) -> None:
     alarm = find_alarm(Judged.of([now]), before, BAND)
     assert (alarm or "").split(" ")[0] == (named or "")
 
 
-def test_refreshes_are_weighed_by_the_completions_they_judged() -> None:
+def test_refreshes_are_weighted_by_the_completions_that_they_judged() -> None:
     nights = [night(0.5, None), {**night(0.9, 2.0), "num_judged": 300}]
     assert Judged.of(nights) == Judged(num_judged=400, acceptance=0.8, spread=2.0)
     assert Judged.of([]) == Judged(num_judged=0, acceptance=None, spread=None)
@@ -42,7 +42,7 @@ def row(run_id: str, acceptance: float, **changes: Any) -> dict[str, Any]:
     return {"run_id": run_id, "watched": True, "alarm": None, **night(acceptance), **changes}
 
 
-def test_refreshes_nobody_looked_at_are_looked_at_together() -> None:
+def test_refreshes_that_were_not_watched_are_watched_together() -> None:
     rows = [
         row("first", 0.5),
         row("killed", 0.5, watched=False),
@@ -53,7 +53,7 @@ def test_refreshes_nobody_looked_at_are_looked_at_together() -> None:
     assert drift.alarm and drift.alarm.startswith("acceptance is 0.700 over 200 completions")
 
 
-def test_refreshes_that_were_held_or_too_small_are_no_measure() -> None:
+def test_refreshes_that_were_held_or_too_small_are_not_compared_with() -> None:
     newest = row("newest", 0.9, watched=False)
     held = row("held", 0.5, alarm="spread is 5.0")
     small = row("small", 0.5, num_judged=BAND.min_rows - 1)

@@ -1,4 +1,4 @@
-"""Generating asks for what is missing, and every sample becomes a row."""
+"""Generating makes the samples that are missing, and every sample becomes a row."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ GOOD = f"<think>Rule {RULE} covers it.</think>Take it."
 
 @dataclass
 class Factory:
-    """The stage without Ray: what is pending, made and committed."""
+    """A stage without Ray: it finds pending units, makes their rows and commits them."""
 
     home: Home
     wanted: Sequence[tuple[Prompt, str]]
@@ -102,7 +102,7 @@ class BrokenEngine:
     """An engine that answers nothing."""
 
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        return [[failed("error", "engine died")] * one.num_samples for one in requests]
+        return [[failed("error", "engine died")] * request.num_samples for request in requests]
 
 
 def test_every_sample_becomes_a_row_and_nothing_is_pending(factory: Factory) -> None:
@@ -117,7 +117,7 @@ def test_every_sample_becomes_a_row_and_nothing_is_pending(factory: Factory) -> 
     assert factory.units() == []
 
 
-def test_a_writer_is_shown_the_spec_of_its_prompt_and_asked_for_all_samples_at_once(
+def test_a_generator_is_shown_the_spec_and_asked_for_all_samples_in_one_request(
     factory: Factory,
 ) -> None:
     engine = constant(GOOD)
@@ -129,7 +129,7 @@ def test_a_writer_is_shown_the_spec_of_its_prompt_and_asked_for_all_samples_at_o
         assert spec.text in request.messages[0]["content"]
 
 
-def test_rows_are_named_by_what_defines_them(factory: Factory) -> None:
+def test_the_id_of_a_row_is_the_hash_of_its_definition(factory: Factory) -> None:
     generation_id = factory.config.generation_id("generator@1")
     for row in factory.make(constant(GOOD)):
         assert row.completion_id == content_id(
@@ -157,7 +157,7 @@ def test_a_second_run_makes_only_the_samples_that_are_new(factory: Factory) -> N
     ],
     ids=["sampling", "template", "model"],
 )
-def test_what_defines_the_rows_makes_new_ones(
+def test_another_template_model_or_sampling_makes_new_rows(
     factory: Factory, config: GenerateConfig, model: str
 ) -> None:
     factory.make(constant(GOOD))
@@ -183,7 +183,7 @@ def test_units_come_spec_by_spec_in_waves(factory: Factory) -> None:
     assert waves[0][0].messages[0]["role"] == "user"
 
 
-def test_engine_errors_are_rows_and_are_tried_again_within_the_budget_and_in_later_runs(
+def test_engine_errors_are_rows_and_are_retried_within_the_budget_and_in_later_runs(
     factory: Factory,
 ) -> None:
     first = factory.make(BrokenEngine())
@@ -218,7 +218,9 @@ def test_a_reply_that_cannot_be_used_is_a_row_with_its_reason_and_is_final(
     assert factory.units() == []
 
 
-def test_what_was_cut_short_is_truncated_whatever_it_says(factory: Factory) -> None:
+def test_an_output_that_was_cut_short_is_truncated_even_if_it_splits(
+    factory: Factory,
+) -> None:
     class Cut(ScriptedEngine):
         def _sample(self, text: str) -> Sample:
             return replace(super()._sample(text), finish_reason="length")

@@ -1,6 +1,7 @@
-"""Judging: the lowest of k scores counts, an unread one never does, and racing changes nothing."""
+"""Judging: the lowest of k scores counts, an unread one never does, and races accept the same."""
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ def verdict_text(score: int | None) -> str:
 
 
 class ScoringEngine(ScriptedEngine):
-    """Gives each completion its scores in order, whoever asks and however often."""
+    """An engine that gives each completion its scores in order, over and over."""
 
     def __init__(self, scores: Mapping[str, Sequence[int | None]] = SCORES) -> None:
         super().__init__(self.next_reply)
@@ -55,12 +56,12 @@ class ScoringEngine(ScriptedEngine):
 
 class BrokenEngine:
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        return [[failed("error", "engine died")] * one.num_samples for one in requests]
+        return [[failed("error", "engine died")] * request.num_samples for request in requests]
 
 
 @dataclass
 class Bench:
-    """The stage without Ray, over completions named in `SCORES`."""
+    """A stage without Ray, over the completions named in `SCORES`."""
 
     home: Home
     config: JudgeConfig
@@ -105,7 +106,7 @@ class Bench:
         return rows
 
     def verdicts(self) -> dict[str, str]:
-        """As the catalog shows them to a run of this configuration."""
+        """Returns the verdicts as the catalog shows them to a run of this configuration."""
         self.num_runs += 1
         plan = run(
             f"r{self.num_runs}",
@@ -117,18 +118,17 @@ class Bench:
             started_at=later(self.num_runs),
         )
         write_shard(self.home, RUNS, [plan])
-        found = connect(self.home).sql("SELECT completion_id, verdict FROM verdicts").fetchall()
-        return dict(found)
+        query = "SELECT completion_id, verdict FROM verdicts"
+        return dict(connect(self.home).sql(query).fetchall())
 
 
 @pytest.fixture
 def new_bench(tmp_path: Path) -> Callable[..., Bench]:
-    """Benches that know nothing of each other."""
-    made = []
+    """Benches with a warehouse each."""
+    numbers = itertools.count()
 
     def bench(**options: Any) -> Bench:
-        made.append(1)
-        home = Home(str(tmp_path / str(len(made))))
+        home = Home(str(tmp_path / str(next(numbers))))
         write_shard(home, PROMPTS, [SKIFF])
         rows = [
             completion(name, prompt_id=SKIFF.prompt_id, spec_id=SPEC.id, answer=f"Answer {name}.")
@@ -143,9 +143,9 @@ def new_bench(tmp_path: Path) -> Callable[..., Bench]:
 NewBench = Callable[..., Bench]
 
 
-def test_racing_accepts_what_asking_for_all_samples_accepts(new_bench: NewBench) -> None:
+def test_a_race_accepts_the_same_completions_as_full_judging(new_bench: NewBench) -> None:
     race, full = new_bench(mode="race"), new_bench(mode="full")
-    raced, asked = race.make(ScoringEngine()), full.make(ScoringEngine())
+    raced, complete = race.make(ScoringEngine()), full.make(ScoringEngine())
     expected = {
         "good": "accepted",
         "low": "rejected",
@@ -154,14 +154,14 @@ def test_racing_accepts_what_asking_for_all_samples_accepts(new_bench: NewBench)
         "mute": "unjudged",
     }
     assert race.verdicts() == full.verdicts() == expected
-    assert len(asked) == 20
-    assert len(raced) == 17  # "low" fell at its first sample
+    assert len(complete) == 20
+    assert len(raced) == 17  # "low" is rejected by its first sample
     assert race.missing() == full.missing() == {}
-    in_full = {row.judgement_id: row.score for row in asked}
+    in_full = {row.judgement_id: row.score for row in complete}
     assert all(in_full[row.judgement_id] == row.score for row in raced)
 
 
-def test_a_threshold_lowered_after_a_race_asks_only_for_what_is_now_missing(
+def test_a_threshold_lowered_after_a_race_asks_only_for_samples_that_are_now_missing(
     new_bench: NewBench,
 ) -> None:
     bench = new_bench(mode="race")
@@ -177,14 +177,14 @@ def test_a_threshold_lowered_after_a_race_asks_only_for_what_is_now_missing(
     assert bench.missing() == {}
 
 
-def test_switching_from_race_to_full_asks_for_the_rest(new_bench: NewBench) -> None:
+def test_full_judging_after_a_race_asks_for_the_remaining_samples(new_bench: NewBench) -> None:
     bench = new_bench(mode="race")
     bench.make(ScoringEngine())
     bench.config = bench.config.model_copy(update={"mode": "full"})
     assert bench.missing() == {"low": [1, 2, 3]}
 
 
-def test_more_samples_keep_those_there_are(new_bench: NewBench) -> None:
+def test_a_larger_k_keeps_the_samples_that_are_stored(new_bench: NewBench) -> None:
     bench = new_bench(mode="full", samples=2)
     bench.make(ScoringEngine())
     bench.config = bench.config.model_copy(update={"samples": 3})
@@ -200,7 +200,7 @@ def test_more_samples_keep_those_there_are(new_bench: NewBench) -> None:
         ("<think>Score: 9", "unclosed", "never closed"),
     ],
 )
-def test_an_unread_sample_is_null_with_its_reason_is_tried_again_and_never_accepts(
+def test_an_unread_sample_has_a_null_score_and_a_reason_is_retried_and_never_accepts(
     new_bench: NewBench, reply: str, status: str, reason: str
 ) -> None:
     bench = new_bench(samples=2)
@@ -217,7 +217,7 @@ def test_an_unread_sample_is_null_with_its_reason_is_tried_again_and_never_accep
     assert set(bench.verdicts().values()) == {"unjudged"}
 
 
-def test_a_retry_that_is_read_settles_the_sample(new_bench: NewBench) -> None:
+def test_a_retry_that_can_be_read_settles_the_sample(new_bench: NewBench) -> None:
     bench = new_bench()
     bench.make(ScoringEngine())
     bench.retries = 1
@@ -236,7 +236,7 @@ def test_engine_errors_are_rows_without_a_score(new_bench: NewBench) -> None:
     assert len(bench.missing()) == len(NAMES)
 
 
-def test_a_later_run_tries_once_more_what_an_engine_did_not_answer(new_bench: NewBench) -> None:
+def test_a_later_run_retries_an_engine_error_once(new_bench: NewBench) -> None:
     bench = new_bench(mode="full")
     bench.make(BrokenEngine())
     assert bench.missing() == {}
@@ -248,14 +248,14 @@ def test_a_later_run_tries_once_more_what_an_engine_did_not_answer(new_bench: Ne
     assert bench.missing() == {}
 
 
-def test_a_later_run_leaves_what_the_judge_said_that_could_not_be_read(new_bench: NewBench) -> None:
+def test_a_later_run_does_not_retry_a_reply_that_could_not_be_read(new_bench: NewBench) -> None:
     bench = new_bench()
     bench.make(ScriptedEngine(lambda request, index: "no verdict"))
     bench.run_id = "night"
     assert bench.missing() == {}
 
 
-def test_a_verdict_that_was_cut_short_is_none(new_bench: NewBench) -> None:
+def test_a_verdict_that_was_cut_short_has_no_score(new_bench: NewBench) -> None:
     class Cut(ScriptedEngine):
         def _sample(self, text: str) -> Sample:
             return replace(super()._sample(text), finish_reason="length")
@@ -295,12 +295,10 @@ def test_a_judge_is_shown_spec_conversation_reasoning_and_answer(new_bench: NewB
 
 
 @pytest.mark.parametrize("metadata", [[], [""], ["one"], ["one", "two | three"]])
-def test_what_is_missing_and_what_is_made_have_the_same_ids(
-    new_bench: NewBench, metadata: list[str]
-) -> None:
+def test_ids_in_sql_and_in_python_are_the_same(new_bench: NewBench, metadata: list[str]) -> None:
     bench = new_bench(show_metadata=True, samples=2)
-    said = replace(SKIFF, metadata=metadata, revision=1, version="said")
-    write_shard(bench.home, PROMPTS, [said])
+    revised = replace(SKIFF, metadata=metadata, revision=1, version="revised")
+    write_shard(bench.home, PROMPTS, [revised])
     rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
     judging_id = bench.config.judging_id(bench.model)
     assert {row.judgement_id for row in rows} == {
@@ -311,19 +309,19 @@ def test_what_is_missing_and_what_is_made_have_the_same_ids(
     assert bench.missing() == {}
 
 
-def test_a_judge_that_is_shown_new_metadata_judges_anew(new_bench: NewBench) -> None:
+def test_new_metadata_is_judged_again_if_the_judge_is_shown_it(new_bench: NewBench) -> None:
     bench = new_bench(show_metadata=True)
     engine = ScoringEngine()
     bench.make(engine)
     assert "Another AI determined that the ideal" in engine.requests[0].messages[-1]["content"]
-    said = replace(SKIFF, metadata=["it is harmful"], revision=1, version="said")
-    write_shard(bench.home, PROMPTS, [said])
+    revised = replace(SKIFF, metadata=["it is harmful"], revision=1, version="revised")
+    write_shard(bench.home, PROMPTS, [revised])
     assert bench.missing() == {name: [0, 1, 2, 3] for name in NAMES}
     bench.config = bench.config.model_copy(update={"show_metadata": False})
     assert len(bench.missing()) == len(NAMES)
 
 
-def test_a_completion_that_was_lost_and_made_again_is_judged_anew(new_bench: NewBench) -> None:
+def test_a_completion_that_was_lost_and_made_again_is_judged_again(new_bench: NewBench) -> None:
     bench = new_bench(mode="full")
     bench.make(ScoringEngine())
     [lost] = list_shards(bench.home, COMPLETIONS)
@@ -335,14 +333,14 @@ def test_a_completion_that_was_lost_and_made_again_is_judged_anew(new_bench: New
     rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
     assert len(rows) == 4 * len(NAMES) and bench.missing() == {}
     assert set(bench.verdicts().values()) == {"accepted"}
-    # What is put back counts for what was said of it.
+    # The earlier text is back, and with it the judgements of that text.
     Path(lost).unlink()
     before = [completion(name, **common | {"text_id": "t"}) for name in NAMES]
     write_shard(bench.home, COMPLETIONS, before)
     assert bench.verdicts()["low"] == "rejected" and bench.verdicts()["good"] == "accepted"
 
 
-def test_another_judge_or_way_to_judge_scores_anew(new_bench: NewBench) -> None:
+def test_another_judge_template_or_constraint_judges_again(new_bench: NewBench) -> None:
     bench = new_bench()
     bench.make(ScoringEngine())
     for changes in ({"template": "paper"}, {"constrain": True}):

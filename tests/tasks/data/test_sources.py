@@ -21,7 +21,7 @@ from warehouse.tables import content_id
 
 
 def texts(candidates: Iterable[Candidate]) -> list[str]:
-    return [one.messages[-1]["content"] for one in candidates if not one.fault]
+    return [row.messages[-1]["content"] for row in candidates if not row.fault]
 
 
 # Reading.
@@ -49,7 +49,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str, packe
         path = Path(f"{path}.gz")
     candidates = list(read_source(source(path)))
     assert texts(candidates) == [row["prompt"] for row in rows]
-    assert [one.categories for one in candidates] == [["boats"]] * 3
+    assert [row.categories for row in candidates] == [["boats"]] * 3
 
 
 def test_a_folder_and_a_glob_are_read_in_order_of_name(tmp_path: Path) -> None:
@@ -59,12 +59,12 @@ def test_a_folder_and_a_glob_are_read_in_order_of_name(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", source_rows("first"))
     jsonl(tmp_path / "deep" / "c.JSONL", source_rows("third"))
     jsonl(tmp_path / ".cache" / "d.jsonl", source_rows("hidden"))
-    (tmp_path / "LICENSE").write_text("of no kind that is read")
+    (tmp_path / "LICENSE").write_text("a file of another kind")
     assert texts(read_source(source(tmp_path))) == ["first", "second", "third"]
     assert texts(read_source(source(tmp_path / "*.jsonl"))) == ["first", "second"]
 
 
-def test_a_relative_path_is_found_in_the_working_folder_or_in_precept(
+def test_a_relative_path_is_looked_up_in_the_working_folder_and_in_precept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,17 +96,17 @@ def test_a_data_set_is_read_by_datasets_from_a_local_folder(
         ideal_response="label",
         ideal_response_map={"0": "comply", "1": "refuse"},
     )
-    one, two = read_source(chosen)
-    assert one.messages == [{"role": "user", "content": "one"}]
-    assert one.categories == ["boats", "fish"]
-    assert two.ideal_response == "refuse"
+    first, second = read_source(chosen)
+    assert first.messages == [{"role": "user", "content": "one"}]
+    assert first.categories == ["boats", "fish"]
+    assert second.ideal_response == "refuse"
     with pytest.raises(ValueError, match=r"'set': data set .* dataset_split"):
         list(read_source(chosen.model_copy(update={"dataset_split": "nowhere"})))
     with pytest.raises(ValueError, match=r"no column 'kind'; its columns are .*label"):
         list(read_source(chosen.model_copy(update={"category": "kind"})))
 
 
-def test_a_chat_is_kept_whole_also_where_a_file_holds_it_as_text(tmp_path: Path) -> None:
+def test_a_chat_is_read_whole_from_a_list_and_from_json_text(tmp_path: Path) -> None:
     chat = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello", "name": "someone"},
@@ -126,20 +126,20 @@ def test_the_id_of_a_prompt_depends_on_its_messages_alone(tmp_path: Path) -> Non
     plain = jsonl(tmp_path / "a.jsonl", source_rows("Größe"))
     chat = [{"content": "Größe", "role": "user"}]
     as_chat = jsonl(tmp_path / "b.jsonl", [{"messages": chat, "category": "fish"}])
-    (one,), (other,) = (list(read_source(source(path))) for path in (plain, as_chat))
+    (first,), (second,) = (list(read_source(source(path))) for path in (plain, as_chat))
     canonical = '[{"content":"Größe","role":"user"}]'
-    assert one.prompt_id == other.prompt_id == content_id(canonical)
+    assert first.prompt_id == second.prompt_id == content_id(canonical)
 
 
-def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_used_has_a_fault(tmp_path: Path) -> None:
     def chat(*turns: tuple[Any, Any]) -> list[dict[str, Any]]:
         return [{"role": role, "content": content} for role, content in turns]
 
-    asked = ("user", "Well?")
+    question = ("user", "Well?")
     rows = [
-        {"messages": chat(asked), "category": "boats"},
-        {"messages": chat(asked, ("assistant", "Yes.")), "category": "boats"},
-        {"messages": chat(("developer", "x"), asked), "category": "boats"},
+        {"messages": chat(question), "category": "boats"},
+        {"messages": chat(question, ("assistant", "Yes.")), "category": "boats"},
+        {"messages": chat(("developer", "x"), question), "category": "boats"},
         {"messages": chat(("user", " \n ")), "category": "boats"},
         {"messages": chat(("user", None)), "category": "boats"},
         {"messages": chat(("user", ["part"])), "category": "boats"},
@@ -152,7 +152,7 @@ def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         {},
     ]
     path = jsonl(tmp_path / "rows.jsonl", rows)
-    faults = Counter(one.fault for one in read_source(source(path, category_map={"weather": ""})))
+    faults = Counter(row.fault for row in read_source(source(path, category_map={"weather": ""})))
     assert faults == {
         None: 1,
         "not_on_user_turn": 1,
@@ -168,11 +168,11 @@ def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
 def test_a_csv_row_that_does_not_fit_its_header_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("prompt,category\nfine,boats\n\nwith, a comma,boats\nshort\n")
-    faults = [one.fault for one in read_source(source(path))]
+    faults = [row.fault for row in read_source(source(path))]
     assert faults == [None, "unreadable_row", "unreadable_row"]
 
 
-def test_half_characters_and_nul_are_replaced_and_line_ends_made_one(tmp_path: Path) -> None:
+def test_lone_surrogates_and_nul_are_replaced_and_line_ends_normalised(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(
         '{"prompt": "a\\ud800b\\u0000c\\r\\nd", "category": "boats", "note": "n\\udfff"}\n'
@@ -180,10 +180,10 @@ def test_half_characters_and_nul_are_replaced_and_line_ends_made_one(tmp_path: P
     )
     candidates = list(read_source(source(path, metadata=["note"])))
     assert texts(candidates) == ["a\ufffdb\ufffdc\nd", "e😀f\rg"]
-    assert [one.metadata for one in candidates] == [["n\ufffd"], []]
+    assert [row.metadata for row in candidates] == [["n\ufffd"], []]
 
 
-def test_columns_say_language_transform_ideal_response_and_findings(tmp_path: Path) -> None:
+def test_columns_give_language_transform_ideal_response_and_findings(tmp_path: Path) -> None:
     row = {
         "text": "Bonjour",
         "category": "Fishing",
@@ -214,7 +214,7 @@ def test_columns_say_language_transform_ideal_response_and_findings(tmp_path: Pa
     assert (second.language, second.transform) == ("de", None)
 
 
-def test_a_label_that_is_mapped_to_nothing_leaves_only_itself_out(tmp_path: Path) -> None:
+def test_a_row_is_left_out_only_if_all_its_labels_are_mapped_to_nothing(tmp_path: Path) -> None:
     rows = [
         {"prompt": "a", "category": ["Weather", "boats"]},
         *source_rows("b", category="Weather"),
@@ -242,12 +242,12 @@ def test_a_label_that_is_mapped_to_nothing_leaves_only_itself_out(tmp_path: Path
         ("rows.json", '[\n{"prompt": "a"},\n{\n]', r"rows.json:4: not JSON"),
         ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}\n', r"rows.json:2: .*line .jsonl"),
         ("rows.json", '{"a": [], "b": []}', r"2 keys .* \(a, b\); say in rows_key"),
-        ("rows.json", "7", "neither a list"),
+        ("rows.json", "7", "rows.json: must be a list of rows"),
         ("rows.json", "[7]", "row 1 is not an object"),
         ("rows.jsonl", "[" * 100_000, "rows.jsonl:1: not JSON"),
         ("rows.parquet", "PAR", "rows.parquet: not Parquet"),
         ("rows.jsonl.gz", "plain", "rows.jsonl.gz: not a whole gzip file"),
-        ("rows.txt", "a", "rows.txt is of no kind that can be read"),
+        ("rows.txt", "a", "rows.txt must be of a kind that can be read"),
         ("rows.jsonl", '{"category": "boats"}', "neither a column 'messages' nor 'prompt'"),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_source_that_cannot_be_used_is_refused_with_its_place(
         list(read_source(source(tmp_path / name)))
 
 
-def test_a_file_that_is_not_utf_8_or_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_or_is_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("prompt,category\nGröße,boats\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"latin.csv: not UTF-8 .* save it as UTF-8"):
         list(read_source(source(tmp_path / "latin.csv")))
@@ -269,14 +269,14 @@ def test_a_file_that_is_not_utf_8_or_cut_short_is_refused(tmp_path: Path) -> Non
         list(read_source(source(tmp_path / "cut.jsonl.gz")))
 
 
-def test_a_missing_file_is_refused_with_where_it_was_looked_for() -> None:
+def test_a_missing_file_is_refused_with_the_places_that_were_searched() -> None:
     with pytest.raises(
         ValueError, match=r"no .csv, .* at 'nowhere.csv' \(looked beside the recipe"
     ):
         list(read_source(source("nowhere.csv")))
 
 
-def test_an_ideal_response_nobody_mapped_is_refused_without_quoting_a_whole_text(
+def test_an_unmapped_ideal_response_is_refused_without_quoting_a_long_text(
     tmp_path: Path,
 ) -> None:
     path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "label": "word " * 500}])
