@@ -8,20 +8,11 @@ from typing import Any
 import pytest
 
 from flows.recipe import Recipe, load_recipe
-from tests.rows import (
-    completion,
-    example,
-    jsonl,
-    judgement,
-    later,
-    prompt,
-    run,
-    spec_text,
-)
+from tests.rows import completion, example, judgement, later, prompt, run, spec_text
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
-from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, SPECS, content_id
+from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, SPECS
 
 
 @pytest.fixture
@@ -102,94 +93,6 @@ def test_approving_takes_the_start_of_an_id_and_refuses_what_is_not_held(judged:
         approve("early", judged.root)
     assert approve("la", judged.root) == "late"
     assert verdicts(judged)["late"] == "accepted"
-
-
-def rafts(folder: Path) -> Recipe:
-    """A recipe that wants three prompts."""
-    rows = [{"prompt": f"How do I use raft {number}?", "category": "boats"} for number in range(3)]
-    recipe = load_recipe("harbour")
-    source = recipe.sources[0].model_copy(
-        update={
-            "path": jsonl(folder / "prompts.jsonl", rows),
-            "messages": None,
-            "prompt": "prompt",
-            "ideal_response": None,
-            "language_column": None,
-        }
-    )
-    return recipe.model_copy(update={"sources": [source]})
-
-
-def test_estimate_counts_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
-    from flows.estimate import estimate
-
-    home = tmp_path / "home"
-    found = estimate(rafts(tmp_path), str(home))
-    assert (found.prompts, found.new_prompts, found.completions, found.judgements) == (3, 3, 6, 24)
-    assert found.output_tokens is None and found.hours is None
-    assert not home.exists()
-
-
-@pytest.mark.parametrize(
-    ("status", "attempt", "sample", "missing"),
-    [
-        ("ok", 0, ("ok", 0, 9.0), (5, 3 + 20)),
-        # Asked for again while attempts are left: an engine error, an unreadable judge sample.
-        ("error", 0, None, (6, 24)),
-        ("error", 4, None, (5, 20)),
-        ("ok", 0, ("no_verdict", 0, None), (5, 4 + 20)),
-        ("ok", 0, ("no_verdict", 1, None), (5, 3 + 20)),
-        ("ok", 0, ("error", 1, None), (5, 4 + 20)),
-    ],
-)
-def test_estimate_counts_what_a_refresh_would_ask_for_again(
-    tmp_path: Path,
-    disk: Home,
-    status: str,
-    attempt: int,
-    sample: tuple[str, int, float | None] | None,
-    missing: tuple[int, int],
-) -> None:
-    from flows.estimate import estimate
-    from tasks.data import collect as collecting
-
-    recipe = rafts(tmp_path)
-    pack = recipe.load_pack()
-    collected = collecting.collect(
-        recipe.sources,
-        config=recipe.collect,
-        pack_categories=list(pack.policies),
-        home=disk,
-        connection=connect(disk),
-    )
-    prompt_id = collected.prompts["prompt_id"][0].as_py()
-    spec_id = pack.spec(("boats",)).id
-    generation_id = recipe.generate.generation_id(recipe.engine.version)
-    completion_id = content_id(prompt_id, spec_id, generation_id, 0)
-    first = completion(
-        completion_id,
-        prompt_id=prompt_id,
-        spec_id=spec_id,
-        generation_id=generation_id,
-        status=status,
-        attempt=attempt,
-    )
-    write_shard(disk, COMPLETIONS, [first])
-    if sample:
-        judging_id = recipe.judge.judging_id(recipe.judging_engine.version)
-        row = judgement(
-            completion_id,
-            0,
-            sample[2],
-            judgement_id=content_id(completion_id, first.text_id, spec_id, judging_id, 0),
-            spec_id=spec_id,
-            judging_id=judging_id,
-            status=sample[0],
-            attempt=sample[1],
-        )
-        write_shard(disk, JUDGEMENTS, [row])
-    found = estimate(recipe, disk.url)
-    assert (found.completions, found.judgements) == missing
 
 
 def trained(run_id: str, minutes: float, recipe: Recipe, **checkpoints: str) -> Any:

@@ -1,0 +1,225 @@
+"""An estimate counts by the same queries as the stages, and writes nothing."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from flows.estimate import estimate
+from flows.recipe import Recipe, load_recipe
+from tasks.data.collect import collect
+from tasks.data.generate import GenerateWork
+from tasks.data.judge import JudgeWork
+from tasks.engine.requests import Request, ScriptedEngine
+from tasks.stage import Work
+from tests.rows import completion, jsonl, judgement, run
+from warehouse.catalog import connect
+from warehouse.home import Home
+from warehouse.shards import write_shard
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, RUNS, content_id
+
+
+def rafts(folder: Path, num_prompts: int = 3) -> Recipe:
+    """Returns a recipe that wants three prompts, or as many as are given."""
+    rows = [
+        {"prompt": f"How do I use raft {number}?", "category": "boats"}
+        for number in range(num_prompts)
+    ]
+    recipe = load_recipe("harbour")
+    source = recipe.sources[0].model_copy(
+        update={
+            "path": jsonl(folder / "prompts.jsonl", rows),
+            "messages": None,
+            "prompt": "prompt",
+            "ideal_response": None,
+            "language_column": None,
+        }
+    )
+    return recipe.model_copy(update={"sources": [source]})
+
+
+@dataclass
+class Refresh:
+    """A refresh without Prefect and Ray, whose judge gives every answer a 9."""
+
+    recipe: Recipe
+    home: Home
+    prompt_ids: list[str] = field(default_factory=list)
+
+    def collect(self) -> list[str]:
+        """Stores the prompts; returns their ids in order."""
+        collected = collect(
+            self.recipe.sources,
+            config=self.recipe.collect,
+            pack_categories=list(self.recipe.load_pack().policies),
+            home=self.home,
+            connection=connect(self.home),
+        )
+        self.prompt_ids = collected.prompts["prompt_id"].to_pylist()
+        return self.prompt_ids
+
+    @property
+    def generate(self) -> GenerateWork:
+        pack = self.recipe.load_pack()
+        spec = pack.spec(["boats"])
+        return GenerateWork(
+            config=self.recipe.generate,
+            stage=self.recipe.stage,
+            model=self.recipe.engine.version,
+            specs={spec.id: spec},
+            all_rule_ids=pack.rule_ids,
+            run_id="r",
+        )
+
+    @property
+    def judge(self) -> JudgeWork:
+        return JudgeWork(
+            config=self.recipe.judge,
+            stage=self.recipe.stage,
+            model=self.recipe.judging_engine.version,
+            generation_id=self.generate.generation_id,
+            num_completions=self.recipe.generate.samples,
+            specs=self.generate.specs,
+            run_id="r",
+        )
+
+    def warehouse(self) -> duckdb.DuckDBPyConnection:
+        connection = connect(self.home)
+        spec_ids = [self.recipe.load_pack().spec(["boats"]).id] * len(self.prompt_ids)
+        connection.register("wanted", pa.table({"prompt_id": self.prompt_ids, "spec_id": spec_ids}))
+        return connection
+
+    def count_missing(self, work: Work) -> int:
+        return work.pending(self.warehouse()).num_samples
+
+    def make(self, work: Work) -> None:
+        """Makes all that the work finds missing."""
+
+        def reply(request: Request, index: int) -> str:
+            return "<think>Rule B1 covers it.</think>Fine.\nScore: 9"
+
+        for wave in work.pending(self.warehouse()):
+            units = [work.unit(**row) for row in wave.to_pylist()]
+            rows = asyncio.run(work.make(units, ScriptedEngine(reply)))
+            write_shard(self.home, work.table, rows)
+
+
+def contents(home: Home) -> dict[Path, bytes]:
+    files = Path(home.root).rglob("*")
+    return {file: file.read_bytes() for file in files if file.is_file()}
+
+
+def test_estimate_of_a_new_warehouse_counts_every_sample_and_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    result = estimate(rafts(tmp_path), str(home))
+    assert (result.prompts, result.new_prompts) == (3, 3)
+    assert (result.completions, result.judgements) == (6, 24)
+    assert result.output_tokens is None and result.hours is None
+    assert not home.exists()
+
+
+def test_estimate_is_what_the_stages_find_missing_with_prompts_that_are_not_stored(
+    tmp_path: Path, disk: Home
+) -> None:
+    before = Refresh(rafts(tmp_path, num_prompts=2), disk)
+    before.collect()
+    before.make(before.generate)
+    before.prompt_ids = before.prompt_ids[:1]
+    before.make(before.judge)
+    files = contents(disk)
+
+    # Five prompts, three of them new; one of the two stored ones is not judged yet.
+    recipe = rafts(tmp_path, num_prompts=5)
+    result = estimate(recipe, disk.url)
+    assert contents(disk) == files
+    assert (result.prompts, result.new_prompts) == (5, 3)
+
+    after = Refresh(recipe, disk)
+    after.collect()
+    assert result.completions == after.count_missing(after.generate) == 3 * 2
+    after.make(after.generate)
+    assert result.judgements == after.count_missing(after.judge) == 4 * 2 * 4
+    after.make(after.judge)
+    done = estimate(recipe, disk.url)
+    assert (done.new_prompts, done.completions, done.judgements) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "sample", "missing"),
+    [
+        ("ok", 0, ("ok", 0, 9.0), (5, 3 + 20)),
+        # Asked for again while attempts are left: an engine error, an unreadable judge sample.
+        ("error", 0, None, (6, 24)),
+        ("error", 4, None, (5, 20)),
+        ("ok", 0, ("no_verdict", 0, None), (5, 4 + 20)),
+        ("ok", 0, ("no_verdict", 1, None), (5, 3 + 20)),
+        ("ok", 0, ("error", 1, None), (5, 4 + 20)),
+    ],
+)
+def test_estimate_counts_the_retries_of_a_refresh(
+    tmp_path: Path,
+    disk: Home,
+    status: str,
+    attempt: int,
+    sample: tuple[str, int, float | None] | None,
+    missing: tuple[int, int],
+) -> None:
+    recipe = rafts(tmp_path)
+    prompt_id, *_ = Refresh(recipe, disk).collect()
+    spec_id = recipe.load_pack().spec(("boats",)).id
+    generation_id = recipe.generate.generation_id(recipe.engine.version)
+    completion_id = content_id(prompt_id, spec_id, generation_id, 0)
+    first = completion(
+        completion_id,
+        prompt_id=prompt_id,
+        spec_id=spec_id,
+        generation_id=generation_id,
+        status=status,
+        attempt=attempt,
+    )
+    write_shard(disk, COMPLETIONS, [first])
+    if sample:
+        judging_id = recipe.judge.judging_id(recipe.judging_engine.version)
+        row = judgement(
+            completion_id,
+            0,
+            sample[2],
+            judgement_id=content_id(completion_id, first.text_id, spec_id, judging_id, 0),
+            spec_id=spec_id,
+            judging_id=judging_id,
+            status=sample[0],
+            attempt=sample[1],
+        )
+        write_shard(disk, JUDGEMENTS, [row])
+    result = estimate(recipe, disk.url)
+    assert (result.completions, result.judgements) == missing
+
+
+def test_estimate_scales_what_such_rows_took_in_refreshes_that_completed(
+    tmp_path: Path, disk: Home
+) -> None:
+    def stages(**seconds: float) -> str:
+        entries: dict[str, Any] = {
+            name: {"num_rows": 12, "seconds": value, "usage": {"output_tokens": 100}}
+            for name, value in seconds.items()
+        }
+        return json.dumps({"stages": entries})
+
+    completed = run("r1", figures=stages(generate=7200.0, judge=3600.0))
+    failed = run("r2", status="failed", figures=stages(generate=9e9, judge=9e9))
+    write_shard(disk, RUNS, [completed, failed])
+    recipe = rafts(tmp_path)
+    engine = recipe.engine.model_copy(update={"use_gpu": True, "replicas": 2})
+    result = estimate(recipe.model_copy(update={"engine": engine, "gpu_hour_price": 1.5}), disk.url)
+    # 6 completions and 24 judgements, where 12 of each took two hours and one hour.
+    assert (result.completions, result.judgements) == (6, 24)
+    assert result.output_tokens == 50 + 200
+    assert result.hours == 1.0 + 2.0
+    assert result.gpu_hours == 2 * 3.0 and result.cost == 9.0
