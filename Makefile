@@ -1,4 +1,4 @@
-# Three commands are the whole manual: make demo, make test, make check.
+# make demo runs the main job, make test every test, make check the checks before a commit.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,12 +19,12 @@ check: .venv/precept
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-# Writes recipe keys, tables and questions into the README pages that hold them.
+# Writes the recipe keys, tables and questions into the README pages that list them.
 reference: .venv/precept
 	$(BIN)/python -m flows.reference
 
-# The locked packages; without their dependencies, which the lock holds all. The CPU build of torch
-# comes from wherever pip looks, else from PyTorch's own index.
+# Installs the lock without resolving dependencies, because it holds all of them. The CPU build of
+# torch comes from pip's configured index, else from PyTorch's own.
 .venv/locked: infra/lock/cpu.txt infra/lock/torch-cpu.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) install --no-deps -r infra/lock/torch-cpu.txt || $(PIP) install --no-deps \
@@ -36,8 +36,8 @@ reference: .venv/precept
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
-# Renews the locks; needs uv. On CPU torchvision and its like stay out: only CUDA builds of them are
-# on the default index, and with those `import transformers` dies on a machine without a GPU.
+# Renews the locks; needs uv. The CPU lock leaves out torchvision, torchaudio and torchcodec: the
+# default index has only CUDA builds of them, which break `import transformers` without a GPU.
 LOCK := uv pip compile pyproject.toml infra/lock/build.in --extra dev --python-version 3.11 \
 	--python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url -q
