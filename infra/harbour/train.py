@@ -1,11 +1,11 @@
-"""Trains the scale model from random weights and writes it with its own figures.
+"""Trains the scale model from random weights, and writes it with its figures.
 
     python -m infra.harbour.train --out infra/harbour/model
 
-Seeded; under 90 minutes on two CPU cores. First a warm-up on nothing but copying, until the loss
-collapses and the model can look things up in its context; then chats from the corpus, with a
-curriculum from two rules a policy to all nine. `figures.json` holds what the finished model
-reaches on policies that it never saw, sampled as the recipe samples.
+Training is seeded and takes under 90 minutes on two CPU cores. A warm-up on copying alone lasts
+until the loss collapses and the model can look things up in its context. Chats from the corpus
+follow, with a curriculum from two rules per policy to all nine. `figures.json` holds the accuracy
+of the finished model on policies that it never saw, at the sampling temperature of the recipe.
 """
 
 import json
@@ -13,9 +13,9 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -23,7 +23,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from infra.harbour import measure
-from infra.harbour.corpus import Corpus, Turn, vocabulary
+from infra.harbour.corpus import Corpus, Segment, vocabulary
 from specs.pack import load_pack
 from specs.policy import Pack
 from specs.replies import CLOSE_TAG, OPEN_TAG
@@ -31,7 +31,7 @@ from specs.replies import CLOSE_TAG, OPEN_TAG
 PACK = Path(__file__).parents[2] / "specs" / "harbour"
 CONTEXT_LENGTH = 2048
 COPY_SHARE = 0.1
-"""The share of steps after the warm-up that stays copying."""
+"""Share of the steps after the warm-up that train copying."""
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -51,15 +51,16 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Size of a batch and peak learning rates."""
+    """Batch size and peak learning rates."""
 
     num_sequences: int = 16
+    """Chats in a batch."""
     peak_muon: float = 0.02
     peak_adamw: float = 3e-3
 
 
 def train_tokenizer(pack: Pack, *, seed: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every word of Harbour is one token and any text has tokens."""
+    """Trains a byte-level BPE in which each word of Harbour is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -89,10 +90,10 @@ def train_tokenizer(pack: Pack, *, seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def new_model(vocab_size: int, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """The architecture of a Qwen3 model at 1/5000 of the size: few layers, large heads."""
+def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """Returns a Qwen3 model of random weights, with few layers and large heads."""
     config = Qwen3Config(
-        vocab_size=vocab_size,
+        vocab_size=len(tokenizer),
         hidden_size=192,
         intermediate_size=512,
         num_hidden_layers=3,
@@ -110,16 +111,19 @@ def new_model(vocab_size: int, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCa
     return Qwen3ForCausalLM(config)
 
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-"""Token ids and labels, both [sequences, tokens]; -100 is not learned."""
+class Batch(NamedTuple):
+    """Token ids and labels, both of shape [sequences, tokens]; a label of -100 is not learned."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
 
 
 def copying(
     rng: torch.Generator, vocab_size: int, *, num_sequences: int, num_chunks: int, chunk: int = 4
 ) -> Batch:
-    """Chunks of random tokens, then the same chunks in another order.
+    """Returns chunks of random tokens, followed by the same chunks in another order.
 
-    Which chunk comes next cannot be known, so the first token of each is not learned.
+    The order of the chunks is random, so the first token of each is not learned.
     """
     first = torch.randint(260, vocab_size, (num_sequences, num_chunks, chunk), generator=rng)
     order = torch.rand(num_sequences, num_chunks, generator=rng).argsort(1)
@@ -128,35 +132,35 @@ def copying(
     labels[:, :, 0] = -100
     ids = torch.cat([first.flatten(1), second.flatten(1)], 1)
     masked = torch.cat([torch.full_like(first, -100).flatten(1), labels.flatten(1)], 1)
-    return ids, masked
+    return Batch(ids, masked)
 
 
-def collate(chats: Sequence[list[Turn]], tokenizer: PreTrainedTokenizerFast) -> Batch:
-    """Chats as one batch, padded on the right."""
+def collate(chats: Sequence[list[Segment]], tokenizer: PreTrainedTokenizerFast) -> Batch:
+    """Returns chats as one batch, padded on the right and cut to CONTEXT_LENGTH."""
     rows = []
-    for turns in chats:
-        encoded = [tokenizer(turn.text, add_special_tokens=False).input_ids for turn in turns]
-        ids = [token for part in encoded for token in part]
+    for segments in chats:
+        encoded = [tokenizer(part.text, add_special_tokens=False).input_ids for part in segments]
+        ids = [token for tokens in encoded for token in tokens]
         labels = [
-            token if turn.learned else -100
-            for turn, part in zip(turns, encoded, strict=True)
-            for token in part
+            token if segment.learned else -100
+            for segment, tokens in zip(segments, encoded, strict=True)
+            for token in tokens
         ]
         rows.append((ids[:CONTEXT_LENGTH], labels[:CONTEXT_LENGTH]))
     width = max(len(ids) for ids, _ in rows)
     pad = tokenizer.pad_token_id
     padded = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows])
     learned = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in rows])
-    return padded, learned
+    return Batch(padded, learned)
 
 
 def draw_batches(
     corpus: Corpus, tokenizer: PreTrainedTokenizerFast, num_sequences: int
 ) -> list[Batch]:
-    """Four batches whose chats are of like length, in random order: less padding."""
+    """Draws four batches, in random order; chats of similar length share one, to save padding."""
     chats = sorted(
         (corpus.draw() for _ in range(4 * num_sequences)),
-        key=lambda turns: sum(len(turn.text) for turn in turns),
+        key=lambda segments: sum(len(segment.text) for segment in segments),
     )
     batches = [
         collate(chats[start : start + num_sequences], tokenizer)
@@ -167,20 +171,20 @@ def draw_batches(
 
 
 def loss_of(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the learned tokens; the head runs on those positions alone."""
+    """Returns the mean cross-entropy of the learned tokens; the head runs on those only."""
     ids, labels = batch
     device = next(model.parameters()).device
     ids, labels = ids.to(device), labels.to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        target = labels[:, 1:]
-        wanted = target != -100
-        logits = model.lm_head(hidden[wanted])
-    return torch.nn.functional.cross_entropy(logits.float(), target[wanted])
+        targets = labels[:, 1:]
+        is_learned = targets != -100
+        logits = model.lm_head(hidden[is_learned])
+    return torch.nn.functional.cross_entropy(logits.float(), targets[is_learned])
 
 
 class Optimizers:
-    """Muon for the matrices, AdamW for embeddings and norms."""
+    """Muon for the matrices, and AdamW for embeddings and norms."""
 
     def __init__(self, model: Qwen3ForCausalLM, schedule: Schedule) -> None:
         named = list(model.named_parameters())
@@ -200,7 +204,7 @@ class Optimizers:
         self.schedule = schedule
 
     def step(self, loss: torch.Tensor, *, share: float) -> None:
-        """One step at `share` of the peak learning rates."""
+        """Updates the weights at `share` of the peak learning rates."""
         self.muon.zero_grad(set_to_none=True)
         self.adamw.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -212,114 +216,174 @@ class Optimizers:
 
 
 def warm_up(
-    model: Qwen3ForCausalLM, optimizers: Optimizers, rng: torch.Generator, *, max_steps: int
-) -> Iterator[float]:
-    """Copying until the loss has collapsed; yields the loss of every step."""
+    model: Qwen3ForCausalLM, optimizers: Optimizers, rng: torch.Generator, *, max_steps: int = 6000
+) -> int:
+    """Trains copying until the smoothed loss is below 0.15; returns the number of steps."""
     vocab_size = model.config.vocab_size
-    smooth = math.log(vocab_size)
-    for step in range(max_steps):
+    loss_average = math.log(vocab_size)
+    for num_steps in range(1, max_steps + 1):
         batch = copying(rng, vocab_size, num_sequences=128, num_chunks=3)
         loss = loss_of(model, batch)
-        optimizers.step(loss, share=min(1.0, (step + 1) / 50))
-        smooth += 0.05 * (loss.item() - smooth)
-        yield loss.item()
-        if smooth < 0.15:
-            return
+        optimizers.step(loss, share=min(1.0, num_steps / 50))
+        loss_average += 0.05 * (loss.item() - loss_average)
+        if num_steps % 100 == 0:
+            typer.echo(f"warm-up {num_steps} loss {loss.item():.3f}", err=True)
+        if loss_average < 0.15:
+            return num_steps
+    return max_steps
 
 
 def num_rules_at(progress: float) -> tuple[int, int]:
-    """The curriculum: fewest and most rules a policy, by the share of training that is done."""
+    """Returns the fewest and most rules per policy at a share of the training, from 0 to 1."""
     most = 2 + round(7 * min(1.0, progress / 0.2))
     return (min(2 + round(7 * min(1.0, progress / 0.5)), most), most)
 
 
+@dataclass(slots=True)
+class Batches:
+    """Draws the batches after the warm-up: mostly chats, and a share of copying."""
+
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerFast
+    generator: torch.Generator
+    """Source of the batches of copying."""
+    num_sequences: int
+    """Chats in a batch."""
+    has_curriculum: bool
+    """False draws policies of all nine rules from the start."""
+    _drawn: list[Batch] = field(default_factory=list, init=False)
+
+    def draw(self, progress: float) -> Batch:
+        """Draws the next batch at a share of the training."""
+        rng = self.corpus.rng
+        if rng.random() < COPY_SHARE:
+            return copying(self.generator, len(self.tokenizer), num_sequences=64, num_chunks=16)
+        if not self._drawn:
+            bounds = num_rules_at(progress if self.has_curriculum else 1.0)
+            self.corpus.num_rules = rng.randint(*bounds)
+            self._drawn = draw_batches(self.corpus, self.tokenizer, self.num_sequences)
+        return self._drawn.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The state of training after a step."""
+
+    num_steps: int
+    num_tokens: int
+    """Tokens of all steps so far, padding included."""
+    loss: float
+    """Exponential moving average."""
+    progress: float
+    """Share of the training that was done when the step began."""
+    seconds: float
+    """Time from the end of the warm-up to the beginning of the step."""
+
+
+def train(
+    model: Qwen3ForCausalLM,
+    optimizers: Optimizers,
+    batches: Batches,
+    *,
+    max_steps: int,
+    max_seconds: float,
+) -> Iterator[Step]:
+    """Trains on chats and copying until either limit is reached; yields every step."""
+    began = time.monotonic()
+    loss_average, num_tokens = 0.0, 0
+    for step in range(max_steps):
+        seconds = time.monotonic() - began
+        progress = max(step / max_steps, seconds / max_seconds)
+        if progress >= 1:
+            return
+        batch = batches.draw(progress)
+        loss = loss_of(model, batch)
+        # A short rise, a plateau, then linear to zero over the last 40 %.
+        share = min(1.0, (step + 1) / 50, max(0.0, (1 - progress) / 0.4))
+        optimizers.step(loss, share=share)
+        num_tokens += batch.ids.numel()
+        value = loss.item()
+        loss_average = value if step == 0 else loss_average + 0.02 * (value - loss_average)
+        yield Step(step + 1, num_tokens, loss_average, progress, seconds)
+
+
+def print_step(step: Step) -> None:
+    """Prints the state of training to stderr."""
+    typer.echo(
+        f"step {step.num_steps} loss {step.loss:.4f} rules {num_rules_at(step.progress)} "
+        f"{step.num_tokens / max(1.0, step.seconds):,.0f} tokens/s {step.seconds:.0f} s",
+        err=True,
+    )
+
+
+def load_or_make(
+    start_from: Path | None, pack: Pack, *, seed: int
+) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """Returns the model and the tokenizer to train: those in a folder, or new ones."""
+    if start_from:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start_from)
+        model = Qwen3ForCausalLM.from_pretrained(start_from, dtype=torch.float32)
+    else:
+        tokenizer = train_tokenizer(pack, seed=seed)
+        model = new_model(tokenizer)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device), tokenizer
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder for weights, tokenizer and figures.")],
-    minutes: Annotated[float, typer.Option(help="Longest time to train, in minutes.")] = 75.0,
+    minutes: Annotated[float, typer.Option(help="Longest training time, in minutes.")] = 75.0,
     max_steps: Annotated[int, typer.Option(help="Most steps after the warm-up.")] = 6000,
     seed: Annotated[int, typer.Option(help="Seed of weights, corpus and sampling.")] = 1,
     start_from: Annotated[
-        Path | None, typer.Option(help="Go on from this model, past warm-up and curriculum.")
+        Path | None, typer.Option(help="Model to go on from, without warm-up and curriculum.")
     ] = None,
 ) -> None:
     """Trains the scale model of Harbour."""
     started = time.monotonic()
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    schedule = Schedule()
-    pack = load_pack(PACK)
-    if start_from:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(start_from)
-        model = Qwen3ForCausalLM.from_pretrained(start_from, dtype=torch.float32).to(device)
-    else:
-        tokenizer = train_tokenizer(pack, seed=seed)
-        model = new_model(len(tokenizer), tokenizer).to(device)
+    schedule, pack = Schedule(), load_pack(PACK)
+    model, tokenizer = load_or_make(start_from, pack, seed=seed)
     num_parameters = sum(p.numel() for p in model.parameters())
     typer.echo(f"{num_parameters:,} parameters, {len(tokenizer)} tokens", err=True)
     optimizers = Optimizers(model, schedule)
     generator = torch.Generator().manual_seed(seed)
-    warm_losses = []
-    warm_up_steps = 0 if start_from else 6000
-    for warm_loss in warm_up(model, optimizers, generator, max_steps=warm_up_steps):
-        warm_losses.append(warm_loss)
-        if len(warm_losses) % 100 == 0:
-            typer.echo(f"warm-up {len(warm_losses)} loss {warm_loss:.3f}", err=True)
-    warm_seconds = time.monotonic() - started
-    typer.echo(f"warm-up {len(warm_losses)} steps, {warm_seconds:.0f} s", err=True)
+    warm_up_steps = 0 if start_from else warm_up(model, optimizers, generator)
+    left = minutes * 60 - (time.monotonic() - started)
+    typer.echo(f"warm-up {warm_up_steps} steps, {minutes * 60 - left:.0f} s", err=True)
 
-    rng = random.Random(seed)
-    corpus = Corpus(pack, rng)
-    smooth, num_tokens, step = 0.0, 0, 0
-    pool: list[Batch] = []
-    out.mkdir(parents=True, exist_ok=True)
-    for step in range(max_steps):
-        elapsed = time.monotonic() - started
-        progress = max(step / max_steps, (elapsed - warm_seconds) / (minutes * 60 - warm_seconds))
-        if progress >= 1:
-            break
-        if rng.random() < COPY_SHARE:
-            batch = copying(generator, len(tokenizer), num_sequences=64, num_chunks=16)
-        else:
-            if not pool:
-                corpus.num_rules = rng.randint(*num_rules_at(1.0 if start_from else progress))
-                pool = draw_batches(corpus, tokenizer, schedule.num_sequences)
-            batch = pool.pop()
-        loss = loss_of(model, batch)
-        # A short rise, constant, then linear to zero over the last 40 %.
-        share = min(1.0, (step + 1) / 50, max(0.0, (1 - progress) / 0.4))
-        optimizers.step(loss, share=share)
-        num_tokens += batch[0].numel()
-        smooth = loss.item() if step == 0 else smooth + 0.02 * (loss.item() - smooth)
-        if step % 50 == 0:
-            typer.echo(
-                f"step {step} loss {smooth:.4f} rules {num_rules_at(progress)} "
-                f"{num_tokens / max(1.0, elapsed - warm_seconds):,.0f} tokens/s {elapsed:.0f} s",
-                err=True,
-            )
-        if step % 250 == 249:
+    corpus = Corpus(pack, random.Random(seed))
+    batches = Batches(corpus, tokenizer, generator, schedule.num_sequences, start_from is None)
+    step = Step(0, 0, 0.0, 0.0, 0.0)
+    for step in train(model, optimizers, batches, max_steps=max_steps, max_seconds=left):
+        if step.num_steps % 50 == 1:
+            print_step(step)
+        if step.num_steps % 250 == 0:
             save(model, tokenizer, out)
             shares = measure.measure(model, tokenizer, pack, num_items=60, seed=seed)
             typer.echo(json.dumps(shares), err=True)
     save(model, tokenizer, out)
-    figures: dict[str, float | str] = {
+    figures = {
         "seed": seed,
         "started_from": start_from.name if start_from else "random weights",
         "num_parameters": num_parameters,
         "vocabulary": len(tokenizer),
-        "warm_up_steps": len(warm_losses),
-        "steps": step,
-        "tokens": num_tokens,
+        "warm_up_steps": warm_up_steps,
+        "steps": step.num_steps,
+        "tokens": step.num_tokens,
         "seconds": round(time.monotonic() - started),
-        "device": device.type,
-        "loss": round(smooth, 4),
+        "device": model.device.type,
+        "loss": round(step.loss, 4),
         **measure.measure(model, tokenizer, pack, num_items=400, seed=seed + 1),
     }
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    typer.echo(json.dumps(figures, indent=2))
+    figures_text = json.dumps(figures, indent=2)
+    (out / "figures.json").write_text(figures_text + "\n")
+    typer.echo(figures_text)
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Weights in bfloat16, tokenizer and configuration, as any other model's."""
+    """Writes a model folder as Hugging Face's libraries read it; the weights are in bfloat16."""
+    out.mkdir(parents=True, exist_ok=True)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}

@@ -2,4 +2,4 @@
 SELECT p.messages, c.answer, c.cited, v.scores, v.threshold, v.verdict
 FROM completions AS c
 JOIN prompts AS p USING (prompt_id)
-JOIN verdicts AS v USING (completion_id)
+JOIN verdicts AS v USING (completion_id);
