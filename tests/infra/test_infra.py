@@ -1,21 +1,25 @@
-"""What the factory runs on: nothing open or unpinned, and every file agrees with the locks."""
+"""Machines: versions are pinned, ports are closed to others, and all files agree."""
 
 import ast
 import importlib.util
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from setuptools import find_namespace_packages
 
 from flows.recipe import NightlyConfig
+from tasks.meters import COUNTERS, GAUGES
 from tasks.paths import PROJECT
 
 INFRA = PROJECT / "infra"
@@ -35,18 +39,19 @@ each_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def locked(lock: str) -> dict[str, str]:
+    """Returns the version of each package in a lock."""
     text = (INFRA / "lock" / f"{lock}.txt").read_text()
     return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
 
 
 def stages() -> dict[str, str]:
-    """The Dockerfile's stages by name, with what they do and the stages they begin from."""
-    found: dict[str, str] = {}
+    """Returns the steps of each stage of the Dockerfile, and before them those of its base."""
+    steps: dict[str, str] = {}
     for base, name, body in re.findall(
         r"^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL
     ):
-        found[name] = found.get(base, f"FROM {base}\n") + body
-    return found
+        steps[name] = steps.get(base, f"FROM {base}\n") + body
+    return steps
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,7 @@ def test_every_port_is_published_on_loopback_alone(name: str) -> None:
 
 
 @each_service
-def test_every_service_is_watched_confined_and_not_root(name: str) -> None:
+def test_every_service_has_a_health_check_no_privileges_and_no_root(name: str) -> None:
     service = SERVICES[name]
     assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert service["restart"] == "unless-stopped"
@@ -87,7 +92,7 @@ def test_every_service_is_watched_confined_and_not_root(name: str) -> None:
 
 
 @each_service
-def test_what_is_mounted_from_the_host_is_read_only_and_never_dockers_socket(name: str) -> None:
+def test_mounts_of_the_host_are_read_only_and_never_dockers_socket(name: str) -> None:
     for mount in SERVICES[name].get("volumes", []):
         if isinstance(mount, dict):
             assert mount["read_only"] and "docker.sock" not in mount["source"]
@@ -98,8 +103,8 @@ def test_what_is_mounted_from_the_host_is_read_only_and_never_dockers_socket(nam
 
 
 def test_no_password_has_a_default() -> None:
-    asked = re.findall(r"\$\{(\w+)([^}]*)\}", COMPOSE_TEXT)
-    secrets = [(variable, rest) for variable, rest in asked if SECRET.search(variable)]
+    variables = re.findall(r"\$\{(\w+)([^}]*)\}", COMPOSE_TEXT)
+    secrets = [(variable, rest) for variable, rest in variables if SECRET.search(variable)]
     assert len(secrets) >= 6
     assert all(rest.startswith(":?") for _, rest in secrets)
     for service in SERVICES.values():
@@ -122,7 +127,7 @@ def test_env_example_has_every_variable_and_no_password() -> None:
             assert not value or value.startswith("${"), variable
 
 
-def test_every_ray_process_of_the_containers_wants_the_token() -> None:
+def test_every_ray_process_of_the_containers_requires_the_token() -> None:
     assert len(ON_RAY) == 4
     for name in ON_RAY:
         assert SERVICES[name]["environment"]["RAY_AUTH_MODE"] == "token"
@@ -135,7 +140,7 @@ def test_postgres_shares_a_network_with_the_prefect_server_alone() -> None:
     assert sharing == {"postgres", "prefect-server"}
 
 
-def test_nothing_phones_home() -> None:
+def test_telemetry_is_off_in_every_image() -> None:
     for setting in (
         "DO_NOT_TRACK=1",
         "HF_HUB_DISABLE_TELEMETRY=1",
@@ -156,31 +161,33 @@ def test_nothing_phones_home() -> None:
 
 def test_the_image_installs_the_locks_and_their_hashes_as_the_makefile_does() -> None:
     installs = re.findall(r"pip install [^|&\n]*", DOCKERFILE)
-    locks = [re.sub(r"\s+", " ", one).strip() for one in installs if "/lock/" in one]
+    locks = [re.sub(r"\s+", " ", line).strip() for line in installs if "/lock/" in line]
     for target in ("cpu", "gpu"):
         assert f"pip install --no-deps --require-hashes -r /lock/{target}.txt" in locks
     makefile = (PROJECT / "Makefile").read_text().replace("\\\n", " ")
-    wanted = re.findall(r"\$\(PIP\) install ([^|\n]*-r [^|\n]*)", makefile)
-    assert [re.sub(r"\s+", " ", one.replace("infra/lock", "/lock")).strip() for one in wanted] == [
-        one.removeprefix("pip install ") for one in locks if "gpu" not in one
+    lines = re.findall(r"\$\(PIP\) install ([^|\n]*-r [^|\n]*)", makefile)
+    in_makefile = [
+        re.sub(r"\s+", " ", line.replace("infra/lock", "/lock")).strip() for line in lines
     ]
-    assert all("--no-deps" in one for one in installs)
+    in_image = [line.removeprefix("pip install ") for line in locks if "gpu" not in line]
+    assert in_makefile == in_image
+    assert all("--no-deps" in line for line in installs)
 
 
-def test_the_image_is_slim_without_root_and_a_change_of_sources_installs_nothing_anew() -> None:
-    found = stages()
+def test_the_image_is_slim_without_root_and_new_sources_reuse_the_installed_packages() -> None:
+    by_stage = stages()
     for target in ("cpu", "gpu"):
-        steps = found[target]
+        steps = by_stage[target]
         assert steps.startswith("FROM python:${PYTHON}-slim-")
         assert steps.index("/opt/venv /opt/venv") < steps.index("COPY . /app")
         assert re.findall(r"^USER (\S+)", steps, re.MULTILINE)[-1] == "precept"
-    # Without a compiler vLLM's CPU sampler must not be compiled.
-    assert not re.search(r"g\+\+|gcc|build-essential", found["cpu"])
-    assert "TORCH_COMPILE_DISABLE=1" in found["cpu"]
-    assert "TORCH_COMPILE_DISABLE" not in found["gpu"]
+    # Without a compiler, vLLM's CPU sampler must not be compiled.
+    assert not re.search(r"g\+\+|gcc|build-essential", by_stage["cpu"])
+    assert "TORCH_COMPILE_DISABLE=1" in by_stage["cpu"]
+    assert "TORCH_COMPILE_DISABLE" not in by_stage["gpu"]
 
 
-def test_the_image_holds_what_python_packages_there_are_and_no_secrets() -> None:
+def test_the_image_holds_all_python_packages_and_no_secrets() -> None:
     ignored = (PROJECT / ".dockerignore").read_text().splitlines()
     rules = [line for line in ignored if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -190,7 +197,7 @@ def test_the_image_holds_what_python_packages_there_are_and_no_secrets() -> None
     assert not [rule for rule in kept if ".env" in rule]
 
 
-def test_versions_are_those_of_the_locks() -> None:
+def test_versions_in_every_file_are_those_of_the_locks() -> None:
     cpu, gpu = locked("cpu"), locked("gpu")
     for package in ("prefect", "ray"):
         assert cpu[package] == gpu[package]
@@ -203,13 +210,66 @@ def test_versions_are_those_of_the_locks() -> None:
     assert f"prefecthq/prefect:{cpu['prefect']}-python{python}-kubernetes" in operations
 
 
-def test_our_image_has_one_name_everywhere() -> None:
+def test_the_image_has_the_same_name_everywhere() -> None:
     files = ("Dockerfile", "kuberay.yaml", "prefect.yaml")
     text = COMPOSE_TEXT + "".join((INFRA / file).read_text() for file in files)
     assert set(re.findall(r"\bprecept:(\d[\w.-]*)", text)) == {f"{VERSION}-cpu", f"{VERSION}-gpu"}
 
 
-# Prefect's and Ray's own files
+# The wheel
+
+DATA_FILES = {
+    *("flows/recipes/*.toml", "flows/starter/**/*", "flows/suites/*.toml"),
+    *("specs/*/*.md", "specs/*/*.toml", "specs/templates/*/*.md"),
+    *("warehouse/lookups/*.sql", "warehouse/pending/*.sql"),
+    *("warehouse/queries/*.sql", "warehouse/views/*.sql", "warehouse/reports/page.*"),
+    *("infra/harbour/attacker.toml", "infra/harbour/model/*", "infra/harbour/prompts/*"),
+    "infra/lock/*.txt",
+}
+"""Patterns of the files that the product reads from its own packages."""
+
+
+def unpacked(files: Iterable[Path], setuptools: dict[str, Any]) -> list[Path]:
+    """Returns the files that a wheel leaves out: of no package, or of no pattern of its data."""
+    packages = find_namespace_packages(
+        str(PROJECT), include=setuptools["packages"]["find"]["include"]
+    )
+    folders = {PROJECT.joinpath(*package.split(".")) for package in packages}
+    patterns = setuptools["package-data"]["*"]
+    return [
+        file for file in files if file.parent not in folders or not any(map(file.match, patterns))
+    ]
+
+
+def test_the_wheel_holds_every_file_that_the_product_reads() -> None:
+    by_pattern = {
+        pattern: [path for path in PROJECT.glob(pattern) if path.is_file()]
+        for pattern in DATA_FILES
+    }
+    assert all(by_pattern.values())
+    # A new kind of file in the four packages must be packed too, whoever reads it.
+    others = (
+        file
+        for package in ("flows", "tasks", "specs", "warehouse")
+        for file in (PROJECT / package).rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    )
+    files = {*itertools.chain(*by_pattern.values(), others)}
+    setuptools = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert unpacked(files, setuptools) == []
+
+
+def test_a_file_that_the_wheel_leaves_out_would_be_found() -> None:
+    setuptools = {
+        "packages": {"find": {"include": ["warehouse*"]}},
+        "package-data": {"*": ["*.sql"]},
+    }
+    packed = PROJECT / "warehouse" / "views" / "tables.sql"
+    left_out = [PROJECT / "warehouse" / "README.md", PROJECT / "specs" / "a.sql"]
+    assert unpacked([packed, *left_out], setuptools) == left_out
+
+
+# Files of Prefect and Ray
 
 
 def prefect_file() -> dict[str, Any]:
@@ -218,49 +278,46 @@ def prefect_file() -> dict[str, Any]:
 
 
 def kuberay() -> dict[str, Any]:
-    [cluster] = [
-        one
-        for one in yaml.safe_load_all((INFRA / "kuberay.yaml").read_text())
-        if one["kind"] == "RayCluster"
-    ]
-    found: dict[str, Any] = cluster
-    return found
+    resources: list[dict[str, Any]] = list(yaml.safe_load_all((INFRA / "kuberay.yaml").read_text()))
+    [cluster] = [resource for resource in resources if resource["kind"] == "RayCluster"]
+    return cluster
 
 
-def test_each_pool_is_deployed_what_precept_serve_offers() -> None:
+def test_each_pool_has_the_deployments_of_precept_serve() -> None:
     source = PROJECT / "flows" / "deployments.py"
     tree = ast.parse(source.read_text())
     dicts = [
         {
             ast.unparse(key): ast.unparse(value)
-            for key, value in zip(one.keys, one.values, strict=True)
+            for key, value in zip(node.keys, node.values, strict=True)
             if key
         }
-        for one in ast.walk(tree)
-        if isinstance(one, ast.Dict)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
     ]
-    [titles] = [one for one in dicts if "'refresh-nightly'" in one]
-    offered = {ast.literal_eval(title): flow for title, flow in titles.items()}
-    assert set(offered.values()) <= {
-        one.name for one in tree.body if isinstance(one, ast.FunctionDef)
+    [titles] = [titles for titles in dicts if "'refresh-nightly'" in titles]
+    served = {ast.literal_eval(title): flow for title, flow in titles.items()}
+    assert set(served.values()) <= {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef)
     }
     deployed: dict[str, dict[str, str]] = {}
-    for one in prefect_file()["deployments"]:
-        pool = one["work_pool"]["name"]
-        path, flow = one["entrypoint"].split(":")
+    for deployment in prefect_file()["deployments"]:
+        pool = deployment["work_pool"]["name"]
+        path, flow = deployment["entrypoint"].split(":")
         assert path == "flows/deployments.py"
-        deployed.setdefault(pool, {})[one["name"].removesuffix(f"-{pool}")] = flow
-        assert one["concurrency_limit"]["limit"] == 1
-    assert deployed == dict.fromkeys(("process", "docker", "kubernetes"), offered)
+        deployed.setdefault(pool, {})[deployment["name"].removesuffix(f"-{pool}")] = flow
+        assert deployment["concurrency_limit"]["limit"] == 1
+    assert deployed == dict.fromkeys(("process", "docker", "kubernetes"), served)
 
 
 def test_the_deployed_schedule_is_the_recipes_default() -> None:
-    scheduled = [one for one in prefect_file()["deployments"] if "schedules" in one]
-    assert {one["entrypoint"].split(":")[1] for one in scheduled} == {"nightly"}
-    plain = NightlyConfig()
-    for one in scheduled:
-        [schedule] = one["schedules"]
-        assert (schedule["cron"], schedule["timezone"]) == (plain.cron, plain.timezone)
+    deployments = prefect_file()["deployments"]
+    scheduled = [deployment for deployment in deployments if "schedules" in deployment]
+    assert {deployment["entrypoint"].split(":")[1] for deployment in scheduled} == {"nightly"}
+    default = NightlyConfig()
+    for deployment in scheduled:
+        [schedule] = deployment["schedules"]
+        assert (schedule["cron"], schedule["timezone"]) == (default.cron, default.timezone)
 
 
 def test_the_docker_pool_names_networks_and_volumes_of_the_compose_file() -> None:
@@ -273,7 +330,7 @@ def test_the_docker_pool_names_networks_and_volumes_of_the_compose_file() -> Non
     assert {name.removeprefix(f"{project}_") for name in named} <= set(COMPOSE["volumes"])
 
 
-def test_runs_of_every_pool_find_their_warehouse_and_recipe_and_log_to_prefect() -> None:
+def test_runs_of_every_pool_have_a_warehouse_and_a_recipe_and_log_to_prefect() -> None:
     pools = [prefect_file()["definitions"][name] for name in ("docker", "kubernetes")]
     worker = SERVICES["prefect-worker"]["environment"]
     for env in (worker, *(pool["job_variables"]["env"] for pool in pools)):
@@ -297,7 +354,7 @@ def test_leases_of_the_prefect_server_outlive_its_restart(monkeypatch: pytest.Mo
     assert re.search(rf"install -d -o precept -g precept {home} ", DOCKERFILE)
 
 
-def test_ray_reads_the_cluster_file_and_no_secret_stands_in_it() -> None:
+def test_ray_accepts_the_cluster_file_which_holds_no_secret() -> None:
     spec = importlib.util.find_spec("ray")
     assert spec and spec.submodule_search_locations
     schema = Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json"
@@ -309,21 +366,21 @@ def test_ray_reads_the_cluster_file_and_no_secret_stands_in_it() -> None:
         assert "RAY_AUTH_MODE=token" in start[-1]
 
 
-def test_the_kubernetes_cluster_has_workers_with_and_without_gpus_and_wants_the_token() -> None:
+def test_the_kubernetes_cluster_has_workers_with_and_without_gpus_and_requires_the_token() -> None:
     spec = kuberay()["spec"]
     assert spec["authOptions"]["mode"] == "token"
-    groups = {one["groupName"]: one["template"]["spec"] for one in spec["workerGroupSpecs"]}
+    groups = {group["groupName"]: group["template"]["spec"] for group in spec["workerGroupSpecs"]}
     assert set(groups) == {"cpu", "gpu"}
     for name, pod in (groups | {"cpu-head": spec["headGroupSpec"]["template"]["spec"]}).items():
         [container] = pod["containers"]
         assert container["image"].endswith(f"-{name[:3]}")
         assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (name == "gpu")
         assert pod["securityContext"]["runAsNonRoot"]
-        volumes = {one["name"] for one in pod["volumes"]}
-        assert {one["name"] for one in container["volumeMounts"]} == volumes
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
 
 
-# Figures
+# Metrics
 
 PROMETHEUS = yaml.safe_load((INFRA / "prometheus.yml").read_text())
 DASHBOARD = json.loads((INFRA / "grafana" / "dashboards" / "precept.json").read_text())
@@ -332,22 +389,22 @@ PROMQL = {
     *("le", "table", "status", "stage", "kind", "instance"),
     *("WorkerId", "GpuIndex", "Location", "State", "Source"),
 }
-"""Words of the queries that are no figures."""
+"""Functions and labels in the queries, which are not metrics."""
 
 
-def test_prometheus_asks_services_that_exist_where_they_answer() -> None:
-    jobs = {one["job_name"]: one for one in PROMETHEUS["scrape_configs"]}
-    [found] = jobs["ray"]["dns_sd_configs"]
-    assert set(found["names"]) == ON_RAY
-    option = f"--metrics-export-port={found['port']}"
+def test_prometheus_scrapes_every_ray_node_at_the_port_it_exports_to() -> None:
+    jobs = {job["job_name"]: job for job in PROMETHEUS["scrape_configs"]}
+    [targets] = jobs["ray"]["dns_sd_configs"]
+    assert set(targets["names"]) == ON_RAY
+    option = f"--metrics-export-port={targets['port']}"
     assert option in (INFRA / "on_cluster.sh").read_text()
     for name in ON_RAY:
         if SERVICES[name]["command"][0] == "ray":
             assert option in SERVICES[name]["command"]
 
 
-def test_figures_that_ray_exports_for_others_get_their_own_names_back() -> None:
-    [ray] = [one for one in PROMETHEUS["scrape_configs"] if one["job_name"] == "ray"]
+def test_metrics_that_ray_exports_for_precept_and_vllm_get_their_own_names_back() -> None:
+    [ray] = [job for job in PROMETHEUS["scrape_configs"] if job["job_name"] == "ray"]
 
     def stored(name: str) -> str:
         for rule in ray["metric_relabel_configs"]:
@@ -361,8 +418,8 @@ def test_figures_that_ray_exports_for_others_get_their_own_names_back() -> None:
     assert stored("ray_node_cpu_utilization") == "ray_node_cpu_utilization"
 
 
-def asked_for() -> set[str]:
-    """The figures that the dashboard asks for."""
+def metrics_on_the_dashboard() -> set[str]:
+    """Returns the names of the metrics in the dashboard's queries."""
     queries = [
         target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])
     ]
@@ -370,7 +427,7 @@ def asked_for() -> set[str]:
     return set(re.findall(r"[A-Za-z_][\w:]*", bare)) - PROMQL
 
 
-def test_the_dashboard_asks_for_figures_that_ray_vllm_and_precept_have() -> None:
+def test_every_metric_on_the_dashboard_is_one_of_ray_vllm_or_precept() -> None:
     def source(package: str, *folder: str) -> str:
         spec = importlib.util.find_spec(package)
         assert spec and spec.submodule_search_locations
@@ -380,18 +437,19 @@ def test_the_dashboard_asks_for_figures_that_ray_vllm_and_precept_have() -> None
     ray = source("ray", "dashboard", "modules")
     vllm = source("vllm", "v1", "metrics")
     table = (INFRA / "OPERATIONS.md").read_text()
-    figures = asked_for()
-    assert {figure[:4] for figure in figures} == {"ray_", "vllm", "prec"}
-    for figure in figures:
-        if figure.startswith("ray_"):
-            assert re.search(rf"\b(ray_)?{figure.removeprefix('ray_')}\b", ray), figure
-        elif figure.startswith("vllm:"):
-            assert f'"{re.sub(r"_(total|bucket)$", "", figure)}"' in vllm, figure
+    metrics = metrics_on_the_dashboard()
+    assert {metric[:4] for metric in metrics} == {"ray_", "vllm", "prec"}
+    for metric in metrics:
+        if metric.startswith("ray_"):
+            assert re.search(rf"\b(ray_)?{metric.removeprefix('ray_')}\b", ray), metric
+        elif metric.startswith("vllm:"):
+            assert f'"{re.sub(r"_(total|bucket)$", "", metric)}"' in vllm, metric
         else:
-            assert figure.startswith("precept_") and f"| `{figure}` |" in table, figure
+            assert metric.removesuffix("_total") in COUNTERS | GAUGES, metric
+            assert f"| `{metric}` |" in table, metric
 
 
-def test_grafana_finds_its_dashboard_and_the_dashboard_its_source() -> None:
+def test_grafana_has_its_dashboard_and_the_dashboard_its_data_source() -> None:
     provisioned = INFRA / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioned / "datasources" / "prometheus.yaml").read_text())[
         "datasources"
@@ -403,8 +461,8 @@ def test_grafana_finds_its_dashboard_and_the_dashboard_its_source() -> None:
         for target in panel.get("targets", [])
     }
     assert used == {source["uid"]}
-    identities = [panel["id"] for panel in DASHBOARD["panels"]]
-    assert len(identities) == len(set(identities))
+    panel_ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(panel_ids) == len(set(panel_ids))
     [provider] = yaml.safe_load((provisioned / "dashboards" / "precept.yaml").read_text())[
         "providers"
     ]
@@ -418,7 +476,7 @@ def test_grafana_finds_its_dashboard_and_the_dashboard_its_source() -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> dict[str, str]:
-    """An environment with a `ray` whose node is a file, and a short sleep."""
+    """Returns an environment in which a file stands for Ray's node, and `sleep` is short."""
     node = tmp_path / "node"
     tools = {
         "ray": f"""echo "$@" >> {tmp_path}/log
@@ -457,14 +515,14 @@ def test_a_driver_joins_the_cluster_without_processors_and_leaves_it(
     assert stop.startswith("stop") and not (tmp_path / "node").exists()
 
 
-def test_a_driver_whose_node_is_lost_is_ended_as_failed(cluster: dict[str, str]) -> None:
-    work = 'trap "echo told; exit 0" TERM; rm "$NODE"; for _ in {1..100}; do sleep 1; done'
+def test_a_driver_whose_node_is_lost_is_ended_and_counts_as_failed(cluster: dict[str, str]) -> None:
+    work = 'trap "echo ended; exit 0" TERM; rm "$NODE"; for _ in {1..100}; do sleep 1; done'
     done = on_cluster(work, cluster)
-    assert (done.returncode, done.stdout) == (1, "told\n")
+    assert (done.returncode, done.stdout) == (1, "ended\n")
     assert "lost this node of the Ray cluster at head:6379" in done.stderr
 
 
-def test_without_a_cluster_or_on_a_node_of_it_a_command_just_runs(
+def test_a_command_runs_alone_without_a_cluster_or_on_one_of_its_nodes(
     cluster: dict[str, str], tmp_path: Path
 ) -> None:
     assert on_cluster("exit 4", cluster | {"RAY_ADDRESS": ""}).returncode == 4
