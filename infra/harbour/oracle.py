@@ -9,19 +9,16 @@ so it measures the precision of the filter and the accuracy of the judge.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from infra.harbour import world
-from infra.harbour.world import HarbourRequest, Tongue
+from infra.harbour.world import PACK, HarbourRequest, Tongue
 from specs.pack import load_pack
 from specs.policy import Outcome, Pack
 from specs.prompts import Message
 from tasks.evaluation.graders import versioned
-
-PACK = Path(__file__).parents[2] / "specs" / "harbour"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,11 @@ from pathlib import Path
 
 from infra.harbour import world
 from infra.harbour.corpus import Corpus
-from infra.harbour.world import HarbourRequest, Tongue
+from infra.harbour.world import PACK, HarbourRequest, Tongue
 from specs.pack import load_pack
 from specs.policy import Outcome, Pack
 
 FOLDER = Path(__file__).parent / "prompts"
-PACK = Path(__file__).parents[2] / "specs" / "harbour"
 
 
 def draw(

@@ -24,11 +24,11 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from infra.harbour import measure
 from infra.harbour.corpus import Corpus, Segment, vocabulary
+from infra.harbour.world import PACK
 from specs.pack import load_pack
 from specs.policy import Pack
 from specs.replies import CLOSE_TAG, OPEN_TAG
 
-PACK = Path(__file__).parents[2] / "specs" / "harbour"
 CONTEXT_LENGTH = 2048
 COPY_SHARE = 0.1
 """Share of the steps after the warm-up that train copying."""

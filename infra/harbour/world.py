@@ -10,9 +10,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 from specs.policy import Outcome, Pack, Rule
 from specs.prompts import Message
+
+PACK = Path(__file__).parents[2] / "specs" / "harbour"
+"""Folder of the shipped pack."""
 
 THINGS = {
     "boats": ("ferry", "sloop", "raft", "canoe", "tug", "barge", "dinghy", "yacht"),

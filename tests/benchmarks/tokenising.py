@@ -15,6 +15,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from tests.rows import example
 from warehouse.home import Home
 from warehouse.shards import write_all

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.harbour.oracle import PACK
+from infra.harbour.world import PACK
 from specs.pack import load_pack
 from tasks.engine.requests import Request, ScriptedEngine, failed
 from tasks.evaluation.answer import AnswerConfig, AnswerUnit, AnswerWork, Arm

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from flows.recipe import SUITES
-from infra.harbour.oracle import PACK
+from infra.harbour.world import PACK
 from tasks.engine.requests import EngineConfig, Sampling
 from tasks.evaluation.arms import ServedArm
 from tasks.evaluation.evaluation import (

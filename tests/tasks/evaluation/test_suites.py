@@ -8,7 +8,8 @@ import pytest
 
 from flows.recipe import SUITES, load_recipe, shipped_recipes
 from infra.harbour import world
-from infra.harbour.oracle import PACK, grade_answer, read_request
+from infra.harbour.oracle import grade_answer, read_request
+from infra.harbour.world import PACK
 from specs.attacks import Marks
 from specs.pack import load_pack
 from specs.prompts import Message
