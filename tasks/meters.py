@@ -25,20 +25,20 @@ class CounterActor:
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge
 
-        self._made: dict[str, Any] = {
-            **{name: Counter(name, *told) for name, told in COUNTERS.items()},
-            **{name: Gauge(name, *told) for name, told in GAUGES.items()},
+        self._metrics: dict[str, Any] = {
+            **{name: Counter(name, *texts) for name, texts in COUNTERS.items()},
+            **{name: Gauge(name, *texts) for name, texts in GAUGES.items()},
         }
 
     def add(self, name: str, value: float, labels: dict[str, str]) -> None:
         if value:
-            self._made[name].inc(value, labels)
+            self._metrics[name].inc(value, labels)
         else:
             # Ray's counters refuse 0, but Prometheus needs a first sample to see an increase.
-            self._made[name]._record(0.0, labels)
+            self._metrics[name]._record(0.0, labels)
 
     def set(self, name: str, value: float, labels: dict[str, str]) -> None:
-        self._made[name].set(value, labels)
+        self._metrics[name].set(value, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,10 @@ class Meter:
 
     @classmethod
     def of_cluster(cls) -> "Meter":
-        """Returns the meter of the cluster at `$RAY_ADDRESS`, which all runs share; else a silent one."""
+        """Returns the meter of the cluster at `$RAY_ADDRESS`, which all runs share.
+
+        Returns one that counts nothing if the run has a cluster of its own.
+        """
         import ray
 
         if not os.environ.get("RAY_ADDRESS") or not ray.is_initialized():

@@ -1,1 +1,1 @@
-"""Engines: what a model is asked and what it gives, and the actors that hold models."""
+"""Engines: requests to a model, its samples, and the actors that hold models."""

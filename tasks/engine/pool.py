@@ -15,9 +15,10 @@ from tasks.engine.requests import EngineConfig, EngineError, Usage
 
 
 def count_replicas(config: EngineConfig) -> int:
-    """Returns how many replicas the cluster has room for, which may have lost a node.
+    """Returns the number of replicas to start: those that the cluster has room for now.
 
-    All of them if pending actors bring nodes. Raises RoomError if there is no room for one.
+    A cluster that has lost a node runs fewer; one that grows on demand gets them all. Raises
+    RoomError if there is no room for one.
     """
     import ray
 

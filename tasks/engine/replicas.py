@@ -1,7 +1,7 @@
-"""Several engine actors as one engine: what one was asked that is lost, another answers.
+"""Several engine actors as one engine: if one is lost, another answers its requests.
 
-A lost engine is started anew by Ray wherever there is room for it, which may be nowhere until a
-node comes back. Meanwhile those that are left do the work.
+Ray restarts a lost engine wherever there is room for it, which may be nowhere until a node comes
+back. Meanwhile the engines that are left do the work.
 """
 
 import asyncio
@@ -10,18 +10,19 @@ from typing import Any
 
 from tasks.engine.requests import Request, Sample, failed
 
-_TRIES = 3
-_SECONDS_TO_RETURN = 1800.0
+_ATTEMPTS = 3
+_SECONDS_TO_RESTART = 1800.0
 
 
 class EnginesLost(ConnectionError):
-    """No engine is left, and none has come back; that may pass."""
+    """No engine is left and none has restarted; a later attempt of the stage may find one."""
 
 
 class Replicas:
-    """Asks the engine with the least to do. What ends three engines is an error of its requests.
+    """Asks the engine with the least to do.
 
-    The third one they have to themselves, so that they take no others with them.
+    A batch of requests that crashes three engines is recorded as an error. Its third attempt runs
+    alone, so no other request is lost with it.
     """
 
     def __init__(self, handles: Sequence[Any]) -> None:
@@ -30,16 +31,21 @@ class Replicas:
         self._changed = asyncio.Condition()
 
     async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        """Samples for each request, in order; a request that ends engines says so."""
+        """Returns the samples of each request, in order.
+
+        Requests that crash every engine give samples with a fault. Raises EnginesLost if no engine
+        is left.
+        """
         from ray.exceptions import RayActorError
 
         reason = ""
-        for attempt in range(_TRIES):
+        for attempt in range(_ATTEMPTS):
             try:
-                if attempt < _TRIES - 1:
+                if attempt < _ATTEMPTS - 1:
                     return await self._ask(requests)
                 async with self._alone:
-                    await self._until(lambda: not any(one.in_flight for one in self._all))
+                    # Others stop asking while the lock is held: wait until all are answered.
+                    await self._until(lambda: not any(replica.in_flight for replica in self._all))
                     return await (await self._ready()).ask(requests)
             except RayActorError as error:
                 reason = f"engine died: {str(error).splitlines()[0]}"
@@ -52,7 +58,7 @@ class Replicas:
         while True:
             await self._until(lambda: not self._alone.locked())
             replica = await self._ready()
-            # While it was awaited, others may have been given the engines to themselves.
+            # A third attempt may have taken the lock while this one waited for an engine.
             if not self._alone.locked():
                 return await replica.ask(requests)
 
@@ -61,33 +67,33 @@ class Replicas:
             await self._changed.wait_for(condition)
 
     async def _ready(self) -> "_Replica":
-        """The engine with the least to do; waits for one where none is there.
+        """Returns the engine with the least to do; waits for one if none is ready.
 
-        Raises EnginesLost where none will be, and what an engine raised that cannot load its model:
-        neither is a fault of any request.
+        Raises EnginesLost if none will be, and the error of an engine that cannot load its model:
+        neither is a fault of the requests.
         """
         from ray.exceptions import RayActorError
 
         while True:
             for replica in self._all:
                 replica.start()
-            starting = [one.starting for one in self._all if one.starting is not None]
-            # An engine that is there is known at once.
-            done, coming = await asyncio.wait(starting, timeout=0)
-            ready = [one for one in self._all if one.is_ready]
+            starts = [replica.starting for replica in self._all if replica.starting is not None]
+            # Looks without waiting: an engine whose node is lost may never start.
+            done, pending = await asyncio.wait(starts, timeout=0)
+            ready = [replica for replica in self._all if replica.is_ready]
             if ready:
                 # Of engines with as much to do, the one that has done less: none stays idle.
-                return min(ready, key=lambda one: (one.in_flight, one.num_asked))
-            for faulty in done:
-                if not isinstance(faulty.exception(), RayActorError):
-                    faulty.result()
-            if not coming:
-                raise EnginesLost("no engine is left, and none is started anew")
-            back, _ = await asyncio.wait(
-                coming, timeout=_SECONDS_TO_RETURN, return_when=asyncio.FIRST_COMPLETED
+                return min(ready, key=lambda replica: (replica.in_flight, replica.num_asked))
+            for failed_start in done:
+                if not isinstance(failed_start.exception(), RayActorError):
+                    failed_start.result()  # raises
+            if not pending:
+                raise EnginesLost("no engine is left, and none is restarted")
+            restarted, _ = await asyncio.wait(
+                pending, timeout=_SECONDS_TO_RESTART, return_when=asyncio.FIRST_COMPLETED
             )
-            if not back:
-                raise EnginesLost(f"no engine came back within {_SECONDS_TO_RETURN:.0f} s")
+            if not restarted:
+                raise EnginesLost(f"no engine restarted within {_SECONDS_TO_RESTART:.0f} s")
 
 
 class _Replica:
@@ -96,34 +102,39 @@ class _Replica:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.starting: asyncio.Future[Any] | None = None
+        """The call that loads the model in the actor's present process; None if that is lost."""
         self.in_flight = 0
+        """Batches of requests that it has yet to answer."""
         self.num_asked = 0
 
     @property
     def is_ready(self) -> bool:
+        """True if the model is loaded."""
         starting = self.starting
         return bool(starting and starting.done() and starting.exception() is None)
 
     def start(self) -> None:
-        """Asks for the model to be loaded, which Ray keeps asking while the engine starts anew."""
+        """Asks for the model to be loaded; Ray asks again if the process restarts meanwhile."""
         if self.starting is None:
-            call = self.handle.start.options(max_task_retries=_TRIES - 1).remote()
+            call = self.handle.start.options(max_task_retries=_ATTEMPTS - 1).remote()
             self.starting = asyncio.ensure_future(call)
 
     async def ask(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        """Samples for each request; raises RayActorError where the engine is lost."""
+        """Returns the samples of each request; raises RayActorError if the engine is lost."""
         from ray.exceptions import RayActorError
 
-        began = self.starting
+        started = self.starting
         self.in_flight += 1
         self.num_asked += 1
         try:
+            # No retries by Ray: it would ask the same engine again, while others are ready.
             call = self.handle.generate.options(max_task_retries=0)
             samples: list[list[Sample]] = await call.remote(requests)
             return samples
         except RayActorError:
-            # Others that were asked of the same life may have said so already.
-            if self.starting is began:
+            # Requests of the same process fail together; the first of them may have asked the
+            # new process to start, and that start must be kept.
+            if self.starting is started:
                 self.starting = None
             raise
         finally:

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tasks.engine.requests import (
     Sample,
     Sampling,
     ScriptedEngine,
+    failed,
 )
 from tasks.stage import (
     Progress,
@@ -41,7 +44,7 @@ ENGINE = EngineConfig(model="scripted", use_gpu=False)
 
 @dataclass(frozen=True)
 class Word:
-    """A unit: something to say."""
+    """A unit: a text to send to the engine."""
 
     id: str
     block_key: str
@@ -49,7 +52,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Echo:
-    """Work that makes a row per unit, with the status of what the engine gave."""
+    """Work that makes a row per unit, with the status of its sample."""
 
     run_id: str = "r"
     name: str = "echo"
@@ -57,10 +60,12 @@ class Echo:
     unit: type[Word] = Word
 
     def pending(self, connection: Any) -> Pending:
-        raise NotImplementedError  # the tests give units of their own
+        raise NotImplementedError  # the tests have waves of their own
 
     async def make(self, units: Sequence[Word], engine: Engine) -> list[Completion]:
-        requests = [Request([{"role": "user", "content": u.id}], 1, Sampling()) for u in units]
+        requests = [
+            Request([{"role": "user", "content": unit.id}], 1, Sampling()) for unit in units
+        ]
         outputs = await engine.generate(requests)
         return [
             completion(unit.id, status=sample.status, reason=sample.reason)
@@ -82,15 +87,57 @@ def run(
     waves: Sequence[pa.Table],
     *,
     engines: EnginePool,
-    engine: EngineConfig,
-    home: Home,
-    config: StageConfig,
+    home: Path,
+    engine: EngineConfig = ENGINE,
     progress: Progress = lambda num_units: None,
+    **config: int,
 ) -> StageFigures:
-    """Does all the work; returns what was done."""
-    stage = Stage(work, engines, engine, home, config)
+    """Does all the work of a stage and returns its figures."""
+    stage = Stage(work, engines, engine, Home(str(home)), StageConfig(**config))
     stage.run(waves, progress)
     return stage.figures
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the state never came"
+        time.sleep(0.05)
+
+
+def reply(request: Request, index: int) -> str:
+    return f"<think>about {request.messages[0]['content']}</think>done"
+
+
+class Stuck(ScriptedEngine):
+    """An engine that answers a number of calls, and none after them."""
+
+    def __init__(self, num_answered: int) -> None:
+        super().__init__(reply)
+        self.num_answered = num_answered
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        if self.num_answered == 0:
+            self.requests += requests
+            await asyncio.Event().wait()
+        self.num_answered -= 1
+        return await super().generate(requests)
+
+
+class Mortal(ScriptedEngine):
+    """An engine whose process ends at the word `poison`."""
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        if any("poison" in request.messages[0]["content"] for request in requests):
+            os._exit(1)
+        return await super().generate(requests)
+
+
+class Faulty(ScriptedEngine):
+    """An engine that serves no request."""
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        return [[failed("error", "out of memory")] * request.num_samples for request in requests]
 
 
 @pytest.fixture(scope="module")
@@ -101,56 +148,93 @@ def ray() -> Any:
     return ray
 
 
+class Pools:
+    """Pools of scripted engines, closed together."""
+
+    def __init__(self, ray: Any) -> None:
+        self.ray = ray
+        self.pools: list[EnginePool] = []
+
+    def of(self, *engines: tuple[type[ScriptedEngine], Any], **options: Any) -> EnginePool:
+        """Returns a pool of one actor for each class and its argument."""
+        defaults = {"num_cpus": 0, "max_concurrency": 100}
+        pool = EnginePool()
+        pool.adopt(
+            ENGINE,
+            [
+                self.ray.remote(engine).options(**(defaults | options)).remote(argument)
+                for engine, argument in engines
+            ],
+        )
+        self.pools.append(pool)
+        return pool
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.close()
+
+
 @pytest.fixture
+def pools(ray: Any) -> Iterator[Pools]:
+    pools = Pools(ray)
+    yield pools
+    pools.close()
+
+
+@pytest.fixture(scope="module")
 def engines(ray: Any) -> Iterator[EnginePool]:
-    def answer(request: Request, index: int) -> str:
-        return f"<think>about {request.messages[0]['content']}</think>done"
-
-    engines = EnginePool()
-    actor = ray.remote(ScriptedEngine).options(num_cpus=0, max_concurrency=10)
-    engines.adopt(ENGINE, [actor.remote(answer), actor.remote(answer)])
-    yield engines
-    engines.close()
+    """Two engines that answer, shared: a test whose stage fails needs others, for a stage that
+    fails before its first block ends its engines."""
+    pools = Pools(ray)
+    yield pools.of((ScriptedEngine, reply), (ScriptedEngine, reply))
+    pools.close()
 
 
-def test_blocks_hold_one_spec_and_no_more_rows_than_asked() -> None:
+def test_blocks_hold_one_spec_and_no_more_rows_than_the_limit() -> None:
     cut = list(blocks(units(20, specs=3), block_rows=4))
     assert sum(block.num_rows for block in cut) == 20
     assert all(block.num_rows <= 4 for block in cut)
     assert all(len(set(block["block_key"].to_pylist())) == 1 for block in cut)
 
 
+def test_nothing_to_do_starts_no_engine(tmp_path: Path) -> None:
+    engines = EnginePool()
+    figures = run(Echo(), [units(0)], engines=engines, home=tmp_path)
+    assert figures.num_units == 0 and engines.num_started == 0
+
+
 @pytest.mark.slow
 def test_a_cluster_of_a_run_is_reached_from_this_machine_alone(engines: EnginePool) -> None:
     import psutil
 
-    family = [one for one in psutil.Process().children(recursive=True) if one.is_running()]
-    sockets = [socket for one in family for socket in one.net_connections("inet")]
+    sockets = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            sockets += process.net_connections("inet")
     listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
     assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.slow
-def test_every_unit_is_committed_once_by_whatever_engine_and_told_in_a_line(
+def test_every_unit_is_committed_once_and_every_shard_is_logged_in_a_line(
     engines: EnginePool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    home = Home(str(tmp_path))
-    told: list[int] = []
-    report = run(
+    reported: list[int] = []
+    figures = run(
         Echo(),
         [units(50, specs=3), units(0)],
         engines=engines,
-        engine=ENGINE,
-        home=home,
-        config=StageConfig(block_rows=4),
-        progress=told.append,
+        home=tmp_path,
+        progress=reported.append,
+        block_rows=4,
     )
+    home = Home(str(tmp_path))
     query = "SELECT completion_id FROM completions_raw ORDER BY 1"
-    found = [row[0] for row in connect(home).execute(query).fetchall()]
-    assert found == units(50)["id"].to_pylist()
-    assert sum(told) == report.num_units == report.num_rows == 50
-    assert report.statuses == {"ok": 50}
-    assert (report + report).num_rows == 100
+    committed = [row[0] for row in connect(home).execute(query).fetchall()]
+    assert committed == units(50)["id"].to_pylist()
+    assert sum(reported) == figures.num_units == figures.num_rows == 50
+    assert figures.statuses == {"ok": 50}
+    assert (figures + figures).num_rows == 100
     lines = [record.message for record in caplog.records if record.name == "precept.stage"]
     shards = [Path(path).stem for path in list_shards(home, COMPLETIONS)]
     assert sorted(line.split("shard=")[1].split()[0] for line in lines) == shards
@@ -158,44 +242,37 @@ def test_every_unit_is_committed_once_by_whatever_engine_and_told_in_a_line(
 
 
 @pytest.mark.slow
-def test_what_a_lost_engine_was_asked_another_one_answers(ray: Any, tmp_path: Path) -> None:
-    class Slow(ScriptedEngine):
-        async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-            await asyncio.sleep(0.5)
-            return await super().generate(requests)
-
-    engines = EnginePool()
-    actor = ray.remote(Slow).options(num_cpus=0, max_concurrency=10)
-    kept, lost = (actor.remote(lambda request, index: "<think>a</think>b") for _ in range(2))
-    engines.adopt(ENGINE, [kept, lost])
-    told: list[int] = []
+def test_requests_of_a_lost_engine_are_answered_by_another(
+    ray: Any, pools: Pools, tmp_path: Path
+) -> None:
+    engines = pools.of((ScriptedEngine, reply), (Stuck, 0))
+    [_, stuck] = engines._handles
+    commits: list[int] = []
 
     def committed(count: int) -> None:
-        if not told:
-            # As where its node is gone: nothing starts it anew.
-            ray.kill(lost)
-        told.append(count)
+        if not commits:
+            # Killed while it holds requests. It does not restart, as if its node were gone.
+            wait_until(lambda: ray.get(stuck.usage.remote()).output_tokens > 0)
+            ray.kill(stuck)
+        commits.append(count)
 
-    report = run(
+    figures = run(
         Echo(),
         [units(60)],
         engines=engines,
-        engine=ENGINE,
-        home=Home(str(tmp_path)),
-        config=StageConfig(block_rows=2, blocks_in_flight=4),
+        home=tmp_path,
         progress=committed,
+        block_rows=2,
+        blocks_in_flight=4,
     )
-    engines.close()
-    assert report.statuses == {"ok": 60}
+    assert figures.statuses == {"ok": 60}
 
 
 @pytest.mark.slow
 def test_rows_of_engines_that_are_gone_for_good_are_missing_and_not_errors(
-    ray: Any, tmp_path: Path
+    ray: Any, pools: Pools, tmp_path: Path
 ) -> None:
-    engines = EnginePool()
-    gone = ray.remote(ScriptedEngine).options(num_cpus=0)
-    engines.adopt(ENGINE, [gone.remote(lambda request, index: "<think>a</think>b")])
+    engines = pools.of((Stuck, 5))
 
     def committed(count: int) -> None:
         ray.kill(engines._handles[0])
@@ -205,123 +282,57 @@ def test_rows_of_engines_that_are_gone_for_good_are_missing_and_not_errors(
             Echo(),
             [units(200)],
             engines=engines,
-            engine=ENGINE,
-            home=Home(str(tmp_path)),
-            config=StageConfig(block_rows=1, blocks_in_flight=2),
+            home=tmp_path,
             progress=committed,
+            block_rows=1,
+            blocks_in_flight=2,
         )
     statuses = connect(Home(str(tmp_path))).sql("SELECT DISTINCT status FROM completions_raw")
     assert statuses.fetchall() == [("ok",)]
 
 
 @pytest.mark.slow
-def test_nothing_to_do_starts_no_engine(tmp_path: Path) -> None:
-    engines = EnginePool()
-    report = run(
-        Echo(),
-        [units(0)],
-        engines=engines,
-        engine=ENGINE,
-        home=Home(str(tmp_path)),
-        config=StageConfig(),
-    )
-    assert report.num_units == 0 and engines.num_started == 0
-
-
-@pytest.mark.slow
 def test_shard_that_cannot_be_written_stops_the_stage_for_good_in_one_sentence(
-    engines: EnginePool, tmp_path: Path
+    pools: Pools, tmp_path: Path
 ) -> None:
     (tmp_path / "completions").write_text("a file where the folder should be")
     with pytest.raises(StageError, match="run the same command again") as caught:
-        run(
-            Echo(),
-            [units(8)],
-            engines=engines,
-            engine=ENGINE,
-            home=Home(str(tmp_path)),
-            config=StageConfig(),
-        )
+        run(Echo(), [units(8)], engines=pools.of((ScriptedEngine, reply)), home=tmp_path)
     assert type(caught.value) is StageError
     assert "\n" not in str(caught.value) and "FileExistsError" in str(caught.value)
 
 
 @pytest.mark.slow
-def test_a_store_that_is_away_interrupts_the_stage(engines: EnginePool, tmp_path: Path) -> None:
-    class Away(Echo):
+def test_store_that_cannot_be_reached_interrupts_the_stage(pools: Pools, tmp_path: Path) -> None:
+    class Disconnected(Echo):
         async def make(self, units: Sequence[Word], engine: Engine) -> list[Completion]:
             raise ConnectionResetError("the store hung up")
 
     with pytest.raises(StageInterrupted, match="the store hung up"):
-        run(
-            Away(),
-            [units(8)],
-            engines=engines,
-            engine=ENGINE,
-            home=Home(str(tmp_path)),
-            config=StageConfig(),
-        )
-
-
-class Mortal(ScriptedEngine):
-    """An engine that dies of one word."""
-
-    async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        if any("poison" in request.messages[0]["content"] for request in requests):
-            os._exit(1)
-        return await super().generate(requests)
+        run(Disconnected(), [units(8)], engines=pools.of((ScriptedEngine, reply)), home=tmp_path)
 
 
 @pytest.mark.slow
-def test_rows_that_kill_every_engine_are_error_rows_and_the_others_are_made(
-    ray: Any, tmp_path: Path
+def test_row_that_kills_every_engine_is_an_error_and_the_others_are_made(
+    pools: Pools, tmp_path: Path
 ) -> None:
-    engines = EnginePool()
-    mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1, max_concurrency=10)
-    engines.adopt(ENGINE, [mortal.remote(lambda request, index: "<think>a</think>b")])
+    engines = pools.of((Mortal, reply), max_restarts=-1)
     wave = pa.table({"id": [*(f"{i}" for i in range(12)), "poison"], "block_key": ["s"] * 13})
-    report = run(
-        Echo(),
-        [wave],
-        engines=engines,
-        engine=ENGINE,
-        home=Home(str(tmp_path)),
-        config=StageConfig(block_rows=1, blocks_in_flight=8),
-    )
-    engines.close()
-    assert report.statuses == {"ok": 12, "error": 1}
+    figures = run(Echo(), [wave], engines=engines, home=tmp_path, block_rows=1, blocks_in_flight=8)
+    assert figures.statuses == {"ok": 12, "error": 1}
 
 
 @pytest.mark.slow
-def test_stage_whose_rows_are_mostly_errors_ends_early(ray: Any, tmp_path: Path) -> None:
-    engines = EnginePool()
-    mortal = ray.remote(Mortal).options(num_cpus=0, max_restarts=-1)
-    engines.adopt(ENGINE, [mortal.remote(lambda request, index: "")])
-    wave = pa.table({"id": [f"poison {i}" for i in range(300)], "block_key": ["s"] * 300})
+def test_stage_whose_rows_are_mostly_errors_ends_early(pools: Pools, tmp_path: Path) -> None:
+    engines = pools.of((Faulty, reply))
     with pytest.raises(StageError, match="are engine errors"):
-        run(
-            Echo(),
-            [wave],
-            engines=engines,
-            engine=ENGINE,
-            home=Home(str(tmp_path)),
-            config=StageConfig(block_rows=60, blocks_in_flight=1),
-        )
-    engines.close()
+        run(Echo(), [units(300)], engines=engines, home=tmp_path, block_rows=60)
 
 
 @pytest.mark.slow
 def test_model_that_cannot_be_loaded_is_named_with_the_remedy(ray: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    engines = EnginePool()
     config = EngineConfig(model=str(tmp_path), use_gpu=False, num_cpus=0)
     with pytest.raises(EngineError, match=r"no engine for .*check engine\.model"):
-        run(
-            Echo(),
-            [units(4)],
-            engines=engines,
-            engine=config,
-            home=Home(str(tmp_path)),
-            config=StageConfig(),
-        )
+        run(Echo(), [units(4)], engines=EnginePool(), engine=config, home=tmp_path)
     assert list_shards(Home(str(tmp_path)), COMPLETIONS) == []
