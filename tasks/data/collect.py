@@ -158,7 +158,7 @@ class _Collecting:
         self.evaluation_counts: dict[str, Counts] = {}
         threshold = config.near_duplicate_threshold
         self.near_duplicates = NearDuplicates(threshold) if threshold else None
-        # As bytes, because millions of ids are held: half the memory of their hexadecimal digits.
+        # Bytes, because millions of ids may be held: their digits would take more memory.
         self.seen: set[bytes] = set()
         self.counts: dict[str, Counts] = {}
         self.prompts: list[pa.Table] = []

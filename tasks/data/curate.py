@@ -76,8 +76,8 @@ def curate(
 ) -> Curated:
     """Freezes the accepted completions of `wanted(prompt_id, spec_id)` as a set of examples.
 
-    Accepted is what passes the threshold and the number of judge samples of this run. The same
-    completions under the same rules are the same set, and are not written again.
+    The threshold and the number of judge samples of this run decide which are accepted. The same
+    completions under the same settings are the same set, which is not written again.
     """
     rows = look_up(
         connection,
@@ -130,7 +130,10 @@ CHOSEN = "best of n"
 
 
 def _reasons(accepted: Sequence[AcceptedCompletion], config: CurateConfig) -> dict[str, str]:
-    """Returns by completion id why it is chosen or left out; the best of each prompt come first."""
+    """Returns by completion id the reason that it is chosen or left out.
+
+    `accepted` lists the completions of a prompt from the best to the worst.
+    """
     reasons: dict[str, str] = {}
     num_kept: dict[str, int] = defaultdict(int)
     groups: dict[tuple[str, str | None], list[str]] = defaultdict(list)
@@ -152,7 +155,7 @@ def _reasons(accepted: Sequence[AcceptedCompletion], config: CurateConfig) -> di
 
 
 def _fault(row: AcceptedCompletion, config: CurateConfig) -> str | None:
-    """Returns why a completion must not be trained on, or None."""
+    """Returns the reason that a completion must not be trained on, or None."""
     if config.require_citation and not row.cited:
         return "uncited"
     if row.cited_unknown and not config.allow_unknown_citations:

@@ -1,4 +1,4 @@
-"""A judge that drifts: the verdicts of a refresh held against those of the refreshes before it."""
+"""Drift of the judge: the verdicts of a refresh, compared with those of the refreshes before it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,21 +25,21 @@ class DriftConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A look at the judge: the refreshes that it covers, and the alarm that it raised."""
+    """The outcome of a comparison with earlier refreshes."""
 
     runs: tuple[str, ...]
-    """Ids of the refreshes whose judgements were looked at."""
+    """Ids of the refreshes that were compared with earlier ones."""
     alarm: str | None
-    """Why those judgements are held, in one sentence; None if the judge is as before."""
+    """The reason that their judgements are held, in one sentence; None if they are not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Completions that refreshes judged anew."""
+    """Completions that one or several refreshes judged."""
 
     num_judged: int
     acceptance: float | None
-    """Share of them that was accepted, from 0 to 1."""
+    """Share of the completions that was accepted, from 0 to 1."""
     spread: float | None
     """Mean difference between the highest and the lowest score of a completion."""
 
@@ -57,9 +57,10 @@ class Judged:
 
 
 def watch(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> Drift:
-    """Returns what the rows of question `drift` of one recipe, the oldest first, say of its judge.
+    """Compares the refreshes of a recipe that were not watched yet with those before them.
 
-    A refresh that was killed before anybody looked at its judgements is looked at with the next.
+    `rows` are the recipe's rows of question `drift`, the oldest first. A refresh that was killed
+    before its judgements were watched is watched together with the next one.
     """
     unwatched = [row for row in rows if not row["watched"]]
     before = [
