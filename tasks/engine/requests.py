@@ -1,4 +1,4 @@
-"""What an engine is asked and what it gives: messages in, samples out."""
+"""Requests to an engine and its samples: messages in, samples out."""
 
 import hashlib
 import json
@@ -48,14 +48,14 @@ class EngineConfig(Config):
     enforce_eager: bool = False
     """Run without compiled graphs: starts sooner, generates more slowly on a GPU."""
     reasons: bool = True
-    """Whether the model reasons before it answers; false for a judge whose whole reply counts."""
+    """True if the model reasons before it answers; false for a judge whose whole reply counts."""
     reasoning_parser: str | None = None
     """vLLM's parser for a model family that marks its reasoning by other than <think> tags; it
     must tell which tokens are the answer. Unset: <think> tags."""
     chat_template_kwargs: dict[str, bool | str] = {}
     """Options of the model's own chat template, such as enable_thinking."""
     use_gpu: bool = True
-    """Whether an engine needs GPUs; false for vLLM's CPU build."""
+    """True if an engine needs GPUs; false for vLLM's CPU build."""
     num_cpus: float = Field(1.0, ge=0)
     """Processors that Ray reserves for one engine; without a GPU also its threads."""
     stall_seconds: float = Field(600.0, gt=0)
@@ -84,7 +84,7 @@ class EngineConfig(Config):
 
     @property
     def resources(self) -> dict[str, float]:
-        """What Ray reserves for one engine, by Ray's names."""
+        """Resources that Ray reserves for one engine, by Ray's names."""
         gpus = {"GPU": float(self.tensor_parallel_size)} if self.use_gpu else {}
         return {"CPU": self.num_cpus, **gpus}
 
@@ -179,11 +179,11 @@ class Sample:
     """`too_long` or `error`; None if the engine answered."""
     reason: str | None = None
     closed_by_force: bool = False
-    """Whether the budget ended the reasoning."""
+    """True if the budget ended the reasoning."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether the engine gave an output that was not cut short."""
+        """True if the engine gave an output that was not cut short."""
         return not self.fault and self.finish_reason != "length"
 
     @property
