@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import psutil
@@ -25,6 +27,7 @@ from warehouse.tables import COMPLETIONS, JUDGEMENTS
 
 pytestmark = pytest.mark.slow
 
+T = TypeVar("T")
 PROJECT = Path(__file__).parents[2]
 NUM_PROMPTS = 42
 SMALL = (
@@ -254,17 +257,26 @@ def engines(pid: int | None = None) -> list[psutil.Process]:
     return found
 
 
-def at_work(lost: set[int]) -> list[psutil.Process]:
-    """Engines below this process that a test has not sent a signal to."""
-    return [engine for engine in engines() if engine.pid not in lost]
+def at_work(home: Path, lost: set[int]) -> list[psutil.Process]:
+    """Engines below this process that have made tokens and are not among the lost ones."""
+    # An engine's usage is in a file that is named by the process of its actor.
+    files = (home / "engines").glob("*/*.json")
+    actors = {int(file.stem) for file in files if json.loads(file.read_text())["output_tokens"]}
+    generating = []
+    for engine in engines():
+        with suppress(psutil.NoSuchProcess):
+            if engine.pid not in lost and actors & {parent.pid for parent in engine.parents()}:
+                generating.append(engine)
+    return generating
 
 
-def wait_for(condition: object, *, seconds: float) -> None:
-    assert callable(condition)
+def wait_for(state: Callable[[], T], *, seconds: float) -> T:
+    """Returns the state once it is true."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+    while not (value := state()):
+        assert time.monotonic() < deadline, "the state never came"
         time.sleep(0.1)
+    return value
 
 
 def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Path) -> None:
@@ -302,12 +314,14 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
     # One is killed, and the next one stands still.
     for how in (signal.SIGKILL, signal.SIGSTOP):
         before = len(list_shards(place, COMPLETIONS))
-        # A shard of the engine before may still be committed: wait for the new engine as well.
-        wait_for(
-            lambda before=before: len(list_shards(place, COMPLETIONS)) > before and at_work(lost),
-            seconds=240,
-        )
-        for engine in at_work(lost):
+
+        # A shard of the engine before may still be committed: wait for the new engine as well. One
+        # that loads its model does not count, for nothing watches it yet.
+        def working(before: int = before) -> list[psutil.Process]:
+            is_new = len(list_shards(place, COMPLETIONS)) > before
+            return at_work(home, lost) if is_new else []
+
+        for engine in wait_for(working, seconds=240):
             engine.send_signal(how)
             lost.add(engine.pid)
     run.join(timeout=400)
