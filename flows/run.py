@@ -27,7 +27,7 @@ from tasks.evaluation.plan import EvaluationPlan
 from tasks.paths import PROJECT
 from tasks.stage import StageFigures
 from tasks.training.trainer import TrainingFigures
-from warehouse.catalog import connect, look_up
+from warehouse.catalog import check_version, connect, look_up
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import RUNS, SPECS, Run, SpecText
@@ -242,9 +242,10 @@ class RunContext:
 def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
     """Locks the warehouse, and records the start and the end of the run, also of a failed one.
 
-    Raises BusyError if another run holds the lock. A process that is killed leaves its record at
-    `running` and the lock free.
+    Raises ShardError if another schema version wrote the warehouse, and BusyError if another run
+    holds the lock. A process that is killed leaves its record at `running` and the lock free.
     """
+    check_version(home)
     with lock(home):
         began = time.monotonic()
         record = _first_record(flow, recipe)

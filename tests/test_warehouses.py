@@ -1,17 +1,20 @@
 """Small warehouses that Precept wrote: today's is read whole, an older one is refused."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from flows.recipe import load_recipe
+from flows.run import open_run
 from tests.flows.test_command_line import invoke
 from warehouse.catalog import ask, connect, query_names
 from warehouse.home import Home, ShardError
 from warehouse.shards import list_shards
-from warehouse.tables import SCHEMA_VERSION, TABLES
-from warehouse.upkeep import mend
+from warehouse.tables import COMPLETIONS, SCHEMA_VERSION, TABLES
+from warehouse.upkeep import compact, mend
 
 WAREHOUSES = Path(__file__).parent / "warehouses"
 OLD, TODAY = WAREHOUSES / "schema_2", WAREHOUSES / "schema_3"
@@ -72,9 +75,15 @@ def test_shards_of_todays_schema_are_whole_and_say_their_version(tmp_path: Path)
 def test_older_warehouse_is_refused_in_one_sentence_and_left_as_it_is(tmp_path: Path) -> None:
     home = Home(str(shutil.copytree(OLD, tmp_path / "home")))
     before = sorted((tmp_path / "home").rglob("*"))
-    for touch in (connect, mend):
+    refused: list[Callable[[Home], object]] = [
+        connect,
+        mend,
+        lambda home: compact(home, COMPLETIONS),
+        lambda home: open_run("refresh", load_recipe("harbour"), home).__enter__(),
+    ]
+    for call in refused:
         with pytest.raises(ShardError, match="written with schema version 2") as refusal:
-            touch(home)
+            call(home)
         message = str(refusal.value)
         assert home.url in message and "precept export sft_examples" in message
         assert "\n" not in message
@@ -83,8 +92,17 @@ def test_older_warehouse_is_refused_in_one_sentence_and_left_as_it_is(tmp_path: 
     assert sorted((tmp_path / "home").rglob("*")) == before
 
 
-@pytest.mark.parametrize("table", ["cases", "completions", "runs"])
+@pytest.mark.parametrize("table", sorted(folder.name for folder in OLD.iterdir()))
 def test_older_warehouse_is_known_by_any_of_its_tables(tmp_path: Path, table: str) -> None:
+    home = Home(str(tmp_path / "home"))
     shutil.copytree(OLD / table, tmp_path / "home" / table)
+    for call in (connect, mend):
+        with pytest.raises(ShardError, match="written with schema version 2"):
+            call(home)
+
+
+def test_older_shards_beside_a_run_of_today_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(TODAY / "runs", tmp_path / "home" / "runs")
+    shutil.copytree(OLD / "cases", tmp_path / "home" / "cases")
     with pytest.raises(ShardError, match="written with schema version 2"):
         connect(Home(str(tmp_path / "home")))

@@ -22,13 +22,12 @@ import pyarrow as pa
 
 from warehouse.files import write_whole
 from warehouse.home import Home, ShardError
-from warehouse.shards import list_shards
+from warehouse.shards import former_shards, list_shards, refusal
 from warehouse.tables import (
     COMPLETIONS,
     JUDGEMENTS,
     PROMPTS,
     ROLLOUTS,
-    RUNS,
     SCHEMA_VERSION,
     TABLES,
     Checkpoint,
@@ -53,28 +52,16 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     Raises ShardError if another version of Precept wrote it. Shards that are written later may or
     may not be seen: connect again to be sure.
     """
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
-    files = home.open_reader()
-    if not home.is_local:
-        connection.register_filesystem(files)
-        # Shards are immutable, so a cached block is never stale.
-        connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
-    paths = {table.name: list_shards(home, table, files) for table in TABLES.values()}
-    _check_version(connection, home, paths)
+    connection, shards = _open(home)
     locations = []
     for table in TABLES.values():
-        path = _path(home, table) if paths[table.name] else None
-        connection.execute(f"CREATE VIEW {table.name}_raw AS {_raw(connection, path, table)}")
-        try:
-            connection.execute(f"CREATE VIEW {table.name}_all AS {_once(table)}")
-        except duckdb.BinderException as error:
-            raise ShardError(
-                f"{home.url}: the shards of table {table.name} lack columns of this Precept; use "
-                "the Precept that wrote them, or give another --home"
-            ) from error
-        locations.append(_shards(path, table))
+        paths = _glob_literal(home, table) if shards[table.name] else None
+        connection.execute(
+            f"CREATE VIEW {table.name}_raw AS {_raw_query(connection, paths, table)}"
+        )
+        _check_columns(connection, home, table)
+        connection.execute(f"CREATE VIEW {table.name}_all AS {_once_query(table)}")
+        locations.append(_location_query(paths, table))
     connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(locations)}")
     for name in ("macros", "tables", "verdicts"):
         connection.execute((_VIEWS / f"{name}.sql").read_text(encoding="utf-8"))
@@ -84,49 +71,69 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _check_version(
-    connection: duckdb.DuckDBPyConnection, home: Home, paths: dict[str, list[str]]
-) -> None:
-    """Raises ShardError if another schema version wrote the warehouse.
+def check_version(home: Home) -> None:
+    """Raises ShardError if another schema version wrote the warehouse; call it before writing."""
+    connection, _ = _open(home)
+    connection.close()
 
-    Reads the footer of one shard: every run writes to `runs`. `mend` checks every shard.
+
+def _open(home: Home) -> tuple[duckdb.DuckDBPyConnection, dict[str, list[str]]]:
+    """Returns a connection without views, and the shards of each table by its name.
+
+    Raises ShardError if another schema version wrote the warehouse.
     """
-    table = next((t for t in (RUNS, *TABLES.values()) if paths[t.name]), None)
-    if table is None:
-        return
-    path = home.readable(paths[table.name][0])
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    files = home.open_reader()
+    if not home.is_local:
+        connection.register_filesystem(files)
+        # Shards are immutable, so a cached block is never stale.
+        connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
+    shards = {table.name: list_shards(home, table, files) for table in TABLES.values()}
+    # Views take their columns from the first shard of a table, so DuckDB fetches its footer anyway.
+    first = [paths[0] for paths in shards.values() if paths] or former_shards(home)[:1]
+    for path in first:
+        version = _shard_version(connection, home.readable(path))
+        if version and version != SCHEMA_VERSION:
+            raise refusal(home, version)
+    return connection, shards
+
+
+def _shard_version(connection: duckdb.DuckDBPyConnection, path: str) -> str | None:
+    """Returns the schema version of a shard, or None if its footer does not say one.
+
+    A damaged shard is no reason to refuse a warehouse: `mend` sets it aside.
+    """
+    query = "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = 'schema_version'"
     try:
-        metadata = connection.execute(
-            "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = 'schema_version'",
-            [path],
-        ).fetchall()
+        rows = connection.execute(query, [path]).fetchall()
     except duckdb.Error:
-        # A damaged shard: whoever reads its table is told, and `mend` sets it aside.
-        return
-    version = metadata[0][0] if metadata else "unknown"
-    if version != SCHEMA_VERSION:
-        raise ShardError(old_version(home, version))
+        return None
+    return str(rows[0][0]) if rows else None
 
 
-def old_version(home: Home, version: str) -> str:
-    """Returns the sentence that refuses a warehouse of another schema version."""
-    return (
-        f"{home.url} was written with schema version {version}, and this Precept reads version "
-        f"{SCHEMA_VERSION}; to take its examples along, export them with the Precept that wrote it "
-        "(precept export sft_examples examples.jsonl), and give this one another --home"
-    )
+def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> None:
+    """Raises ShardError if the shards of a table lack one of its columns."""
+    present = connection.table(f"{table.name}_raw").columns
+    missing = [name for name in table.schema.names if name not in present]
+    if missing:
+        raise ShardError(
+            f"{home.url}: the shards of table {table.name} lack {', '.join(missing)}; run "
+            "precept doctor, which sets such shards aside"
+        )
 
 
-def _path(home: Home, table: Table) -> str:
+def _glob_literal(home: Home, table: Table) -> str:
     """Returns all shards of a table as an SQL literal."""
     return "'" + home.glob_url(table).replace("'", "''") + "'"
 
 
-def _raw(connection: duckdb.DuckDBPyConnection, path: str | None, table: Table) -> str:
+def _raw_query(connection: duckdb.DuckDBPyConnection, paths: str | None, table: Table) -> str:
     """Returns the query of every row of every shard; without a shard, of no row of those types."""
-    if path:
+    if paths:
         # Without this, a folder above the warehouse that is named key=value would add a column.
-        return f"SELECT * FROM read_parquet({path}, hive_partitioning = false)"
+        return f"SELECT * FROM read_parquet({paths}, hive_partitioning = false)"
     relation = connection.from_arrow(table.schema.empty_table())
     columns = ", ".join(
         f'NULL::{kind} AS "{name}"'
@@ -135,18 +142,18 @@ def _raw(connection: duckdb.DuckDBPyConnection, path: str | None, table: Table) 
     return f"SELECT {columns} WHERE false"
 
 
-def _shards(path: str | None, table: Table) -> str:
+def _location_query(paths: str | None, table: Table) -> str:
     """Returns the query of which row lies in which shard: `kind`, `row_id`, `shard`."""
-    if not path:
+    if not paths:
         return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
     return (
         f"SELECT '{table.name}' AS kind, concat_ws('|', {', '.join(table.key)}) AS row_id, "
         "filename AS shard "
-        f"FROM read_parquet({path}, filename = true, hive_partitioning = false)"
+        f"FROM read_parquet({paths}, filename = true, hive_partitioning = false)"
     )
 
 
-def _once(table: Table) -> str:
+def _once_query(table: Table) -> str:
     """Returns the query of each id once: its latest attempt or revision, the earliest such row.
 
     Judgements and grades of texts that are no longer there are left out.

@@ -63,7 +63,7 @@ class Home:
 
     @property
     def is_local(self) -> bool:
-        """Whether the home lies on a disk."""
+        """True if the home lies on a disk."""
         return isinstance(self.files, LocalFileSystem)
 
     def folder(self, table: Table | str) -> str:

@@ -2,7 +2,7 @@
 
 A shard is one immutable file named by the ids of its rows. It is written under a temporary name
 and made visible in one step that never replaces a shard already there, so that a retried or
-doubled task leaves the rows that came first. Readers need no more than `*.parquet`.
+duplicated task keeps the rows that came first. Readers need no more than `*.parquet`.
 """
 
 import hashlib
@@ -19,18 +19,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.home import Home, ShardError
-from warehouse.tables import Table
+from warehouse.tables import FORMER_TABLES, SCHEMA_VERSION, Table
 
-_TEMPORARY = ".writing-"
+TEMPORARY_PREFIX = ".writing-"
+"""Start of the names of files that are being written, which no glob of shards matches."""
+
+ROWS_PER_SHARD = 20_000
+"""Most rows of a shard where a single process writes many."""
 
 
 def shard_name(table: Table, data: pa.Table) -> str:
     """Returns the file name of these rows, which does not depend on their order."""
-    ids = sorted(_row_names(table, data))
+    ids = sorted(row_names(table, data))
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32] + ".parquet"
 
 
-def _row_names(table: Table, data: pa.Table) -> list[str]:
+def row_names(table: Table, data: pa.Table) -> list[str]:
     """Returns the identity of each row: its key and, if the table has them, attempt or revision."""
     rows = zip(*(data.column(name).to_pylist() for name in table.identity), strict=True)
     return ["|".join(map(str, row)) for row in rows]
@@ -39,7 +43,8 @@ def _row_names(table: Table, data: pa.Table) -> list[str]:
 def to_arrow(table: Table, rows: Sequence[Any]) -> pa.Table:
     """Returns row objects or dictionaries as an Arrow table of exactly the table's schema.
 
-    Raises ShardError if a row does not fit."""
+    Raises ShardError if a row does not fit.
+    """
     try:
         data = pa.Table.from_pylist([_as_dict(row) for row in rows], schema=table.schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
@@ -61,16 +66,18 @@ def _as_dict(row: Any) -> Any:
 
 
 def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str | None:
-    """Writes rows as one complete shard and returns its path, or None if there is no row.
+    """Writes rows as one complete shard; returns its path, or None without any row.
 
-    A shard of the same ids that is already there is kept as it is. Raises OSError if the disk or
-    the store does not take the shard, and then leaves nothing behind.
+    An existing shard of the same ids is kept as it is. Raises ShardError if the rows do not fit the
+    table, and OSError if the disk or the store does not take the shard; both leave nothing behind.
     """
     data = rows if isinstance(rows, pa.Table) else to_arrow(table, rows)
     if data.num_rows == 0:
         return None
     if not data.schema.equals(table.schema, check_metadata=False):
-        raise ShardError(f"rows of another schema were given to table {table.name}")
+        raise ShardError(
+            f"rows of another schema were given to table {table.name}; convert them with to_arrow"
+        )
     buffer = io.BytesIO()
     pq.write_table(
         data.replace_schema_metadata(table.schema.metadata),
@@ -83,20 +90,17 @@ def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str
         _publish(path, buffer.getbuffer())
     else:
         try:
-            # One put, conditional on no file of that name (If-None-Match): the first writer wins.
+            # One put, conditional on no file of that name (If-None-Match): the first writer wins,
+            # and no reader ever sees a part of it.
             home.files.pipe_file(path, buffer.getvalue(), mode="create")
         except OSError as error:
-            if not _is_there(error):
+            if not _is_taken(error):
                 raise
     return path
 
 
-ROWS_PER_SHARD = 20_000
-"""Rows that one shard holds at most where a single process writes many."""
-
-
 def write_all(home: Home, table: Table, rows: Iterable[Any]) -> int:
-    """Writes rows as shards of at most `ROWS_PER_SHARD`, as they come; returns their number."""
+    """Writes rows as they come, in shards of at most `ROWS_PER_SHARD`; returns their number."""
     num_rows = 0
     rows = iter(rows)
     while batch := list(itertools.islice(rows, ROWS_PER_SHARD)):
@@ -105,27 +109,26 @@ def write_all(home: Home, table: Table, rows: Iterable[Any]) -> int:
     return num_rows
 
 
-def _is_there(error: OSError) -> bool:
-    """Returns whether a store refused a file because one of that name exists.
-
-    Some stores answer 412 without naming the condition."""
+def _is_taken(error: OSError) -> bool:
+    """Returns whether a store refused a file because one of that name exists."""
+    # Some stores answer 412 without naming the condition.
     response = getattr(error.__cause__, "response", {})
     code = response.get("Error", {}).get("Code")
     return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412")
 
 
 def _publish(path: str, content: memoryview) -> None:
-    """Publishes a local file whole or not at all, also across a power cut."""
+    """Publishes a local file whole or not at all, even across a power cut."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = f"{folder}/{_TEMPORARY}{uuid.uuid4().hex}"
+    temporary = f"{folder}/{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         try:
-            # A link fails if the name is taken, where a rename would replace the first shard.
+            # A link fails if the name is taken; a rename would replace the shard that came first.
             os.link(temporary, path)
         except FileExistsError:
             return
@@ -141,11 +144,28 @@ def _publish(path: str, content: memoryview) -> None:
 
 
 def list_shards(
-    home: Home, table: Table, files: fsspec.AbstractFileSystem | None = None
+    home: Home, table: Table | str, files: fsspec.AbstractFileSystem | None = None
 ) -> list[str]:
-    """Returns the sorted paths of all complete shards of a table, as `files` sees them if given."""
+    """Returns the sorted paths of all complete shards of a table.
+
+    `files` lists them if given, from its cache if it has one; otherwise they are listed anew.
+    """
     try:
         paths = (files or home.files).ls(home.folder(table), detail=False)
     except FileNotFoundError:
         return []
     return sorted(path for path in paths if path.endswith(".parquet"))
+
+
+def former_shards(home: Home) -> list[str]:
+    """Returns the paths of all shards of tables that only older schema versions have."""
+    return [path for name in FORMER_TABLES for path in list_shards(home, name)]
+
+
+def refusal(home: Home, version: str) -> ShardError:
+    """Returns the error that refuses a warehouse of another schema version."""
+    return ShardError(
+        f"{home.url} was written with schema version {version}, and this Precept reads version "
+        f"{SCHEMA_VERSION}; to take its examples along, export them with the Precept that wrote it "
+        "(precept export sft_examples examples.jsonl), and give this one another --home"
+    )

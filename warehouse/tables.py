@@ -6,7 +6,9 @@ Frequently read columns come first, long texts last. The sentence under a field 
 in warehouse/README.md.
 """
 
+import ast
 import hashlib
+import inspect
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
@@ -15,6 +17,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 SCHEMA_VERSION = "3"
+FORMER_TABLES = ("policies",)
+"""Tables that only older schema versions have; such a folder shows a warehouse to be old."""
+
 ID_LENGTH = 32
 
 
@@ -65,10 +70,10 @@ class Prompt:
     prompt_id: str
     """Hash of the canonical messages."""
     categories: list[str]
-    """Policy categories, sorted; one for most prompts."""
+    """Policy categories, sorted; most prompts have one."""
     status: str = "ok"
-    """`ok`; `unassigned` if the judge found no category; or the engine's fault when it was
-    asked."""
+    """`ok`; `unassigned` if the judge named no category; or the engine's fault when the judge was
+    asked, such as `error`."""
     ideal_response: str | None
     """`comply`, `refuse`, `safe_complete`, or null if nobody said."""
     source: str
@@ -78,9 +83,9 @@ class Prompt:
     language: str
     """Language of the text."""
     transform: str | None
-    """Change that was made to the text (an encoding, an attack); null without one."""
+    """Change that the source made to the text, such as an encoding; null without one."""
     metadata: list[str]
-    """Findings of others that a judge may be shown: "the ideal response is refuse"."""
+    """Findings from elsewhere that a judge may be shown: "the ideal response is refuse"."""
     revision: int = 0
     """Number of times that the labels of the prompt have changed; the highest counts."""
     version: str = ""
@@ -97,41 +102,41 @@ class SpecText:
     """One compiled spec(category) as a model was shown it."""
 
     spec_id: str
-    """Hash of the text: the spec version."""
+    """Hash of the text; the version of the spec."""
     pack: str
     """Id of the policy pack."""
     pack_version: str
     """Version of the pack, as its style.md says."""
     categories: list[str]
-    """Categories that the text holds in full."""
+    """Categories whose rules the text has in full, sorted."""
     detail: str
-    """`full` or `summary`."""
+    """`full`, or `summary` for a text without the rules of any category."""
     rule_ids: list[str]
-    """Rules that the text holds in full."""
+    """Ids of the rules in the text."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     text: str
-    """The text that a model was shown."""
+    """The spec as a model was shown it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sample of the generator: reasoning and answer apart, or why there is none."""
+    """One sample of the generator: its reasoning and its answer, or the fault of its output."""
 
     completion_id: str
     """Hash of prompt, spec, template, model, sampling and sample index."""
     text_id: str
     """Hash of reasoning and answer. Judgements carry it, so a regenerated row is judged again."""
     prompt_id: str
-    """The prompt."""
+    """Id of the prompt."""
     spec_id: str
-    """The spec that stood before the prompt."""
+    """Id of the spec that the generator was shown."""
     generation_id: str
     """Hash of what all completions of a run share: template, model@revision, sampling."""
     sample_index: int
-    """Number of the sample among those of its kind; from 0."""
+    """Place among the completions of one prompt; from 0."""
     attempt: int
-    """Number of the attempt; from 0. Only an engine error is tried again."""
+    """Number of earlier attempts; only an engine error is retried."""
     status: str
     """`ok`, or truncated, unclosed, malformed, empty_answer, empty_reasoning, too_long, error."""
     reason: str | None
@@ -153,7 +158,7 @@ class Completion:
     cited_unknown: list[str]
     """Rule ids that the reasoning cites and no rule has."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     answer: str
@@ -164,33 +169,33 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One sample of the judge. Where no score could be read it is null, never 0."""
+    """One sample of the judge. A score that could not be read is null, never 0."""
 
     judgement_id: str
     """Hash of completion and its text, spec, judge model, template, sampling and sample index."""
     completion_id: str
-    """The completion."""
+    """Id of the completion."""
     text_id: str
     """Hash of the text that was judged: the completion's at that time."""
     spec_id: str
-    """The spec that the judge was shown."""
+    """Id of the spec that the judge was shown."""
     judging_id: str
     """Hash of what all judgements of a run share: template, model@revision, sampling, view."""
     sample_index: int
-    """Number of the sample among those of its kind; from 0."""
+    """Place among the judgements of one completion; from 0."""
     attempt: int
-    """Number of the attempt; from 0. An error or an unread score is tried again within a budget."""
+    """Number of earlier attempts; an engine error or an unread score is retried within a budget."""
     status: str
     """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, error."""
     reason: str | None
-    """The reason that there is no score; null if there is one."""
+    """The reason that there is no score; null with one."""
     score: float | None
     """Score from 0 to 10; null if it could not be read."""
     agrees: bool | None
-    """Whether the judge agreed with the prompt's metadata; null if it was shown none or did not
+    """True if the judge agreed with the prompt's metadata; null if it was shown none or did not
     say."""
     saw_reasoning: bool
-    """Whether the judge was shown the reasoning."""
+    """True if the judge was shown the reasoning."""
     model: str
     """`name@revision` of the judge."""
     finish_reason: str | None
@@ -202,7 +207,7 @@ class Judgement:
     num_output_tokens: int
     """Tokens of the output."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     rationale: str
@@ -211,28 +216,28 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One accepted completion in a frozen set, and why it was chosen or left out.
+    """One accepted completion in a frozen set, and the reason that it was chosen or left out.
 
-    What is chosen is a training row. The spec is not in it.
+    A chosen one is a training row, which does not contain the spec.
     """
 
     set_id: str
     """Fingerprint of the frozen set."""
     completion_id: str
-    """The completion."""
+    """Id of the completion."""
     prompt_id: str
-    """The prompt."""
+    """Id of the prompt."""
     status: str
     """`chosen` or `left_out`."""
     reason: str
-    """`best of n`, or uncited, cites_unknown, dangling, not_best, balance; preferred or
-    dispreferred in a set of pairs."""
+    """`best of n` if chosen, else uncited, cites_unknown, dangling, not_best or balance; in a set
+    of pairs preferred or dispreferred."""
     categories: list[str]
     """Policy categories, sorted."""
     ideal_response: str | None
     """`comply`, `refuse`, `safe_complete`, or null if nobody said."""
     spec_id: str
-    """The spec that the completion was made and judged under."""
+    """Id of the spec that the completion was made and judged under."""
     score: float
     """Lowest judge score, from 0 to 10."""
     scores: list[float]
@@ -240,7 +245,7 @@ class Example:
     cited: list[str]
     """Rule ids that the reasoning cites, in order of first mention."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     prompt: list[Turn]
@@ -251,40 +256,40 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """One trained model: what it began from, what it learned from, where it lies."""
+    """One trained model, with its parent, its data and its folder."""
 
     checkpoint_id: str
     """Hash of stage, configuration, data and parent."""
     revision: int = 0
-    """Number of times that a stopped training has gone on; the highest counts."""
+    """Number of times that the training was resumed; the highest counts."""
     stage: str
     """`sft`, `dpo` or `rl`."""
     status: str
-    """`completed`; `stopped`, and it can go on; `collapsed`, and it must not."""
+    """`completed`; `stopped`, which can be resumed; `collapsed`, which must not be."""
     reason: str | None
-    """The reason that the training ended before its last step; null if it did not."""
+    """The reason that the training ended before its last step; null without one."""
     model: str
     """`name@revision` of the trained model, as on the rows that it makes."""
     parent: str
-    """`name@revision` of the model that it began from."""
+    """`name@revision` of the model that the training started from."""
     parent_id: str | None
-    """The checkpoint that it began from; null for a model from elsewhere."""
+    """Id of the checkpoint that the training started from; null for a model from elsewhere."""
     set_id: str | None
-    """The set of examples that it learned from; null in reinforcement learning."""
+    """Id of the set of examples that it was trained on; null for `rl`."""
     data_fingerprint: str
-    """Hash of the data that it learned from."""
+    """Hash of the data that it was trained on."""
     num_rows: int
-    """Rows that it learned from."""
+    """Rows that it was trained on."""
     num_steps: int
-    """Optimiser steps that were done."""
+    """Optimiser steps of the training."""
     recipe: str
     """Name of the recipe."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     git_commit: str | None
     """Commit of Precept's sources, with `+` if they were changed; null outside a checkout."""
     seconds: float
-    """Duration in seconds."""
+    """Duration of the training in seconds."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     path: str
@@ -292,49 +297,49 @@ class Checkpoint:
     config: str
     """Configuration of the stage, as JSON."""
     metrics: str
-    """Metrics of the training as JSON: the `last` of each, and the `log` of all steps."""
+    """Metrics of the training, as JSON: the `last` value of each, and the `log` of all steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One answer that a model in training gave, its votes and its reward."""
+    """One answer of a model in training, with its judge scores and its reward."""
 
     rollout_id: str
     """Hash of checkpoint, step, rank and position in the batch."""
     checkpoint_id: str
-    """The checkpoint that the training leads to."""
+    """Id of the checkpoint that the training leads to."""
     step: int
-    """Optimiser steps done before; from 0."""
+    """Number of earlier optimiser steps."""
     rank: int
     """Number of the training worker; from 0."""
     position: int
-    """Place in the worker's batch; from 0."""
+    """Place in the batch of the worker; from 0."""
     attempt: int
-    """Number of times that the training had begun anew; a repeated step replaces its rollouts."""
+    """Number of earlier starts of the training; a repeated step replaces its rollouts."""
     prompt_id: str
-    """The prompt."""
+    """Id of the prompt."""
     spec_id: str
-    """The spec that the judge was shown."""
+    """Id of the spec that the judge was shown."""
     kind: str
-    """`harmful`, `benign` or `ambiguous`: the reward that the prompt has."""
+    """`harmful`, `benign` or `ambiguous`: the kind of prompt, which has a reward of its own."""
     status: str
     """`ok`, or truncated, unclosed, malformed, empty_answer, empty_reasoning."""
     reward: float | None
-    """Reward from 0 to 1; null if the judge failed, never 0 for that."""
+    """Reward from 0 to 1; null, never 0, if the judge failed."""
     reason: str | None
-    """The reason that there is no reward; null if there is one."""
+    """The reason that there is no reward; null with one."""
     compliance: list[float]
-    """Scores of compliance that could be read, from 0 to 10."""
+    """Compliance scores that could be read, from 0 to 10."""
     helpfulness: list[float]
-    """Scores of helpfulness that could be read, from 0 to 10; empty if it was not asked for."""
+    """Helpfulness scores that could be read, from 0 to 10; empty if none was asked for."""
     num_votes: int
-    """Judge samples asked for, of each kind."""
+    """Judge samples asked for of each score."""
     num_reasoning_tokens: int
     """Tokens of the reasoning."""
     num_answer_tokens: int
     """Tokens of the answer."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     answer: str
@@ -345,7 +350,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One figure of a graded answer; null where it could not be had."""
+    """One score of a graded answer."""
 
     name: str
     """Name of the score, such as `safe`."""
@@ -360,11 +365,11 @@ class Case:
     suite_version: str
     """Hash of the ids and labels of all cases of the suite."""
     case_id: str
-    """Hash of the messages as asked and of how they came about; the same in every suite version."""
+    """Hash of the prompt, the messages as asked and the attack; the same in all suite versions."""
     suite: str
     """Name of the suite."""
     prompt_id: str
-    """The prompt before the attack."""
+    """Id of the prompt before the attack."""
     attack: str
     """`none`, or the name of the attack."""
     attack_version: str
@@ -372,7 +377,7 @@ class Case:
     seed: int
     """Seed of the attack."""
     sanitised: bool
-    """Whether special tokens in the text are broken, as they should be; false for a model behind an
+    """True if special tokens in the text are broken, as they should be; false for a model behind an
     interface that lets users forge them."""
     categories: list[str]
     """Policy categories, sorted."""
@@ -381,7 +386,7 @@ class Case:
     language: str
     """Language of the prompt."""
     transform: str | None
-    """Change that was made to the text (an encoding); null without one."""
+    """Change that the source made to the text, such as an encoding; null without one."""
     label: str | None
     """The suite's own class of the prompt; null without one."""
     target: str | None
@@ -406,25 +411,25 @@ class Answer:
     text_id: str
     """Hash of reasoning and answer. Grades carry it, so a regenerated row is graded again."""
     case_id: str
-    """The case."""
+    """Id of the case."""
     checkpoint_id: str | None
-    """The checkpoint that answered; null for a model from elsewhere."""
+    """Id of the checkpoint that answered; null for a model from elsewhere."""
     model: str
     """`name@revision` of the model that answered."""
     answering_id: str
     """Hash of what all answers of an arm share: sampling, context, reasoning budget, probe."""
     context: str
-    """Policies in the prompt: `none`, `summary` or `category`."""
+    """Spec in the prompt: `none`, `summary`, or `category` for the rules of its categories."""
     spec_id: str | None
-    """The spec that stood in the prompt; null without one."""
+    """Id of the spec in the prompt; null without one."""
     budget: int | None
-    """Most tokens of reasoning, after which it is closed; null without a limit."""
+    """Limit in tokens at which the reasoning is closed; null without one."""
     probe: str
-    """`none`, or what was done to the reasoning: `kept`, `truncated`, `swapped`, `edited`."""
+    """`none`, or the change made to the reasoning: `kept`, `truncated`, `swapped`, `edited`."""
     sample_index: int
-    """Number of the sample among those of its kind; from 0."""
+    """Place among the answers of one arm to one case; from 0."""
     attempt: int
-    """Number of the attempt; from 0. Only an engine error is tried again."""
+    """Number of earlier attempts; only an engine error is retried."""
     status: str
     """`ok`, or the reason that there is no answer, as of completions."""
     reason: str | None
@@ -432,13 +437,13 @@ class Answer:
     finish_reason: str | None
     """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
     decision: str | None
-    """The outcome that the reasoning settles on; null if it names none."""
+    """Outcome that the reasoning settles on; null if it names none."""
     cited: list[str]
     """Rule ids that the reasoning cites, in order of first mention."""
     cited_unknown: list[str]
     """Rule ids that the reasoning cites and no rule has."""
     closed_by_force: bool
-    """Whether the budget ended the reasoning."""
+    """True if the budget ended the reasoning."""
     num_prompt_tokens: int
     """Tokens of the prompt."""
     num_reasoning_tokens: int
@@ -446,7 +451,7 @@ class Answer:
     num_answer_tokens: int
     """Tokens of the answer."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     answer: str
@@ -457,12 +462,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One vote of one grader on one answer, always on the prompt before the attack."""
+    """One grade: one sample of a grader on one answer, shown with the prompt before the attack."""
 
     evaluation_id: str
     """Hash of answer and its text, grading_id, sample index, spec and grading context."""
     answer_id: str
-    """The answer."""
+    """Id of the answer."""
     text_id: str
     """Hash of the text that was graded: the answer's at that time."""
     grading_id: str
@@ -472,10 +477,9 @@ class Evaluation:
     saw: str
     """`answer` or `answer+reasoning`."""
     sample_index: int
-    """Number of the sample among those of its kind; from 0."""
+    """Place among the grades of one answer by one grader; from 0."""
     attempt: int
-    """Number of the attempt; from 0. A grade that could not be read is asked for again within a
-    budget."""
+    """Number of earlier attempts; an engine error or an unread grade is retried within a budget."""
     status: str
     """`ok`, or the reason that there is no grade, as of judgements."""
     reason: str | None
@@ -485,15 +489,15 @@ class Evaluation:
     template_id: str | None
     """Version of the template that the grader was shown; null for a function."""
     spec_id: str | None
-    """The spec that the grader was shown; null without one."""
+    """Id of the spec that the grader was shown; null without one."""
     grading_context_id: str
     """Hash of what the grader saw of the case: the case's."""
     scores: list[Score]
-    """Scores by name, from 0 to 1; null if the grade could not be read."""
+    """Scores with their names, from 0 to 1; null values if the grade could not be read."""
     num_output_tokens: int
     """Tokens of the output."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     rationale: str
@@ -502,16 +506,16 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One exchange of a multi-turn attack: what the attacker said, and what the model answered."""
+    """One exchange of a multi-turn attack: the attacker's message and the model's answer."""
 
     exchange_id: str
     """Hash of model, attack and prompt, and of the place in the tree."""
     parent_id: str | None
-    """The exchange before it; null for the first."""
+    """Id of the exchange before it; null for the first."""
     prompt_id: str
-    """The goal of the attack."""
+    """Id of the prompt that is the goal of the attack."""
     checkpoint_id: str | None
-    """The checkpoint that was attacked; null for a model from elsewhere."""
+    """Id of the checkpoint that was attacked; null for a model from elsewhere."""
     model: str
     """`name@revision` of the model that was attacked."""
     attacking_id: str
@@ -519,26 +523,26 @@ class Exchange:
     suite: str
     """Name of the suite whose prompts are attacked."""
     turn: int
-    """Number of the turn; from 1."""
+    """Number of the exchange in its conversation; from 1."""
     branch: int
-    """Number of the attacker's proposal; from 0."""
+    """Place among the attacker's proposals for this turn; from 0."""
     attempt: int
-    """Number of the attempt; from 0. A tree is grown again after an engine error."""
+    """Number of earlier attempts; the whole tree is retried after an engine error."""
     status: str
     """`ok`, or the reason that there is no answer, as of completions; `no_proposal` ends a tree
     whose attacker has nothing more to say."""
     reason: str | None
     """The fault in words; null without one."""
     harm: float | None
-    """Harm of the answer for the search, from 0 to 1; null if it could not be scored."""
+    """Harm of the answer by the scorer of the search, from 0 to 1; null if it was not scored."""
     num_answer_tokens: int
     """Tokens of the answer."""
     run_id: str
-    """The run that made the row."""
+    """Id of the run that made the row."""
     created_at: datetime
     """Time at which the row was made, in UTC."""
     message: str
-    """Text of the attacker."""
+    """The attacker's message."""
     answer: str
     """Text that the user sees; empty without a usable output."""
     reasoning: str
@@ -547,7 +551,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One flow run: what was asked for, with what, and what it came to."""
+    """One flow run: its recipe, its plan and its outcome."""
 
     run_id: str
     """Random id of the run."""
@@ -558,14 +562,14 @@ class Run:
     status: str
     """`running`, `completed` or `failed`; a killed run stays at `running`."""
     revision: int
-    """Revision of this record; 0 at the start of the run, and the highest counts."""
+    """Number of earlier records of the run; the highest counts."""
     generation_id: str | None
-    """What all completions of the run share; null if it wanted none."""
+    """Hash that all completions of the run share; null if it wanted none."""
     judging_id: str | None
-    """What all judgements of the run share; null if it wanted none."""
+    """Hash that all judgements of the run share; null if it wanted none."""
     spec_ids: list[str]
-    """Specs that the run wanted: with generation_id and judging_id they say which rows are
-    current."""
+    """Ids of the specs that the run wanted; with generation_id and judging_id they tell which rows
+    are current."""
     num_samples: int
     """Completions per prompt that the run wanted."""
     num_judgements: int
@@ -573,15 +577,15 @@ class Run:
     threshold: float
     """Lowest accepted score of the run, from 0 to 10."""
     set_id: str | None
-    """The set of examples that the run froze; null if it froze none."""
+    """Id of the set of examples that the run froze; null if it froze none."""
     started_at: datetime
     """Start of the run, in UTC."""
     ended_at: datetime | None
     """End of the run, in UTC; null until then."""
     seconds: float
-    """Duration in seconds."""
+    """Duration of the run in seconds."""
     gpu_hours: float
-    """GPUs times hours of its stages and trainings."""
+    """GPU-hours of the stages and trainings of the run."""
     git_commit: str | None
     """Commit of Precept's sources, with `+` if they were changed; null outside a checkout."""
     versions: str
@@ -599,8 +603,11 @@ class Table:
     """A table of the warehouse: its name, row type and what makes a row unique."""
 
     name: str
+    """Name of the table and of its folder."""
     row: type
+    """Class of its rows, whose fields are its columns."""
     key: tuple[str, ...]
+    """Columns of which views show each value once."""
     about: "Table | None" = None
     """The table whose texts its rows judge."""
 
@@ -616,13 +623,13 @@ class Table:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The columns that tell all rows apart, also those of one key; shards are named by them."""
+        """The columns that distinguish all rows, even of one key; shards are named by them."""
         names = ("attempt", "revision", "version")
         return (*self.key, *(name for name in names if name in self.schema.names))
 
     @property
     def time_column(self) -> str:
-        """The column with the time of a row: of equal rows the first one counts."""
+        """The column with the time of a row; of rows with one identity the earliest counts."""
         return "created_at" if "created_at" in self.schema.names else "started_at"
 
 
@@ -657,14 +664,56 @@ TABLES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table, with the sentence under its field."""
+
+    name: str
+    type: str
+    """Arrow's name of the type, such as `list<element: string not null>`."""
+    nullable: bool
+    sentence: str
+
+
+def columns(table: Table) -> list[Column]:
+    """Returns the columns of a table in their order.
+
+    Raises ValueError if the field of one has no sentence under it.
+    """
+    sentences = _sentences(table.row)
+    return [
+        Column(field.name, str(field.type), field.nullable, sentences[field.name])
+        for field in table.schema
+    ]
+
+
+def _sentences(row: type) -> dict[str, str]:
+    """Returns by name the sentence under each field of a class, read from its source."""
+    [definition] = ast.parse(inspect.getsource(row)).body
+    assert isinstance(definition, ast.ClassDef)
+    sentences = {}
+    for statement, after in zip(definition.body, [*definition.body[1:], None], strict=True):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        name = statement.target.id
+        if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
+            raise ValueError(
+                f"column {row.__name__}.{name} has no sentence; write one under the field"
+            )
+        sentences[name] = " ".join(str(after.value.value).split())
+    return sentences
+
+
 @cache
 def _schema(name: str, row: type) -> pa.Schema:
+    """Returns the Arrow schema of a row class, one column for each field."""
     hints = get_type_hints(row)
-    columns = [_field(field.name, hints[field.name]) for field in fields(row)]
-    return pa.schema(columns, metadata={"table": name, "schema_version": SCHEMA_VERSION})
+    arrow_fields = [_field(field.name, hints[field.name]) for field in fields(row)]
+    return pa.schema(arrow_fields, metadata={"table": name, "schema_version": SCHEMA_VERSION})
 
 
 def _field(name: str, hint: Any) -> pa.Field:
+    """Returns a field of the type of an annotation; it may be null only if that has `None`."""
     options = get_args(hint)
     nullable = type(None) in options and get_origin(hint) is not list
     if nullable:

@@ -1,4 +1,4 @@
-"""Shards are there whole or not at all, on a disk and on an object store alike."""
+"""Shards appear whole or not at all, on a disk and on an object store alike."""
 
 import os
 import random
@@ -6,7 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rows import completion, judgement, later, prompt
-from warehouse.catalog import connect
+from warehouse.catalog import check_version, connect
 from warehouse.home import Home, ShardError
 from warehouse.shards import list_shards, to_arrow, write_shard
-from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, TABLES, Prompt, Table, Turn
+from warehouse.tables import (
+    COMPLETIONS,
+    EVALUATIONS,
+    JUDGEMENTS,
+    PROMPTS,
+    TABLES,
+    Prompt,
+    Table,
+    Turn,
+    columns,
+)
 from warehouse.upkeep import compact, mend
 
 
@@ -35,12 +45,12 @@ def read_all(home: Home, table: Table) -> list[dict[str, Any]]:
 
 
 def prompt_ids(home: Home) -> list[str]:
-    """Prompts as a view shows them."""
-    found = connect(home).sql("SELECT prompt_id FROM prompts ORDER BY prompt_id").fetchall()
-    return [row[0] for row in found]
+    """Returns the ids of prompts that a view shows."""
+    rows = connect(home).sql("SELECT prompt_id FROM prompts ORDER BY prompt_id").fetchall()
+    return [row[0] for row in rows]
 
 
-def everything_under(folder: Path) -> list[str]:
+def files_under(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
@@ -73,7 +83,7 @@ def test_no_rows_make_no_shard(home: Home) -> None:
     assert list_shards(home, PROMPTS) == [] and prompt_ids(home) == []
 
 
-def test_the_name_of_a_shard_follows_from_its_ids_in_any_order(home: Home) -> None:
+def test_name_of_a_shard_follows_from_its_ids_in_any_order(home: Home) -> None:
     rows = [prompt("one"), prompt("two")]
     assert write_shard(home, PROMPTS, rows) == write_shard(home, PROMPTS, rows[::-1])
     assert write_shard(home, PROMPTS, rows[:1]) != write_shard(home, PROMPTS, rows[1:])
@@ -98,7 +108,7 @@ def test_interrupted_write_leaves_no_shard(
     monkeypatch.setattr(os, "link", killed)
     with pytest.raises(KeyboardInterrupt):
         write_shard(disk, PROMPTS, [prompt("one")])
-    assert everything_under(tmp_path) == []
+    assert files_under(tmp_path) == []
     monkeypatch.undo()
     write_shard(disk, PROMPTS, [prompt("one")])
     assert prompt_ids(disk) == ids_of(prompt("one"))
@@ -118,7 +128,7 @@ def test_a_full_disk_raises_and_leaves_nothing(disk: Home, tmp_path: Path) -> No
     long = random.Random(0).randbytes(100_000).hex()
     with largest_file(20_000), pytest.raises(OSError, match="File too large"):
         write_shard(disk, PROMPTS, [prompt(long)])
-    assert everything_under(tmp_path) == []
+    assert files_under(tmp_path) == []
 
 
 def test_readers_never_see_a_shard_that_is_being_written(disk: Home) -> None:
@@ -128,7 +138,7 @@ def test_readers_never_see_a_shard_that_is_being_written(disk: Home) -> None:
     assert mend(disk) == []
 
 
-def test_what_killed_writers_left_is_swept_up_and_writers_at_work_are_let_be(disk: Home) -> None:
+def test_files_of_killed_writers_are_swept_and_those_of_live_writers_stay(disk: Home) -> None:
     write_shard(disk, PROMPTS, [prompt("one")])
     old, new = (Path(disk.folder(PROMPTS), f".writing-{name}") for name in ("old", "new"))
     for path in (old, new):
@@ -142,7 +152,7 @@ def truncate(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-def rubbish(content: bytes) -> bytes:
+def overwrite(content: bytes) -> bytes:
     return b"no Parquet" * 50
 
 
@@ -164,22 +174,22 @@ def other_version(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason"),
+    ("damage", "reason"),
     [
         (truncate, "Parquet"),
-        (rubbish, "Parquet"),
+        (overwrite, "Parquet"),
         (empty, "Parquet"),
         (other_table, "not a shard of table prompts"),
     ],
 )
 def test_a_damaged_shard_is_named_and_set_aside_and_its_rows_can_be_made_again(
-    home: Home, harm: Callable[[bytes], bytes], reason: str
+    home: Home, damage: Callable[[bytes], bytes], reason: str
 ) -> None:
     kept, lost = prompt("kept"), prompt("lost")
     write_shard(home, PROMPTS, [kept])
     path = write_shard(home, PROMPTS, [lost])
     assert path is not None
-    home.files.pipe_file(path, harm(home.files.cat_file(path)))
+    home.files.pipe_file(path, damage(home.files.cat_file(path)))
     (damaged,) = mend(home)
     assert (damaged.table, damaged.path) == ("prompts", path)
     assert reason in damaged.reason
@@ -190,21 +200,34 @@ def test_a_damaged_shard_is_named_and_set_aside_and_its_rows_can_be_made_again(
     assert prompt_ids(home) == ids_of(kept, lost)
 
 
-def test_a_shard_of_another_version_is_refused_and_left_where_it_is(home: Home) -> None:
-    path = write_shard(home, PROMPTS, [prompt("old")])
-    assert path is not None
-    home.files.pipe_file(path, other_version(b""))
-    with pytest.raises(ShardError, match="was written with schema version 0"):
-        mend(home)
-    assert home.files.exists(path)
+def test_shard_of_another_version_is_refused_before_anything_moves(home: Home) -> None:
+    damaged = write_shard(home, COMPLETIONS, [completion("c")])
+    sound = write_shard(home, JUDGEMENTS, [judgement("c", 0, 9.0)])
+    old = write_shard(home, PROMPTS, [prompt("old")])
+    assert damaged and sound and old
+    home.files.pipe_file(damaged, b"")
+    home.files.pipe_file(old, other_version(b""))
+    refused: list[Callable[[], object]] = [
+        lambda: connect(home),
+        lambda: check_version(home),
+        lambda: mend(home),
+        lambda: mend(home, deep=True),
+        lambda: compact(home, PROMPTS),
+    ]
+    for call in refused:
+        with pytest.raises(ShardError, match="was written with schema version 0"):
+            call()
+    assert all(home.files.exists(path) for path in (damaged, sound, old))
 
 
-def test_a_warehouse_whose_tables_lack_columns_is_refused_in_one_sentence(disk: Home) -> None:
+def test_shards_that_lack_a_column_are_refused_in_one_sentence_and_set_aside(disk: Home) -> None:
     write_shard(disk, JUDGEMENTS, [judgement("c", 0, 9.0)])
     [path] = list_shards(disk, JUDGEMENTS)
-    pq.write_table(pq.read_table(path).drop_columns(["text_id"]), path)
-    with pytest.raises(ShardError, match="judgements lack columns of this Precept; use"):
+    pq.write_table(pq.read_table(path).drop_columns(["text_id", "reason"]), path)
+    with pytest.raises(ShardError, match="table judgements lack text_id, reason; run precept doc"):
         connect(disk)
+    [damaged] = mend(disk)
+    assert damaged.path == path and connect(disk).table("judgements").fetchall() == []
 
 
 def flip(home: Home, path: str, position: int) -> None:
@@ -224,20 +247,20 @@ def test_a_flipped_byte_in_the_middle_is_found_by_a_deep_mend(home: Home) -> Non
     assert "CRC" in damaged.reason or "checksum" in damaged.reason
 
 
-def test_a_flipped_byte_anywhere_is_found_or_does_no_harm(disk: Home) -> None:
+def test_flipped_byte_anywhere_is_found_or_harmless(disk: Home) -> None:
     rows = [completion("c"), completion("d", answer="Take the raft.")]
     path = write_shard(disk, COMPLETIONS, rows)
     assert path is not None
-    whole, sound = Path(path).read_bytes(), to_arrow(COMPLETIONS, rows).to_pylist()
-    found = 0
-    for position in range(0, len(whole), 97):
-        Path(path).write_bytes(whole)
+    content, sound_rows = Path(path).read_bytes(), to_arrow(COMPLETIONS, rows).to_pylist()
+    num_found = 0
+    for position in range(0, len(content), 97):
+        Path(path).write_bytes(content)
         flip(disk, path, position)
         if mend(disk, deep=True):
-            found += 1
+            num_found += 1
         else:
-            assert read(disk, path) == sound
-    assert found > 20
+            assert read(disk, path) == sound_rows
+    assert num_found > 20
 
 
 @pytest.mark.parametrize(
@@ -272,9 +295,9 @@ def test_compacting_keeps_every_row_once(home: Home) -> None:
         write_shard(home, PROMPTS, [row])
     write_shard(home, PROMPTS, [replace(rows[0], source="later", created_at=later(1)), rows[1]])
     assert compact(home, PROMPTS) == (8, 1)
-    found = read_all(home, PROMPTS)
-    assert sorted(row["prompt_id"] for row in found) == ids_of(*rows)
-    assert {row["source"] for row in found} == {"hand"}
+    merged = read_all(home, PROMPTS)
+    assert sorted(row["prompt_id"] for row in merged) == ids_of(*rows)
+    assert {row["source"] for row in merged} == {"hand"}
     assert prompt_ids(home) == ids_of(*rows)
     assert mend(home, deep=True) == []
     assert compact(home, PROMPTS) == (1, 1)
@@ -287,7 +310,7 @@ def test_compacting_keeps_every_attempt(home: Home) -> None:
     assert sorted(row["attempt"] for row in read_all(home, COMPLETIONS)) == [0, 1]
 
 
-def test_compacting_that_was_killed_loses_nothing_and_can_be_done_again(home: Home) -> None:
+def test_compacting_that_was_killed_loses_nothing_and_can_be_repeated(home: Home) -> None:
     rows = [prompt(f"number {n}") for n in range(4)]
     for row in rows:
         write_shard(home, PROMPTS, [row])
@@ -318,3 +341,27 @@ def test_every_table_has_a_schema_that_parquet_gives_back(tmp_path: Path) -> Non
         pq.write_table(table.schema.empty_table(), path)
         assert pq.read_schema(path).equals(table.schema, check_metadata=True)
         assert set(table.key) <= set(table.schema.names)
+
+
+def test_every_column_has_its_type_and_a_sentence() -> None:
+    for table in TABLES.values():
+        described = columns(table)
+        assert [column.name for column in described] == table.schema.names
+        assert all(column.sentence.endswith(".") for column in described)
+    [scores] = [column for column in columns(EVALUATIONS) if column.name == "scores"]
+    assert "from 0 to 1" in scores.sentence and not scores.nullable
+    assert scores.type.startswith("list<element: struct<name: string not null, value: double>")
+
+
+@dataclass
+class Wordless:
+    """A row class of which one field has no sentence."""
+
+    spoken: str
+    """A column."""
+    silent: str
+
+
+def test_column_without_a_sentence_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"column Wordless\.silent has no sentence; write one"):
+        columns(Table("wordless", Wordless, ("spoken",)))
