@@ -1,4 +1,4 @@
-"""A place on a disk or an object store, and which of its faults may pass."""
+"""A place on a disk or an object store, and which of its faults are worth a retry."""
 
 import errno
 import glob
@@ -14,15 +14,16 @@ _TRANSIENT = {errno.EBUSY, errno.EAGAIN, errno.EIO, errno.EINTR, errno.ESTALE, e
 
 
 class ShardError(ValueError):
-    """A shard that cannot be read, or rows that do not fit their table."""
+    """A shard that must not be read, or rows that do not fit their table."""
 
 
 def may_pass(error: BaseException) -> bool:
-    """Returns whether a retry may help after a fault of a disk, a store or a network.
+    """Returns True for a transient fault of a disk, a store or a network, which a retry may mend.
 
-    True of a lost connection and of a throttling store; false of a full disk, of missing rights,
-    and of any other exception.
+    Transient are a lost connection and a throttling store; a full disk, missing rights and all
+    other exceptions are not.
     """
+    # Imported here: botocore is needed only once something has failed.
     from botocore import exceptions as store
 
     if isinstance(error, ConnectionError | TimeoutError):
@@ -37,6 +38,7 @@ class Home:
     """The folder of a warehouse, on a disk or an object store (`s3://bucket/folder`)."""
 
     url: str
+    """A path, or a URL that fsspec knows."""
 
     @property
     def files(self) -> fsspec.AbstractFileSystem:
@@ -45,14 +47,15 @@ class Home:
         return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[0]
 
     def open_reader(self) -> fsspec.AbstractFileSystem:
-        """Returns the file system for many questions about one moment.
+        """Returns a file system for many reads at one moment: it lists each folder once.
 
-        A folder is listed once, and only the requested bytes of a shard are fetched: by default
-        s3fs would ask for the size of a shard at every open, and read 50 MiB ahead.
+        It fetches only the requested bytes of a shard. By default, s3fs would ask for the size of a
+        shard at every open, and read 50 MiB ahead.
         """
         files, _ = fsspec.core.url_to_fs(
             self.url, use_listings_cache=True, default_cache_type="none"
         )
+        # fsspec hands out one instance for equal arguments, with its listings of an earlier moment.
         files.invalidate_cache()
         return files
 
@@ -72,11 +75,11 @@ class Home:
         return f"{self.root}/{name}"
 
     def readable(self, path: str) -> str:
-        """Returns a path of the home's file system as DuckDB and others can read it."""
+        """Returns a path of the home's file system with its protocol, as DuckDB reads it."""
         if self.is_local:
             return path
         return f"{self.files.unstrip_protocol('').split('://')[0]}://{path}"
 
     def glob_url(self, table: Table) -> str:
-        """Returns a glob of a table's shards that DuckDB and others can read."""
+        """Returns the glob of a table's shards, as DuckDB reads it."""
         return self.readable(f"{glob.escape(self.folder(table))}/*.parquet")

@@ -1,7 +1,7 @@
 """Model folders in and out of a warehouse, whole or not at all.
 
 Engines and trainers read models from a disk. A warehouse on a disk keeps them where they are used;
-one on an object store keeps a copy, and a scratch folder holds them while they are used.
+one on an object store keeps a copy, and a scratch folder on a disk holds the models in use.
 """
 
 import hashlib
@@ -13,16 +13,18 @@ from pathlib import Path
 from warehouse.home import Home
 
 _LAST = "config.json"
-"""The file that makes a folder a model; it is written last."""
+"""The file that makes a folder a model. It is written last, so its presence means a whole copy."""
 
 
 def scratch(home: Home) -> Path:
-    """Returns the folder on a disk where a warehouse's models are used; all nodes must see it.
+    """Returns the folder on a disk that holds a warehouse's models in use; all nodes must see it.
 
-    It is the warehouse itself; for a store, `$PRECEPT_SCRATCH` or a folder of the user's cache.
+    A warehouse on a disk is its own scratch folder. For a store it is a folder of
+    `$PRECEPT_SCRATCH` or, if that is not set, of the user's cache.
     """
     if home.is_local:
         return Path(home.root)
+    # Two stores must not share a folder, and a URL is no file name.
     place = str(home.files.unstrip_protocol(home.root))
     name = hashlib.sha256(place.encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -30,12 +32,12 @@ def scratch(home: Home) -> Path:
 
 
 def has_folder(home: Home, path: str) -> bool:
-    """Returns whether the warehouse has a whole model at this path, relative to its root."""
+    """Returns True if the warehouse has a whole model at this path, relative to its root."""
     return bool(home.files.isfile(f"{home.root}/{path}/{_LAST}"))
 
 
 def keep_folder(home: Home, path: str) -> None:
-    """Copies the model at this path of the scratch folder into a warehouse on a store."""
+    """Copies the model at this path of the scratch folder into the warehouse, if it is a store."""
     if home.is_local:
         return
     folder = scratch(home) / path
@@ -45,7 +47,7 @@ def keep_folder(home: Home, path: str) -> None:
 
 
 def fetch_folder(home: Home, path: str) -> Path:
-    """Returns the model's folder on the disk, and copies it from a store if it is not there yet.
+    """Returns the model's folder on a disk; copies it from the store if it is not there yet.
 
     Raises FileNotFoundError if the warehouse has no such model.
     """
@@ -59,6 +61,7 @@ def fetch_folder(home: Home, path: str) -> Path:
     try:
         for name in home.files.ls(f"{home.root}/{path}", detail=False):
             home.files.get_file(name, str(partial / Path(name).name))
+        # Another process may have fetched the same model meanwhile; its copy is as good.
         if not folder.exists():
             partial.rename(folder)
     finally:

@@ -58,6 +58,7 @@ def to_arrow(table: Table, rows: Sequence[Any]) -> pa.Table:
 
 
 def _as_dict(row: Any) -> Any:
+    """Returns a row with the rows in it as dictionaries."""
     if is_dataclass(row) and not isinstance(row, type):
         return {name: _as_dict(getattr(row, name)) for name in row.__dataclass_fields__}
     if isinstance(row, list):
@@ -110,7 +111,7 @@ def write_all(home: Home, table: Table, rows: Iterable[Any]) -> int:
 
 
 def _is_taken(error: OSError) -> bool:
-    """Returns whether a store refused a file because one of that name exists."""
+    """Returns True if a store refused a file because one of that name exists."""
     # Some stores answer 412 without naming the condition.
     response = getattr(error.__cause__, "response", {})
     code = response.get("Error", {}).get("Code")

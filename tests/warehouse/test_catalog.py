@@ -1,4 +1,4 @@
-"""Views and questions give, on a small warehouse, what one counts by hand."""
+"""Views and questions over a small warehouse give the rows counted by hand."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -30,7 +30,7 @@ EEL = prompt("may i eat the eel", prompt_id="eel", categories=["fish"], ideal_re
 
 
 def write_small_warehouse(home: Home) -> None:
-    """Two prompts, two samples each, two judgements each; and rows that are no longer current."""
+    """Writes two prompts, two completions of each, two judgements of each, and superseded rows."""
 
     def sample(completion_id: str, prompt_id: str, spec_id: str, **changes: Any) -> Any:
         return completion(completion_id, prompt_id=prompt_id, spec_id=spec_id, **changes)
@@ -53,7 +53,7 @@ def write_small_warehouse(home: Home) -> None:
             sample("split", "skiff", "boats1", sample_index=1, cited=["B1", "B2"]),
             sample("half", "eel", "fish1", cited=["F1"], cited_unknown=["F9"]),
             sample("open", "eel", "fish1", sample_index=1, status="unclosed", cited=[], answer=""),
-            # Not current: an edited policy, a sample more than is wanted, another model.
+            # Not current: an edited policy, more samples than the run wanted, another model.
             sample("old", "skiff", "boats0", cited=["B9"]),
             sample("fifth", "skiff", "boats1", sample_index=4),
             sample("other", "skiff", "boats1", generation_id="g0"),
@@ -170,7 +170,7 @@ def test_every_question_can_be_asked_of_a_small_warehouse_and_of_none(home: Home
         assert query_text(name).startswith("-- "), f"{name} does not say what it answers"
 
 
-def test_a_question_that_has_no_file_names_those_that_have() -> None:
+def test_unknown_question_is_refused_with_the_names_of_all_questions() -> None:
     with pytest.raises(QuestionError, match="no query 'views'; there are acceptance_by_category"):
         query_text("views")
 
@@ -178,9 +178,9 @@ def test_a_question_that_has_no_file_names_those_that_have() -> None:
 def test_an_empty_warehouse_has_empty_views_of_the_right_types(home: Home) -> None:
     connection = connect(home)
     for table in TABLES.values():
-        found = connection.sql(f"FROM {table.name}_all").to_arrow_table()
-        assert found.num_rows == 0
-        assert found.schema.names == table.schema.names
+        rows = connection.sql(f"FROM {table.name}_all").to_arrow_table()
+        assert rows.num_rows == 0
+        assert rows.schema.names == table.schema.names
     assert connection.sql("SELECT count(*) FROM verdicts").fetchall() == [(0,)]
 
 
@@ -221,8 +221,8 @@ def test_superseded_rows_stay_and_only_current_ones_are_shown(disk: Home) -> Non
     connection = connect(disk)
 
     def ids(view: str) -> set[str]:
-        found = connection.sql(f"SELECT completion_id FROM {view}").fetchall()
-        return {row[0] for row in found}
+        rows = connection.sql(f"SELECT completion_id FROM {view}").fetchall()
+        return {row[0] for row in rows}
 
     assert ids("completions") == {"good", "split", "half", "open"}
     assert ids("completions_all") - ids("completions") == {"old", "fifth", "other"}
@@ -230,12 +230,12 @@ def test_superseded_rows_stay_and_only_current_ones_are_shown(disk: Home) -> Non
 
 
 def verdicts(home: Home) -> dict[str, str]:
-    found = connect(home).sql("SELECT completion_id, verdict FROM verdicts").fetchall()
-    assert len(found) == len(dict(found))
-    return dict(found)
+    rows = connect(home).sql("SELECT completion_id, verdict FROM verdicts").fetchall()
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
 
 
-def test_a_verdict_is_by_the_lowest_score_and_never_by_an_unread_one(disk: Home) -> None:
+def test_verdict_follows_the_lowest_score_and_never_an_unread_one(disk: Home) -> None:
     write_small_warehouse(disk)
     assert verdicts(disk) == {
         "good": "accepted",
@@ -245,7 +245,7 @@ def test_a_verdict_is_by_the_lowest_score_and_never_by_an_unread_one(disk: Home)
     }
 
 
-def test_the_latest_run_of_a_recipe_says_what_passes(disk: Home) -> None:
+def test_latest_run_of_a_recipe_sets_the_threshold(disk: Home) -> None:
     write_small_warehouse(disk)
     write_shard(
         disk,
@@ -268,22 +268,22 @@ def test_recipes_that_share_completions_are_counted_once(disk: Home) -> None:
 
 def test_a_judge_that_was_shown_other_metadata_replaces_its_own_judgement(disk: Home) -> None:
     write_small_warehouse(disk)
-    anew = [
+    later_judgements = [
         judgement("split", n, 9.0, spec_id="boats1", judgement_id=f"n{n}", created_at=later(5))
         for n in (0, 1)
     ]
-    write_shard(disk, JUDGEMENTS, anew)
+    write_shard(disk, JUDGEMENTS, later_judgements)
     assert verdicts(disk)["split"] == "accepted"
 
 
 @pytest.mark.parametrize(
     "parts", [("a", "b", 0), ("a|b", "é🐟", 12), ("", "", -1), ("True", "x@y", 3)]
 )
-def test_the_database_names_rows_as_the_code_does(parts: tuple[object, ...]) -> None:
-    found = duckdb.execute(
-        "SELECT left(sha256(concat_ws('|', $a, $b, $c)), 32)", dict(zip("abc", parts, strict=True))
-    ).fetchall()
-    assert found == [(content_id(*parts),)]
+def test_sql_and_python_compute_the_same_content_id(disk: Home, parts: tuple[object, ...]) -> None:
+    rows = connect(disk).execute(
+        "SELECT content_id([$a, $b, $c::VARCHAR])", dict(zip("abc", parts, strict=True))
+    )
+    assert rows.fetchall() == [(content_id(*parts),)]
 
 
 def sql_text(value: str) -> str:
@@ -297,13 +297,13 @@ def test_export_is_one_whole_file_with_every_row(disk: Home, tmp_path: Path, end
     out = tmp_path / f"it's.{ending}"
     assert export(connect(disk), "sft_examples", str(out)) == 2
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
-    found = duckdb.sql("FROM query($sql)", params={"sql": f"FROM {sql_text(str(out))}"})
-    assert [row[0] for row in found.fetchall()] == ["a", "b"]
+    exported = duckdb.sql("FROM query($sql)", params={"sql": f"FROM {sql_text(str(out))}"})
+    assert [row[0] for row in exported.fetchall()] == ["a", "b"]
     with pytest.raises(QuestionError, match=r"\.parquet, \.jsonl, \.csv"):
         export(connect(disk), "sft_examples", str(tmp_path / "rows.xlsx"))
 
 
-def test_tables_and_row_types_are_one(disk: Home) -> None:
+def test_rows_of_a_view_have_the_fields_of_their_row_class(disk: Home) -> None:
     write_small_warehouse(disk)
     connection = connect(disk)
     for table in (PROMPTS, SPECS, EXAMPLES):

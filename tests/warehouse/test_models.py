@@ -1,4 +1,4 @@
-"""Model folders: on a disk where they are used, whole in a store or not there."""
+"""A model is used where it lies on a disk; a store has it whole or not at all."""
 
 from pathlib import Path
 
@@ -23,33 +23,33 @@ def make_model(home: Home) -> Path:
     return folder
 
 
-def test_a_kept_model_is_used_on_another_machine(home: Home, tmp_path: Path) -> None:
+def test_kept_model_is_fetched_on_another_machine(home: Home, tmp_path: Path) -> None:
     folder = make_model(home)
     keep_folder(home, PATH)
     assert has_folder(home, PATH)
     if not home.is_local:
         folder.rename(tmp_path / "the first machine")
-    found = fetch_folder(home, PATH)
-    assert found == folder
-    assert {file.name: file.read_bytes() for file in found.iterdir()} == {
+    fetched = fetch_folder(home, PATH)
+    assert fetched == folder
+    assert {file.name: file.read_bytes() for file in fetched.iterdir()} == {
         "config.json": b"{}",
         "model.safetensors": b"weights",
     }
 
 
-def test_a_model_that_is_here_is_not_fetched(home: Home) -> None:
+def test_model_on_this_machine_is_not_fetched(home: Home) -> None:
     folder = make_model(home)
     assert fetch_folder(home, PATH) == folder
 
 
-def test_a_model_that_is_nowhere_is_a_sentence(home: Home) -> None:
+def test_missing_model_is_refused_in_one_sentence(home: Home) -> None:
     assert not has_folder(home, PATH)
     with pytest.raises(FileNotFoundError, match=r"no model at .*models/abc; run precept train"):
         fetch_folder(home, PATH)
 
 
 @pytest.mark.parametrize("home", ["store"], indirect=True)
-def test_an_interrupted_copy_is_no_model(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_copy_leaves_no_model(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_model(home)
     kind = type(home.files)
     with monkeypatch.context() as broken:

@@ -1,4 +1,4 @@
-"""A warehouse on a real S3 server: the promises of a disk."""
+"""A warehouse on a real S3 server keeps the promises of one on a disk."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
-    """A home in a bucket of its own; who may write is told by the usual variables."""
+    """A home in a bucket of its own, with credentials in the usual variables."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
@@ -52,7 +52,7 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home
     return Home(f"s3://{name}/home")
 
 
-def test_of_writers_at_once_the_first_one_counts(bucket: Home) -> None:
+def test_first_of_concurrent_writers_of_a_shard_wins(bucket: Home) -> None:
     def write(text: str) -> str | None:
         return write_shard(bucket, COMPLETIONS, [completion("c", answer=text)])
 
@@ -63,15 +63,15 @@ def test_of_writers_at_once_the_first_one_counts(bucket: Home) -> None:
     assert connect(bucket).sql("SELECT answer FROM completions_raw").fetchall() == [("first",)]
 
 
-def test_questions_damage_and_compaction_are_as_on_a_disk(bucket: Home) -> None:
+def test_questions_mending_and_compaction_work_as_on_a_disk(bucket: Home) -> None:
     for number in range(3):
         write_shard(bucket, PROMPTS, [prompt(f"text {number}", prompt_id=f"p{number}")])
     broken = list_shards(bucket, PROMPTS)[0]
     bucket.files.pipe_file(broken, b"rubbish")
     empty = f"{bucket.folder(PROMPTS)}/empty.parquet"
     bucket.files.pipe_file(empty, b"")
-    damaged, nothing = sorted(mend(bucket), key=lambda one: one.path == empty)
-    assert nothing.path == empty
+    damaged, damaged_empty = sorted(mend(bucket), key=lambda shard: shard.path == empty)
+    assert damaged_empty.path == empty
     assert damaged.path == broken and bucket.files.cat_file(damaged.moved_to) == b"rubbish"
     assert compact(bucket, PROMPTS) == (2, 1)
     assert connect(bucket).sql("SELECT count(*) FROM prompts").fetchall() == [(2,)]
@@ -81,7 +81,7 @@ def test_questions_damage_and_compaction_are_as_on_a_disk(bucket: Home) -> None:
         assert pq.ParquetFile(file).metadata.num_rows == 2
 
 
-def test_a_page_that_is_damaged_is_found_where_all_is_read(bucket: Home) -> None:
+def test_damaged_page_is_found_by_a_deep_mend(bucket: Home) -> None:
     path = write_shard(bucket, COMPLETIONS, [completion("c", answer="word " * 1000)])
     content = bytearray(bucket.files.cat_file(path))
     content[200] ^= 255
@@ -93,21 +93,21 @@ def test_a_page_that_is_damaged_is_found_where_all_is_read(bucket: Home) -> None
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What is asked of a store from now on, by kind, and the bytes that it gives."""
-    asked: Counter[str] = Counter()
+    """Counts the requests to a store from now on, by kind, and the bytes that it returns."""
+    counts: Counter[str] = Counter()
     call = AioBaseClient._make_api_call
 
     async def count(self: AioBaseClient, kind: str, options: Any) -> Any:
-        asked[kind] += 1
-        answer = await call(self, kind, options)
-        asked["bytes"] += answer.get("ContentLength", 0)
-        return answer
+        counts[kind] += 1
+        response = await call(self, kind, options)
+        counts["bytes"] += response.get("ContentLength", 0)
+        return response
 
     monkeypatch.setattr(AioBaseClient, "_make_api_call", count)
-    return asked
+    return counts
 
 
-def test_a_connection_asks_once_what_there_is_and_once_for_each_shard(
+def test_connection_lists_each_folder_once_and_fetches_each_shard_once(
     bucket: Home, requests: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
@@ -123,13 +123,13 @@ def test_a_connection_asks_once_what_there_is_and_once_for_each_shard(
     requests.clear()
     assert mend(bucket) == []
     assert requests["GetObject"] == 20
-    # Of a shard whose footer is longer than what is fetched at first, the rest is fetched, too.
+    # A footer longer than the bytes first fetched takes a second request.
     monkeypatch.setattr("warehouse.upkeep._FOOTER_BYTES", 64)
     assert mend(bucket) == []
     assert requests["GetObject"] == 20 + 2 * 20
 
 
-def test_of_a_large_shard_only_what_is_asked_for_is_read(
+def test_only_the_columns_asked_for_are_read_of_a_large_shard(
     bucket: Home, requests: Counter[str]
 ) -> None:
     rows = [completion(f"c{number}", answer=os.urandom(2000).hex()) for number in range(2000)]
@@ -142,7 +142,7 @@ def test_of_a_large_shard_only_what_is_asked_for_is_read(
     assert requests["bytes"] < size / 10
 
 
-def test_without_a_server_the_place_of_a_killed_writer_is_free_at_once(
+def test_lock_of_a_killed_writer_is_free_at_once_without_a_prefect_server(
     bucket: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -150,7 +150,7 @@ def test_without_a_server_the_place_of_a_killed_writer_is_free_at_once(
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     hold = (
-        "import sys, time\nfrom flows.run import lock\nfrom warehouse.shards import Home\n"
+        "import sys, time\nfrom flows.lock import lock\nfrom warehouse.home import Home\n"
         "with lock(Home(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     writer = subprocess.Popen(
@@ -169,7 +169,7 @@ def test_without_a_server_the_place_of_a_killed_writer_is_free_at_once(
             pass
 
 
-def test_a_model_goes_into_the_bucket_and_comes_out_on_another_machine(
+def test_model_kept_in_the_bucket_is_fetched_on_another_machine(
     bucket: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = scratch(bucket) / "models/m"
@@ -178,13 +178,13 @@ def test_a_model_goes_into_the_bucket_and_comes_out_on_another_machine(
     (folder / "model.safetensors").write_bytes(os.urandom(1 << 20))
     keep_folder(bucket, "models/m")
     monkeypatch.setenv("PRECEPT_SCRATCH", str(tmp_path / "another machine"))
-    found = fetch_folder(bucket, "models/m")
-    assert found != folder
+    fetched = fetch_folder(bucket, "models/m")
+    assert fetched != folder
     for file in folder.iterdir():
-        assert (found / file.name).read_bytes() == file.read_bytes()
+        assert (fetched / file.name).read_bytes() == file.read_bytes()
 
 
-def test_doctor_finds_what_is_wrong_with_a_store(bucket: Home) -> None:
+def test_doctor_tells_a_store_that_takes_files_from_one_that_does_not(bucket: Home) -> None:
     def home_check(home: Home) -> bool:
         return next(check.ok for check in examine(home) if check.name == "home")
 
@@ -192,11 +192,13 @@ def test_doctor_finds_what_is_wrong_with_a_store(bucket: Home) -> None:
     assert not home_check(Home("s3://no-such-bucket-of-ours/home"))
 
 
-def test_a_store_that_is_away_may_come_back(bucket: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_store_is_a_transient_fault(
+    bucket: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(Exception) as away:  # s3fs has many
+    with pytest.raises(Exception) as fault:  # s3fs raises several types
         write_shard(bucket, COMPLETIONS, [completion("c")])
-    assert may_pass(away.value)
+    assert may_pass(fault.value)
     s3fs.S3FileSystem.clear_instance_cache()

@@ -1,4 +1,4 @@
--- Functions that queries share with Python, by the same names and with the same results.
+-- Functions that queries share with Python, under the same names and with the same results.
 
 -- The id of a row made of these parts, a list of texts: null parts are left out.
 CREATE MACRO content_id(parts) AS left(sha256(array_to_string(parts, '|')), 32);

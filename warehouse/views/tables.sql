@@ -1,4 +1,4 @@
--- What is current: the rows that the latest run of each recipe wanted.
+-- The plan of the latest run of each recipe, a row for each spec: it tells which rows are current.
 CREATE VIEW plans AS
 WITH latest AS (
     SELECT *
@@ -11,7 +11,8 @@ SELECT
     unnest(spec_ids) AS spec_id
 FROM latest;
 
--- Without any plan (a warehouse written by hand) everything is current.
+-- Completions that the latest run of some recipe wanted. Without any plan, as in a warehouse that
+-- was written by hand, all completions are current.
 CREATE VIEW completions AS
 SELECT *
 FROM completions_all AS c
@@ -24,7 +25,8 @@ WHERE EXISTS (
     )
    OR NOT EXISTS (SELECT 1 FROM plans);
 
--- A judge that was shown other metadata of the same prompt has judged it anew.
+-- Judgements that the latest run of some recipe wanted. Of two judgements of one sample, which
+-- differ in the metadata that the judge was shown, the later one counts.
 CREATE VIEW judgements AS
 SELECT *
 FROM judgements_all AS j
@@ -40,7 +42,7 @@ QUALIFY row_number() OVER (
     PARTITION BY completion_id, judging_id, sample_index ORDER BY created_at DESC
 ) = 1;
 
--- Of a training that began anew, each step as it was last done, and none beyond its end.
+-- Rollouts of each step of a training as it was last done, without steps beyond its end.
 CREATE VIEW rollouts AS
 SELECT r.*
 FROM rollouts_all AS r

@@ -1,5 +1,5 @@
--- Refreshes whose judge had drifted and that nobody has approved: what they judged is kept apart.
--- A refresh that ended before that was looked at is held with the one that looked.
+-- Refreshes whose judge had drifted and that nobody has approved: their judgements are held back.
+-- A refresh that ended before drift was tested is held with the refresh that tested it.
 CREATE VIEW held AS
 WITH alarms AS (
     SELECT
@@ -19,8 +19,8 @@ WHERE by_run NOT IN (
 );
 
 -- A completion is rejected when any score is under the threshold, accepted when all k samples
--- were read and none is, and otherwise unjudged. Unread samples are never counted as a score. What
--- a judge that had drifted says is held until somebody approves it.
+-- were read and none is, and otherwise unjudged. Unread samples never count as a score. Judgements
+-- of a judge that had drifted are held until a person approves them.
 CREATE VIEW verdicts AS
 WITH plan AS (
     SELECT DISTINCT generation_id, judging_id, spec_id, num_judgements, threshold
