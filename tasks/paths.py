@@ -1,4 +1,4 @@
-"""Where a name in a recipe is looked up.
+"""The lookup of a path that a recipe names.
 
 A relative path is looked up beside the recipe (or the suite) that names it, then in the working
 folder, then in Precept's own folder, then in `$PRECEPT_DATA`; the first place that has it counts.

@@ -202,7 +202,7 @@ class Stage:
 
     @property
     def figures(self) -> StageFigures:
-        """What has been committed so far, and what it took."""
+        """Counts, seconds and usage so far."""
         began, ended = self._began, self._ended
         return StageFigures(
             table=self.work.table.name,

@@ -22,9 +22,9 @@ from specs.policy import BoundaryCase as Boundary
 from specs.policy import Exclusion, Outcome, Pack, Policy, Rule, spec_key
 from specs.prompts import load_template
 from specs.replies import Reply, ReplyStatus
-from tasks.data.candidates import messages_id
 from tasks.data.assign import AssignWork as Assign
 from tasks.data.assign import assigned
+from tasks.data.candidates import messages_id
 from tasks.data.collect import CollectConfig, collect
 from tasks.data.curate import CurateConfig, curate
 from tasks.data.generate import GenerateConfig

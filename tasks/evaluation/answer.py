@@ -91,7 +91,7 @@ class AnswerUnit:
     messages: list[Message]
     categories: list[str]
     sanitised: bool
-    """Whether special tokens in the messages are broken."""
+    """True if special tokens in the messages are broken."""
     sample_indices: list[int]
     attempts: list[int]
     """The attempt that each of these samples would be; from 0."""

@@ -229,7 +229,7 @@ class RubricGrader:
 
     @property
     def shows_spec(self) -> bool:
-        """Whether the judge is shown the spec of the case's categories."""
+        """True if the judge is shown the spec of the case's categories."""
         return isinstance(self.rubric, PolicyRubric)
 
 

@@ -276,7 +276,7 @@ class MultiturnAttack:
 
     @property
     def needs_judge(self) -> bool:
-        """Whether the judge's engine has to run beside the one that is attacked."""
+        """True if the judge's engine has to run beside the one that is attacked."""
         return self.config.script is None or isinstance(self.scorer, RubricGrader)
 
     def attacking_id(self, arm: Arm) -> str:

@@ -149,7 +149,7 @@ def test_capability_file_without_reasoning_is_refused_in_one_sentence(
 
 def test_missing_capability_file_is_refused_with_the_places_looked_in(disk: Home) -> None:
     config = SftConfig(capability=CapabilityConfig(path="chats.jsonl"))
-    with pytest.raises(DataError, match=r"no file chats\.jsonl \(beside the recipe, "):
+    with pytest.raises(DataError, match=r"no file chats\.jsonl \(looked beside the recipe, "):
         SftTraining.of("set", config=config, home=disk)
 
 
