@@ -5,17 +5,15 @@ come from where each thing is defined: field docs, column docs, the first commen
 `make reference` after a change; a test fails while a page is stale or a sentence is missing.
 """
 
-import ast
-import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
-import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -23,22 +21,24 @@ from pydantic_core import PydanticUndefined
 from flows.recipe import Recipe
 from tasks.paths import PROJECT
 from warehouse.catalog import query_names, query_text
-from warehouse.tables import TABLES
-
-
-class MissingSentence(ValueError):
-    """A field, a column or a question without a sentence, or a page without its marks."""
+from warehouse.tables import TABLES, Column, columns
 
 
 def recipe_keys() -> str:
-    """Returns every key of a recipe as Markdown, a table per section."""
+    """Returns every key of a recipe as Markdown, a table per section.
+
+    Raises ValueError if a key has no sentence.
+    """
+    sections: dict[type[BaseModel], str] = {}
+    _add_sections(Recipe, "", sections)
     parts = []
-    for section, model in _sections(Recipe, "", set()):
-        heading = f"### [{section}]" if section else "### Top level"
+    for model, section in sections.items():
         rows = [
-            f"| `{name}` | {_type(field)} | {_default(field)} | {_cell(_sentence(field, name))} |"
+            f"| `{name}` | {_cell(_type(field.annotation, sections))} "
+            f"| {_cell(_default(field))} | {_cell(_sentence(field, name))} |"
             for name, field in model.model_fields.items()
         ]
+        heading = f"### `{section}`" if section else "### Top level"
         doc = " ".join((model.__doc__ or "").split())
         parts.append("\n".join([heading, "", doc, "", _HEAD, *rows]))
     return "\n\n".join(parts)
@@ -47,16 +47,20 @@ def recipe_keys() -> str:
 _HEAD = "| key | type | default | |\n|--|--|--|--|"
 
 
-def _sections(
-    model: type[BaseModel], section: str, seen: set[type]
-) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yields a configuration and those in it, each once, under the first section that has it."""
-    seen.add(model)
-    yield section, model
+def _add_sections(
+    model: type[BaseModel],
+    path: str,
+    sections: dict[type[BaseModel], str],
+    *,
+    is_list: bool = False,
+) -> None:
+    """Adds a configuration and those in it, each once, under the first section that has it."""
+    sections[model] = (f"[[{path}]]" if is_list else f"[{path}]") if path else ""
     for name, field in model.model_fields.items():
         for inner in _models(field.annotation):
-            if inner not in seen:
-                yield from _sections(inner, f"{section}.{name}" if section else name, seen)
+            if inner not in sections:
+                inner_path = f"{path}.{name}" if path else name
+                _add_sections(inner, inner_path, sections, is_list=_is_list(field.annotation))
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -66,52 +70,65 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
-def _type(field: FieldInfo) -> str:
-    """Returns a field's type as the reader of a recipe would write it."""
-    return _cell(f"`{_type_name(field.annotation)}`")
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
 
 
-def _type_name(annotation: Any) -> str:
+def _type(annotation: Any, sections: Mapping[type[BaseModel], str]) -> str:
+    """Returns a field's type in the words of TOML; a section is a link to its keys."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if hasattr(annotation, "__metadata__"):
-        return _type_name(arguments[0])
+        return _type(arguments[0], sections)
     if origin in (Union, UnionType):
-        return _type_name(next(part for part in arguments if part is not type(None)))
+        parts = [_type(part, sections) for part in arguments if part is not type(None)]
+        return " or ".join(parts)
     if origin is list:
-        return f"list of {_type_name(arguments[0])}"
+        return f"list of {_type(arguments[0], sections)}"
     if origin is dict:
-        return f"table of {_type_name(arguments[1])}"
-    if str(origin) == "typing.Literal":
-        return " or ".join(f'"{value}"' for value in arguments)
+        keys, values = arguments
+        names = "" if keys is str else f"{_type(keys, sections)} → "
+        return f"table of {names}{_type(values, sections)}"
+    if origin is Literal:
+        return " or ".join(f'`"{value}"`' for value in arguments)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "section"
+        section = sections[annotation]
+        return f"[section](#{re.sub(r'[^a-z_]', '', section)})"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return " or ".join(f'"{member.value}"' for member in annotation)
-    return {str: "text", int: "integer", float: "number", bool: "true or false"}[annotation]
+        return " or ".join(f'`"{member.value}"`' for member in annotation)
+    words = {str: "text", int: "integer", float: "number", bool: "true or false", object: "any"}
+    return words[annotation]
 
 
 def _default(field: FieldInfo) -> str:
-    """Returns a field's default, a dash if it has none and must be given, or nothing for unset."""
+    """Returns a field's default as TOML, a dash if the key must be given, or nothing for unset."""
     if field.default is PydanticUndefined:
-        return "–"
-    if field.default is None or field.default == [] or field.default == {}:
-        return ""
+        # A key without a default whose sentence has an "Unset:" is filled in by its reader.
+        return "" if "Unset:" in (field.description or "") else "–"
     if isinstance(field.default, BaseModel):
-        changed = field.default.model_dump(exclude_defaults=True)
-        return _cell(f"`{changed}`") if changed else ""
-    value = field.default
-    return f"`{str(value).lower() if isinstance(value, bool) else value!r}`".replace("'", '"')
+        changed = field.default.model_dump(mode="json", exclude_defaults=True)
+        return f"`{_toml(changed)}`" if changed else ""
+    return f"`{_toml(field.default)}`" if field.default not in (None, [], {}) else ""
+
+
+def _toml(value: Any) -> str:
+    """Returns a value as TOML writes it on one line."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+    return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def _sentence(field: FieldInfo, name: str) -> str:
     if not field.description:
-        raise MissingSentence(f"recipe key {name!r} has no sentence; write one under the field")
+        raise ValueError(f"recipe key {name!r} has no sentence; write one under the field")
     return " ".join(field.description.split())
 
 
 def _cell(text: str) -> str:
     """Returns a text as one cell of a Markdown table."""
-    return text.replace("|", "\\|")
+    parts = text.replace("|", "\\|").split("`")
+    # Outside code, `<think>` would be read as HTML and not be shown.
+    parts[::2] = [part.replace("<", "\\<") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def tables() -> str:
@@ -119,10 +136,9 @@ def tables() -> str:
     parts = []
     for name, table in TABLES.items():
         doc = " ".join((table.row.__doc__ or "").split())
-        sentences = column_sentences(table.row)
         rows = [
-            f"| `{column.name}` | {_column_type(column)} | {_cell(sentences[column.name])} |"
-            for column in table.schema
+            f"| `{column.name}` | {_column_type(column)} | {_cell(column.sentence)} |"
+            for column in columns(table)
         ]
         key = ", ".join(f"`{part}`" for part in table.key)
         head = f"### {name}\n\n{doc} Key: {key}.\n\n| column | type | |\n|--|--|--|"
@@ -130,37 +146,22 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
-def column_sentences(row: type) -> dict[str, str]:
-    """Returns the sentence under each field of a row class."""
-    [definition] = ast.parse(inspect.getsource(row)).body
-    assert isinstance(definition, ast.ClassDef)
-    sentences = {}
-    for field, text in zip(definition.body, [*definition.body[1:], None], strict=True):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-            continue
-        name = field.target.id
-        if not isinstance(text, ast.Expr) or not isinstance(text.value, ast.Constant):
-            raise MissingSentence(
-                f"column {row.__name__}.{name} has no sentence; write one under the field"
-            )
-        sentences[name] = " ".join(str(text.value.value).split())
-    return sentences
-
-
-def _column_type(column: pa.Field) -> str:
+def _column_type(column: Column) -> str:
     """Returns the type of a column in words, and whether it may be null."""
-    text = re.sub(r"list<element: (.*) not null>", r"list of \1", str(column.type))
-    text = re.sub(r"struct<.*>", "struct", text)
-    words = {
-        "string": "text",
-        "int64": "integer",
-        "double": "number",
-        "bool": "boolean",
-        "timestamp[us, tz=UTC]": "timestamp",
-        "list of string": "list of text",
-        "list of double": "list of number",
-    }.get(text, text)
+    element = re.fullmatch(r"list<element: (.*) not null>", column.type)
+    text = element[1] if element else column.type
+    words = _WORDS.get(text, "struct" if text.startswith("struct<") else text)
+    words = f"list of {words}" if element else words
     return f"{words} or null" if column.nullable else words
+
+
+_WORDS = {
+    "string": "text",
+    "int64": "integer",
+    "double": "number",
+    "bool": "boolean",
+    "timestamp[us, tz=UTC]": "timestamp",
+}
 
 
 def questions() -> str:
@@ -173,7 +174,7 @@ def questions() -> str:
                 break
             comment.append(line.removeprefix("--").strip())
         if not comment:
-            raise MissingSentence(f"question {name!r} has no sentence; begin its file with one")
+            raise ValueError(f"question {name!r} has no sentence; begin its file with one")
         rows.append(f"| `{name}` | {_cell(' '.join(comment))} |")
     return "\n".join(["| question | |", "|--|--|", *rows])
 
@@ -187,10 +188,10 @@ PARTS: dict[str, tuple[Path, Callable[[], str]]] = {
 
 
 def with_part(page: str, name: str, text: str) -> str:
-    """Returns a page with one generated part replaced; raises MissingSentence without its marks."""
+    """Returns a page with one generated part replaced; raises ValueError without its marks."""
     mark = re.compile(rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not mark.search(page):
-        raise MissingSentence(f"no lines '<!-- generated: {name} -->' and '<!-- end -->'; add them")
+        raise ValueError(f"no lines '<!-- generated: {name} -->' and '<!-- end -->'; add them")
     return mark.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page)
 
 

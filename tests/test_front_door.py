@@ -1,11 +1,11 @@
 """The pages a newcomer reads: short, true, and generated where they list things."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from flows import reference
 from flows.__main__ import app
@@ -13,13 +13,15 @@ from tasks import Config
 from tasks.paths import PROJECT
 from warehouse.catalog import connect, query_names
 from warehouse.home import Home
-from warehouse.tables import TABLES
+from warehouse.tables import TABLES, Table
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     *(PROJECT / name / "README.md" for name in (".", "flows", "tasks", "specs", "warehouse")),
     PROJECT / "infra" / "harbour" / "README.md",
+    PROJECT / "infra" / "OPERATIONS.md",
     PROJECT / ".github" / "CONTRIBUTING.md",
+    PROJECT / "CHANGELOG.md",
 ]
 TODAY = PROJECT / "tests" / "warehouses" / "schema_3"
 
@@ -27,17 +29,26 @@ TODAY = PROJECT / "tests" / "warehouses" / "schema_3"
 def test_readme_is_short_and_opens_with_one_short_sentence() -> None:
     assert len(README.split()) <= 700
     sentence = README.split("\n\n")[1]
-    assert sentence.count(". ") == 0 and len(sentence.split()) <= 25
+    assert sentence.endswith(".") and sentence.count(". ") == 0 and len(sentence.split()) <= 25
+
+
+def test_first_screen_of_the_readme_holds_the_demo_and_what_to_change() -> None:
+    lines = README.splitlines()[:40]
+    assert all(len(line) <= 120 for line in lines)
+    screen = "\n".join(lines)
+    for part in ("train_rl ↺", "&& make demo", "accepted", "SFT+RL", "precept init FOLDER"):
+        assert part in screen
+    assert len([line for line in lines if line.startswith("- ")]) == 5
 
 
 def test_every_command_of_the_readme_exists() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     names |= {group.name for group in app.registered_groups}
-    used = set(re.findall(r"(?:^|`)precept ([a-z]+)", README, re.MULTILINE))
+    used = set(re.findall(r"(?:^|`|&& )precept ([a-z]+)", README, re.MULTILINE))
     assert len(used) > 10 and used <= names
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)\)", text)
@@ -45,6 +56,15 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     paths = re.findall(r"`((?:flows|tasks|specs|warehouse|infra|tests)/[\w./-]*\w/?)`", text)
     missing = [path for path in paths if not (PROJECT / path).exists()]
     assert not [path for path in missing if "NAME" not in path]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_every_link_within_a_page_leads_to_a_heading(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    # A forge makes an anchor of a heading: small letters, no punctuation, hyphens for spaces.
+    anchors = {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
 
 
 def test_contributing_is_one_page_and_the_workflow_runs_its_commands() -> None:
@@ -61,8 +81,8 @@ def test_generated_parts_are_as_the_code_is_now() -> None:
 
 def test_generated_parts_name_every_key_column_and_question() -> None:
     keys = reference.recipe_keys()
-    for key in ("generate.sampling", "sft.workers", "evaluate.multiturn", "ablate.arms"):
-        assert f"### [{key}]" in keys
+    for key in ("engine", "generate.sampling", "sft.workers", "evaluate.multiturn"):
+        assert f"### `[{key}]`" in keys
     tables = reference.tables()
     for name, table in TABLES.items():
         assert f"### {name}\n" in tables
@@ -70,29 +90,72 @@ def test_generated_parts_name_every_key_column_and_question() -> None:
     assert all(f"| `{name}` |" in reference.questions() for name in query_names())
 
 
-def test_field_or_column_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent(Config):
-        loud: int = 1
-        """A field with a sentence."""
-        silent: int = 2
+class Silent(Config):
+    """A configuration of which one key has no sentence."""
 
-    monkeypatch.setattr(reference, "Recipe", Silent)
-    with pytest.raises(reference.MissingSentence, match="recipe key 'silent' has no sentence"):
-        reference.recipe_keys()
-    with pytest.raises(reference.MissingSentence, match=r"column Wordless\.b has no sentence"):
-        reference.column_sentences(Wordless)
+    loud: int = 1
+    """A key with a sentence."""
+    silent: int = 2
 
 
-class Wordless(BaseModel):
-    """A row class of which one field has no sentence."""
+class Outer(Config):
+    """A recipe that holds it in a section."""
+
+    inner: list[Silent] = []
+    """A section."""
+
+
+@dataclass(frozen=True)
+class Wordless:
+    """A row class of which one column has no sentence."""
 
     a: str
-    """A column."""
+    """A column with a sentence."""
     b: str
 
 
+@pytest.mark.parametrize("recipe", [Silent, Outer])
+def test_key_without_a_sentence_is_refused(
+    recipe: type[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "Recipe", recipe)
+    with pytest.raises(ValueError, match="recipe key 'silent' has no sentence"):
+        reference.recipe_keys()
+
+
+def test_column_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "TABLES", {"wordless": Table("wordless", Wordless, ("a",))})
+    with pytest.raises(ValueError, match=r"column Wordless\.b has no sentence"):
+        reference.tables()
+
+
+def test_question_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "query_text", lambda name: "SELECT 1\n-- Too late.")
+    with pytest.raises(ValueError, match="question 'acceptance_by_category' has no sentence"):
+        reference.questions()
+
+
+def test_new_key_makes_its_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Longer(reference.Recipe):
+        """A recipe with one more key."""
+
+        added: int = 1
+        """A key that the page does not have."""
+
+    monkeypatch.setattr(reference, "Recipe", Longer)
+    assert reference.stale_parts() == ["recipe keys"]
+
+
+def test_keys_are_written_as_a_recipe_writes_them() -> None:
+    rows = {row.split("`")[1]: row for row in reference.recipe_keys().splitlines() if "| `" in row}
+    assert "| true or false | `false` |" in rows["constrain"]
+    assert '| `"race"` or `"full"` | `"race"` |' in rows["mode"]
+    assert "| text | – |" in rows["pack"]
+    assert "\\<think>" in rows["reasoning_parser"]
+
+
 def test_page_without_its_marks_is_refused() -> None:
-    with pytest.raises(reference.MissingSentence, match="no lines '<!-- generated: tables -->'"):
+    with pytest.raises(ValueError, match="no lines '<!-- generated: tables -->'"):
         reference.with_part("# A page", "tables", "text")
 
 

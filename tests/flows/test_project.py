@@ -54,7 +54,7 @@ def test_project_is_written_into_a_new_or_empty_folder_alone(tmp_path: Path, nam
         write_project(tmp_path / name)
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "empty").mkdir()
-    assert len(write_project(tmp_path / "empty")) == 5
+    assert len(write_project(tmp_path / "empty")) == 7
 
 
 @pytest.mark.slow
