@@ -138,7 +138,7 @@ class Completion:
     attempt: int
     """Number of earlier attempts; only an engine error is retried."""
     status: str
-    """`ok`, or truncated, unclosed, malformed, empty_answer, empty_reasoning, too_long, error."""
+    """`ok`, a fault of the reply (a `ReplyStatus`), `truncated`, `too_long` or `error`."""
     reason: str | None
     """The fault in words; null without one."""
     finish_reason: str | None
@@ -323,7 +323,7 @@ class Rollout:
     kind: str
     """`harmful`, `benign` or `ambiguous`: the kind of prompt, which has a reward of its own."""
     status: str
-    """`ok`, or truncated, unclosed, malformed, empty_answer, empty_reasoning."""
+    """`ok`, a fault of the reply (a `ReplyStatus`) or `truncated`."""
     reward: float | None
     """Reward from 0 to 1; null, never 0, if the judge failed."""
     reason: str | None
