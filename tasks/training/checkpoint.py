@@ -32,7 +32,7 @@ from warehouse.shards import write_shard
 from warehouse.tables import CHECKPOINTS, Checkpoint, Run, content_id
 
 
-class Outcome(NamedTuple):
+class TrainingOutcome(NamedTuple):
     """The end of a training, and counts of the data that it learned from."""
 
     finished: Finished
@@ -68,7 +68,7 @@ class Training(Protocol):
         """GPUs that it takes altogether."""
         ...
 
-    def train(self, job: Job) -> Outcome:
+    def train(self, job: Job) -> TrainingOutcome:
         """Trains until the workers leave the model; resumes from the job's latest checkpoint."""
         ...
 
@@ -169,7 +169,7 @@ class CheckpointPlan:
             left_out=data.left_out,
         )
 
-    def _row(self, outcome: Outcome, run: Run, seconds: float) -> Checkpoint:
+    def _row(self, outcome: TrainingOutcome, run: Run, seconds: float) -> Checkpoint:
         training, parent, finished = self.training, self.parent, outcome.finished
         place = scratch(self.home) / self.path
         return Checkpoint(

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from specs.prompts import Message
 from tasks.engine.chat_template import ChatError, ChatTemplate
-from tasks.training.checkpoint import Outcome
+from tasks.training.checkpoint import TrainingOutcome
 from tasks.training.trainer import (
     BestBy,
     DataError,
@@ -207,12 +207,12 @@ class DpoTraining:
     def num_gpus(self) -> int:
         return self.config.workers.num_gpus
 
-    def train(self, job: Job) -> Outcome:
+    def train(self, job: Job) -> TrainingOutcome:
         """Stores the pairs as a set of examples and trains on them."""
         write_shard(self.home, EXAMPLES, self.pairs.members)
         finished = fit(_loop, job, self.pairs.texts)
         figures = DataFigures(num_rows=len(self.pairs.texts), left_out=self.pairs.left_out)
-        return Outcome(finished, figures)
+        return TrainingOutcome(finished, figures)
 
 
 def _loop(job: Job, texts: Sequence[PairText]) -> None:

@@ -18,7 +18,7 @@ from specs.prompts import Message
 from tasks.data.judge import JudgeConfig
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
-from tasks.training.checkpoint import Outcome
+from tasks.training.checkpoint import TrainingOutcome
 from tasks.training.judges import JudgePool, Judges
 from tasks.training.monitor import MonitorConfig, monitor_callback
 from tasks.training.reward import (
@@ -231,7 +231,7 @@ class RlTraining:
     def num_gpus(self) -> int:
         return self.config.workers.num_gpus + self.judging_engine.num_gpus
 
-    def train(self, job: Job) -> Outcome:
+    def train(self, job: Job) -> TrainingOutcome:
         """Refines the model; each worker records the rollouts of its steps."""
         rows = [
             RolloutRow(
@@ -253,7 +253,7 @@ class RlTraining:
         )
         try:
             data = RlData(rows=rows, judges=judges.handles, home=self.home, run_id=self.run_id)
-            return Outcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
+            return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
         finally:
             judges.stop()
 

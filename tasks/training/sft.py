@@ -14,7 +14,7 @@ from pydantic import Field
 from tasks import Config
 from tasks.engine.chat_template import ChatTemplate
 from tasks.paths import LocatedFile, find, places
-from tasks.training.checkpoint import Outcome
+from tasks.training.checkpoint import TrainingOutcome
 from tasks.training.tokenise import COUNTS, SftData, Tokenised, tokenise
 from tasks.training.trainer import BestBy, DataError, Job, TrainError, TrainingConfig, fit
 from tasks.training.worker import EarlyStop, run_trainer, set_up
@@ -81,11 +81,11 @@ class SftTraining:
     def num_gpus(self) -> int:
         return self.config.workers.num_gpus
 
-    def train(self, job: Job) -> Outcome:
+    def train(self, job: Job) -> TrainingOutcome:
         """Tokenises the rows, unless an earlier attempt has, and fine-tunes on them."""
         chats = ChatTemplate(job.load_tokenizer(), chat_template_kwargs=job.chat_template_kwargs)
         rows = tokenise(connect(self.home), chats, self.data, Path(job.folder) / "data")
-        return Outcome(fit(_loop, job, rows), rows.figures)
+        return TrainingOutcome(fit(_loop, job, rows), rows.figures)
 
 
 def _find_file(path: str) -> Path:
