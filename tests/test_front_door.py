@@ -143,7 +143,7 @@ def test_new_key_makes_its_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
         """A key that the page does not have."""
 
     monkeypatch.setattr(reference, "Recipe", Longer)
-    assert reference.stale_parts() == ["recipe keys"]
+    assert "recipe keys" in reference.stale_parts()
 
 
 def test_keys_are_written_as_a_recipe_writes_them() -> None:
