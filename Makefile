@@ -11,7 +11,7 @@ demo: .venv/precept
 
 test: .venv/precept
 	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=
-	$(BIN)/python -m pytest -m slow --cov --cov-append --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --cov --cov-append --cov-report=term-missing:skip-covered
 
 check: .venv/precept
 	$(BIN)/ruff check .

@@ -311,15 +311,19 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
     run.start()
     place = Home(str(home))
     lost: set[int] = set()
+
+    def num_shards() -> int:
+        # On a busy machine a loss may fall into the judging.
+        return len([*list_shards(place, COMPLETIONS), *list_shards(place, JUDGEMENTS)])
+
     # One is killed, and the next one stands still.
     for how in (signal.SIGKILL, signal.SIGSTOP):
-        before = len(list_shards(place, COMPLETIONS))
+        before = num_shards()
 
         # A shard of the engine before may still be committed: wait for the new engine as well. One
         # that loads its model does not count, for nothing watches it yet.
         def working(before: int = before) -> list[psutil.Process]:
-            is_new = len(list_shards(place, COMPLETIONS)) > before
-            return at_work(home, lost) if is_new else []
+            return at_work(home, lost) if num_shards() > before else []
 
         for engine in wait_for(working, seconds=240):
             engine.send_signal(how)
@@ -328,8 +332,8 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
     assert done and done[0].num_examples > 0
     completions = ids(home, "completions", "completion_id")
     assert len(completions) == len(set(completions)) == 4 * NUM_PROMPTS
-    query = "SELECT count(*) FROM completions WHERE status = 'error'"
-    assert connect(place).execute(query).fetchall() == [(0,)]
+    query = "SELECT status FROM completions UNION SELECT status FROM judgements"
+    assert ("error",) not in connect(place).execute(query).fetchall()
 
 
 def test_second_run_at_once_is_refused_in_one_sentence(home: Path) -> None:
