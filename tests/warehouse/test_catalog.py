@@ -106,6 +106,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         ("boats", "B3", True, 0, 0),
         ("", "F9", False, 1, 0),
     ],
+    "unjudged": [("no_verdict", None, 1, 1, "half")],
     "judge_spread": [(1.0, 1, 9.0, 0), (6.0, 1, 3.0, 1)],
     "rl_prompts": [
         ("skiff", "boats", "comply", 2, 0.5, [{"role": "user", "content": "may i take the skiff"}])
