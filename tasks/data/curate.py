@@ -76,7 +76,7 @@ def curate(
 ) -> Curated:
     """Freezes the accepted completions of `wanted(prompt_id, spec_id)` as a set of examples.
 
-    The threshold and the number of judge samples of this run decide which are accepted. The same
+    The view `verdicts` says which are accepted, by the threshold and k of this run. The same
     completions under the same settings are the same set, which is not written again.
     """
     rows = look_up(
