@@ -7,6 +7,7 @@ Heavy libraries are imported inside the command that needs them, so that `--help
 import atexit
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -175,7 +176,7 @@ def init(
 
         for path in write_project(folder):
             typer.echo(str(path))
-        typer.echo(f"next: precept refresh {Path(folder) / 'recipe.toml'}")
+        typer.echo(f"next: precept refresh {shlex.quote(str(Path(folder) / 'recipe.toml'))}")
 
 
 @app.command()

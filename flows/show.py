@@ -1,6 +1,7 @@
 """Prints tables, rows and the outcomes of flows on the terminal."""
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -70,7 +71,7 @@ class Place:
     @property
     def option(self) -> str:
         """The --home option to print in a suggested command."""
-        return f" --home {self.home}" if self.home else ""
+        return f" --home {shlex.quote(self.home)}" if self.home else ""
 
 
 def as_json(outcome: Any) -> None:

@@ -26,7 +26,9 @@ SELECT
     r.run_id,
     r.started_at,
     count(*) AS num_judged,
-    count_if(j.lowest >= r.threshold AND j.num_read >= r.num_judgements) AS num_accepted,
+    count(*) FILTER (
+        j.lowest >= r.threshold AND j.num_read >= r.num_judgements
+    ) AS num_accepted,
     round(num_accepted / num_judged, 4) AS acceptance,
     round(avg(j.spread) FILTER (j.num_read > 1), 4) AS spread,
     any_value(w.run_id) IS NOT NULL AS watched,
