@@ -160,6 +160,23 @@ def test_every_question_has_the_answer_counted_by_hand(home: Home) -> None:
         assert rows_of(home, name) == answer, name
 
 
+def test_completions_without_all_judgements_are_unjudged_because_samples_are_missing(
+    home: Home,
+) -> None:
+    write_small_warehouse(home)
+    fresh = [
+        completion(name, prompt_id="eel", spec_id="fish1", cited=["F1"])
+        for name in ("never", "partly")
+    ]
+    write_shard(home, TABLES["completions"], fresh)
+    write_shard(home, TABLES["judgements"], [judgement("partly", 0, 9.0, spec_id="fish1")])
+    reason = "samples of the judge are still to be made"
+    assert rows_of(home, "unjudged") == [
+        ("missing", reason, 0, 2, "never"),
+        ("no_verdict", None, 1, 1, "half"),
+    ]
+
+
 def test_every_question_can_be_asked_of_a_small_warehouse_and_of_none(home: Home) -> None:
     assert set(ANSWERS) <= set(query_names())
     empty = connect(home)

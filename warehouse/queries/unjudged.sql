@@ -1,12 +1,15 @@
--- Why completions are unjudged: the status and reason of the judgements that have no score.
+-- Why completions are unjudged: the status and reason of the samples of the judge without a score.
 SELECT
-    j.status,
-    j.reason,
-    count(*) AS num_judgements,
-    count(DISTINCT completion_id) AS num_completions,
-    min(completion_id) AS example
+    coalesce(j.status, 'missing') AS status,
+    if(j.status IS NULL, 'samples of the judge are still to be made', j.reason) AS reason,
+    count(j.judgement_id) AS num_judgements,
+    count(DISTINCT v.completion_id) AS num_completions,
+    min(v.completion_id) AS example
 FROM verdicts AS v
-JOIN judgements AS j USING (completion_id)
-WHERE v.verdict = 'unjudged' AND j.score IS NULL
+LEFT JOIN judgements AS j
+    ON j.completion_id = v.completion_id
+   AND j.judging_id = v.judging_id
+   AND j.score IS NULL
+WHERE v.verdict = 'unjudged'
 GROUP BY ALL
-ORDER BY num_judgements DESC, j.status, j.reason;
+ORDER BY num_completions DESC, status, reason;
