@@ -3,8 +3,8 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -169,19 +169,9 @@ def _prefect() -> Check:
 
 
 def _attempt(name: str, found: str, look: Callable[[], str | None], remedy: str) -> Check:
-    more = None
-    with _caught() as fault:
-        more = look()
-    return Check(
-        name, not fault, fault[0] if fault else f"{found}: {more}" if more else found, remedy
-    )
-
-
-@contextmanager
-def _caught() -> Iterator[list[str]]:
-    """Yields a list that takes the fault of the block: another system may raise anything."""
-    fault: list[str] = []
+    """Returns the check of another system: `look` returns more of what it found, or raises."""
     try:
-        yield fault
-    except Exception as error:
-        fault.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        more = look()
+    except Exception as error:  # another system may raise anything
+        return Check(name, False, f"{type(error).__name__}: {error}".splitlines()[0], remedy)
+    return Check(name, True, f"{found}: {more}" if more else found, remedy)

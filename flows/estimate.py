@@ -4,10 +4,9 @@ import tempfile
 from dataclasses import dataclass
 
 import duckdb
-import pyarrow as pa
 
 from flows.recipe import Recipe
-from flows.run import home_at
+from flows.run import home_at, plan_for
 from tasks.data.collect import collect
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
@@ -103,14 +102,7 @@ def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> list[str]
             connection=connection,
         )
         show_prompts_of(connection, Home(folder))
-    rows = [row for row in collected.prompts.to_pylist() if row["categories"]]
-    wanted = pa.table(
-        {
-            "prompt_id": pa.array([row["prompt_id"] for row in rows], pa.string()),
-            "spec_id": pa.array([pack.spec(row["categories"]).id for row in rows], pa.string()),
-        }
-    )
-    connection.register("wanted", wanted)
+    connection.register("wanted", plan_for(pack, collected.prompts).wanted)
     return list(collected.prompts["prompt_id"].to_pylist())
 
 

@@ -137,14 +137,15 @@ def approve(run_id: str, home: str | None = None, *, note: str = "") -> str:
     record. Raises HeldError if no held run, or more than one, has an id that starts so.
     """
     place = home_at(home)
-    held = [row["by_run"] for row in look_up(connect(place), "held_runs")]
+    connection = connect(place)
+    held = [row["by_run"] for row in look_up(connection, "held_runs")]
     matching = [name for name in held if name.startswith(run_id)]
     if len(matching) != 1:
         number = "several held runs have ids that start" if matching else "no held run has an id"
         listed = ", ".join(matching or held) or "none"
         raise HeldError(f"{number} with {run_id!r}; held are {listed}")
     [whole_id] = matching
-    [row] = look_up(connect(place), "resolved_recipe", run_id=whole_id)
+    [row] = look_up(connection, "resolved_recipe", run_id=whole_id)
     with open_run("approve", Recipe.model_validate_json(row["resolved_recipe"]), place) as run:
         run.note(approved=whole_id, reason=note)
     return str(whole_id)

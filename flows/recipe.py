@@ -191,11 +191,12 @@ class Recipe(Config):
 
     def load_pack(self) -> Pack:
         """Returns the policy pack; raises PackError if it cannot be used."""
-        if find(self.pack, accept=Path.is_dir) is None:
+        folder = find(self.pack, accept=Path.is_dir)
+        if folder is None:
             raise PackError(
                 f"no policy pack at {self.pack} ({places()}); give the folder of its Markdown files"
             )
-        return load_pack(self.pack_folder)
+        return load_pack(folder)
 
 
 def recipe_path(name: str | Path) -> Path:

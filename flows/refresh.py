@@ -16,7 +16,7 @@ from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.steps import RETRIED, describe_asset, makes, run_stage
 from tasks.data.assign import AssignWork, assigned
-from tasks.data.collect import Collected, collect
+from tasks.data.collect import Collected
 from tasks.data.curate import Curated, curate
 from tasks.data.drift import watch
 from tasks.data.generate import GenerateWork
@@ -53,13 +53,7 @@ def check_shards(run: RunContext) -> list[Damaged]:
 @makes("collect", "prompts")
 def collect_prompts(run: RunContext) -> Collected:
     """Reads the sources and stores the prompts that are new."""
-    collected = collect(
-        run.recipe.sources,
-        config=run.recipe.collect,
-        pack_categories=list(run.pack.policies),
-        home=run.home,
-        connection=run.warehouse(),
-    )
+    collected = run.collect()
     run.update(collect=collected.counts)
     run.relations["unassigned"] = collected.unassigned
     return collected
@@ -106,14 +100,14 @@ def judge_completions(run: RunContext, plan: Plan) -> StageFigures:
         config=recipe.judge,
         stage=recipe.stage,
         model=run.version(recipe.judging_engine),
-        generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
+        generation_id=run.generation_id,
         num_completions=recipe.generate.samples,
         specs=plan.specs,
         run_id=run.id,
     )
     figures = run_stage(run, work, recipe.judging_engine)
     if figures.num_units:
-        judged = (row for row in ask(run.warehouse(), "drift").to_pylist())
+        judged = ask(run.warehouse(), "drift").to_pylist()
         num_accepted = sum(row["num_accepted"] for row in judged if row["run_id"] == run.id)
         Meter.of_cluster().add("precept_accepted", num_accepted)
     return figures
@@ -133,13 +127,12 @@ def watch_drift(run: RunContext) -> str | None:
 @makes("curate", "examples", of=("completions", "judgements"))
 def curate_examples(run: RunContext) -> Curated:
     """Freezes the accepted completions as a set of examples."""
-    recipe = run.recipe
     curated = curate(
         run.warehouse(),
-        config=recipe.curate,
+        config=run.recipe.curate,
         home=run.home,
-        generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
-        judging_id=recipe.judge.judging_id(run.version(recipe.judging_engine)),
+        generation_id=run.generation_id,
+        judging_id=run.judging_id,
         run_id=run.id,
     )
     run.update(curate=curated)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
-from tasks.data.collect import Counts
+from tasks.data.collect import Collected, Counts, collect
 from tasks.data.curate import Curated
 from tasks.data.drift import Drift
 from tasks.engine.pool import EnginePool
@@ -54,6 +54,29 @@ class Plan:
     """Columns prompt_id and spec_id."""
     specs: Mapping[str, Spec]
     """The specs by their ids."""
+
+
+def plan_for(pack: Pack, prompts: pa.Table) -> Plan:
+    """Compiles the spec of every prompt wanted.
+
+    `prompts` has columns prompt_id and categories; prompts without a category are left out.
+    """
+    pairs = [
+        (prompt_id, tuple(categories))
+        for prompt_id, categories in zip(
+            prompts["prompt_id"].to_pylist(), prompts["categories"].to_pylist(), strict=True
+        )
+        if categories
+    ]
+    specs = {categories: pack.spec(categories) for categories in {chosen for _, chosen in pairs}}
+    spec_ids = {categories: spec.id for categories, spec in specs.items()}
+    wanted = pa.table(
+        {
+            "prompt_id": pa.array([prompt_id for prompt_id, _ in pairs], pa.string()),
+            "spec_id": pa.array([spec_ids[categories] for _, categories in pairs], pa.string()),
+        }
+    )
+    return Plan(wanted, {spec.id: spec for spec in specs.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,32 +169,37 @@ class RunContext:
             self._versions[key] = engine.version
         return self._versions[key]
 
-    def adopt(self, prompts: pa.Table) -> Plan:
-        """Compiles the spec of every prompt wanted, and records what the run is for.
+    @property
+    def generation_id(self) -> str:
+        """Hash of what all completions of the recipe share."""
+        return self.recipe.generate.generation_id(self.version(self.recipe.engine))
 
-        `prompts` has columns prompt_id and categories; prompts without a category are left out.
-        """
-        recipe = self.recipe
-        pairs = [
-            (prompt_id, tuple(categories))
-            for prompt_id, categories in zip(
-                prompts["prompt_id"].to_pylist(), prompts["categories"].to_pylist(), strict=True
-            )
-            if categories
-        ]
-        specs = self.compile_specs({categories for _, categories in pairs})
-        spec_ids = [specs[spec_key(categories)].id for _, categories in pairs]
-        wanted = pa.table(
-            {
-                "prompt_id": pa.array([prompt_id for prompt_id, _ in pairs], pa.string()),
-                "spec_id": pa.array(spec_ids, pa.string()),
-            }
+    @property
+    def judging_id(self) -> str:
+        """Hash of what all judgements of the recipe share."""
+        return self.recipe.judge.judging_id(self.version(self.recipe.judging_engine))
+
+    def collect(self) -> Collected:
+        """Reads the sources of the recipe and stores the prompts that are new."""
+        return collect(
+            self.recipe.sources,
+            config=self.recipe.collect,
+            pack_categories=list(self.pack.policies),
+            home=self.home,
+            connection=self.warehouse(),
         )
-        self.relations["wanted"] = wanted
-        plan = Plan(wanted, {spec.id: spec for spec in specs.values()})
+
+    def adopt(self, prompts: pa.Table) -> Plan:
+        """Compiles and stores the specs of the prompts wanted, and records what the run is for.
+
+        `prompts` are as in `plan_for`.
+        """
+        plan = plan_for(self.pack, prompts)
+        self.store_specs(plan.specs.values())
+        self.relations["wanted"] = plan.wanted
         self._write(
-            generation_id=recipe.generate.generation_id(self.version(recipe.engine)),
-            judging_id=recipe.judge.judging_id(self.version(recipe.judging_engine)),
+            generation_id=self.generation_id,
+            judging_id=self.judging_id,
             spec_ids=sorted(plan.specs),
         )
         return plan

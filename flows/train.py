@@ -20,7 +20,6 @@ from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
 from flows.steps import describe_asset, makes, prefect_progress, progress_bar
 from tasks.data.assign import assigned
-from tasks.data.collect import collect
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.cluster import start_ray
 from tasks.training.checkpoint import Parent, Training, plan_checkpoint
@@ -93,13 +92,12 @@ def fine_tune(run: RunContext, config: SftConfig, parent: Parent) -> Checkpoint:
 @makes("dpo", "checkpoints", "examples", of=("completions", "judgements"), retries=1)
 def prefer(run: RunContext, config: DpoConfig, parent: Parent) -> Checkpoint:
     """Trains on the preference pairs of the recipe's latest refresh."""
-    recipe = run.recipe
     pairs = choose_pairs(
         run.warehouse(),
         ChatTemplate.of(parent.engine),
         config=config,
-        generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
-        judging_id=recipe.judge.judging_id(run.version(recipe.judging_engine)),
+        generation_id=run.generation_id,
+        judging_id=run.judging_id,
         run_id=run.id,
     )
     return _make_checkpoint(run, DpoTraining(config=config, pairs=pairs, home=run.home), parent)
@@ -115,20 +113,12 @@ def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
             f"engine.reasoning_parser is {recipe.engine.reasoning_parser!r}; take rl out"
         )
     # The prompts that the sources hold now: others may have left them since the refresh.
-    collected = collect(
-        recipe.sources,
-        config=recipe.collect,
-        pack_categories=list(run.pack.policies),
-        home=run.home,
-        connection=run.warehouse(),
-    )
-    run.relations["candidates"] = assigned(collected, run.warehouse())
-    judge_model = run.version(recipe.judging_engine)
+    run.relations["candidates"] = assigned(run.collect(), run.warehouse())
     prompts = choose_prompts(
         run.warehouse(),
         config,
-        generation_id=recipe.generate.generation_id(run.version(recipe.engine)),
-        judging_id=recipe.judge.judging_id(judge_model),
+        generation_id=run.generation_id,
+        judging_id=run.judging_id,
     )
     training = RlTraining(
         config=config,
@@ -136,7 +126,7 @@ def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
         specs=run.compile_specs({tuple(prompt.categories) for prompt in prompts}),
         judge=recipe.judge,
         judge_engine=recipe.judging_engine,
-        judge_model=judge_model,
+        judge_model=run.version(recipe.judging_engine),
         home=run.home,
         run_id=run.id,
     )
