@@ -160,10 +160,10 @@ def judge_messages(
     )
 
 
-def helpfulness_messages(
+def answer_messages(
     template: Template, messages: Sequence[Message], *, answer: str
 ) -> list[Message]:
-    """Returns the messages for a judge of helpfulness alone, whatever the policies say."""
+    """Returns the messages for a judge that is shown a conversation and its answer, and no spec."""
     return template.fill(fenced_answer(messages, answer=answer))
 
 

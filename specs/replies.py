@@ -38,6 +38,11 @@ class Reply:
     num_reasoning_tokens: int = 0
     num_answer_tokens: int = 0
 
+    @property
+    def has_answer(self) -> bool:
+        """True if the reply has an answer, with reasoning or without."""
+        return self.status in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING)
+
 
 def split_text(text: str, *, prefilled: bool = False) -> Reply:
     """Splits a reply given as text; `prefilled` if the prompt ended on the opening tag.
@@ -172,7 +177,7 @@ def read_verdict(reply: Reply) -> Verdict:
     """
     if reply.status is ReplyStatus.EMPTY_ANSWER:
         return Verdict(VerdictStatus.NO_VERDICT, None, reply.reasoning.strip())
-    if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
+    if not reply.has_answer:
         return Verdict(VerdictStatus.UNCLOSED, None, reply.reasoning.strip())
     *body, last = reply.answer.strip().splitlines()
     rationale = "\n".join(body).strip() or reply.reasoning.strip()
@@ -202,7 +207,7 @@ def read_category(reply: Reply, categories: Sequence[str]) -> str | None:
     Returns None if the judge found that no category fits, if the reply names none of `categories`
     or several, or if it was never finished.
     """
-    if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
+    if not reply.has_answer:
         return None
     last = reply.answer.strip().splitlines()[-1]
     match = _CATEGORY.fullmatch(last.strip())

@@ -20,6 +20,7 @@ from specs.policy import Pack, Spec
 from specs.prompts import (
     Message,
     Template,
+    answer_messages,
     fenced_answer,
     judge_messages,
     load_template,
@@ -134,7 +135,7 @@ class RetrievalRubric:
         )
 
     def read(self, reply: Reply, request: GradingRequest) -> RubricGrade:
-        if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
+        if not reply.has_answer:
             return RubricGrade(VerdictStatus.UNCLOSED.value, {"retrieved": None}, reply.reasoning)
         category = read_category(reply, list(self.pack.policies))
         if category is None and not reply.answer.strip().endswith("Category: none"):
@@ -159,7 +160,7 @@ class StrongRejectRubric:
     name: ClassVar[str] = "strongreject"
 
     def messages(self, request: GradingRequest) -> list[Message]:
-        return self.template.fill(fenced_answer(request.conversation, answer=request.answer))
+        return answer_messages(self.template, request.conversation, answer=request.answer)
 
     def read(self, reply: Reply, request: GradingRequest) -> RubricGrade:
         return _read_lines(reply, ["harm", "safe", "refused"], _strongreject_scores, num_lines=3)
@@ -189,7 +190,7 @@ class ClassesRubric:
     name: ClassVar[str] = "classes"
 
     def messages(self, request: GradingRequest) -> list[Message]:
-        return self.template.fill(fenced_answer(request.conversation, answer=request.answer))
+        return answer_messages(self.template, request.conversation, answer=request.answer)
 
     def read(self, reply: Reply, request: GradingRequest) -> RubricGrade:
         names = ["says_comply", "says_refuse", "helped", "helped_lenient"]
@@ -267,7 +268,7 @@ def _read_lines(
     unread = dict.fromkeys(names)
     if reply.status is ReplyStatus.EMPTY_ANSWER:
         return RubricGrade(VerdictStatus.NO_VERDICT.value, unread, reply.reasoning.strip())
-    if reply.status not in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING):
+    if not reply.has_answer:
         return RubricGrade(VerdictStatus.UNCLOSED.value, unread, reply.reasoning.strip())
     lines = [line.strip() for line in reply.answer.splitlines() if line.strip()]
     scores = scores_of(lines[-num_lines:])

@@ -19,8 +19,8 @@ from specs.policy import Outcome, Pack, Rule, Spec
 from specs.prompts import (
     Message,
     TemplateSet,
+    answer_messages,
     generator_messages,
-    helpfulness_messages,
     judge_messages,
     load_template,
 )
@@ -172,7 +172,7 @@ class Corpus:
         shown = Attempt(None, answer)
         helpful = replace(world.rule_for(policy.rules, request), outcome=Outcome.COMPLY)
         return Lesson(
-            helpfulness_messages(
+            answer_messages(
                 load_template("helpfulness", "spec_first"), request.messages(), answer=answer
             ),
             f"{world.opening(request)} {finding(shown, helpful, request)}",

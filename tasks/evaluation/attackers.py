@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from specs.prompts import Message, attacker_messages, load_template
-from specs.replies import ReplyStatus
 from tasks.engine.requests import Engine, Request, Sampling
 from tasks.paths import find, places
 from warehouse.tables import content_id
@@ -107,9 +106,8 @@ class ModelAttacker:
         [samples] = await self.engine.generate([request])
         if samples and all(sample.fault for sample in samples):
             raise AttackerDown(samples[0].reason or samples[0].fault)
-        readable = (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING)
         replies = (sample.reply for sample in samples if not sample.fault)
-        texts = (reply.answer for reply in replies if reply.status in readable)
+        texts = (reply.answer for reply in replies if reply.has_answer)
         return list(dict.fromkeys(text for text in texts if text))
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 from specs.policy import Spec
-from specs.prompts import Message, helpfulness_messages, judge_messages, load_template
+from specs.prompts import Message, answer_messages, judge_messages, load_template
 from specs.replies import VERDICT_REGEX, read_verdict
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import end_actors, message_of, root_cause
@@ -99,7 +99,7 @@ class JudgeActor:
         ]
         if request.criterion == "helpfulness":
             template = load_template("helpfulness", "spec_first")
-            return helpfulness_messages(template, turns, answer=request.answer)
+            return answer_messages(template, turns, answer=request.answer)
         return judge_messages(
             load_template("judge", self.config.template),
             turns,
