@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from specs.pack import load_pack
 from specs.policy import Pack, PackError
-from tasks import Config
+from tasks import Config, require_own_names
 from tasks.data.collect import CollectConfig
 from tasks.data.curate import CurateConfig
 from tasks.data.drift import DriftConfig
@@ -83,9 +83,7 @@ class AblateConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> "AblateConfig":
         names = [arm.name for arm in self.arms]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise ValueError(f"two arms are named {twice!r}: give each its own name")
+        require_own_names("arms", names)
         known = [source.name for source in self.sources]
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):
@@ -168,15 +166,9 @@ class Recipe(Config):
         names = [source.name for source in self.sources]
         if not names:
             raise ValueError("sources is empty: add a [[sources]] section")
-        repeated = next((name for name in names if names.count(name) > 1), None)
-        if repeated:
-            raise ValueError(f"two sources are named {repeated!r}: give each its own name")
-        for kind, config in (("generate", self.generate), ("judge", self.judge)):
-            if config.samples > 1 and config.sampling.temperature == 0:
-                raise ValueError(
-                    f"{kind}.sampling.temperature is 0 with {config.samples} samples, which would "
-                    "all be the same: raise the temperature or ask for 1 sample"
-                )
+        require_own_names("sources", names)
+        self.generate.sampling.require_variety("generate", self.generate.samples)
+        self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
 
     @property

@@ -1,6 +1,7 @@
 """Work: one module per arrow of the factory, its configuration on top and its verb below."""
 
 import os
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,3 +24,10 @@ class Config(BaseModel):
         new one changes the ids of all rows that hash this configuration.
         """
         return self.model_dump_json(by_alias=True)
+
+
+def require_own_names(kind: str, names: Sequence[str]) -> None:
+    """Raises ValueError if two of a list, such as `sources`, bear one name."""
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"two {kind} are named {repeated!r}: give each its own name")

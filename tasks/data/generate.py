@@ -11,7 +11,7 @@ from specs.policy import Spec
 from specs.prompts import Message, TemplateSet, generator_messages, load_template
 from specs.reasoning import find_citations
 from tasks import Config
-from tasks.engine.requests import Engine, Request, Sample, Sampling
+from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
 from warehouse.tables import COMPLETIONS, Completion, Table, content_id, text_id
@@ -131,7 +131,7 @@ class GenerateWork:
 
 
 REASONS = {
-    "truncated": "the output reached max_tokens",
+    "truncated": TRUNCATED,
     "unclosed": "the reasoning was never closed",
     "malformed": "a reasoning tag stands where none may",
     "empty_answer": "nothing follows the reasoning",

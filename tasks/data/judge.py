@@ -12,7 +12,7 @@ from specs.policy import Spec
 from specs.prompts import Message, TemplateSet, judge_messages, load_template
 from specs.replies import MAX_SCORE, MIN_SCORE, VERDICT_REGEX, Verdict, VerdictStatus, read_verdict
 from tasks import Config
-from tasks.engine.requests import Engine, Request, Sample, Sampling
+from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
 from warehouse.tables import JUDGEMENTS, Judgement, Table, content_id
@@ -192,7 +192,6 @@ class JudgeWork:
         )
 
 
-TRUNCATED = "the output reached max_tokens"
 REASONS = {
     VerdictStatus.NO_VERDICT: "the last line is not 'Score: N'",
     VerdictStatus.OFF_SCALE: f"the score is not from {MIN_SCORE} to {MAX_SCORE}",

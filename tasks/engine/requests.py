@@ -147,6 +147,14 @@ class Sampling(Config):
     max_tokens: int = Field(8192, gt=0)
     """Longest output in tokens; a longer one is cut and counts as truncated."""
 
+    def require_variety(self, section: str, samples: int) -> None:
+        """Raises ValueError if several samples are asked for that would all be the same."""
+        if samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"{section}.sampling.temperature is 0 with {samples} samples, which would all be "
+                "the same: raise the temperature or ask for 1 sample"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -192,6 +200,10 @@ class Sample:
         if self.fault:
             return self.fault
         return "truncated" if self.finish_reason == "length" else self.reply.status.value
+
+
+TRUNCATED = "the output reached max_tokens"
+"""The reason of a row whose output was cut short."""
 
 
 def failed(fault: str, reason: str, *, num_prompt_tokens: int = 0) -> Sample:

@@ -13,6 +13,7 @@ from specs.adherence import ADHERENCE_FILE, load_adherence
 from specs.attacks import Marks, find_attacks
 from specs.policy import Pack, Spec, spec_key
 from specs.replies import MAX_SCORE
+from tasks import require_own_names
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import AnswerConfig, AnswerWork, Arm
@@ -60,19 +61,13 @@ class EvaluateConfig(AnswerConfig):
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
         names = [grader.name for grader in self.graders]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise ValueError(f"two graders are named {twice!r}: give each its own name")
+        require_own_names("graders", names)
         # Its suite is checked later, because only the suites' files tell their names.
         if self.multiturn and self.multiturn.grader not in names:
             raise ValueError(
                 f"multiturn.grader is {self.multiturn.grader!r}; name one of {', '.join(names)}"
             )
-        if self.samples > 1 and self.sampling.temperature == 0:
-            raise ValueError(
-                f"evaluate.sampling.temperature is 0 with {self.samples} samples, which would all "
-                "be the same: raise the temperature or ask for 1 sample"
-            )
+        self.sampling.require_variety("evaluate", self.samples)
         return self
 
 
