@@ -320,12 +320,11 @@ def ask(
     with _user_errors():
         from flows import show
         from warehouse.catalog import ask as answer
-        from warehouse.catalog import connect, query_names, query_text
+        from warehouse.catalog import connect, query_doc, query_names, query_text
 
         if question is None:
             for name in query_names():
-                first = query_text(name).splitlines()[0].removeprefix("-- ")
-                typer.echo(f"{name:24} {first}")
+                typer.echo(f"{name:24} {query_doc(name)}")
         elif sql_text:
             typer.echo(query_text(question))
         else:

@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from flows.recipe import Recipe
 from tasks.paths import PROJECT
-from warehouse.catalog import query_names, query_text
+from warehouse.catalog import query_doc, query_names
 from warehouse.tables import TABLES, Column, columns
 
 
@@ -168,14 +168,10 @@ def questions() -> str:
     """Returns every named question with the first sentence of its comment as Markdown."""
     rows = []
     for name in query_names():
-        comment = []
-        for line in query_text(name).splitlines():
-            if not line.startswith("--"):
-                break
-            comment.append(line.removeprefix("--").strip())
-        if not comment:
+        doc = query_doc(name)
+        if not doc:
             raise ValueError(f"question {name!r} has no sentence; begin its file with one")
-        rows.append(f"| `{name}` | {_cell(' '.join(comment))} |")
+        rows.append(f"| `{name}` | {_cell(doc)} |")
     return "\n".join(["| question | |", "|--|--|", *rows])
 
 

@@ -11,6 +11,7 @@ from flows import reference
 from flows.__main__ import app
 from tasks import Config
 from tasks.paths import PROJECT
+from warehouse import catalog
 from warehouse.catalog import connect, query_names
 from warehouse.home import Home
 from warehouse.tables import TABLES, Table
@@ -130,7 +131,7 @@ def test_column_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_question_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "query_text", lambda name: "SELECT 1\n-- Too late.")
+    monkeypatch.setattr(catalog, "query_text", lambda name: "SELECT 1\n-- Too late.")
     with pytest.raises(ValueError, match="question 'acceptance_by_category' has no sentence"):
         reference.questions()
 

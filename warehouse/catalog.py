@@ -10,6 +10,7 @@ SQL stands in files: `views/` what every connection shows, `queries/` the questi
 `pending/` what is missing, `lookups/` what the code reads by parameters.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -208,11 +209,24 @@ def query_text(name: str) -> str:
     return (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
 
 
+def query_doc(name: str) -> str:
+    """Returns what a named question answers: the comment that its file begins with, in one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("--"), query_text(name).splitlines())
+    return " ".join(line.removeprefix("--").strip() for line in lines)
+
+
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """Returns the answer to a named question."""
-    relation = read(connection, query_text(name))
+    return _rows_of(connection, query_text(name)).to_arrow_table()
+
+
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Runs a query that has rows."""
+    relation = read(connection, query, parameters)
     assert relation is not None
-    return relation.to_arrow_table()
+    return relation
 
 
 def _lookup_text(name: str) -> str:
@@ -224,18 +238,15 @@ def look_up(
     connection: duckdb.DuckDBPyConnection, name: str, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Returns the rows of `lookups/<name>.sql`, whose parameters are given by name."""
-    relation = read(connection, _lookup_text(name), parameters)
-    assert relation is not None
-    return list(relation.to_arrow_table().to_pylist())
+    return list(_rows_of(connection, _lookup_text(name), parameters).to_arrow_table().to_pylist())
 
 
 def stream(
     connection: duckdb.DuckDBPyConnection, name: str, /, *, batch_rows: int, **parameters: Any
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of `lookups/<name>.sql` in batches, so that memory holds one at a time."""
-    relation = read(connection, _lookup_text(name), parameters)
-    assert relation is not None
-    for batch in relation.to_arrow_reader(batch_rows):
+    rows = _rows_of(connection, _lookup_text(name), parameters)
+    for batch in rows.to_arrow_reader(batch_rows):
         yield batch.to_pylist()
 
 

@@ -91,9 +91,7 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
             shard = pq.ParquetFile(file, page_checksum_verification=True)
             if _metadata(shard, "table") != table.name:
                 return f"not a shard of table {table.name}"
-            version = _metadata(shard, "schema_version")
-            if version != SCHEMA_VERSION:
-                raise refusal(home, version or "unknown")
+            _require_version(home, shard)
             if not shard.schema_arrow.equals(table.schema):
                 return f"columns that are not those of table {table.name}"
             if deep:
@@ -109,6 +107,13 @@ def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
         # OSError: a page's checksum. ValueError: a footer whose names are not UTF-8.
         return str(error).splitlines()[0]
     return None
+
+
+def _require_version(home: Home, shard: pq.ParquetFile) -> None:
+    """Raises ShardError for a shard of another schema version."""
+    version = _metadata(shard, "schema_version")
+    if version != SCHEMA_VERSION:
+        raise refusal(home, version or "unknown")
 
 
 def _metadata(shard: pq.ParquetFile, key: str) -> str | None:
@@ -191,9 +196,7 @@ def _num_rows(home: Home, path: str) -> int:
     """Returns the number of rows of a shard; raises ShardError for another schema version."""
     with home.files.open(path, "rb") as file:
         shard = pq.ParquetFile(file)
-        version = _metadata(shard, "schema_version")
-        if version != SCHEMA_VERSION:
-            raise refusal(home, version or "unknown")
+        _require_version(home, shard)
         return int(shard.metadata.num_rows)
 
 

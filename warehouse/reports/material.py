@@ -16,7 +16,10 @@ from warehouse.reports.grids import (
     number,
     percent,
     pivot,
+    rounded,
+    shown,
     split,
+    table,
 )
 
 METRICS = {
@@ -175,6 +178,10 @@ def _fault(row: Row) -> str:
     return f"{percent(row['answered'])} answered, {grades}"
 
 
+PROMPTS = {"prompts": shown("num_prompts", rounded)}
+"""The column with the number of prompts behind a line."""
+
+
 def each_suite(rows: Rows, what: str = "", *, cell: Shown, **layout: Any) -> tuple[Grid, ...]:
     """Returns a table per suite, with an arm a column; `layout` are fields of `Layout`."""
     return tuple(
@@ -186,6 +193,11 @@ def each_suite(rows: Rows, what: str = "", *, cell: Shown, **layout: Any) -> tup
 def if_any(rows: Rows, *, cell: Shown, **layout: Any) -> tuple[Grid, ...]:
     """Returns one table, with an arm a column, if there are rows; else none."""
     return (pivot(rows, cell=cell, layout=Layout(**layout)),) if rows else ()
+
+
+def listed_if_any(rows: Rows, **options: Any) -> tuple[Grid, ...]:
+    """Returns one table with a line per row, if there are rows; else none."""
+    return (table(rows, **options),) if rows else ()
 
 
 def measured(column: str) -> Shown:

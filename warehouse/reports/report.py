@@ -20,8 +20,8 @@ from markupsafe import Markup, escape
 
 from warehouse.catalog import ask, choose_run, look_up, prepare
 from warehouse.files import write_whole
-from warehouse.reports.grids import Grid, Row, Rows, number, percent, plain, rounded, shown, table
-from warehouse.reports.material import Material, Section
+from warehouse.reports.grids import Grid, Row, Rows, number, percent, plain, rounded, shown
+from warehouse.reports.material import Material, Section, listed_if_any
 from warehouse.reports.sections import sections
 
 QUESTIONS = (
@@ -242,7 +242,7 @@ def _made_from(report: Report) -> list[Section]:
             name="funnel",
             title="From prompts to examples",
             about="The training data of this warehouse, and what was left behind.",
-            grids=_tables(
+            grids=listed_if_any(
                 report.funnel,
                 corner="step",
                 label="{stage}",
@@ -256,7 +256,7 @@ def _made_from(report: Report) -> list[Section]:
             name="costs",
             title="Costs",
             about="This run, and the refreshes and trainings of its recipe before it.",
-            grids=_tables(
+            grids=listed_if_any(
                 report.costs,
                 corner="stage",
                 label="{flow}: {stage}",
@@ -296,9 +296,4 @@ def _versions(report: Report) -> tuple[Grid, ...]:
 
 def _listed(rows: Rows, name: str, columns: Sequence[str]) -> tuple[Grid, ...]:
     formats = {column.replace("_", " "): shown(column, plain) for column in columns}
-    return _tables(rows, corner=name, label=f"{{{name}}}", columns=formats)
-
-
-def _tables(rows: Rows, **options: Any) -> tuple[Grid, ...]:
-    """Returns one table if there are rows, else none."""
-    return (table(rows, **options),) if rows else ()
+    return listed_if_any(rows, corner=name, label=f"{{{name}}}", columns=formats)

@@ -5,6 +5,7 @@ from warehouse.reports.grids import Grid, Row, rounded, shown, split
 from warehouse.reports.material import (
     ENCODINGS,
     GOODNESS,
+    PROMPTS,
     Figure,
     Material,
     Section,
@@ -20,7 +21,6 @@ _SEVERAL = {
     "all {samples}": "safe_at_k",
 }
 """Label → column of `safe_at_k`."""
-_PROMPTS = {"prompts": shown("num_prompts", rounded)}
 
 
 def attacks(material: Material) -> Section:
@@ -38,7 +38,7 @@ def attacks(material: Material) -> Section:
                 corner="worst attacks",
                 group="goodness@{q:g}: worst {worst} of {attacks}",
                 label="{harm} harm, {variant} · {grader}: {score}",
-                before=_PROMPTS,
+                before=PROMPTS,
                 cell=measured("goodness"),
             ),
             *each_suite(
@@ -47,7 +47,7 @@ def attacks(material: Material) -> Section:
                 corner="attack",
                 group="{grader}: {score}",
                 label="{attack}",
-                before=_PROMPTS,
+                before=PROMPTS,
                 cell=measured("mean"),
                 folded=True,
             ),
@@ -56,7 +56,7 @@ def attacks(material: Material) -> Section:
                 ": encodings",
                 corner="grader",
                 label="{grader}: {score}",
-                before=_PROMPTS | {"variants": shown("num_variants", rounded)},
+                before=PROMPTS | {"variants": shown("num_variants", rounded)},
                 cell=measured("accuracy"),
             ),
             *_several_answers(material),
@@ -96,7 +96,7 @@ def _several_turns(material: Material) -> tuple[Grid, ...]:
         ": conversations, share of prompts broken",
         corner="turn",
         label="by turn {turn}",
-        before=_PROMPTS,
+        before=PROMPTS,
         cell=measured("broken"),
     )
 

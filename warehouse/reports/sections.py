@@ -23,6 +23,7 @@ from warehouse.reports.grids import (
 from warehouse.reports.material import (
     METRICS,
     NAMES,
+    PROMPTS,
     UNREPORTABLE,
     Figure,
     Material,
@@ -63,7 +64,6 @@ def _results(material: Material) -> Section:
     rows = [row for row in material.rows("evaluation") if row["mean"] is not None]
     whole = [row for row in rows if row["slice"] == "all"]
     seeds = [row for row in material.rows("evaluation_by_seed") if _has_seeds(row, rows)]
-    prompts = {"prompts": shown("num_prompts", rounded)}
     return Section(
         name="results",
         title="Results",
@@ -78,7 +78,7 @@ def _results(material: Material) -> Section:
                 corner="metric",
                 group="{suite}",
                 label="{metric} · {grader}",
-                before=prompts,
+                before=PROMPTS,
                 cell=measured("mean"),
             ),
             *if_any(
@@ -96,7 +96,7 @@ def _results(material: Material) -> Section:
                 corner="slice",
                 group="{metric}",
                 label="{slice} · {grader}",
-                before=prompts,
+                before=PROMPTS,
                 cell=measured("mean"),
             ),
             *each_suite(
@@ -157,7 +157,7 @@ def _differences(material: Material) -> Section:
                 f": each arm less {base}",
                 corner="metric",
                 label="{metric} · {grader}",
-                before={"prompts": shown("num_prompts", rounded)},
+                before=PROMPTS,
                 cell=_difference,
             ),
             *each_suite(
@@ -200,7 +200,7 @@ def _retrieval(material: Material) -> Section:
             rows,
             corner="ideal response",
             label="{ideal}",
-            before={"prompts": shown("num_prompts", rounded)},
+            before=PROMPTS,
             cell=measured("accuracy"),
         ),
     )
@@ -227,7 +227,7 @@ def _compute(material: Material) -> Section:
                 "mean tokens": shown("mean_reasoning_tokens", rounded),
                 "median": shown("median_reasoning_tokens", rounded),
                 "cut short": shown("capped", percent),
-                "prompts": shown("num_prompts", rounded),
+                **PROMPTS,
             },
             cell=measured("mean"),
             folded=True,

@@ -10,6 +10,7 @@ from warehouse.reports.material import (
     Material,
     Section,
     each_suite,
+    listed_if_any,
     measured,
 )
 
@@ -23,20 +24,16 @@ def agreement(material: Material) -> Section:
         title="Agreement and calibration",
         terms=(KAPPA if agreement else {}) | (CALIBRATION if calibration else {}),
         grids=(
-            *(
-                table(
-                    ours,
-                    caption="Graders against each other",
-                    corner="graders",
-                    label="{suite}: {grader} and {other}, {score}",
-                    columns={
-                        "agreement": shown("agreement", number),
-                        "kappa": shown("kappa", number),
-                        **answers,
-                    },
-                )
-                for ours in [agreement]
-                if ours
+            *listed_if_any(
+                agreement,
+                caption="Graders against each other",
+                corner="graders",
+                label="{suite}: {grader} and {other}, {score}",
+                columns={
+                    "agreement": shown("agreement", number),
+                    "kappa": shown("kappa", number),
+                    **answers,
+                },
             ),
             *(
                 table(
