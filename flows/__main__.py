@@ -126,12 +126,37 @@ def train(recipe: Any, home: str | None) -> Any:
     return flow(recipe, home)
 
 
-@recipe_command("evaluated")
-def evaluate(recipe: Any, home: str | None) -> Any:
+@app.command()
+def evaluate(
+    recipe: RecipeName,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Id of a checkpoint to evaluate, or its start; give it again for another. "
+            "Unset: those of the latest training."
+        ),
+    ] = None,
+    set_: Overrides = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
     """Evaluates the base model and the newest checkpoints, side by side."""
-    from flows.evaluate import evaluate as flow
+    with _user_errors():
+        loaded = _load(recipe, set_)
+        if checkpoint:
+            from warehouse.catalog import connect
+            from warehouse.lineage import choose_checkpoints
 
-    return flow(recipe, home)
+            # Before Prefect starts; the flow looks them up again.
+            choose_checkpoints(connect(_home(home)), checkpoint)
+        from flows import show
+        from flows.evaluate import evaluate as flow
+
+        outcome = flow(loaded, home, checkpoint or None)
+        if as_json:
+            show.as_json(outcome)
+        else:
+            show.evaluated(outcome, show.Place(recipe, home))
 
 
 @recipe_command("evaluated")

@@ -7,7 +7,7 @@ table can be computed again later, and of whatever run.
 import base64
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow, task
@@ -34,7 +34,7 @@ from tasks.evaluation.plan import PlannedSuite
 from tasks.evaluation.probes import ProbeWork
 from tasks.evaluation.suites import Suite, SuiteConfig
 from tasks.stage import StageFigures
-from warehouse.catalog import find_checkpoints
+from warehouse.lineage import choose_checkpoints, in_table_order
 from warehouse.reports import report as reporting
 from warehouse.tables import ANSWERS
 
@@ -50,6 +50,8 @@ class Evaluated:
     models_loaded: int
     num_answered: int
     """Answers that this run made."""
+    is_untrained: bool = False
+    """True if the recipe trains models, and none of them was there to evaluate."""
 
 
 @flow(
@@ -59,16 +61,21 @@ def evaluate(
     recipe: Recipe, home: str | None = None, checkpoints: list[str] | None = None
 ) -> Evaluated:
     """Evaluates the base model and the checkpoints of these ids; unset, those of the latest
-    training.
+    training. The start of an id is enough.
 
-    Raises RecipeError if the recipe has no evaluation or the warehouse lacks a checkpoint.
+    Raises RecipeError if the recipe has no evaluation, and CheckpointError if the warehouse lacks a
+    checkpoint.
     """
     config = check(recipe)
     with open_run("evaluate", recipe, home_at(home)) as run:
         base = base_arm(run, config, name="base")
-        ids = latest_training(run.warehouse(), recipe) if checkpoints is None else checkpoints
+        ids = checkpoints
+        if ids is None:
+            ids = latest_training(run.warehouse(), recipe, base=base.arm.model)
         arms = [base, *_trained_arms(run, base, ids)]
-        return evaluate_arms(run, config, [*arms, *evaluation.probes_of(config, arms)])
+        done = evaluate_arms(run, config, [*arms, *evaluation.probes_of(config, arms)])
+    trains = recipe.sft or recipe.dpo or recipe.rl
+    return replace(done, is_untrained=bool(trains) and checkpoints is None and not ids)
 
 
 def check(recipe: Recipe) -> EvaluateConfig:
@@ -88,17 +95,14 @@ def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
 
 
 def _trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
-    """Returns an arm for each checkpoint, named by its lineage."""
+    """Returns an arm for each checkpoint, named and ordered by its lineage, in whatever order the
+    ids come."""
     connection = run.warehouse()
-    checkpoints = find_checkpoints(connection, ids)
-    if missing := set(ids) - {checkpoint.checkpoint_id for checkpoint in checkpoints}:
-        raise RecipeError(
-            f"no checkpoint {', '.join(sorted(missing))} in {run.home.url}; "
-            "precept ask ancestry lists them"
-        )
+    checkpoints = in_table_order(connection, choose_checkpoints(connection, ids))
+    names = arm_names(connection, checkpoints, base=base.arm.model)
     return [
         ServedArm.of_checkpoint(base, checkpoint, run.home, name=name, seed=None)
-        for name, checkpoint in zip(arm_names(connection, checkpoints), checkpoints, strict=True)
+        for name, checkpoint in zip(names, checkpoints, strict=True)
     ]
 
 

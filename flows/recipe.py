@@ -61,6 +61,17 @@ class ArmConfig(Config):
     faithfulness: bool = False
     """Tamper with the reasoning of the arm's first seed, as `ablate.faithfulness` says."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "ArmConfig":
+        lineage = "+".join(name.upper() for name in ("sft", "dpo", "rl") if name in self.train)
+        named = self.name.upper().split("+")
+        if set(named) <= {"SFT", "DPO", "RL"} and "+".join(named) != lineage:
+            raise ValueError(
+                f"arm {self.name!r} trains {lineage or 'nothing'}: a name of stages must be those "
+                "that it trains, in their order"
+            )
+        return self
+
 
 class AblateConfig(Config):
     """The arms of an ablation, side by side."""
@@ -82,8 +93,13 @@ class AblateConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "AblateConfig":
-        names = [arm.name for arm in self.arms]
-        require_own_names("arms", names)
+        # An arm under a limit of its reasoning is an arm of its own, of this name.
+        limited = [
+            f"{arm.name}, {budget} tokens" for arm in self.arms for budget in set(arm.budgets)
+        ]
+        require_own_names("arms", [*(arm.name for arm in self.arms), *limited])
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"ablate.seeds has a seed twice: {self.seeds}; write each once")
         known = [source.name for source in self.sources]
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):

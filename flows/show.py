@@ -166,6 +166,11 @@ def evaluated(done: "Evaluated", place: Place) -> None:
     for arm, count in unread.items():
         if count:
             _line(f"{arm}: {count} answers have no grade")
+    if done.is_untrained:
+        _line(
+            "the warehouse has no training of this recipe with these settings, so the base model "
+            f"stands alone: run precept train {shlex.quote(place.recipe)}{place.option}"
+        )
     _line(
         f"answers made: {done.num_answered}, models loaded: {done.models_loaded}",
         f"next: precept report {done.run_id[:8]}{place.option}",
