@@ -143,11 +143,16 @@ def evaluate(
     """Evaluates the base model and the newest checkpoints, side by side."""
     with _user_errors():
         loaded = _load(recipe, set_)
+        # Before Prefect starts; the flow checks and looks up again.
+        from flows.recipe import SUITES
+        from tasks.evaluation.evaluation import check
+
+        if loaded.evaluate:
+            check(loaded.evaluate, shipped=SUITES, pack_folder=loaded.pack_folder)
         if checkpoint:
             from warehouse.catalog import connect
             from warehouse.lineage import choose_checkpoints
 
-            # Before Prefect starts; the flow looks them up again.
             choose_checkpoints(connect(_home(home)), checkpoint)
         from flows import show
         from flows.evaluate import evaluate as flow

@@ -40,7 +40,7 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
     recipe = _with_ablated_evaluation(recipe, ablation)
     config = check(recipe)
     # A suite that cannot be rendered ends the ablation now, not after all training.
-    render_suites(recipe, load_suites(config.suites, SUITES), limit=1)
+    render_suites(recipe, recipe.load_pack(), load_suites(config.suites, SUITES), limit=1)
     trained = _train_arms(recipe, ablation, home)
     with open_run("ablate", recipe, home_at(home)) as run:
         served = [arm for each in trained for arm in _served(run, config, each)]

@@ -5,7 +5,7 @@ table can be computed again later, and of whatever run.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +19,10 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 
 from flows.recipe import SUITES, Recipe, RecipeError
-from flows.run import RunContext, SuiteFigures, home_at, open_run
+from flows.run import RunContext, home_at, open_run
 from flows.steps import RETRIED, artifact_key, makes, run_stage
 from flows.train import latest_training
+from specs.policy import Pack
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation import evaluation, suites
 from tasks.evaluation.answer import RECORDED, AnswerConfig, AnswerWork, store_recorded
@@ -32,6 +33,7 @@ from tasks.evaluation.graders import RubricGrader
 from tasks.evaluation.multiturn import MultiturnAttack, judge_beside
 from tasks.evaluation.plan import PlannedSuite
 from tasks.evaluation.probes import ProbeWork
+from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import Suite, SuiteConfig
 from tasks.stage import StageFigures
 from warehouse.lineage import choose_checkpoints, in_table_order
@@ -50,6 +52,8 @@ class Evaluated:
     models_loaded: int
     num_answered: int
     """Answers that this run made."""
+    suites: Mapping[str, SuiteFigures]
+    """By suite, what became of the rows of its source."""
     is_untrained: bool = False
     """True if the recipe trains models, and none of them was there to evaluate."""
 
@@ -117,6 +121,7 @@ def evaluate_arms(run: RunContext, config: EvaluateConfig, arms: Sequence[Served
         table=[row for row in report.tables["evaluation"] if row["arm"] in unlimited],
         models_loaded=run.engines.num_started,
         num_answered=sum(stage.num_rows for stage in stages if stage.table == ANSWERS.name),
+        suites=run.figures.suites,
     )
 
 
@@ -189,20 +194,23 @@ def _in_loading_order(run: RunContext, arms: Sequence[ServedArm]) -> list[Served
 def build_suites(run: RunContext, config: EvaluateConfig) -> list[Suite]:
     """Renders every suite and stores the cases that are new."""
     configs = suites.load_suites(config.suites, SUITES)
-    built = render_suites(run.recipe, configs, limit=config.limit)
+    built = render_suites(run.recipe, run.pack, configs, limit=config.limit)
     for suite in built:
         suites.store(run.warehouse(), suite, run.home)
-    figures = {suite.name: SuiteFigures(len(suite.cases), suite.num_faulty) for suite in built}
-    run.update(suites=figures)
+    run.update(suites={suite.name: suite.figures for suite in built})
     return built
 
 
 def render_suites(
-    recipe: Recipe, configs: Sequence[SuiteConfig], *, limit: int | None
+    recipe: Recipe, pack: Pack, configs: Sequence[SuiteConfig], *, limit: int | None
 ) -> list[Suite]:
     """Returns every suite with at most `limit` prompts, as the recipe's model is asked."""
     marks = evaluation.find_marks(recipe.engine, configs)
-    return [suites.build_suite(config, marks=marks, limit=limit) for config in configs]
+    categories = list(pack.policies)
+    return [
+        suites.build_suite(config, marks=marks, limit=limit, pack_categories=categories)
+        for config in configs
+    ]
 
 
 @makes("answer", "answers", of=("cases", "checkpoints"))

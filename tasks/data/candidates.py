@@ -33,6 +33,8 @@ class Candidate:
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, not_text, not_a_chat,
     unknown_role, not_on_user_turn, left_out."""
+    place: str = ""
+    """File or data set, and number of the row in it, from 1."""
 
     @property
     def prompt_id(self) -> str:
@@ -75,11 +77,11 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
         if not head:
             continue
         text_column = _text_column(source, where, head)
-        for row in itertools.chain(head, rows):
+        for number, row in enumerate(itertools.chain(head, rows), 1):
             if num_rows == source.limit:
                 return
             num_rows += 1
-            yield _candidate(row, source, text_column)
+            yield _candidate(row, source, text_column, place=f"{where}, row {number}")
     if num_rows == 0:
         place = source.path or source.dataset
         raise ValueError(f"source {source.name!r}: no rows in {place}; give it some or remove it")
@@ -105,7 +107,7 @@ def _text_column(source: SourceConfig, where: str, head: Sequence[Row]) -> str:
     return column
 
 
-def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
+def _candidate(row: Row, source: SourceConfig, text_column: str, *, place: str) -> Candidate:
     is_chat = source.messages is not None or (source.prompt is None and text_column == "messages")
     try:
         if not row:
@@ -118,7 +120,7 @@ def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
             raise _BadRow("empty_prompt")
         categories = _categories(row, source)
     except _BadRow as fault:
-        return Candidate(messages=[], categories=[], fault=str(fault))
+        return Candidate(messages=[], categories=[], fault=str(fault), place=place)
     ideal_response = _ideal_response(row, source)
     metadata = [text for column in source.metadata for text in _texts(row.get(column))]
     if source.label_as_metadata and ideal_response:
@@ -133,6 +135,7 @@ def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
         transform=transform[0] if transform else None,
         metadata=metadata,
         kept={name: row.get(name) for name in source.keep},
+        place=place,
     )
 
 

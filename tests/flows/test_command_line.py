@@ -3,12 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
+from flows import show
 from flows.__main__ import app
+from tasks.evaluation.rows import SuiteFigures
 from tests.rows import completion, judgement, prompt, run, spec_text
 from warehouse.home import Home
 from warehouse.shards import write_shard
@@ -120,6 +125,43 @@ def test_mistakes_end_with_exit_code_2_and_one_sentence(
     assert code == 2
     assert err.startswith("precept: ") and sentence in err
     assert "Traceback" not in err
+
+
+def test_evaluation_that_cannot_be_made_ends_before_prefect_starts(
+    tmp_path: Path, home: str
+) -> None:
+    suite = '[source]\npath = "q.csv"\ncategory = "kind"\ncategory_map = { illegal = "boatz" }\n'
+    (tmp_path / "q.toml").write_text(suite)
+    arguments = ("evaluate", "harbour", "--home", home)
+    code, out, err = invoke(*arguments, "--set", f"evaluate.suites=['{tmp_path / 'q.toml'}']")
+    assert (code, out) == (2, "")
+    assert "category_map names 'boatz', which is not a category of the pack; use boats" in err
+    code, out, err = invoke(*arguments, "--checkpoint", "abc")
+    assert (code, out) == (2, "")
+    assert err == (
+        "precept: no checkpoint has an id that starts with 'abc'; precept ask ancestry lists them\n"
+    )
+
+
+def test_evaluated_suites_are_shown_with_the_rows_that_are_not_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    conflicts = tuple(f"q.csv, row {n} and q.csv, row 9: target '4' and '5'" for n in range(7))
+    figures = SuiteFigures(num_rows=9, num_cases=1, num_prompts=1, num_conflicting=8)
+    done = SimpleNamespace(
+        table=[],
+        suites={"q": replace(figures, conflicts=conflicts)},
+        is_untrained=True,
+        num_answered=1,
+        models_loaded=1,
+        run_id="0123456789ab",
+    )
+    show.evaluated(cast(Any, done), show.Place("mine.toml", None))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "suite q: rows 9, cases 1, prompts 1, conflicting 8"
+    assert lines[1] == f"  not asked, because rows disagree: {conflicts[0]}"
+    assert lines[6] == "  and 2 more conflicts, which the report lists"
+    assert lines[7].endswith("so the base model stands alone: run precept train mine.toml")
 
 
 def test_policies_check_counts_the_rules_of_a_pack() -> None:
