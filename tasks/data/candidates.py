@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from specs.policy import Outcome
@@ -30,11 +30,11 @@ class Candidate:
     metadata: list[str] = field(default_factory=list)
     kept: Mapping[str, Any] = field(default_factory=dict)
     """Values of the columns that the source keeps."""
+    place: str = ""
+    """File and number of the row."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, not_text, not_a_chat,
     unknown_role, not_on_user_turn, left_out."""
-    place: str = ""
-    """File or data set, and number of the row in it, from 1."""
 
     @property
     def prompt_id(self) -> str:
@@ -81,7 +81,7 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
             if num_rows == source.limit:
                 return
             num_rows += 1
-            yield _candidate(row, source, text_column, place=f"{where}, row {number}")
+            yield replace(_candidate(row, source, text_column), place=f"{where}:{number}")
     if num_rows == 0:
         place = source.path or source.dataset
         raise ValueError(f"source {source.name!r}: no rows in {place}; give it some or remove it")
@@ -107,7 +107,7 @@ def _text_column(source: SourceConfig, where: str, head: Sequence[Row]) -> str:
     return column
 
 
-def _candidate(row: Row, source: SourceConfig, text_column: str, *, place: str) -> Candidate:
+def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
     is_chat = source.messages is not None or (source.prompt is None and text_column == "messages")
     try:
         if not row:
@@ -120,7 +120,7 @@ def _candidate(row: Row, source: SourceConfig, text_column: str, *, place: str) 
             raise _BadRow("empty_prompt")
         categories = _categories(row, source)
     except _BadRow as fault:
-        return Candidate(messages=[], categories=[], fault=str(fault), place=place)
+        return Candidate(messages=[], categories=[], fault=str(fault))
     ideal_response = _ideal_response(row, source)
     metadata = [text for column in source.metadata for text in _texts(row.get(column))]
     if source.label_as_metadata and ideal_response:
@@ -135,7 +135,6 @@ def _candidate(row: Row, source: SourceConfig, text_column: str, *, place: str) 
         transform=transform[0] if transform else None,
         metadata=metadata,
         kept={name: row.get(name) for name in source.keep},
-        place=place,
     )
 
 

@@ -15,8 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.data.candidates import Candidate, read_source
-from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
+from tasks.data.candidates import Candidate, read_source, short
 from tasks.data.duplicates import Evaluations, NearDuplicates
 from tasks.data.sources import SourceConfig
 from warehouse.catalog import materialise
@@ -115,7 +114,14 @@ def collect(
 
 def _check_categories(source: SourceConfig, pack_categories: Sequence[str]) -> None:
     """Raises ValueError if the recipe itself names a category that the pack lacks."""
-    require_pack_categories(source, pack_categories)
+    targets = [target for target in source.category_map.values() if target]
+    for key, named in (("categories", source.categories), ("category_map", targets)):
+        unknown = next((name for name in named if name not in pack_categories), None)
+        if unknown:
+            raise ValueError(
+                f"source {source.name!r}: {key} names {unknown!r}, which is not a category of the "
+                f"pack; use {', '.join(pack_categories)}"
+            )
     if not (source.category or source.categories or source.assign_category):
         raise ValueError(
             f"source {source.name!r} has no categories: give it category (a column), "
@@ -201,8 +207,7 @@ class _Collecting:
             else:
                 yield candidate
         if unknown:
-            remedy = f"{MAP_LABELS} or set assign_category"
-            raise ValueError(unknown_labels(source, unknown, self.pack_categories, remedy=remedy))
+            raise ValueError(self._unknown_categories(source, unknown))
 
     def _reason_to_leave_out(self, candidate: Candidate, source: SourceConfig) -> str | None:
         """Returns the outcome of a candidate that is not kept, or None; remembers its prompt."""
@@ -219,6 +224,15 @@ class _Collecting:
         if self.near_duplicates and self.near_duplicates.has(candidate.messages):
             return "near_duplicates"
         return None
+
+    def _unknown_categories(self, source: SourceConfig, unknown: Counter[str]) -> str:
+        (label, num_rows), *others = unknown.most_common()
+        more = f" (and {len(others)} more labels)" if others else ""
+        return (
+            f"source {source.name!r}: category {short(label)} of {num_rows} rows{more} is not in "
+            f"the pack, which has {', '.join(self.pack_categories)}; map it in category_map "
+            '("" leaves its rows out) or set assign_category'
+        )
 
     def _store(
         self, batch: Sequence[Candidate], source: SourceConfig, outcomes: Counter[str]

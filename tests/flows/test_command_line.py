@@ -146,7 +146,7 @@ def test_evaluation_that_cannot_be_made_ends_before_prefect_starts(
 def test_evaluated_suites_are_shown_with_the_rows_that_are_not_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    conflicts = tuple(f"q.csv, row {n} and q.csv, row 9: target '4' and '5'" for n in range(7))
+    conflicts = tuple(f"q.csv:{n} and q.csv:9: target '4' and '5'" for n in range(7))
     figures = SuiteFigures(num_rows=9, num_cases=1, num_prompts=1, num_conflicting=8)
     done = SimpleNamespace(
         table=[],

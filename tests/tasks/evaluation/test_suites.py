@@ -126,7 +126,7 @@ def test_rows_that_disagree_on_a_prompt_are_not_asked_and_both_are_named(
     suite = build_suite(labelled(tmp_path, rows, target="gold"), limit=None)
     assert [(case.original[-1].content, case.target) for case in suite.cases] == [("3+3?", "6")]
     file = tmp_path / "labelled.jsonl"
-    assert suite.figures.conflicts == (f"{file}, row 1 and {file}, row 3: {sentence}",)
+    assert suite.figures.conflicts == (f"{file}:1 and {file}:3: {sentence}",)
     assert suite.figures.in_words == "rows 3, cases 1, prompts 1, conflicting 2"
 
 
@@ -149,8 +149,8 @@ def test_rows_under_attacks_disagree_if_they_label_their_prompt_otherwise(tmp_pa
         ("Oar?", "fullwidth"),
     ]
     first, second = suite.figures.conflicts
-    assert "row 1 and" in first and "ideal_response 'comply' and 'refuse'" in first
-    assert "row 6 and" in second and "original" in second
+    assert "jsonl:1 and" in first and "ideal_response 'comply' and 'refuse'" in first
+    assert "jsonl:6 and" in second and "original" in second
 
 
 def test_equal_rows_are_asked_once_and_every_row_is_counted(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_prompt_before_an_attack_in_a_file_keeps_its_setting(tmp_path: Path, as_
         ({"attack": "how"}, "has one of attack and original"),
         ({"target": "none there"}, "has no column 'none there'"),
         ({"attack": "how", "original": "o", "attacks": ["hex"]}, "in a column and in a list"),
-        ({"attack": "how", "original": "gold"}, r"rows.jsonl, row 2 has no prompt in column"),
+        ({"attack": "how", "original": "gold"}, r"rows.jsonl:2 has no prompt in column"),
     ],
 )
 def test_suite_that_cannot_be_used_is_refused(
