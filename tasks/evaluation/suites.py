@@ -218,8 +218,8 @@ def _read_rows(
             unknown.update(name for name in prompt.categories if name not in pack_categories)
         if prompt.fault:
             rows.faulty[prompt.fault] += 1
-        elif config.answer and _answer(config, prompt) is None:
-            rows.faulty["no_answer"] += 1
+        elif fault := _fault_of_answer(config, prompt):
+            rows.faulty[fault] += 1
         else:
             rows.add(_row(config, prompt))
     if unknown and pack_categories is not None:
@@ -274,6 +274,16 @@ def _original(config: SuiteConfig, prompt: Candidate) -> list[Message]:
     if len(original) > 1:
         return original
     return [*(turn for turn in prompt.messages if turn["role"] == "system"), *original]
+
+
+def _fault_of_answer(config: SuiteConfig, prompt: Candidate) -> str | None:
+    """Returns why the answer that a row should have already cannot be graded, or None."""
+    if not config.answer:
+        return None
+    chat = _kept_chat(prompt.kept[config.answer])
+    if chat is None:
+        return "no_answer"
+    return "answer_of_several_turns" if len(chat) > 1 else None
 
 
 def _answer(config: SuiteConfig, prompt: Candidate) -> str | None:

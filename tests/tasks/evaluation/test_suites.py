@@ -170,9 +170,10 @@ def test_equal_rows_are_asked_once_and_every_row_is_counted(tmp_path: Path) -> N
 
 
 def test_row_of_answered_suite_without_an_answer_is_counted(tmp_path: Path) -> None:
+    two: list[Message] = [{"role": "assistant", "content": text} for text in ("So.", "No.")]
     rows = [row("Ferry?", said="Yes."), row("Raft?", said=None), row("Oar?", said="")]
-    suite = build_suite(labelled(tmp_path, rows, answer="said"), limit=None)
-    assert suite.figures.faulty == {"no_answer": 1}
+    suite = build_suite(labelled(tmp_path, [*rows, row("A?", said=two)], answer="said"), limit=None)
+    assert suite.figures.faulty == {"no_answer": 1, "answer_of_several_turns": 1}
     assert list(suite.recorded.values()) == ["Yes.", ""]
 
 
