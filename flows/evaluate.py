@@ -76,7 +76,7 @@ def evaluate(
         ids = checkpoints
         if ids is None:
             ids = latest_training(run.warehouse(), recipe, base=base.arm.model)
-        arms = [base, *_trained_arms(run, base, ids)]
+        arms = [base, *trained_arms(run, base, ids)]
         done = evaluate_arms(run, config, [*arms, *evaluation.probes_of(config, arms)])
     trains = recipe.sft or recipe.dpo or recipe.rl
     return replace(done, is_untrained=bool(trains) and checkpoints is None and not ids)
@@ -98,7 +98,7 @@ def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
     return ServedArm.of_base(engine, config, name=name, model=run.version(engine))
 
 
-def _trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
+def trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
     """Returns an arm for each checkpoint, named and ordered by its lineage, in whatever order the
     ids come."""
     connection = run.warehouse()

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -113,6 +115,25 @@ def test_any_order_of_ids_gives_the_same_names_and_the_same_order_of_tables(
         assert ordered == ["other", "sft", "rl", "orphan", "third", "both", "all"]
 
     holds()
+
+
+def test_evaluated_arms_are_the_same_in_any_order_of_ids(trained: Home) -> None:
+    from flows.evaluate import trained_arms
+
+    ids = ["both", "rl", "sft"]
+    for name in ids:
+        folder = Path(trained.folder(f"models/{name}"))
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    run = SimpleNamespace(warehouse=lambda: connect(trained), home=trained)
+    base = replace(BASE, arm=replace(BASE.arm, model="model@1"))
+    for order in permutations([*ids, "sft"]):
+        arms = [served.arm for served in trained_arms(cast(Any, run), base, order)]
+        assert [(arm.name, arm.checkpoint_id) for arm in arms] == [
+            ("SFT", "sft"),
+            ("RL", "rl"),
+            ("SFT+RL", "both"),
+        ]
 
 
 def test_checkpoints_of_one_lineage_are_told_apart_by_their_ids(disk: Home) -> None:
