@@ -452,6 +452,12 @@ def policies_check(
             spec = loaded.spec([name])
             num_words = len(spec.text.split())
             typer.echo(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
+        for name in loaded.not_read:
+            typer.echo(
+                f"precept: not read: {name}; a policy is a file that ends on .md, in the folder "
+                "itself",
+                err=True,
+            )
 
 
 @app.command()
