@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from flows.evaluate import Evaluated, check, evaluate
+from flows.evaluate import Evaluated, check, check_suites, evaluate
 from flows.recipe import Recipe
 from flows.refresh import refresh
 from flows.run import Refreshed
@@ -24,8 +24,7 @@ class Aligned:
 def align(recipe: Recipe, home: str | None = None) -> Aligned:
     """Refreshes the data, trains on it, and evaluates the models."""
     if recipe.evaluate:
-        # An evaluation that cannot be made ends the run now, not after all training.
-        check(recipe)
+        check_suites(recipe, check(recipe))
     refreshed = refresh(recipe, home)
     trained = train(recipe, home) if recipe.sft or recipe.dpo or recipe.rl else None
     checkpoints = list(trained.checkpoints.values()) if trained else []

@@ -92,6 +92,14 @@ def check(recipe: Recipe) -> EvaluateConfig:
     return config
 
 
+def check_suites(recipe: Recipe, config: EvaluateConfig) -> None:
+    """Raises a ValueError if a suite cannot be rendered; reads all of its rows.
+
+    A run that trains first calls it, so that it ends now, not after all training.
+    """
+    render_suites(recipe, recipe.load_pack(), suites.load_suites(config.suites, SUITES), limit=1)
+
+
 def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
     """Returns the recipe's own model, untrained, as an arm."""
     engine = run.recipe.engine

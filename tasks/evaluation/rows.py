@@ -104,64 +104,63 @@ def _shown(value: object) -> str:
 
 
 class SuiteRows:
-    """The rows of a source as they are read, and what becomes of them."""
+    """The rows of a source, which are read twice: what a row says counts only together with what
+    all others say of the same prompt."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.faulty: Counter[str] = Counter()
-        self.num_over_limit = 0
-        self._rows: dict[str, SuiteRow] = {}
-        self._num_rows: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._asked: dict[str, SuiteRow] = {}
         self._of_asked: dict[str, _Claims] = {}
         self._of_originals: dict[str, _Claims] = {}
+        self._conflicts: dict[str, None] = {}
+
+    def note(self, row: SuiteRow) -> None:
+        """Takes in what a row says, in the first reading."""
+        place = row.prompt.place
+        self._of_asked.setdefault(row.asked_id, _Claims()).add(row.says, place)
+        self._of_originals.setdefault(row.original_id, _Claims()).add(row.of_original, place)
 
     def add(self, row: SuiteRow) -> None:
-        """Takes in a row that can be asked."""
-        name = row.asked_id
-        is_full = self.limit is not None and len(self._rows) >= self.limit
-        if is_full and name not in self._rows:
-            self.num_over_limit += 1
-            if row.original_id in self._of_originals:
-                self._of_originals[row.original_id].add(row.of_original, row.prompt.place)
-            return
-        self._rows.setdefault(name, row)
-        self._num_rows[name] += 1
-        place = row.prompt.place
-        self._of_asked.setdefault(name, _Claims()).add(row.says, place)
-        self._of_originals.setdefault(row.original_id, _Claims()).add(row.of_original, place)
+        """Takes in a row, in the second reading."""
+        if conflict := self._conflict(row):
+            self._conflicts.setdefault(conflict)
+            self._outcomes["conflicting"] += 1
+        elif row.asked_id in self._asked:
+            self._outcomes["duplicates"] += 1
+        elif self.limit is not None and len(self._asked) >= self.limit:
+            self._outcomes["over_limit"] += 1
+        else:
+            self._asked[row.asked_id] = row
 
     @property
     def asked(self) -> list[SuiteRow]:
         """The rows that are asked, in the order of the source, each prompt once."""
-        return [row for row in self._rows.values() if not self._has_conflict(row)]
+        return list(self._asked.values())
 
     def figures(self, num_cases: int) -> SuiteFigures:
         """Returns the counts of the rows, and the conflicts among them."""
-        asked = self.asked
-        num_read = self._num_rows.total()
-        num_kept = sum(self._num_rows[row.asked_id] for row in asked)
-        return SuiteFigures(
-            num_rows=num_read + self.num_over_limit + self.faulty.total(),
-            num_cases=num_cases,
-            num_prompts=len(asked),
-            num_duplicates=num_kept - len(asked),
-            num_conflicting=num_read - num_kept,
-            num_over_limit=self.num_over_limit,
-            faulty=dict(self.faulty),
-            conflicts=self._conflicts(),
-        )
-
-    def _has_conflict(self, row: SuiteRow) -> bool:
-        claims = (self._of_asked[row.asked_id], self._of_originals[row.original_id])
-        return any(claim.conflict for claim in claims)
-
-    def _conflicts(self) -> tuple[str, ...]:
-        # What two rows of one prompt say of it, they also say of it before any attack.
-        found = (
-            self._of_asked[row.asked_id].conflict or self._of_originals[row.original_id].conflict
-            for row in self._rows.values()
-        )
-        named = list(dict.fromkeys(filter(None, found)))
-        rest = len(named) - _MOST_CONFLICTS
+        conflicts = list(self._conflicts)
+        rest = len(conflicts) - _MOST_CONFLICTS
         more = (f"and {rest} more",) if rest > 0 else ()
-        return (*named[:_MOST_CONFLICTS], *more)
+        return SuiteFigures(
+            num_rows=len(self._asked) + self._outcomes.total() + self.faulty.total(),
+            num_cases=num_cases,
+            num_prompts=len(self._asked),
+            num_duplicates=self._outcomes["duplicates"],
+            num_conflicting=self._outcomes["conflicting"],
+            num_over_limit=self._outcomes["over_limit"],
+            faulty=dict(self.faulty),
+            conflicts=(*conflicts[:_MOST_CONFLICTS], *more),
+        )
+
+    def _conflict(self, row: SuiteRow) -> str | None:
+        """Returns the conflict on what a row asks, or on its chat before the attack."""
+        # A file that grows while it is read may have rows that were not there before.
+        none = _Claims()
+        # What two rows of one prompt say of it, they also say of it before any attack.
+        return (
+            self._of_asked.get(row.asked_id, none).conflict
+            or self._of_originals.get(row.original_id, none).conflict
+        )

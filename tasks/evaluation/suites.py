@@ -216,16 +216,27 @@ def _read_rows(
     for prompt in read_source(config.source):
         if pack_categories is not None:
             unknown.update(name for name in prompt.categories if name not in pack_categories)
-        if prompt.fault:
-            rows.faulty[prompt.fault] += 1
-        elif fault := _fault_of_answer(config, prompt):
+        if fault := _fault(config, prompt):
             rows.faulty[fault] += 1
         else:
-            rows.add(_row(config, prompt))
+            rows.note(_row(config, prompt))
     if unknown and pack_categories is not None:
         sentence = unknown_labels(config.source, unknown, pack_categories, remedy=MAP_LABELS)
         raise SuiteError(f"suite {config.name!r}: {sentence}")
+    for prompt in read_source(config.source):
+        if not _fault(config, prompt):
+            rows.add(_row(config, prompt))
     return rows
+
+
+def _fault(config: SuiteConfig, prompt: Candidate) -> str | None:
+    """Returns why a row cannot be asked, or why the answer that it should have cannot be graded."""
+    if prompt.fault or not config.answer:
+        return prompt.fault
+    chat = _kept_chat(prompt.kept[config.answer])
+    if chat is None:
+        return "no_answer"
+    return "answer_of_several_turns" if len(chat) > 1 else None
 
 
 def _row(config: SuiteConfig, prompt: Candidate) -> SuiteRow:
@@ -274,16 +285,6 @@ def _original(config: SuiteConfig, prompt: Candidate) -> list[Message]:
     if len(original) > 1:
         return original
     return [*(turn for turn in prompt.messages if turn["role"] == "system"), *original]
-
-
-def _fault_of_answer(config: SuiteConfig, prompt: Candidate) -> str | None:
-    """Returns why the answer that a row should have already cannot be graded, or None."""
-    if not config.answer:
-        return None
-    chat = _kept_chat(prompt.kept[config.answer])
-    if chat is None:
-        return "no_answer"
-    return "answer_of_several_turns" if len(chat) > 1 else None
 
 
 def _answer(config: SuiteConfig, prompt: Candidate) -> str | None:

@@ -154,11 +154,14 @@ def test_rows_under_attacks_disagree_if_they_label_their_prompt_otherwise(tmp_pa
 
 
 def test_equal_rows_are_asked_once_and_every_row_is_counted(tmp_path: Path) -> None:
-    rows = [row("2+2?"), row(""), row("2+2?"), row("3+3?"), row("4+4?"), {"category": "boats"}]
+    # A limit is of prompts that can be asked: the first, of which rows disagree, takes no place.
+    rows = [row("1+1?"), row("1+1?", "2")]
+    rows += [row("2+2?"), row(""), row("2+2?"), row("3+3?"), row("4+4?"), {"category": "boats"}]
     config = labelled(tmp_path, rows, attacks=["none", "hex"], target="gold")
     figures = build_suite(config, limit=2).figures
-    assert figures == SuiteFigures(
-        num_rows=6,
+    assert replace(figures, conflicts=()) == SuiteFigures(
+        num_rows=8,
+        num_conflicting=2,
         num_cases=4,
         num_prompts=2,
         num_duplicates=1,

@@ -131,6 +131,16 @@ def sample(**changes: Any) -> dict[str, Any]:
     return {**row, **changes}
 
 
+def test_arms_stand_in_their_order_in_every_table_whatever_row_comes_first() -> None:
+    tables = invented().tables
+    lacking, whole = ({"metric": name} for name in ("not_unsafe", "not_overrefuse"))
+    [base, other] = tables["evaluation"]
+    rows = [base | lacking | {"mean": None}, other | lacking, base | whole, other | whole]
+    text = as_markdown(invented(tables=tables | {"evaluation": rows}))
+    assert "| metric | prompts | base | SFT+RL |" in text
+    assert "| metric | prompts | SFT+RL | base |" not in text
+
+
 def test_rows_of_suites_are_counted_by_what_became_of_them() -> None:
     figures = {
         **{"num_rows": 9, "num_prompts": 3, "num_cases": 6, "num_duplicates": 1},
