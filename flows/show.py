@@ -164,11 +164,9 @@ def evaluated(done: "Evaluated", place: Place) -> None:
     """Prints the arms side by side: a row per metric, with the interval of its mean."""
     for suite in dict.fromkeys(row["suite"] for row in done.table):
         console().print(_suite_grid(suite, [row for row in done.table if row["suite"] == suite]))
-    unread: dict[str, int] = {}
-    for row in (row for row in done.table if row["slice"] == "all"):
-        unread[row["arm"]] = max(unread.get(row["arm"], 0), row["num_unread"])
-    for arm, count in unread.items():
-        if count:
+    whole = [row for row in done.table if row["slice"] == "all"]
+    for arm in dict.fromkeys(row["arm"] for row in whole):
+        if count := max(row["num_unread"] for row in whole if row["arm"] == arm):
             _line(f"{arm}: {count} answers have no grade")
     _suites(done.suites)
     if done.is_untrained:

@@ -148,8 +148,16 @@ def test_evaluated_suites_are_shown_with_the_rows_that_are_not_asked(
 ) -> None:
     conflicts = tuple(f"q.csv:{n} and q.csv:9: target '4' and '5'" for n in range(7))
     figures = SuiteFigures(num_rows=9, num_cases=1, num_prompts=1, num_conflicting=8)
+    row = {
+        "arm": "SFT",
+        "suite": "q",
+        "grader": "g",
+        "slice": "all",
+        "num_prompts": 1,
+        "mean": None,
+    }
     done = SimpleNamespace(
-        table=[],
+        table=[row | {"metric": str(unread), "num_unread": unread} for unread in (3, 0)],
         suites={"q": replace(figures, conflicts=conflicts)},
         is_untrained=True,
         num_answered=1,
@@ -158,6 +166,7 @@ def test_evaluated_suites_are_shown_with_the_rows_that_are_not_asked(
     )
     show.evaluated(cast(Any, done), show.Place("mine.toml", None))
     lines = capsys.readouterr().out.splitlines()
+    lines = lines[lines.index("SFT: 3 answers have no grade") + 1 :]
     assert lines[0] == "suite q: rows 9, cases 1, prompts 1, conflicting 8"
     assert lines[1] == f"  not asked, because rows disagree: {conflicts[0]}"
     assert lines[6] == "  and 2 more conflicts, which the report lists"
