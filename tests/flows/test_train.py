@@ -282,13 +282,14 @@ def test_two_workers_learn_what_one_does(trained: tuple[Path, int], tmp_path: Pa
 
     query = "SELECT metrics FROM checkpoints WHERE stage = 'sft'"
     [(of_one,)] = connect(Home(str(trained[0]))).sql(query).fetchall()
-    fill(Home(str(tmp_path)))
+    home = tmp_path / "home"
+    fill(Home(str(home)))
     # The same weights, with sampling settings that transformers refuses to save as they are.
-    model = shipped(tmp_path / "base", do_sample=False, temperature=0.6)
+    model = shipped(tmp_path, do_sample=False, temperature=0.6)
     by_two = recipe(
         "sft.workers.num_workers=2", "sft.workers.num_cpus=0.5", f"engine.model={model}"
     )
-    done = train(by_two.model_copy(update={"dpo": None, "rl": None}), str(tmp_path))
+    done = train(by_two.model_copy(update={"dpo": None, "rl": None}), str(home))
     losses = [
         json.loads(metrics)["last"]["train_loss"]
         for metrics in (of_one, done.checkpoints["sft"].metrics)
