@@ -96,7 +96,10 @@ def recipe_command(printer: str) -> Callable[[Work], Work]:
             as_json: AsJson = False,
         ) -> None:
             with _user_errors():
-                outcome = work(_load(recipe, set_), home)
+                loaded = _load(recipe, set_)
+                if work is not estimate:
+                    loaded.check_models()
+                outcome = work(loaded, home)
                 from flows import show
 
                 if as_json:
@@ -422,14 +425,23 @@ def compact(home: HomeOption = None) -> None:
 
 
 @app.command()
-def doctor(home: HomeOption = None, as_json: AsJson = False) -> None:
-    """Checks versions, memory, warehouse, Ray and Prefect, with the remedy for what is wrong."""
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe whose models to check as well.")
+    ] = None,
+    set_: Overrides = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Checks versions, memory, warehouse, Ray, Prefect and the models of a recipe, with the remedy
+    for what is wrong."""
     with _user_errors():
         _quiet_libraries()
         from flows import doctor as checks
         from flows import show
 
-        found = checks.examine(_home(home))
+        loaded = _load(recipe, set_) if recipe else None
+        found = checks.examine(_home(home), loaded)
         show.checks(found, as_json=as_json)
         if not all(check.ok for check in found):
             raise typer.Exit(1)

@@ -21,6 +21,7 @@ from tasks.data.drift import DriftConfig
 from tasks.data.generate import GenerateConfig
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
+from tasks.engine.model_check import check_model
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import Context
 from tasks.evaluation.evaluation import EvaluateConfig
@@ -191,6 +192,20 @@ class Recipe(Config):
     def judging_engine(self) -> EngineConfig:
         """The engine that judges."""
         return self.judge_engine or self.engine
+
+    @property
+    def engines(self) -> dict[str, EngineConfig]:
+        """The engines by the names of their sections."""
+        engines = {"engine": self.engine, "judge_engine": self.judge_engine}
+        return {name: engine for name, engine in engines.items() if engine is not None}
+
+    def check_models(self) -> None:
+        """Raises RecipeError in one sentence if an engine cannot serve its model."""
+        for name, engine in self.engines.items():
+            try:
+                check_model(engine)
+            except ValueError as error:
+                raise RecipeError(f"{name}: {error}") from error
 
     @property
     def pack_folder(self) -> Path:
