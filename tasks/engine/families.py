@@ -65,6 +65,8 @@ REFUSED = (
 )
 """vLLM's other parsers: they read text or a stream, or put further marks around the answer."""
 
+IN_VOCABULARY = ("hy_v3", "hy_v4")
+"""Families of which each model has marks of its own, that only its tokens tell."""
 _IN_TEXT = ("olmo3",)
 """Families whose marks are text, in several tokens."""
 _TOKEN = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
@@ -107,7 +109,7 @@ def marks_of(
             )
         tag = f"ifm|{_EFFORTS[str(effort)]}"
         return Marks(f"<{tag}>", f"</{tag}>", strays=FAMILIES[name].strays)
-    if name in ("hy_v3", "hy_v4"):
+    if name in IN_VOCABULARY:
         for token in sorted(vocabulary):
             if _THINK_IN_VOCABULARY.fullmatch(token):
                 return Marks(token, f"</{token[1:]}")

@@ -243,8 +243,6 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """Returns the chat template, in the order in which transformers looks for it."""
     if (path := folder / "chat_template.jinja").is_file():
         return path.read_text(encoding="utf-8")
-    if (path := folder / "chat_template.json").is_file():
-        settings = {**settings, **_read_json(path)}
     template = settings.get("chat_template")
     if isinstance(template, list):
         named = {entry["name"]: entry["template"] for entry in template}

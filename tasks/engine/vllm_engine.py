@@ -18,7 +18,7 @@ import psutil
 from specs.prompts import Message
 from specs.replies import Marks, Reply, ReplyStatus
 from tasks.engine.chat_template import ChatTemplate, Frame
-from tasks.engine.families import marks_of, require_marks
+from tasks.engine.families import IN_VOCABULARY, marks_of, require_marks
 from tasks.engine.faults import cause_of
 from tasks.engine.neutral import Neutraliser
 from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, Usage, failed
@@ -172,7 +172,9 @@ class VLLMEngine:
         if self.config.reasons == "prompted":
             # After the tags in texts of others were broken: these are to stay.
             messages = asked_to_think(messages)
-        return write(self._apply_template, self._turns.apply(messages))
+        messages = self._turns.apply(messages)
+        # A template may cut raw text at the tags in it, which is what such a request is to show.
+        return self._apply_template(messages) if raw else write(self._apply_template, messages)
 
     def _apply_template(self, messages: Sequence[Message]) -> str:
         return str(
@@ -328,9 +330,24 @@ def _load(config: EngineConfig, counter: UsageCounter) -> Any:
     }
     if config.reasoning_parser:
         options["reasoning_parser"] = config.reasoning_parser
+        options["reasoning_config"] = _reasoning_config(config)
     # Inside an actor, Ray exports vLLM's own metrics to Prometheus.
     loggers = [_logger_class(counter), *([RayPrometheusStatLogger] if _is_actor() else [])]
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=loggers)
+
+
+def _reasoning_config(config: EngineConfig) -> Any:
+    """Returns the marks by which vLLM limits reasoning, as the options of the template choose them.
+
+    vLLM would ask the parser for them without those options.
+    """
+    from vllm.config.reasoning import ReasoningConfig
+
+    kwargs = config.chat_template_kwargs
+    marks = marks_of(config.reasoning_parser, chat_template_kwargs=kwargs)
+    if config.reasoning_parser in IN_VOCABULARY:
+        return ReasoningConfig()
+    return ReasoningConfig(reasoning_start_str=marks.opening, reasoning_end_str=marks.closing)
 
 
 def _logger_class(counter: UsageCounter) -> type[Any]:

@@ -1,6 +1,7 @@
 """The command line: results on stdout, mistakes in one sentence with exit code 2."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from flows import show
 from flows.__main__ import app
+from flows.recipe import load_recipe
 from tasks.evaluation.rows import SuiteFigures
 from tests.rows import completion, judgement, prompt, run, spec_text
 from warehouse.home import Home
@@ -115,6 +117,9 @@ def test_status_of_a_home_that_is_not_there_is_empty(tmp_path: Path) -> None:
         (("refresh", "harbour", "--set", "pack='nowhere'"), "no policy pack at nowhere"),
         (("preview", "harbour", "--set", "sources.0.path='nowhere.csv'"), "nowhere.csv"),
         (("policies", "check", "nowhere"), "no policy pack at nowhere"),
+        (("refresh", "harbour", "--set", "engine.max_model_len=4096"), "a context of 2048 tokens"),
+        (("evaluate", "harbour", "--set", "engine.reasoning_parser=granite"), "use one of"),
+        (("preview", "harbour", "--set", "engine.model=no/such/model"), "no model at"),
     ],
 )
 def test_mistakes_end_with_exit_code_2_and_one_sentence(
@@ -183,6 +188,27 @@ def test_preview_shows_where_the_spec_ends() -> None:
     code, out, _ = invoke("preview", "harbour", "-n", "1")
     assert code == 0
     assert "spec ends here" in out and "to the judge" in out
+
+
+def strict_model(folder: Path) -> str:
+    """Returns a copy of the scale model whose chat template has no system role."""
+    shutil.copytree(load_recipe("harbour").engine.model_path, folder)
+    template = folder / "chat_template.jinja"
+    refuses = "{%- if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif -%}"
+    template.write_text(refuses + template.read_text())
+    return f"engine.model={folder}"
+
+
+def test_preview_and_doctor_tell_what_a_chat_template_cannot_write(
+    home: str, tmp_path: Path
+) -> None:
+    strict = strict_model(tmp_path / "model")
+    code, out, _ = invoke("preview", "harbour", "-n", "1", "--set", strict)
+    assert code == 0 and "system" not in out.split()
+    code, out, _ = invoke("doctor", "harbour", "--set", strict, "--home", home)
+    assert "Qwen3ForCausalLM" in out and "before the first user turn" in " ".join(out.split())
+    code, out, _ = invoke("doctor", "harbour", "--set", "engine.max_model_len=9999", "--home", home)
+    assert code == 1 and "leave it unset" in " ".join(out.split())
 
 
 def test_doctor_finds_a_damaged_shard_and_says_what_to_do(home: str) -> None:

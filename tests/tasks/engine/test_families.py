@@ -1,9 +1,12 @@
 """Every reasoning parser of vLLM is a family whose replies can be split, or is refused."""
 
 import re
+from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from specs.replies import THINK, Marks, ReplyStatus
@@ -21,8 +24,13 @@ def tokens_of(marks: Marks) -> list[str]:
     return TOKEN.findall(f"{marks.opening}{marks.closing}{''.join(marks.strays)}")
 
 
+@cache
+def tokenizer_of(marks: Marks) -> Any:
+    return byte_tokenizer([*tokens_of(marks), "<turn|>"])
+
+
 def split(marks: Marks, text: str, *, ending: str = "") -> tuple[ReplyStatus, str, str]:
-    tokenizer = byte_tokenizer([*tokens_of(marks), "<turn|>"])
+    tokenizer = tokenizer_of(marks)
     ids = tokenizer.encode(f"{text}<turn|>", add_special_tokens=False)
     reply = ReplySplitter(tokenizer, end_ids={ids[-1]}, marks=marks).split(ids, ending=ending)
     return reply.status, reply.reasoning, reply.answer
@@ -53,6 +61,24 @@ def test_no_reply_hides_visible_text_or_answers_with_reasoning(name: str) -> Non
     )
     assert split(marks, "no marks") == (UNCLOSED, "no marks", "")
     assert split(marks, f"{marks.opening}a") == (UNCLOSED, "a", "")
+
+
+@every_family
+@given(data=st.data())
+def test_answer_is_all_that_follows_the_first_closing_mark(name: str, data: st.DataObject) -> None:
+    marks = FAMILIES[name]
+    pieces = [marks.opening, marks.closing, *marks.strays, "<think>", "</think>", "a", " ", "\n"]
+    text = "".join(data.draw(st.lists(st.sampled_from(pieces), max_size=8)))
+    prefilled = data.draw(st.booleans())
+    status, reasoning, answer = split(marks, text, ending=marks.opening if prefilled else "")
+    if not answer:
+        return
+    whole = text if prefilled else text.lstrip().removeprefix(marks.opening)
+    hidden, _, visible = whole.partition(marks.closing)
+    assert prefilled or text.lstrip().startswith(marks.opening)
+    assert (reasoning, answer) == (hidden.strip(), visible.strip())
+    assert not marks.any_in(f"{reasoning} {answer}")
+    assert status in (OK, ReplyStatus.EMPTY_REASONING)
 
 
 def test_channel_that_is_not_the_reasoning_one_is_malformed() -> None:

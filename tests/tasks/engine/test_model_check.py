@@ -167,9 +167,6 @@ def test_turns_that_a_template_cannot_write_are_found_in_its_file(
         lambda template: edit(
             "tokenizer_config.json", chat_template=[{"name": "default", "template": template}]
         ),
-        lambda template: write(
-            "chat_template.json", json.dumps({"chat_template": template}).encode()
-        ),
     ],
 )
 def test_template_is_read_where_transformers_reads_it(
