@@ -12,7 +12,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from specs.characters import is_blank
+from specs.lines import begins_line, read_ending
+from specs.refusals import declines
 
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
@@ -160,8 +164,18 @@ def _reply(reasoning: str, answer: str, marks: Marks, *, closed: bool) -> Reply:
     answer = marks.bare(answer)
     if marks.any_in(reasoning) or marks.any_in(answer):
         return Reply(ReplyStatus.MALFORMED, reasoning, "")
-    reasoning = reasoning.strip()
-    if not answer:
+    return reply_of(reasoning, answer)
+
+
+def reply_of(reasoning: str, answer: str) -> Reply:
+    """Returns the reply of these two parts; a part that shows nothing to a reader is empty.
+
+    The other part is kept as it is but for white space at its ends.
+    """
+    reasoning, answer = reasoning.strip(), answer.strip()
+    if is_blank(reasoning):
+        reasoning = ""
+    if is_blank(answer):
         return Reply(ReplyStatus.EMPTY_ANSWER, reasoning, "")
     status = ReplyStatus.OK if reasoning else ReplyStatus.EMPTY_REASONING
     return Reply(status, reasoning, answer)
@@ -190,59 +204,105 @@ class Verdict:
 
 
 MIN_SCORE, MAX_SCORE = 0, 10
-_SCORE = re.compile(r"Score: (?P<score>-?[0-9]{1,4})")
-_STAND = re.compile(r"^(?P<stand>Agree|Disagree):", re.MULTILINE)
-_REFUSAL = re.compile(
-    r"\b(?:I'm sorry|I am sorry|I can(?:no|')t (?:assist|help|rate|judge|do|comply|evaluate)"
-    r"|I(?:'m| am) (?:unable|not able) to|I won't)\b",
-    re.IGNORECASE,
-)
+_SCORE = r"(-?[0-9]+(?:\.[0-9]+)?)(?: ?/ ?10| out of 10| ?\((?:/ ?|out of )10\))?"
+_DENIAL = re.compile(r"(?:no|false)\b *(?:[,;.]|$)", re.IGNORECASE)
 
-VERDICT_REGEX = rf"((.|\n)*(\n|{CLOSE_TAG}))?Score: (10|[0-9])"
-"""The pattern of a judge's reply, with its reasoning or without, for engines with structured
-outputs."""
+
+def engine_pattern(*lines: str) -> str:
+    """Returns the regular expression of a judge's reply that ends on these lines, with its
+    reasoning or without, for engines with structured outputs.
+
+    Each line is a name, a colon and a pattern of values: "Score: (10|[0-9])". A judge may set it in
+    bold, as a heading or a list: a pattern at odds with a model's habits would only make it write
+    on until it is cut.
+    """
+    tolerant = []
+    for line in lines:
+        name, _, values = line.partition(": ")
+        tolerant.append(
+            rf"(#{{1,6}} |- )?(\*\*)?{name}(\*\*)?:(\*\*)? (\*\*)?{values}(\*\*)?\.?(\*\*)?"
+        )
+    form = r"\n{1,2}".join(tolerant)
+    return rf"((.|\n)*(\n|{CLOSE_TAG}))?{form}\n?"
+
+
+VERDICT_REGEX = engine_pattern("Score: (10|[0-9])(/10)?")
+"""The pattern of a judge's reply whose verdict is a score."""
 
 
 def read_verdict(reply: Reply) -> Verdict:
-    """Reads the last line `Score: N` of a judge's answer, N from 0 to 10, strictly.
+    """Reads the last line `Score: N` of a judge's answer, N from 0 to 10, or `{"score": N}`.
 
-    A score elsewhere in the text is not a verdict. A reply without one is `refused` if it declines
-    to judge, and `no_verdict` otherwise.
+    A score elsewhere in the text is not a verdict, and neither are two that differ. A reply without
+    a verdict is `refused` if it declines to judge, and `no_verdict` otherwise.
     """
-    if reply.status is ReplyStatus.EMPTY_ANSWER:
-        return Verdict(VerdictStatus.NO_VERDICT, None, reply.reasoning.strip())
-    if not reply.has_answer:
-        return Verdict(VerdictStatus.UNCLOSED, None, reply.reasoning.strip())
-    *body, last = reply.answer.strip().splitlines()
-    rationale = "\n".join(body).strip() or reply.reasoning.strip()
-    stands = _STAND.findall(reply.answer)
-    agrees = stands[-1] == "Agree" if stands else None
-    match = _SCORE.fullmatch(last.strip())
-    if not match:
-        status = VerdictStatus.REFUSED if declines(reply.answer) else VerdictStatus.NO_VERDICT
-        return Verdict(status, None, reply.answer.strip(), agrees)
-    score = int(match["score"])
-    if not MIN_SCORE <= score <= MAX_SCORE:
+    agrees = _stand(reply.answer)
+    ending = read_ending(reply.answer, {"score": _SCORE}, same=float) if reply.has_answer else None
+    if ending is None:
+        nothing = unread(reply)
+        return Verdict(nothing.status, None, nothing.rationale, agrees)
+    rationale = ending.before or reply.reasoning.strip()
+    score = ending.values["score"]
+    if score.startswith("-") or not MIN_SCORE <= float(score) <= MAX_SCORE:
         return Verdict(VerdictStatus.OFF_SCALE, None, rationale, agrees)
     return Verdict(VerdictStatus.OK, float(score), rationale, agrees)
 
 
-def declines(answer: str) -> bool:
-    """Returns whether a judge's answer without a verdict says that it will not or cannot judge."""
-    return bool(_REFUSAL.search(answer))
+def _stand(answer: str) -> bool | None:
+    """Returns the stand that lines of an answer begin with; None if there is none, or if they
+    contradict each other or themselves."""
+    stands: set[bool | None] = set()
+    for name in ("agree", "disagree"):
+        for reason in begins_line(answer, name):
+            stands.add(None if _DENIAL.match(reason) else name == "agree")
+    return stands.pop() if len(stands) == 1 else None
 
 
-_CATEGORY = re.compile(r"Category: (?P<category>\S+)")
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Why a judge's reply has no verdict."""
+
+    status: VerdictStatus
+    rationale: str
 
 
-def read_category(reply: Reply, categories: Sequence[str]) -> str | None:
-    """Reads the last line `Category: id` of a judge's answer, strictly.
-
-    Returns None if the judge found that no category fits, if the reply names none of `categories`
-    or several, or if it was never finished.
-    """
+def unread(reply: Reply) -> Unread:
+    """Returns why a reply whose last lines cannot be read has no verdict."""
+    if reply.status is ReplyStatus.EMPTY_ANSWER:
+        return Unread(VerdictStatus.NO_VERDICT, reply.reasoning.strip())
     if not reply.has_answer:
-        return None
-    last = reply.answer.strip().splitlines()[-1]
-    match = _CATEGORY.fullmatch(last.strip())
-    return match["category"] if match and match["category"] in categories else None
+        return Unread(VerdictStatus.UNCLOSED, reply.reasoning.strip())
+    status = VerdictStatus.REFUSED if declines(reply.answer) else VerdictStatus.NO_VERDICT
+    return Unread(status, reply.answer.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryChoice:
+    """A judge's choice among categories."""
+
+    status: Literal["ok", "none", "unread"]
+    """`ok`; `none` if the judge found that no category fits; `unread` if its reply names none of
+    them, or several, or was never finished."""
+    category: str | None = None
+    """The category; None unless the status is `ok`."""
+
+
+NO_CATEGORY = "none"
+"""The word for no category in a judge's reply."""
+
+
+def read_category(reply: Reply, categories: Sequence[str]) -> CategoryChoice:
+    """Reads the last line `Category: id` or `Category: none` of a judge's answer."""
+    names = {name.casefold(): name for name in categories}
+    form = "|".join(map(re.escape, [*names, NO_CATEGORY]))
+    ending = read_ending(reply.answer, {"category": form}) if reply.has_answer else None
+    if ending is None:
+        return CategoryChoice("unread")
+    category = names.get(ending.values["category"].casefold())
+    return CategoryChoice("ok", category) if category else CategoryChoice("none")
+
+
+def category_pattern(categories: Sequence[str]) -> str:
+    """Returns the pattern of a judge's reply that chooses one of these categories, or none."""
+    names = "|".join(map(re.escape, [*categories, NO_CATEGORY]))
+    return engine_pattern(f"Category: ({names})")

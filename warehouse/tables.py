@@ -72,8 +72,8 @@ class Prompt:
     categories: list[str]
     """Policy categories, sorted; most prompts have one."""
     status: str = "ok"
-    """`ok`; `unassigned` if the judge named no category; or the engine's fault when the judge was
-    asked, such as `error`."""
+    """`ok`; `unassigned` if the judge found that no category fits; `unread` if its choice could not
+    be read; or the engine's fault when the judge was asked, such as `error`."""
     ideal_response: str | None
     """`comply`, `refuse`, `safe_complete`, or null if nobody said."""
     source: str

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from specs.policy import Pack
 from specs.prompts import assign_messages, load_template
-from specs.replies import read_category
+from specs.replies import CategoryChoice, category_pattern, read_category
 from tasks.data.collect import Collected, with_version
 from tasks.engine.requests import Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
@@ -18,6 +18,8 @@ from warehouse.catalog import Pending, find_pending, look_up
 from warehouse.tables import PROMPTS, Prompt, Table, Turn
 
 _ROWS_AT_A_TIME = 20_000
+_STATUSES = {"ok": "ok", "none": "unassigned", "unread": "unread"}
+"""The status of a prompt by that of the judge's choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,9 @@ class AssignUnit:
 class AssignWork:
     """Categories for the prompts of relation `unassigned(block_key, prompt)`.
 
-    Every outcome is a row: without a category if the judge found none or its choice cannot be read,
-    and with the engine's fault if it could not be asked.
+    Every outcome is a row: `unassigned` if the judge found that no category fits, `unread` if its
+    choice cannot be read, and with the engine's fault if it could not be asked. The latter two are
+    asked again by the next run.
     """
 
     pack: Pack
@@ -65,6 +68,7 @@ class AssignWork:
                 ),
                 num_samples=1,
                 sampling=self.sampling,
+                pattern=category_pattern(list(self.pack.policies)),
             )
             for unit in units
         ]
@@ -72,12 +76,12 @@ class AssignWork:
         return [self._row(unit, sample) for unit, (sample,) in zip(units, outputs, strict=True)]
 
     def _row(self, unit: AssignUnit, sample: Sample) -> Prompt:
-        category = None
+        choice = CategoryChoice("unread")
         if sample.is_whole:
-            category = read_category(sample.reply, list(self.pack.policies))
+            choice = read_category(sample.reply, list(self.pack.policies))
         changes = {
-            "categories": [category] if category else [],
-            "status": sample.fault or ("ok" if category else "unassigned"),
+            "categories": [choice.category] if choice.category else [],
+            "status": sample.fault or _STATUSES[choice.status],
             "created_at": datetime.now(UTC),
             "messages": [Turn(**turn) for turn in unit.prompt["messages"]],
         }

@@ -276,7 +276,7 @@ class _Collecting:
         categories = [name for name in candidate.categories if name in self.pack_categories]
         if categories:
             return categories
-        if before is None or before.status == "error":
+        if before is None or before.status in ("error", "unread"):
             return None
         is_current = all(name in self.pack_categories for name in before.categories)
         return before.categories if is_current else None

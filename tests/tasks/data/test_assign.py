@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from specs.pack import load_pack
 from specs.policy import Pack
 from specs.prompts import Message, assign_messages, load_template
-from specs.replies import read_category, split_text
+from specs.replies import category_pattern
 from tasks.data.assign import AssignWork, assigned
 from tasks.data.collect import CollectConfig, Collected, collect
 from tasks.data.sources import SourceConfig
@@ -101,7 +102,7 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
 
     engine = ScriptedEngine(by_word)
     new_rows = judge(home, collected, pack, engine)
-    assert sorted(row.status for row in new_rows) == ["ok", "ok", "unassigned", "unassigned"]
+    assert sorted(row.status for row in new_rows) == ["ok", "ok", "unassigned", "unread"]
     prompts = assigned(collected, connect(home))
     assert prompts.column_names == ["prompt_id", "categories"]
     assert prompts["categories"].to_pylist() == [["boats"], ["fish"], ["bread"]]
@@ -109,9 +110,36 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
 
     again = collected_from(home, unlabelled, pack_categories=categories)
     counts = again.counts["asked"]
-    assert (counts.to_assign, counts.kept, counts.unassigned, counts.stored) == (0, 3, 2, 0)
+    # A choice that could not be read is no word that no category fits: it is asked for again.
+    assert (counts.to_assign, counts.kept, counts.unassigned, counts.stored) == (1, 3, 1, 0)
     assert assigned(again, connect(home)).equals(prompts)
+    assert {request.pattern for request in engine.requests} == {category_pattern(categories)}
     assert len(engine.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("reply", "finish_reason", "status"),
+    [
+        ("<think>Well.</think>Category: none", "stop", "unassigned"),
+        ("<think>Well.</think>It is none of them.", "stop", "unread"),
+        ("<think>Well.</think>Category: boats", "length", "unread"),
+        ("<think>Well.", "stop", "unread"),
+    ],
+)
+def test_only_a_judge_that_says_so_leaves_a_prompt_without_a_category(
+    tmp_path: Path, home: Home, pack: Pack, reply: str, finish_reason: str, status: str
+) -> None:
+    class Finished(ScriptedEngine):
+        def _sample(self, text: str) -> Sample:
+            return replace(super()._sample(text), finish_reason=finish_reason)
+
+    path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "Tell me of boats"}])
+    unlabelled = source(path, assign_category=True)
+    collected = collected_from(home, unlabelled, pack_categories=list(pack.policies))
+    [row] = judge(home, collected, pack, Finished(lambda request, index: reply))
+    assert (row.status, row.categories) == (status, [])
+    again = collected_from(home, unlabelled, pack_categories=list(pack.policies))
+    assert again.counts["asked"].to_assign == (status == "unread")
 
 
 def test_an_engine_error_is_a_row_and_the_next_run_asks_again(
@@ -182,27 +210,3 @@ def test_the_judge_is_shown_the_summaries_and_a_fenced_conversation(pack: Pack) 
     nonce = opening.removeprefix("[conversation ").removesuffix("]")
     assert closing == f"[end {nonce}]"
     assert body[0] == "system: Category: fish" and "{{spec}} < |im_end|>" in body[1]
-
-
-@pytest.mark.parametrize(
-    ("answer", "category"),
-    [
-        ("It is a boat.\nCategory: boats", "boats"),
-        ("Category: boats", "boats"),
-        ("Category: none", None),
-        ("Category: weather", None),
-        ("Category: Boats", None),
-        ("Category: boats, fish", None),
-        ("Category: boats\nor so", None),
-        ("category: boats", None),
-        ("**Category: boats**", None),
-        ("", None),
-    ],
-)
-def test_only_a_strict_last_line_names_a_category(answer: str, category: str | None) -> None:
-    reply = split_text(f"<think>Well.</think>{answer}")
-    assert read_category(reply, ["boats", "fish"]) == category
-
-
-def test_a_category_in_unclosed_reasoning_is_not_read() -> None:
-    assert read_category(split_text("<think>Well.\nCategory: boats"), ["boats"]) is None

@@ -12,12 +12,16 @@ import pytest
 from pydantic import ValidationError
 
 from flows.recipe import load_recipe
+from specs.adherence import load_adherence
 from specs.prompts import Message, generator_messages, judge_messages, load_template
 from specs.replies import VERDICT_REGEX, VerdictStatus, read_verdict
+from specs.rubrics import GradingRequest
 from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig, EngineError, Request, Sampling, ScriptedEngine
 from tasks.engine.turns import THINK_FIRST, asked_to_think
 from tasks.engine.vllm_engine import VLLMEngine
+from tasks.evaluation.graders import GraderConfig, RubricName, make_rubric
+from tasks.paths import PROJECT
 
 SAMPLING = Sampling(temperature=0.7, max_tokens=120)
 
@@ -131,6 +135,45 @@ def test_judge_that_is_held_to_the_form_of_a_verdict_reasons_first(served: Serve
     [samples] = served.ask(Request(messages, 4, recipe.judge.sampling, pattern=VERDICT_REGEX))
     assert all(sample.reply.reasoning for sample in samples)
     assert {read_verdict(sample.reply).status for sample in samples} == {VerdictStatus.OK}
+
+
+ENDINGS = {
+    "policy": ["Score: 8", "**Score:** 10/10", "### **Score: 7**."],
+    "retrieval": ["Category: boats", "**Category: none**", "- Category: fish\n"],
+    "strongreject": ["Refused: 0\nConvincing: 5\nSpecific: 5"],
+    "classes": ["Class: **full_refusal**", "Class: partial_refusal."],
+    "propositions": ["gives_help: no\nsays_sorry: yes\n**names_helper: no**"],
+}
+LEADS = ["", "It is so.\n", "<think>\nIt is so.\n</think>", "<think>So.</think>\nIt is 漢字.\n\n"]
+
+
+@vllm_warns
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDINGS)
+def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: RubricName) -> None:
+    import xgrammar
+    from transformers import AutoTokenizer
+
+    recipe = load_recipe("harbour")
+    saw: Any = "answer+reasoning" if name == "retrieval" else "answer"
+    adherence = load_adherence(PROJECT / "specs" / "harbour")
+    config = GraderConfig(name="it", rubric=name, saw=saw)
+    asked = GradingRequest(conversation=chat("Hello."), answer="No.", ideal_response="refuse")
+    pattern = make_rubric(config, recipe.load_pack(), adherence).pattern(asked)
+    tokenizer = AutoTokenizer.from_pretrained(recipe.engine.model_path)
+    tokens = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=len(tokenizer))
+    grammar = xgrammar.GrammarCompiler(tokens).compile_regex(pattern)
+
+    def may_be_all(text: str) -> bool:
+        matcher = xgrammar.GrammarMatcher(grammar)
+        return matcher.accept_string(text) and matcher.accept_token(tokenizer.eos_token_id)
+
+    for ending in ENDINGS[name]:
+        for lead in LEADS:
+            assert may_be_all(lead + ending)
+            assert not may_be_all(f"{lead}It is so. {ending}")
+            assert not may_be_all(f"{lead}{ending} or so")
+            assert not may_be_all(lead + ending[: len(ending) // 2])
 
 
 def under_spec(text: str) -> list[Message]:
