@@ -35,7 +35,7 @@ class CollectConfig(Config):
     never alike. Unset: near duplicates are kept."""
     decontaminate: list[SourceConfig] = []
     """Evaluation sets; a prompt that is in one, or shares 13 words in a row with it, is left
-    out."""
+    out. Words are what the language has for words, also where it is written without spaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
