@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
@@ -198,17 +198,32 @@ def declines(answer: str) -> bool:
     return bool(_REFUSAL.search(answer))
 
 
+@dataclass(frozen=True, slots=True)
+class CategoryChoice:
+    """A judge's choice among categories."""
+
+    status: Literal["ok", "none", "unread"]
+    """`ok`; `none` if the judge found that no category fits; `unread` if its reply names none of
+    them, or several, or was never finished."""
+    category: str | None = None
+    """The category; None unless the status is `ok`."""
+
+
+NO_CATEGORY = "none"
+"""The word for no category in a judge's reply."""
 _CATEGORY = re.compile(r"Category: (?P<category>\S+)")
 
 
-def read_category(reply: Reply, categories: Sequence[str]) -> str | None:
-    """Reads the last line `Category: id` of a judge's answer, strictly.
-
-    Returns None if the judge found that no category fits, if the reply names none of `categories`
-    or several, or if it was never finished.
-    """
-    if not reply.has_answer:
-        return None
-    last = reply.answer.strip().splitlines()[-1]
+def read_category(reply: Reply, categories: Sequence[str]) -> CategoryChoice:
+    """Reads the last line `Category: id` or `Category: none` of a judge's answer, strictly."""
+    last = reply.answer.strip().splitlines()[-1] if reply.has_answer else ""
     match = _CATEGORY.fullmatch(last.strip())
-    return match["category"] if match and match["category"] in categories else None
+    if match and match["category"] in categories:
+        return CategoryChoice("ok", match["category"])
+    return CategoryChoice("none" if match and match["category"] == NO_CATEGORY else "unread")
+
+
+def category_pattern(categories: Sequence[str]) -> str:
+    """Returns the pattern of a judge's reply that chooses one of these categories, or none."""
+    names = "|".join(map(re.escape, [*categories, NO_CATEGORY]))
+    return rf"((.|\n)*(\n|{CLOSE_TAG}))?Category: ({names})"

@@ -137,10 +137,10 @@ class RetrievalRubric:
     def read(self, reply: Reply, request: GradingRequest) -> RubricGrade:
         if not reply.has_answer:
             return RubricGrade(VerdictStatus.UNCLOSED.value, {"retrieved": None}, reply.reasoning)
-        category = read_category(reply, list(self.pack.policies))
-        if category is None and not reply.answer.strip().endswith("Category: none"):
+        choice = read_category(reply, list(self.pack.policies))
+        if choice.status == "unread":
             return RubricGrade(VerdictStatus.NO_VERDICT.value, {"retrieved": None}, reply.answer)
-        retrieved = float(category in request.categories)
+        retrieved = float(choice.category in request.categories)
         return RubricGrade(VerdictStatus.OK.value, {"retrieved": retrieved}, reply.answer)
 
 
