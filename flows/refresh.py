@@ -73,7 +73,7 @@ def plan_run(run: RunContext, collected: Collected) -> Plan:
     """Compiles the specs and records which rows this run wants."""
     connection = run.warehouse()
     prompts = assigned(collected, connection)
-    run.update(assigned=count_assignments(connection))
+    run.update(assigned=count_assignments(connection).num_prompts)
     return run.adopt(prompts)
 
 
@@ -145,6 +145,7 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
     """Publishes the funnel and a sample of accepted completions to Prefect."""
     connection = run.warehouse()
     funnel: list[dict[str, Any]] = ask(connection, "funnel").to_pylist()
+    unread = count_assignments(connection).reasons
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
     create_markdown_artifact(key="accepted", markdown=sample_of_accepted(connection, 3))
     return Refreshed(
@@ -155,7 +156,7 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
         num_examples=curated.num_chosen,
         figures=run.figures,
         models_loaded=run.engines.num_started,
-        shortfall=shortfall(funnel) if curated.num_chosen == 0 else None,
+        shortfall=None if curated.num_chosen else shortfall(funnel, unread),
     )
 
 

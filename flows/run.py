@@ -91,6 +91,7 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
         model=model,
         sampling=recipe.judge.sampling,
         constrain=recipe.judge.constrain,
+        reasons=recipe.judging_engine.reasons,
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 _REASONS = {
     ("prompts", "unread"): (
         "the judge model's choice of their category could not be read",
-        "take a judge model that follows the form 'Category: …', keep judge.constrain on, or give "
-        "the categories in the source",
+        "set judge.constrain, raise judge.sampling.max_tokens or take a judge model that follows "
+        "the form, or give the categories in the source",
     ),
     ("prompts", "unassigned"): (
         "the judge model found no category of the pack that fits them",
@@ -62,8 +62,8 @@ _STAGES = {
     ),
     "judged": (
         "no score could be read from the judge model's replies",
-        "see why with precept ask unjudged, take a judge model that follows the form 'Score: N', "
-        "and keep judge.constrain on",
+        "see why with precept ask unjudged, and set judge.constrain, raise "
+        "judge.sampling.max_tokens or take a judge model that follows the form",
     ),
     "accepted": (
         "the judge model gave each of them a score under judge.threshold",
@@ -79,19 +79,33 @@ _STAGES = {
 """The same of other reasons, by stage."""
 
 
-def shortfall(funnel: Sequence[Mapping[str, Any]]) -> str | None:
-    """Returns why nothing is left at the end of the funnel, in a sentence; None if something is."""
+_OF_JUDGE = ("unread", "unassigned", "too_long", "error")
+"""Reasons of prompts for which the judge model chose no category."""
+
+
+def shortfall(funnel: Sequence[Mapping[str, Any]], assignment_reasons: Mapping[str, str]) -> str:
+    """Returns in a sentence why a refresh that froze no example came to none.
+
+    It tells the stage that left nothing, or the choice of categories if most prompts ended there.
+    `assignment_reasons` are the reasons of prompts without a category, by their status.
+    """
     before = 0
     for row in funnel:
-        if row["num_rows"] == 0 and row["stage"] in _STAGES:
-            stage, left_behind = row["stage"], row["left_behind"]
-            # The most frequent reason comes first: "24 unread, 3 exact_duplicates".
-            main = left_behind.split(", ")[0].partition(" ")[2]
+        stage, left_behind, num_rows = row["stage"], row["left_behind"], row["num_rows"]
+        # The most frequent reason comes first: "24 unread, 3 exact_duplicates".
+        count, _, main = left_behind.split(", ")[0].partition(" ")
+        by_judge = stage == "prompts" and main in _OF_JUDGE and int(count) > num_rows
+        if stage in _STAGES and (num_rows == 0 or by_judge):
             cause, remedy = _REASONS.get((stage, main), _STAGES[stage])
+            if by_judge and main in assignment_reasons:
+                cause += f" ({assignment_reasons[main]})"
             counted = f" ({left_behind})" if left_behind else ""
             return f"No example came of {before} {_NOUNS[stage]}{counted}: {cause}; {remedy}."
-        before = row["num_rows"]
-    return None
+        before = num_rows
+    return (
+        "No example came of this recipe: those in the funnel are of other recipes, which share the "
+        "warehouse; see precept ask acceptance_by_category."
+    )
 
 
 _NOUNS = {

@@ -240,7 +240,7 @@ def prompts(folder: Path) -> dict[str, str]:
     collect(sources, config=config, pack_categories=names, home=home, connection=connection)
     by_source = {row["source"]: row for row in stored(home, "prompts")}
     without = dataclasses.asdict(rows.prompt("May I row?", categories=[])) | {"messages": ASKED}
-    first = {"revision": 0, "assigning_attempt": 0}
+    first = {"revision": 0, "assigning_attempt": 0, "was_unread": False}
     [with_category] = make(Assign(pack=PACK, **RUN), prompt=without, **first)
     return {
         "messages of a text": messages_id(ASKED),

@@ -1,7 +1,8 @@
 """prompts ← prompts without a category: the judge model chooses one of the pack's."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from specs.policy import Pack
 from specs.prompts import assign_messages, load_template
-from specs.replies import CategoryChoice, category_pattern, read_category
+from specs.replies import NO_CATEGORY, CategoryChoice, category_pattern, read_category
 from tasks.data.collect import Collected, with_version
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
@@ -32,6 +33,8 @@ class AssignUnit:
     """The revision that the row of this attempt will be."""
     assigning_attempt: int
     """The attempt that this is; from 0."""
+    was_unread: bool
+    """True if the attempt before it could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,8 @@ class AssignWork:
 
     Every outcome is a row: `ok` with the category, `unassigned` if the judge found that none fits,
     `unread` if its choice could not be read, and the engine's fault if it could not be asked. The
-    last two are retried within a budget, by this run and by later ones.
+    last two are retried within a budget, by this run and by later ones. A retry after an unread
+    choice asks for the choice alone, without reasoning, so that nothing can take its place.
     """
 
     pack: Pack
@@ -52,6 +56,8 @@ class AssignWork:
     """Sampling of the judge."""
     constrain: bool = True
     """Hold the visible reply to the form of a choice by structured outputs."""
+    reasons: bool = True
+    """True if the judge reasons before it answers."""
     name: str = "assign"
     table: Table = PROMPTS
     unit: type[AssignUnit] = AssignUnit
@@ -80,25 +86,25 @@ class AssignWork:
 
     async def make(self, units: Sequence[AssignUnit], engine: Engine) -> list[Prompt]:
         """Returns the next revision of each prompt, with the judge's choice."""
-        template = load_template("assign", "spec_first")
-        summaries = self.pack.spec([], detail="summary")
-        categories = list(self.pack.policies)
-        requests = [
-            Request(
-                messages=assign_messages(
-                    template,
-                    unit.prompt["messages"],
-                    spec=summaries,
-                    categories=categories,
-                ),
-                num_samples=1,
-                sampling=self.sampling,
-                pattern=category_pattern(categories) if self.constrain else None,
-            )
-            for unit in units
-        ]
-        outputs = await engine.generate(requests)
+        outputs = await engine.generate([self._request(unit) for unit in units])
         return [self._row(unit, sample) for unit, (sample,) in zip(units, outputs, strict=True)]
+
+    def _request(self, unit: AssignUnit) -> Request:
+        categories = list(self.pack.policies)
+        messages = assign_messages(
+            load_template("assign", "spec_first"),
+            unit.prompt["messages"],
+            spec=self.pack.spec([], detail="summary"),
+            categories=categories,
+        )
+        request = Request(messages=messages, num_samples=1, sampling=self.sampling)
+        if not self.constrain:
+            return request
+        if unit.was_unread:
+            names = "|".join(map(re.escape, [*categories, NO_CATEGORY]))
+            reasoning = "" if self.reasons else None
+            return replace(request, pattern=f"Category: ({names})", reasoning=reasoning)
+        return replace(request, pattern=category_pattern(categories))
 
     def _row(self, unit: AssignUnit, sample: Sample) -> Prompt:
         choice = CategoryChoice("unread")
@@ -154,9 +160,20 @@ def assigned(collected: Collected, connection: duckdb.DuckDBPyConnection) -> pa.
     return pa.concat_tables(tables)
 
 
-def count_assignments(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Returns by status the prompts of `unassigned` whose category was left to the judge.
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """Prompts whose category was left to the judge, after it was asked."""
 
-    Call it on the connection that `assigned` was called with, after the judge was asked.
-    """
-    return {row["status"]: row["num_prompts"] for row in look_up(connection, "assignments")}
+    num_prompts: Mapping[str, int]
+    """By status."""
+    reasons: Mapping[str, str]
+    """The most frequent reason of each status that has reasons."""
+
+
+def count_assignments(connection: duckdb.DuckDBPyConnection) -> Assignments:
+    """Returns what came of the prompts of relation `unassigned(block_key, prompt)`."""
+    rows = look_up(connection, "assignments")
+    return Assignments(
+        {row["status"]: row["num_prompts"] for row in rows},
+        {row["status"]: row["reason"] for row in rows if row["reason"]},
+    )

@@ -24,9 +24,9 @@ class Label(NamedTuple):
     ideal_response: str | None
 
     def __str__(self) -> str:
-        """Returns the label for a message: "boats, refuse"."""
-        categories = "+".join(self.categories) or "no category"
-        return f"{categories}, {self.ideal_response or 'no ideal response'}"
+        """Returns the label for a message: "boats+fish, refuse"."""
+        given = ("+".join(self.categories), self.ideal_response)
+        return ", ".join(part for part in given if part) or "nothing"
 
     def contradicts(self, other: "Label") -> bool:
         """Returns whether both give categories, or an ideal response, that differ."""

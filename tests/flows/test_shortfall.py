@@ -46,11 +46,17 @@ def funnel(*counts: int, **left_behind: str) -> list[dict[str, Any]]:
 def test_the_stage_that_left_nothing_is_told_with_its_cause_and_a_remedy(
     rows: list[dict[str, Any]], cause: str, remedy: str
 ) -> None:
-    sentence = shortfall(rows)
-    assert sentence is not None
+    sentence = shortfall(rows, {})
     assert cause in sentence and remedy in sentence
     assert sentence.endswith(".") and "\n" not in sentence
 
 
-def test_a_refresh_with_examples_has_no_shortfall() -> None:
-    assert shortfall(funnel(9, 9, 18, 18, 18, 2, 1)) is None
+def test_examples_of_other_recipes_are_not_taken_for_ones_of_this_refresh() -> None:
+    assert "are of other recipes" in shortfall(funnel(9, 9, 18, 18, 18, 2, 1), {})
+
+
+def test_a_choice_of_categories_that_cost_most_prompts_is_told_before_later_stages() -> None:
+    rows = funnel(12, 1, 2, 2, 2, prompts="6 unread, 5 empty_prompt", accepted="2 under 8")
+    sentence = shortfall(rows, {"unread": "the output reached max_tokens"})
+    assert "of 12 rows (6 unread, 5 empty_prompt)" in sentence
+    assert "could not be read (the output reached max_tokens)" in sentence

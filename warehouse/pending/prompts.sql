@@ -13,17 +13,18 @@ WITH tried AS (
         CASE
             WHEN p.assigning_id = $assigning_id AND NOT is_settled THEN p.assigning_attempt + 1
             ELSE 0
-        END AS attempt
+        END AS attempt,
+        attempt > 0 AND p.status = 'unread' AS was_unread
     FROM unassigned AS u
     LEFT JOIN prompts_all AS p ON p.prompt_id = u.prompt.prompt_id
 )
-SELECT prompt_id, revision, attempt, [0] AS sample_indices
+SELECT prompt_id, revision, attempt, was_unread, [0] AS sample_indices
 FROM tried
 WHERE CASE
     WHEN is_of_this_run THEN NOT is_settled AND attempt <= $retries
     ELSE attempt <= $retries OR attempt < $error_attempts
 END;
 
-SELECT u.block_key, u.prompt, m.revision, m.attempt AS assigning_attempt
+SELECT u.block_key, u.prompt, m.revision, m.attempt AS assigning_attempt, m.was_unread
 FROM unassigned AS u
 JOIN pending_units AS m ON m.prompt_id = u.prompt.prompt_id;

@@ -149,7 +149,7 @@ def test_a_choice_that_is_unread_is_asked_for_again_until_its_attempts_are_used(
             judge(home, collected, pack, asked, **options)
         connection = connect(home)
         assert assigned(collected, connection).num_rows == 0
-        return len(asked.requests) - before, count_assignments(connection)
+        return len(asked.requests) - before, dict(count_assignments(connection).num_prompts)
 
     assert [run() for _ in range(4)] == [
         (2, {"unread": 1}),
@@ -160,6 +160,14 @@ def test_a_choice_that_is_unread_is_asked_for_again_until_its_attempts_are_used(
     (row,) = stored(home)
     assert (row["status"], row["assigning_attempt"]) == ("unread", 2)
     assert "the last line is not 'Category:'" in row["reason"]
+    # A retry asks for the choice alone, so that free text cannot take its place.
+    first, *retries = asked.requests
+    assert first.pattern and first.reasoning is None
+    assert all(retry.reasoning == "" for retry in retries)
+    assert all(re.fullmatch(retry.pattern or "", "Category: boats") for retry in retries)
+    assert not any(
+        re.fullmatch(retry.pattern or "", "I see.\nCategory: boats") for retry in retries
+    )
     # Another judge has attempts of its own.
     assert run(model="judge@2") == (2, {"unread": 1})
 
