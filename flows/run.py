@@ -18,7 +18,10 @@ import pyarrow as pa
 from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
-from tasks.data.collect import Collected, Counts, collect
+from tasks.data.assign import AssignWork
+from tasks.data.collect import Collected, collect
+from tasks.data.conflicts import Conflicts
+from tasks.data.counts import Counts
 from tasks.data.curate import Curated
 from tasks.data.drift import Drift
 from tasks.engine.pool import EnginePool
@@ -80,6 +83,19 @@ def plan_for(pack: Pack, prompts: pa.Table) -> Plan:
     return Plan(wanted, {spec.id: spec for spec in specs.values()})
 
 
+def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> AssignWork:
+    """Returns the choice of categories by the judge model, whose `name@revision` is given."""
+    return AssignWork(
+        pack=pack,
+        stage=recipe.stage,
+        run_id=run_id,
+        model=model,
+        sampling=recipe.judge.sampling,
+        constrain=recipe.judge.constrain,
+        reasons=bool(recipe.judging_engine.reasons),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFigures:
     """Counts and findings of a run, by part; stored as JSON in the run's record."""
@@ -88,6 +104,10 @@ class RunFigures:
     """Shards that were set aside."""
     collect: Mapping[str, Counts] = field(default_factory=dict)
     """By source, what became of its rows."""
+    conflicts: Conflicts | None = None
+    """Prompts that rows label in different ways."""
+    assigned: Mapping[str, int] = field(default_factory=dict)
+    """By status, the prompts whose category was left to the judge model."""
     stages: Mapping[str, StageFigures] = field(default_factory=dict)
     """By stage, its counts and usage, over all its retries."""
     curate: Curated | None = None
@@ -129,6 +149,8 @@ class Refreshed:
     num_examples: int
     figures: RunFigures
     models_loaded: int
+    shortfall: str | None = None
+    """Why no example came of it, and what to do; None if there is one."""
 
 
 @dataclass(slots=True)
@@ -173,14 +195,22 @@ class RunContext:
         """Hash of what all judgements of the recipe share."""
         return self.recipe.judge.judging_id(self.version(self.recipe.judging_engine))
 
+    @property
+    def assign_work(self) -> AssignWork:
+        """The choice of categories for prompts that came without one."""
+        model = self.version(self.recipe.judging_engine)
+        return assign_work(self.recipe, self.pack, model=model, run_id=self.id)
+
     def collect(self) -> Collected:
         """Reads the sources of the recipe and stores the prompts that are new."""
+        assigns = any(source.assign_category for source in self.recipe.sources)
         return collect(
             self.recipe.sources,
             config=self.recipe.collect,
             pack_categories=list(self.pack.policies),
             home=self.home,
             connection=self.warehouse(),
+            assigning_id=self.assign_work.assigning_id if assigns else None,
         )
 
     def adopt(self, prompts: pa.Table) -> Plan:

@@ -95,13 +95,17 @@ def refreshed(done: Refreshed, place: Place) -> None:
         _line(f"set aside: {shard.path} ({shard.reason})")
     for source, counts in figures.collect.items():
         _line(f"source {source}: {_counted(asdict(counts))}")
-    if assigned := figures.stages.get("assign"):
-        _line(f"categories chosen by the judge model: {_counted(assigned.statuses)}")
+    if conflicts := figures.conflicts:
+        _line(f"labelled in different ways: {conflicts.num_prompts} prompts", *conflicts.named)
+    if figures.assigned:
+        _line(f"categories chosen by the judge model: {_counted(figures.assigned)}")
     accepted = ask(connect(Home(done.home)), "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
         console().print(_chain(accepted[0]))
     for name in ("generate", "judge"):
         _line(_stage_line(name, figures.stages.get(name, StageFigures())))
+    if done.shortfall:
+        _line(done.shortfall)
     _line(
         f"examples: {done.num_examples} rows in set {done.set_id}",
         f"models loaded: {done.models_loaded}",

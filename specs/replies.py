@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from specs.characters import is_blank
 from specs.lines import begins_line, read_ending
+from specs.policy import NO_CATEGORY
 from specs.refusals import declines
 
 OPEN_TAG = "<think>"
@@ -285,10 +286,6 @@ class CategoryChoice:
     them, or several, or was never finished."""
     category: str | None = None
     """The category; None unless the status is `ok`."""
-
-
-NO_CATEGORY = "none"
-"""The word for no category in a judge's reply."""
 
 
 def read_category(reply: Reply, categories: Sequence[str]) -> CategoryChoice:

@@ -50,7 +50,8 @@ class StageConfig(Config):
     retries: int = Field(1, ge=0)
     """Retries of a row within a run, after an engine error or an unreadable verdict."""
     error_attempts: int = Field(5, gt=0)
-    """Attempts, over all runs, at a row that is an engine error; each later run makes one more."""
+    """Attempts, over all runs, at a row that is an engine error or at a category that could not be
+    read; each later run makes one more."""
     max_error_share: float = Field(0.5, gt=0, le=1)
     """Share of engine errors among the first 100 or more rows above which a stage stops."""
 

@@ -64,6 +64,7 @@ EXPECTED: dict[str, str] = {
     "prompts/version of text": "93039d9b0519f5ac13f46dc38f825236",
     "prompts/version of chat": "b56e480f4803e05ef987bea6ec5be865",
     "prompts/version of an assigned prompt": "07bb0aaa59dfa6a8c94efa4da20c0ed5",
+    "prompts/assigning": "3c404159b0cf3564d58ff52bb4fd22f3",
     "specs/summary": "e9069330dd78f46b8c1f3c7f6c884bdd",
     "specs/one category": "fba3481c8f956d214eb9b925f678d6fe",
     "specs/two categories": "a51a1fbd822bb3b153e86cfdadf56868",
@@ -244,12 +245,14 @@ def prompts(folder: Path) -> dict[str, str]:
     collect(sources, config=config, pack_categories=names, home=home, connection=connection)
     by_source = {row["source"]: row for row in stored(home, "prompts")}
     without = dataclasses.asdict(rows.prompt("May I row?", categories=[])) | {"messages": ASKED}
-    [with_category] = make(Assign(pack=PACK, **RUN), prompt=without)
+    first = {"revision": 0, "assigning_attempt": 0, "was_unread": False}
+    [with_category] = make(Assign(pack=PACK, **RUN), prompt=without, **first)
     return {
         "messages of a text": messages_id(ASKED),
         **{name: row["prompt_id"] for name, row in by_source.items()},
         **{f"version of {name}": row["version"] for name, row in by_source.items()},
         "version of an assigned prompt": with_category.version,
+        "assigning": Assign(pack=PACK, model="j@1", **RUN).assigning_id,
     }
 
 
