@@ -96,7 +96,10 @@ def recipe_command(printer: str) -> Callable[[Work], Work]:
             as_json: AsJson = False,
         ) -> None:
             with _user_errors():
-                outcome = work(_load(recipe, set_), home)
+                loaded = _load(recipe, set_)
+                if work is not estimate:
+                    loaded.check_models()
+                outcome = work(loaded, home)
                 from flows import show
 
                 if as_json:
@@ -126,12 +129,42 @@ def train(recipe: Any, home: str | None) -> Any:
     return flow(recipe, home)
 
 
-@recipe_command("evaluated")
-def evaluate(recipe: Any, home: str | None) -> Any:
+@app.command()
+def evaluate(
+    recipe: RecipeName,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Id of a checkpoint to evaluate, or its start; give it again for another. "
+            "Unset: those of the latest training."
+        ),
+    ] = None,
+    set_: Overrides = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
     """Evaluates the base model and the newest checkpoints, side by side."""
-    from flows.evaluate import evaluate as flow
+    with _user_errors():
+        loaded = _load(recipe, set_)
+        # Before Prefect starts; the flow checks and looks up again.
+        from flows.recipe import SUITES
+        from tasks.evaluation.evaluation import check
 
-    return flow(recipe, home)
+        if loaded.evaluate:
+            check(loaded.evaluate, shipped=SUITES, pack_folder=loaded.pack_folder)
+        if checkpoint:
+            from warehouse.catalog import connect
+            from warehouse.lineage import choose_checkpoints
+
+            choose_checkpoints(connect(_home(home)), checkpoint)
+        from flows import show
+        from flows.evaluate import evaluate as flow
+
+        outcome = flow(loaded, home, checkpoint or None)
+        if as_json:
+            show.as_json(outcome)
+        else:
+            show.evaluated(outcome, show.Place(recipe, home))
 
 
 @recipe_command("evaluated")
@@ -392,14 +425,23 @@ def compact(home: HomeOption = None) -> None:
 
 
 @app.command()
-def doctor(home: HomeOption = None, as_json: AsJson = False) -> None:
-    """Checks versions, memory, warehouse, Ray and Prefect, with the remedy for what is wrong."""
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe whose models to check as well.")
+    ] = None,
+    set_: Overrides = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Checks versions, memory, warehouse, Ray, Prefect and the models of a recipe, with the remedy
+    for what is wrong."""
     with _user_errors():
         _quiet_libraries()
         from flows import doctor as checks
         from flows import show
 
-        found = checks.examine(_home(home))
+        loaded = _load(recipe, set_) if recipe else None
+        found = checks.examine(_home(home), loaded)
         show.checks(found, as_json=as_json)
         if not all(check.ok for check in found):
             raise typer.Exit(1)
@@ -422,6 +464,12 @@ def policies_check(
             spec = loaded.spec([name])
             num_words = len(spec.text.split())
             typer.echo(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
+        for name in loaded.not_read:
+            typer.echo(
+                f"precept: not read: {name}; a policy is a file that ends on .md, in the folder "
+                "itself",
+                err=True,
+            )
 
 
 @app.command()

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from flows.lock import is_locked
+from flows.recipe import Recipe
+from tasks.engine.model_check import check_model
+from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
 from warehouse.home import Home
 from warehouse.models import scratch
@@ -27,8 +30,9 @@ class Check:
     remedy: str = ""
 
 
-def examine(home: Home) -> list[Check]:
-    """Checks versions, memory, disk, the warehouse and its shards, Ray and Prefect."""
+def examine(home: Home, recipe: Recipe | None = None) -> list[Check]:
+    """Checks versions, memory, disk, the warehouse and its shards, Ray, Prefect, and the models of
+    a recipe."""
     return [
         _versions(),
         _vllm(),
@@ -38,7 +42,18 @@ def examine(home: Home) -> list[Check]:
         _warehouse(home),
         _ray(),
         _prefect(),
+        *(_model(name, engine) for name, engine in (recipe.engines if recipe else {}).items()),
     ]
+
+
+def _model(name: str, engine: EngineConfig) -> Check:
+    """Checks a model of a recipe by its own files."""
+    try:
+        found = check_model(engine)
+    except ValueError as error:
+        fault, _, remedy = str(error).rpartition("; ")
+        return Check(name, False, fault, remedy)
+    return Check(name, True, found.in_words(engine))
 
 
 def _locked_versions() -> dict[str, str]:

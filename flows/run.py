@@ -27,6 +27,7 @@ from tasks.data.drift import Drift
 from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.plan import EvaluationPlan
+from tasks.evaluation.rows import SuiteFigures
 from tasks.paths import PROJECT
 from tasks.stage import StageFigures
 from tasks.training.trainer import TrainingFigures
@@ -91,16 +92,8 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
         model=model,
         sampling=recipe.judge.sampling,
         constrain=recipe.judge.constrain,
-        reasons=recipe.judging_engine.reasons,
+        reasons=bool(recipe.judging_engine.reasons),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SuiteFigures:
-    """Cases of a suite, and rows of its source that could not be used."""
-
-    num_cases: int
-    num_faulty: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +121,7 @@ class RunFigures:
     checkpoints: tuple[str, ...] = ()
     """Ids of the checkpoints that the run came to, in the order of training."""
     suites: Mapping[str, SuiteFigures] = field(default_factory=dict)
+    """By suite, what became of the rows of its source."""
     evaluation: EvaluationPlan | None = None
     """Arms, suites and graders of the evaluation; the views over an evaluation read it."""
 

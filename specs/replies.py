@@ -1,10 +1,10 @@
 """A model's reply → reasoning and answer; a judge's reply → a verdict, or why there is none.
 
-One rule splits reasoning from answer everywhere, on text and on token ids alike: reasoning is open
-if the prompt ended on the opening tag or the reply begins with it; it ends at the *first* closing
-tag; everything after that is shown to the user. Another tag after it, or text before the opening
-tag, makes the reply malformed: no reasoning can reach the answer, and nothing visible can be hidden
-from a judge.
+One rule splits reasoning from answer everywhere, on text and on token ids alike, whichever marks a
+model's family puts around its reasoning: reasoning is open if the prompt ended on the opening mark
+or the reply begins with it; it ends at the *first* closing mark; everything after that is shown to
+the user. Another mark after it, or text before the opening mark, makes the reply malformed: no
+reasoning can reach the answer, and nothing visible can be hidden from a judge.
 """
 
 import re
@@ -16,6 +16,35 @@ from typing import Literal, NamedTuple
 
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The text that a family of models puts around its reasoning."""
+
+    opening: str
+    closing: str
+    strays: tuple[str, ...] = ()
+    """Further text that stands in no part of a reply, as the mark of another channel."""
+    around_answer: tuple[str, str] = ("", "")
+    """Text that a family puts around an answer, which is no part of it."""
+
+    def any_in(self, text: str) -> bool:
+        """Returns whether a text holds any mark: this family's, or a <think> tag."""
+        return any(mark in text for mark in (self.opening, self.closing, *self.strays, *_TAGS))
+
+    def bare(self, answer: str) -> str:
+        """Returns an answer without white space and the text that the family puts around it."""
+        before, after = self.around_answer
+        answer = answer.strip()
+        if after and answer.startswith(before) and answer.endswith(after):
+            answer = answer.removeprefix(before).removesuffix(after).strip()
+        return answer
+
+
+_TAGS = (OPEN_TAG, CLOSE_TAG)
+THINK = Marks(OPEN_TAG, CLOSE_TAG)
+"""The marks of most families."""
 
 
 class ReplyStatus(StrEnum):
@@ -44,19 +73,19 @@ class Reply:
         return self.status in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING)
 
 
-def split_text(text: str, *, prefilled: bool = False) -> Reply:
-    """Splits a reply given as text; `prefilled` if the prompt ended on the opening tag.
+def split_text(text: str, *, marks: Marks = THINK, prefilled: bool = False) -> Reply:
+    """Splits a reply given as text; `prefilled` if the prompt ended on the opening mark.
 
     "<think>a</think>b" → reasoning "a", answer "b"
     """
     body = text.lstrip()
-    if body.startswith(OPEN_TAG) and not prefilled:
-        body = body[len(OPEN_TAG) :]
+    if body.startswith(marks.opening) and not prefilled:
+        body = body[len(marks.opening) :]
     elif not prefilled:
-        tagged = OPEN_TAG in text or CLOSE_TAG in text
-        return Reply(ReplyStatus.MALFORMED if tagged else ReplyStatus.UNCLOSED, text, "")
-    reasoning, closing, answer = body.partition(CLOSE_TAG)
-    return _reply(reasoning, answer, closed=bool(closing))
+        status = ReplyStatus.MALFORMED if marks.any_in(text) else ReplyStatus.UNCLOSED
+        return Reply(status, text, "")
+    reasoning, closing, answer = body.partition(marks.closing)
+    return _reply(reasoning, answer, marks, closed=bool(closing))
 
 
 def split_tokens(
@@ -65,21 +94,22 @@ def split_tokens(
     open_ids: Sequence[int],
     close_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
+    marks: Marks = THINK,
     prefilled: bool = False,
 ) -> Reply:
-    """Splits a reply given as token ids, and counts the tokens between the tags.
+    """Splits a reply given as token ids, and counts the tokens between the marks.
 
-    `open_ids` and `close_ids` are the tags in the tokenizer's ids, one or several each; `decode`
-    turns ids into text. The text decides: a tag may be spelled with other tokens, as when a
+    `open_ids` and `close_ids` are the marks in the tokenizer's ids, one or several each; `decode`
+    turns ids into text. The text decides: a mark may be spelled with other tokens, as when a
     tokenizer merges its last letter with the text after it.
     """
     ids = list(token_ids)
-    reply = split_text(decode(ids), prefilled=prefilled)
+    reply = split_text(decode(ids), marks=marks, prefilled=prefilled)
     start = 0
     if not prefilled:
         start = _find(ids, open_ids)
         start = 0 if start < 0 or decode(ids[:start]).strip() else start + len(open_ids)
-    closing = find_closing(ids, start, close_ids, decode)
+    closing = find_closing(ids, start, close_ids, decode, closing=marks.closing)
     return Reply(
         reply.status,
         reply.reasoning,
@@ -90,7 +120,7 @@ def split_tokens(
 
 
 class TagSpan(NamedTuple):
-    """The indices at which a tag's tokens start and stop."""
+    """The indices at which a mark's tokens start and stop."""
 
     start: int
     stop: int
@@ -101,32 +131,36 @@ def find_closing(
     start: int,
     close_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
+    *,
+    closing: str = CLOSE_TAG,
 ) -> TagSpan:
-    """Returns the span of the first closing tag from `start` on, however it is spelled; an empty
+    """Returns the span of the first closing mark from `start` on, however it is spelled; an empty
     span at the end of the ids if there is none."""
     place = _find(ids[start:], close_ids)
     if place >= 0:
         return TagSpan(start + place, start + place + len(close_ids))
-    if CLOSE_TAG not in decode(ids[start:]):
+    if closing not in decode(ids[start:]):
         return TagSpan(len(ids), len(ids))
-    # Once the tag is complete, it stays in every longer text: the first such stop can be bisected.
+    # Once the mark is complete, it stays in every longer text: the first such stop can be bisected.
     stops = range(start, len(ids) + 1)
-    stop = stops[bisect_left(stops, True, key=lambda stop: CLOSE_TAG in decode(ids[start:stop]))]
+    stop = stops[bisect_left(stops, True, key=lambda stop: closing in decode(ids[start:stop]))]
     return TagSpan(max(start, stop - len(close_ids)), stop)
 
 
-def _find(ids: Sequence[int], tag: Sequence[int]) -> int:
-    tag = list(tag)
-    return next((i for i in range(len(ids) - len(tag) + 1) if ids[i : i + len(tag)] == tag), -1)
+def _find(ids: Sequence[int], mark: Sequence[int]) -> int:
+    mark = list(mark)
+    places = range(len(ids) - len(mark) + 1) if mark else ()
+    return next((i for i in places if ids[i : i + len(mark)] == mark), -1)
 
 
-def _reply(reasoning: str, answer: str, *, closed: bool) -> Reply:
+def _reply(reasoning: str, answer: str, marks: Marks, *, closed: bool) -> Reply:
     if not closed:
-        status = ReplyStatus.MALFORMED if OPEN_TAG in reasoning else ReplyStatus.UNCLOSED
+        status = ReplyStatus.MALFORMED if marks.any_in(reasoning) else ReplyStatus.UNCLOSED
         return Reply(status, reasoning, "")
-    if any(tag in part for tag in (OPEN_TAG, CLOSE_TAG) for part in (reasoning, answer)):
+    answer = marks.bare(answer)
+    if marks.any_in(reasoning) or marks.any_in(answer):
         return Reply(ReplyStatus.MALFORMED, reasoning, "")
-    reasoning, answer = reasoning.strip(), answer.strip()
+    reasoning = reasoning.strip()
     if not answer:
         return Reply(ReplyStatus.EMPTY_ANSWER, reasoning, "")
     status = ReplyStatus.OK if reasoning else ReplyStatus.EMPTY_REASONING

@@ -168,14 +168,16 @@ def test_completions_without_all_judgements_are_unjudged_because_samples_are_mis
     write_small_warehouse(home)
     fresh = [
         completion(name, prompt_id="eel", spec_id="fish1", cited=["F1"])
-        for name in ("never", "partly")
+        for name in ("never", "partly", "unread")
     ]
     write_shard(home, TABLES["completions"], fresh)
-    write_shard(home, TABLES["judgements"], [judgement("partly", 0, 9.0, spec_id="fish1")])
+    samples = [("partly", 0, 9.0), ("unread", 0, None), ("never", 2, None)]
+    judgements = [judgement(*sample, spec_id="fish1") for sample in samples]
+    write_shard(home, TABLES["judgements"], judgements)
     reason = "samples of the judge are still to be made"
     assert rows_of(home, "unjudged") == [
-        ("missing", reason, 0, 2, "never"),
-        ("no_verdict", None, 1, 1, "half"),
+        ("missing", reason, 0, 3, "never"),
+        ("no_verdict", None, 2, 2, "half"),
     ]
 
 
