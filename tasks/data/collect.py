@@ -18,7 +18,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.data.candidates import Candidate, read_source, short
+from tasks.data.candidates import Candidate, read_source
+from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
 from tasks.data.conflicts import ConflictLog, Conflicts, Label, Labels
 from tasks.data.counts import Counts, usable
 from tasks.data.duplicates import Evaluations, NearDuplicates
@@ -100,15 +101,8 @@ def collect(
 
 
 def _check_categories(source: SourceConfig, pack_categories: Sequence[str]) -> None:
-    """Raises ValueError if the recipe itself names a category that the pack lacks."""
-    targets = [target for target in source.category_map.values() if target]
-    for key, named in (("categories", source.categories), ("category_map", targets)):
-        unknown = next((name for name in named if name not in pack_categories), None)
-        if unknown:
-            raise ValueError(
-                f"source {source.name!r}: {key} names {unknown!r}, which is not a category of the "
-                f"pack; use {', '.join(pack_categories)}"
-            )
+    """Raises ValueError if the recipe itself names a category that the pack lacks, or none."""
+    require_pack_categories(source, pack_categories)
     if not (source.category or source.categories or source.assign_category):
         raise ValueError(
             f"source {source.name!r} has no categories: give it category (a column), "
@@ -172,7 +166,8 @@ class _Collecting:
                 unknown.update(foreign)
             labels.add(bytes.fromhex(candidate.prompt_id), self._label(candidate))
         if unknown:
-            raise ValueError(self._unknown_categories(source, unknown))
+            remedy = f"{MAP_LABELS} or set assign_category"
+            raise ValueError(unknown_labels(source, unknown, self.pack_categories, remedy=remedy))
 
     def hold_out(self, source: SourceConfig) -> None:
         """Reads an evaluation set, whose prompts are then left out of the sources."""
@@ -252,15 +247,6 @@ class _Collecting:
             or (said and held_out and said.contradicts(held_out))
         ):
             self.conflicts.add(candidate.prompt_id, self._label(candidate), candidate.place)
-
-    def _unknown_categories(self, source: SourceConfig, unknown: Counter[str]) -> str:
-        (label, num_rows), *others = unknown.most_common()
-        more = f" (and {len(others)} more labels)" if others else ""
-        return (
-            f"source {source.name!r}: category {short(label)} of {num_rows} rows{more} is not in "
-            f"the pack, which has {', '.join(self.pack_categories)}; map it in category_map "
-            '("" leaves its rows out) or set assign_category'
-        )
 
     def _store(
         self, batch: Sequence[Candidate], source: SourceConfig, outcomes: Counter[str]
