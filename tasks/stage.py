@@ -37,6 +37,10 @@ _log = logging.getLogger("precept.stage")
 logging.getLogger("precept").setLevel(logging.INFO)
 
 
+_REASONED = (COMPLETIONS, JUDGEMENTS)
+"""Tables whose rows need a model that reasons; evaluations may compare others."""
+
+
 class StageConfig(Config):
     """Blocks and retries of a stage."""
 
@@ -314,21 +318,19 @@ class Stage:
             )
 
     def _stop_if_unreasoned(self) -> None:
-        """Raises NoReasoning if no reply of a generator or a judge has marks around reasoning."""
-        if not self.engine.reasons or self.work.table not in (COMPLETIONS, JUDGEMENTS):
-            return
-        # Of a reply that is cut short nobody knows: most must have ended by themselves.
+        """Raises NoReasoning if no reply of a generator or judge has marks around its reasoning."""
         counts = self._statuses
         num_open, num_cut = counts["unclosed"], counts["truncated"]
         num_replies = self._num_rows - counts["error"] - counts["too_long"]
-        if num_replies < 100 or num_open + num_cut < num_replies or num_open <= num_cut:
+        # Of a reply that is cut short nobody knows: most must have ended by themselves.
+        is_hopeless = num_replies >= 100 and num_open > num_cut >= num_replies - num_open
+        if not is_hopeless or not self.engine.reasons or self.work.table not in _REASONED:
             return
         marks = marks_of(self.engine.reasoning_parser)
         raise NoReasoning(
-            f"none of the first {num_replies} replies of {self.engine.model} has its reasoning "
-            f"between {marks.opening.strip()} and {marks.closing}; set its engine's "
-            'reasoning_parser to that of the model\'s family, or reasons = "prompted" if it has no '
-            "reasoning of its own"
+            f"none of the first {num_replies} replies of {self.engine.model} has reasoning between "
+            f"{marks.opening.strip()} and {marks.closing}; set its engine's reasoning_parser to "
+            'that of the model\'s family, or reasons = "prompted" if it has none of its own'
         )
 
 

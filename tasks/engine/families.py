@@ -116,13 +116,20 @@ def marks_of(
     return FAMILIES[name]
 
 
-def require_marks(name: str | None, marks: Marks, vocabulary: Collection[str]) -> None:
-    """Raises ValueError if a family's marks are no tokens of a model, where vLLM looks for them.
+def find_marks(
+    name: str | None,
+    *,
+    chat_template_kwargs: Mapping[str, bool | str],
+    vocabulary: Collection[str],
+) -> Marks:
+    """Returns the marks of a family as a model with this vocabulary has them.
 
-    Text that follows a token in a mark, as the name of a channel, is left out.
+    Raises ValueError if they are no tokens of it, where vLLM looks for them. Text that follows a
+    token in a mark, as the name of a channel, is left out.
     """
+    marks = marks_of(name, chat_template_kwargs=chat_template_kwargs, vocabulary=vocabulary)
     if name is None or name in _IN_TEXT:
-        return
+        return marks
     tokens = (_TOKEN.match(mark) for mark in (marks.opening, marks.closing))
     missing = next((token[0] for token in tokens if token and token[0] not in vocabulary), None)
     if missing:
@@ -131,3 +138,4 @@ def require_marks(name: str | None, marks: Marks, vocabulary: Collection[str]) -
             "does not have; use the parser of the model's family, or leave it unset for "
             f"{OPEN_TAG} tags"
         )
+    return marks

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 
 from tasks.engine.cluster import autoscales
-from tasks.engine.families import marks_of, require_marks
+from tasks.engine.families import find_marks
 from tasks.engine.model_files import ModelFacts
 from tasks.engine.requests import EngineConfig
 from tasks.engine.turns import TurnRules, TurnsError
@@ -85,8 +85,7 @@ def _check_marks(config: EngineConfig, facts: ModelFacts) -> None:
     if vocabulary is None:
         return
     kwargs = config.chat_template_kwargs
-    marks = marks_of(name, chat_template_kwargs=kwargs, vocabulary=vocabulary)
-    require_marks(name, marks, vocabulary)
+    find_marks(name, chat_template_kwargs=kwargs, vocabulary=vocabulary)
 
 
 def _check_memory(config: EngineConfig, facts: ModelFacts) -> None:

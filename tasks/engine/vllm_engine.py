@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 
 from specs.prompts import Message
-from specs.replies import Marks, Reply, ReplyStatus
+from specs.replies import Reply, ReplyStatus
 from tasks.engine.chat_template import ChatTemplate, Frame
-from tasks.engine.families import IN_VOCABULARY, marks_of, require_marks
+from tasks.engine.families import IN_VOCABULARY, find_marks, marks_of
 from tasks.engine.faults import cause_of
 from tasks.engine.neutral import Neutraliser
 from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, Usage, failed
@@ -79,23 +79,18 @@ class VLLMEngine:
         self._max_model_len = int(self._llm.model_config.max_model_len)
         self._neutral = Neutraliser(self._tokenizer)
         self._turns = TurnRules.of(self._apply_template)
-        self._marks = self._find_marks()
         self._splitter = ReplySplitter(
             self._tokenizer,
             end_ids=_end_ids(self._llm, self._tokenizer),
             reasons=bool(self.config.reasons),
-            marks=self._marks,
+            marks=find_marks(
+                self.config.reasoning_parser,
+                chat_template_kwargs=self.config.chat_template_kwargs,
+                vocabulary=self._tokenizer.get_vocab(),
+            ),
         )
         self._counter.note_start(time.monotonic() - began)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
-
-    def _find_marks(self) -> Marks:
-        """Returns the marks of the model's family; raises ValueError if its tokenizer has none."""
-        name, vocabulary = self.config.reasoning_parser, self._tokenizer.get_vocab()
-        kwargs = self.config.chat_template_kwargs
-        marks = marks_of(name, chat_template_kwargs=kwargs, vocabulary=vocabulary)
-        require_marks(name, marks, vocabulary)
-        return marks
 
     async def _watch(self) -> None:
         """Ends the process of an engine that stands still, so that Ray starts a new one."""
@@ -236,12 +231,12 @@ class VLLMEngine:
     ) -> list[Sample]:
         """The same for a model with other marks: vLLM knows them, and closes the reasoning."""
         assert request.budget is not None
-        budget = {"thinking_token_budget": request.budget}
-        final = await self._generate(request, ids, max_tokens, **budget)
+        limit = request.budget
+        final = await self._generate(request, ids, max_tokens, thinking_token_budget=limit)
         samples = []
         for output in final.outputs:
             reply = self._splitter.split(output.token_ids, ending=ending)
-            by_force = reply.num_reasoning_tokens >= request.budget
+            by_force = reply.num_reasoning_tokens >= limit
             samples.append(replace(_sample_of(reply, output, len(ids)), closed_by_force=by_force))
         return samples
 
@@ -343,10 +338,10 @@ def _reasoning_config(config: EngineConfig) -> Any:
     """
     from vllm.config.reasoning import ReasoningConfig
 
-    kwargs = config.chat_template_kwargs
-    marks = marks_of(config.reasoning_parser, chat_template_kwargs=kwargs)
     if config.reasoning_parser in IN_VOCABULARY:
         return ReasoningConfig()
+    kwargs = config.chat_template_kwargs
+    marks = marks_of(config.reasoning_parser, chat_template_kwargs=kwargs)
     return ReasoningConfig(reasoning_start_str=marks.opening, reasoning_end_str=marks.closing)
 
 

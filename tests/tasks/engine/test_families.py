@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from specs.replies import THINK, Marks, ReplyStatus
-from tasks.engine.families import FAMILIES, REFUSED, marks_of, require_marks
+from tasks.engine.families import FAMILIES, REFUSED, find_marks, marks_of
 from tasks.engine.requests import EngineConfig
 from tasks.engine.splitter import ReplySplitter
 from tests.tasks.engine.byte_tokenizers import byte_tokenizer
@@ -128,12 +128,16 @@ def test_parser_that_cannot_split_replies_is_refused_with_those_that_can(
 
 
 def test_family_whose_marks_the_tokenizer_lacks_is_refused() -> None:
-    mistral = FAMILIES["mistral"]
-    require_marks("mistral", mistral, tokens_of(mistral))
-    require_marks("gemma4", FAMILIES["gemma4"], ["<|channel>", "<channel|>"])
-    require_marks("olmo3", THINK, [])
+    for name, vocabulary in (
+        ("mistral", tokens_of(FAMILIES["mistral"])),
+        ("gemma4", ["<|channel>", "<channel|>"]),
+        ("olmo3", []),
+        (None, []),
+    ):
+        found = find_marks(name, chat_template_kwargs={}, vocabulary=vocabulary)
+        assert found == FAMILIES.get(name or "", THINK)
     with pytest.raises(ValueError, match=r"looks for token '\[/THINK\]', which the model's"):
-        require_marks("mistral", mistral, ["[THINK]"])
+        find_marks("mistral", chat_template_kwargs={}, vocabulary=["[THINK]"])
 
 
 @pytest.mark.slow

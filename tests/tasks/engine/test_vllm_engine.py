@@ -299,7 +299,7 @@ def test_context_that_is_not_set_is_the_models_own(strict: Served) -> None:
 @vllm_warns
 @pytest.mark.slow
 def test_turn_that_the_template_refuses_is_an_error_with_its_cause(strict: Served) -> None:
-    starts = [{"role": "assistant", "content": "Hello."}, *chat("Hello.")]
+    starts: list[Message] = [{"role": "assistant", "content": "Hello."}, *chat("Hello.")]
     [[sample]] = strict.ask(Request(starts, 1, SAMPLING))
     assert (sample.status, sample.reason) == ("error", "chat template: roles must alternate")
 
@@ -318,7 +318,7 @@ def test_model_that_vllm_refuses_is_told_by_its_innermost_cause() -> None:
 def test_prompted_model_is_asked_to_think_between_tags() -> None:
     asked = asked_to_think(chat("Hello."))
     assert asked == [{"role": "system", "content": THINK_FIRST}, *chat("Hello.")]
-    system = {"role": "system", "content": "Obey."}
+    system: Message = {"role": "system", "content": "Obey."}
     assert asked_to_think([system, *chat("Hello.")])[0]["content"] == f"Obey.\n\n{THINK_FIRST}"
     version = EngineConfig(model="a/b", reasons="prompted").version
     assert version == 'a/b@main {"reasons": "prompted 1e088552"}'
