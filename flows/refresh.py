@@ -54,7 +54,7 @@ def check_shards(run: RunContext) -> list[Damaged]:
 def collect_prompts(run: RunContext) -> Collected:
     """Reads the sources and stores the prompts that are new."""
     collected = run.collect()
-    run.update(collect=collected.counts)
+    run.update(collect=collected.counts, notes=collected.notes)
     run.relations["unassigned"] = collected.unassigned
     return collected
 

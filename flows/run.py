@@ -18,6 +18,7 @@ import pyarrow as pa
 from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
+from tasks.data.candidates import SourceNotes
 from tasks.data.collect import Collected, Counts, collect
 from tasks.data.curate import Curated
 from tasks.data.drift import Drift
@@ -95,6 +96,8 @@ class RunFigures:
     """Shards that were set aside."""
     collect: Mapping[str, Counts] = field(default_factory=dict)
     """By source, what became of its rows."""
+    notes: Mapping[str, SourceNotes] = field(default_factory=dict)
+    """By source and evaluation set, files that were skipped and places of bad rows, if any."""
     stages: Mapping[str, StageFigures] = field(default_factory=dict)
     """By stage, its counts and usage, over all its retries."""
     curate: Curated | None = None

@@ -93,6 +93,8 @@ def refreshed(done: Refreshed, place: Place) -> None:
         _line(f"set aside: {shard.path} ({shard.reason})")
     for source, counts in figures.collect.items():
         _line(f"source {source}: {_counted(asdict(counts))}")
+    for source, notes in figures.notes.items():
+        _line(f"source {source}: {notes}")
     if assigned := figures.stages.get("assign"):
         _line(f"categories chosen by the judge model: {_counted(assigned.statuses)}")
     accepted = ask(connect(Home(done.home)), "accepted_chains").slice(0, 1).to_pylist()

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.data.candidates import Candidate, read_source, short
+from tasks.data.candidates import Candidate, NoteTaker, SourceNotes, short
 from tasks.data.duplicates import Evaluations, NearDuplicates
 from tasks.data.sources import SourceConfig
 from warehouse.catalog import materialise
@@ -81,6 +81,8 @@ class Collected:
     """By source."""
     evaluations: Mapping[str, Counts]
     """By evaluation set: rows that were read, kept to compare with, and bad."""
+    notes: Mapping[str, SourceNotes] = field(default_factory=dict)
+    """By source and evaluation set, if there is anything to note."""
 
 
 _PROMPTS = pa.schema([("prompt_id", pa.string()), ("categories", pa.list_(pa.string()))])
@@ -156,6 +158,7 @@ class _Collecting:
         self.stored_prompts = materialise(connection, "known_prompts")
         self.evaluations = Evaluations()
         self.evaluation_counts: dict[str, Counts] = {}
+        self.notes: dict[str, SourceNotes] = {}
         threshold = config.near_duplicate_threshold
         self.near_duplicates = NearDuplicates(threshold) if threshold else None
         # Bytes, because millions of ids may be held: their digits would take more memory.
@@ -167,19 +170,27 @@ class _Collecting:
     def hold_out(self, source: SourceConfig) -> None:
         """Reads an evaluation set, whose prompts are then left out of the sources."""
         outcomes: Counter[str] = Counter()
-        for candidate in read_source(source):
+        reader = NoteTaker(source)
+        for candidate in reader.candidates():
             outcomes[candidate.fault or "kept"] += 1
             if not candidate.fault:
                 self.evaluations.add(candidate.messages)
         self.evaluation_counts[source.name] = _usable(source, Counts.of(outcomes))
+        self._note(f"decontaminate {source.name}", reader.notes)
 
     def add(self, source: SourceConfig) -> None:
         """Reads a source, stores what is new of it and counts its rows."""
         outcomes: Counter[str] = Counter()
         num_stored = 0
-        for batch in _batches(self._choose(source, outcomes)):
+        reader = NoteTaker(source)
+        for batch in _batches(self._choose(source, reader.candidates(), outcomes)):
             num_stored += self._store(batch, source, outcomes)
         self.counts[source.name] = _usable(source, Counts.of(outcomes, stored=num_stored))
+        self._note(source.name, reader.notes)
+
+    def _note(self, name: str, notes: SourceNotes) -> None:
+        if str(notes):
+            self.notes[name] = notes
 
     def result(self) -> Collected:
         return Collected(
@@ -187,16 +198,19 @@ class _Collecting:
             unassigned=pa.concat_tables([_UNASSIGNED.empty_table(), *self.unassigned]),
             counts=self.counts,
             evaluations=self.evaluation_counts,
+            notes=self.notes,
         )
 
-    def _choose(self, source: SourceConfig, outcomes: Counter[str]) -> Iterator[Candidate]:
+    def _choose(
+        self, source: SourceConfig, candidates: Iterable[Candidate], outcomes: Counter[str]
+    ) -> Iterator[Candidate]:
         """Yields the candidates to keep; counts the outcomes of the others.
 
         Raises ValueError after the last row if rows have categories that the pack lacks, so that
         the message tells how many.
         """
         unknown: Counter[str] = Counter()
-        for candidate in read_source(source):
+        for candidate in candidates:
             foreign = [name for name in candidate.categories if name not in self.pack_categories]
             if foreign and not source.assign_category:
                 unknown.update(foreign)
