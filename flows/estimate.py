@@ -1,13 +1,15 @@
 """The rows that a refresh would make, and their cost, without making or writing anything."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import duckdb
 
 from flows.recipe import Recipe
 from flows.run import home_at, plan_for
-from tasks.data.collect import collect
+from tasks.data.candidates import SourceNotes
+from tasks.data.collect import Collected, collect
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
 from warehouse.catalog import connect, look_up, show_prompts_of
@@ -32,6 +34,8 @@ class Estimate:
     gpu_hours: float | None
     cost: float | None
     """GPU-hours at the recipe's price; None if the recipe has no price."""
+    notes: Mapping[str, SourceNotes] = field(default_factory=dict)
+    """By source and evaluation set, files that are skipped and places of bad rows, if any."""
 
     def as_markdown(self) -> str:
         """Returns the estimate as a list."""
@@ -46,6 +50,7 @@ class Estimate:
                 f"- hours of engines: {hours}",
                 *([f"- GPU-hours: {self.gpu_hours:.2g}"] if self.gpu_hours else []),
                 *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
+                *(f"- source {name}: {notes}" for name, notes in self.notes.items()),
             ]
         )
 
@@ -62,7 +67,8 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
     """Returns what `refresh` would make now. Raises what it would raise of a recipe or a source."""
     connection = connect(home_at(home))
     stored = {row["prompt_id"] for row in look_up(connection, "prompt_ids")}
-    wanted = _collect(recipe, connection)
+    collected = _collect(recipe, connection)
+    wanted, notes = collected.prompts["prompt_id"].to_pylist(), collected.notes
     completions, judgements = _count_missing(recipe, connection)
     costs = (
         _cost(connection, recipe, "generate", completions),
@@ -70,7 +76,8 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
     )
     num_new = sum(prompt_id not in stored for prompt_id in wanted)
     if costs[0] is None or costs[1] is None:
-        return Estimate(len(wanted), num_new, completions, judgements, None, None, None, None)
+        unknown = (None, None, None, None)
+        return Estimate(len(wanted), num_new, completions, judgements, *unknown, notes)
     gpus = (recipe.engine.num_gpus, recipe.judging_engine.num_gpus)
     gpu_hours = (costs[0].seconds * gpus[0] + costs[1].seconds * gpus[1]) / 3600
     price = recipe.gpu_hour_price
@@ -83,14 +90,14 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         hours=(costs[0].seconds + costs[1].seconds) / 3600,
         gpu_hours=gpu_hours,
         cost=None if price is None else gpu_hours * price,
+        notes=notes,
     )
 
 
-def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> list[str]:
+def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> Collected:
     """Reads the sources as a refresh would, and shows the connection what it would want.
 
-    Returns the ids of the prompts wanted. What a refresh would store goes to a folder that is
-    deleted again.
+    What a refresh would store goes to a folder that is deleted again.
     """
     pack = recipe.load_pack()
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +110,7 @@ def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> list[str]
         )
         show_prompts_of(connection, Home(folder))
     connection.register("wanted", plan_for(pack, collected.prompts).wanted)
-    return list(collected.prompts["prompt_id"].to_pylist())
+    return collected
 
 
 def _count_missing(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:

@@ -139,6 +139,8 @@ def trained(done: "Trained", place: Place) -> None:
         )
         if checkpoint.reason:
             _line(f"  ended early: {checkpoint.reason}")
+        for reason, count in done.left_out.get(stage, {}).items():
+            _line(f"  left out: {count} rows, {reason}")
         if seconds := _seconds_a_step(json.loads(checkpoint.metrics)["log"]):
             _line(f"  {seconds}")
     _line(

@@ -6,7 +6,7 @@ candidate with a fault.
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from tasks.data.chats import (
     read_text,
     read_turns,
 )
+from tasks.data.columns import column_value, has_column
 from tasks.data.files import skipped_files
 from tasks.data.formats import Row, Table, read_tables
 from tasks.data.labels import LabelMap, texts_of
@@ -161,25 +162,41 @@ def _usual_column(source: SourceConfig, table: Table, head: Sequence[Row]) -> st
     the whole file.
     """
     columns = list(dict.fromkeys(itertools.chain.from_iterable(row.values for row in head)))
-    for is_whole in (False, True):
-        if is_whole:
-            columns = table.columns()
-        missing = next((name for name in source.columns if name not in columns), None)
-        usual = next((name for name in USUAL_COLUMNS if name in columns), None)
-        if missing is None and (source.text_columns or usual):
-            return None if source.text_columns else usual
+    missing = _missing(source.columns, head)
+    if missing or not (source.text_columns or _first_usual(columns)):
+        columns = table.columns()
+        missing = [name for name in missing if name not in columns]
+        if all("." in name for name in missing):
+            missing = _missing(missing, table.rows())
+    usual = _first_usual(columns)
+    if not missing and (source.text_columns or usual):
+        return None if source.text_columns else usual
     listed = f"its columns are {', '.join(map(str, columns)) or 'none'}"
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         listed += " (set delimiter to the character that separates them)"
     if missing:
         raise ValueError(
-            f"source {source.name!r}: {table.place} has no column {missing!r}; {listed}: name one "
-            "of them"
+            f"source {source.name!r}: {table.place} has no column {missing[0]!r}; {listed}: name "
+            "one of them"
         )
     raise ValueError(
         f"source {source.name!r}: {table.place} has neither a column 'messages' nor 'prompt'; "
         f"{listed}: say which in prompt or messages"
     )
+
+
+def _first_usual(columns: Sequence[str]) -> str | None:
+    return next((name for name in USUAL_COLUMNS if name in columns), None)
+
+
+def _missing(names: Sequence[str], rows: Iterable[Row]) -> list[str]:
+    """Returns the columns that none of the rows has."""
+    missing = list(names)
+    for row in rows:
+        if not missing:
+            break
+        missing = [name for name in missing if not has_column(row.values, name)]
+    return missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +234,7 @@ class _Reader:
                 raise BadRowError("unreadable_row")
             prompt = self._prompt(values, columns)
             categories = self._categories(values)
-            metadata = [text for name in source.metadata for text in texts_of(values.get(name))]
+            metadata = [text for name in source.metadata for text in _texts(values, name)]
         except RecursionError:
             return Candidate(messages=[], categories=[], place=place, fault="nested_too_deeply")
         except BadRowError as fault:
@@ -225,8 +242,8 @@ class _Reader:
         ideal_response = self._ideal_response(values, place)
         if source.label_as_metadata and ideal_response:
             metadata.append(f"the ideal response is {ideal_response}")
-        languages = texts_of(values.get(source.language_column)) if source.language_column else []
-        transforms = texts_of(values.get(source.transform)) if source.transform else []
+        languages = _texts(values, source.language_column)
+        transforms = _texts(values, source.transform)
         return Candidate(
             messages=prompt.messages,
             categories=categories,
@@ -234,14 +251,14 @@ class _Reader:
             language=language or next(iter(languages), source.language),
             transform=next(iter(transforms), None),
             metadata=metadata,
-            kept={name: values.get(name) for name in source.keep},
+            kept={name: column_value(values, name) for name in source.keep},
             place=place,
             answer_left_off=prompt.answer_left_off,
         )
 
     def _prompt(self, values: Mapping[str, Any], columns: Sequence[str]) -> _Prompt:
         """Returns the prompt of a row; raises BadRowError if it has none that can be asked."""
-        contents = [values.get(name) for name in columns]
+        contents = [column_value(values, name) for name in columns]
         if self.source.turns:
             prompt = _Prompt([_user_message(text) for text in _given(contents)])
         elif self.holds_chats or (len(contents) == 1 and is_chat(contents[0])):
@@ -253,7 +270,7 @@ class _Reader:
             prompt = _Prompt([_user_message("\n\n".join(texts))])
         if not prompt.messages or not prompt.messages[-1]["content"].strip():
             raise BadRowError("empty_prompt")
-        for system in _given([values.get(self.source.system or "")]):
+        for system in _given([column_value(values, self.source.system)]):
             prompt.messages.insert(0, {"role": "system", "content": read_text(system)})
         return prompt
 
@@ -272,7 +289,7 @@ class _Reader:
         """Returns the categories of a row, sorted; raises BadRowError if all are left out."""
         if not self.source.category:
             return sorted(set(self.source.categories))
-        mapped = set(self.categories.meanings(values.get(self.source.category)))
+        mapped = set(self.categories.meanings(column_value(values, self.source.category)))
         if mapped == {""}:
             raise BadRowError("left_out")
         return sorted(mapped - {""})
@@ -282,13 +299,18 @@ class _Reader:
         source = self.source
         if not source.ideal_response:
             return source.ideal_response_value.value if source.ideal_response_value else None
-        outcome = next(iter(self.ideal_responses.meanings(values.get(source.ideal_response))), "")
+        label = column_value(values, source.ideal_response)
+        outcome = next(iter(self.ideal_responses.meanings(label)), "")
         if outcome and outcome not in tuple(Outcome):
             raise ValueError(
                 f"source {source.name!r}: ideal response {short(outcome)} ({place}) must be one of "
                 f"{', '.join(Outcome)}; map it in ideal_response_map"
             )
         return outcome or None
+
+
+def _texts(values: Mapping[str, Any], name: str | None) -> list[str]:
+    return texts_of(column_value(values, name))
 
 
 def _user_message(content: object) -> Message:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from specs.policy import Outcome
 from tasks import Config
+from tasks.data.columns import top_column
 from tasks.paths import Located, LocatedFolder
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -35,7 +36,9 @@ _NEEDS = {
 
 
 class SourceConfig(Config):
-    """A source of prompts: its files or data set, and the meaning of its columns."""
+    """A source of prompts: its files or data set, and the meaning of its columns. A column within
+    another is named with dots, as `instances.0.input`; a CSV column without a name is `column_N`,
+    counted from 1."""
 
     name: str = Field(min_length=1)
     """Name of the source in rows, counts and messages."""
@@ -59,8 +62,7 @@ class SourceConfig(Config):
     prompt: str | list[str] | dict[str, str] | None = None
     """Column with the text of a single prompt; or columns whose texts are joined by blank lines,
     without those that are empty; or a table from languages to columns, which makes each row a
-    prompt in every language. A CSV column without a name is `column_N`, counted from 1. Unset:
-    `prompt`, if there is no `messages`."""
+    prompt in every language. Unset: `prompt`, if there is no `messages`."""
     messages: str | None = None
     """Column with a chat, a list of role and content or of from and value. A chat that ends on the
     assistant is asked up to its last user turn. Unset: `messages`, `conversations` or
@@ -158,4 +160,5 @@ class SourceConfig(Config):
     def needed(self, columns: Sequence[str]) -> list[str]:
         """Returns those of a file's columns that are read."""
         named = {*self.columns, *(() if self.text_columns else USUAL_COLUMNS)}
-        return [name for name in columns if name in named]
+        tops = {top_column(name) for name in named}
+        return [name for name in columns if name in named or name in tops]

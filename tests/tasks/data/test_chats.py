@@ -157,3 +157,31 @@ def test_a_row_is_a_prompt_in_each_of_its_languages(tmp_path: Path) -> None:
 def test_what_is_missing_is_empty_and_not_a_text(tmp_path: Path) -> None:
     rows = read(tmp_path, {"prompt": float("nan")}, {"prompt": None}, {"prompt": 5})
     assert [row.fault for row in rows] == ["empty_prompt", "empty_prompt", "not_text"]
+
+
+def test_a_column_within_another_is_named_with_dots(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path,
+        {"ask": "Sum up:", "cases": [{"input": "A ferry sails.", "ferry.no": 1}], "a.b": "x"},
+        {"ask": "Hello", "cases": [], "a": {"b": "y"}},
+        prompt=["ask", "cases.0.input"],
+        metadata=["a.b"],
+    )
+    assert texts(rows) == ["Sum up:\n\nA ferry sails.", "Hello"]
+    assert [row.metadata for row in rows] == [["x"], ["y"]]
+    with pytest.raises(
+        ValueError, match=r"no column 'cases\.0\.inputs'; its columns are ask, cases"
+    ):
+        read(tmp_path, {"ask": "a", "cases": [{"input": "b"}]}, prompt=["ask", "cases.0.inputs"])
+
+
+def test_nested_columns_of_parquet_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"cases": [{"input": "A ferry."}], "ask": {"text": "Sum up:"}, "other": 1}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    chosen = source(
+        tmp_path / "rows.parquet", categories=["boats"], prompt=["ask.text", "cases.0.input"]
+    )
+    assert texts(read_source(chosen)) == ["Sum up:\n\nA ferry."]
