@@ -213,8 +213,7 @@ class _Reader:
     def __init__(self, source: SourceConfig, place: str, usual: str | None) -> None:
         self.source = source
         self.place = place
-        self.columns = [usual] if usual else source.text_columns
-        self.holds_chats = bool(source.messages) or (usual is not None and usual != "prompt")
+        self.usual = usual
         self.roles = source.roles
         self.categories = LabelMap(source.category_map)
         self.ideal_responses = LabelMap(source.ideal_response_map)
@@ -225,7 +224,14 @@ class _Reader:
             for language, column in self.source.prompt.items():
                 yield self._candidate(row, [column], language)
         else:
-            yield self._candidate(row, self.columns, None)
+            yield self._candidate(row, self._columns(row.values), None)
+
+    def _columns(self, values: Mapping[str, Any]) -> list[str]:
+        """Returns the columns with the prompt; of the usual ones, the first that is not empty."""
+        if self.usual is None:
+            return self.source.text_columns
+        others = (name for name in USUAL_COLUMNS if _given([values.get(name)]))
+        return [self.usual if _given([values.get(self.usual)]) else next(others, self.usual)]
 
     def _candidate(self, row: Row, columns: Sequence[str], language: str | None) -> Candidate:
         source, values, place = self.source, row.values, f"{self.place}:{row.number}"
@@ -259,9 +265,10 @@ class _Reader:
     def _prompt(self, values: Mapping[str, Any], columns: Sequence[str]) -> _Prompt:
         """Returns the prompt of a row; raises BadRowError if it has none that can be asked."""
         contents = [column_value(values, name) for name in columns]
+        must_be_chat = self.source.messages or (self.usual and columns != ["prompt"])
         if self.source.turns:
             prompt = _Prompt([_user_message(text) for text in _given(contents)])
-        elif self.holds_chats or (len(contents) == 1 and is_chat(contents[0])):
+        elif must_be_chat or (len(contents) == 1 and is_chat(contents[0])):
             prompt = self._chat(contents[0])
         elif len(contents) == 1:
             prompt = _Prompt([_user_message(contents[0])])

@@ -185,3 +185,18 @@ def test_nested_columns_of_parquet_are_read(tmp_path: Path) -> None:
         tmp_path / "rows.parquet", categories=["boats"], prompt=["ask.text", "cases.0.input"]
     )
     assert texts(read_source(chosen)) == ["Sum up:\n\nA ferry."]
+
+
+def test_rows_that_hold_their_prompt_in_different_usual_columns_are_all_read(
+    tmp_path: Path,
+) -> None:
+    rows = read(
+        tmp_path,
+        {"prompt": "one"},
+        {"messages": [USER], "prompt": "not this"},
+        {"messages": None, "prompt": "three"},
+        {"conversations": [{"from": "human", "value": "four"}], "messages": []},
+        {"prompt": ""},
+    )
+    assert texts(rows) == ["one", "May I sail?", "three", "four"]
+    assert rows[4].fault == "empty_prompt"
