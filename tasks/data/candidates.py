@@ -140,12 +140,10 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
     """
     num_rows = 0
     for table in read_tables(source):
-        rows = table.rows()
-        head = list(itertools.islice(rows, _HEAD_ROWS))
-        if not head:
+        if next(table.rows(), None) is None:
             continue
-        reader = _Reader(source, table.place, _usual_column(source, table, head))
-        for row in itertools.chain(head, rows):
+        reader = _Reader(source, table.place, _usual_column(source, table))
+        for row in table.rows():
             if num_rows == source.limit:
                 return
             num_rows += 1
@@ -155,14 +153,16 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
         raise ValueError(f"source {source.name!r}: no rows in {place}; give it some or remove it")
 
 
-def _usual_column(source: SourceConfig, table: Table, head: Sequence[Row]) -> str | None:
+def _usual_column(source: SourceConfig, table: Table) -> str | None:
     """Returns the column with the prompts, or None if the source names it.
 
     Raises ValueError if a column is missing. A key of JSON may come late, and is then looked for in
     the whole file.
     """
-    columns = list(dict.fromkeys(itertools.chain.from_iterable(row.values for row in head)))
-    missing = _missing(source.columns, head)
+    # The first rows are read again later, as so many long ones would not fit in memory.
+    keys = (row.values for row in itertools.islice(table.rows(), _HEAD_ROWS))
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(keys)))
+    missing = _missing(source.columns, itertools.islice(table.rows(), _HEAD_ROWS))
     if missing or not (source.text_columns or _first_usual(columns)):
         columns = table.columns()
         missing = [name for name in missing if name not in columns]

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from tasks.data.candidates import NoteTaker, read_source
+from tasks.data.collect import CollectConfig, collect
 from tasks.data.files import skipped_files
 from tests.rows import jsonl, source, source_rows
 from tests.tasks.data.test_sources import texts
+from warehouse.catalog import connect
+from warehouse.home import Home
 
 
 def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
@@ -23,6 +26,28 @@ def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
     reader = NoteTaker(source(tmp_path))
     assert texts(reader.candidates()) == ["one"]
     assert str(reader.notes) == f"4 files skipped: {', '.join(skipped)}"
+
+
+def test_a_collection_notes_what_is_skipped_and_where_the_first_bad_rows_stand(
+    tmp_path: Path, disk: Home
+) -> None:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    user = {"role": "user", "content": "Hello"}
+    answered = {"messages": [user, {"role": "assistant", "content": "Hi."}]}
+    jsonl(folder / "a.jsonl", [answered, {"messages": []}, {"messages": []}])
+    (folder / "notes.txt").write_text("x")
+    collected = collect(
+        [source(folder, categories=["boats"])],
+        config=CollectConfig(),
+        pack_categories=["boats"],
+        home=disk,
+        connection=connect(disk),
+    )
+    assert str(collected.notes["asked"]) == (
+        f"first empty_prompt at {folder}/a.jsonl:2; 1 chats asked without their last answer; "
+        "1 file skipped: notes.txt"
+    )
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.data.candidates import read_source
@@ -76,6 +76,7 @@ LABELS = st.one_of(
 
 
 @given(LABELS)
+@settings(max_examples=40)
 def test_a_table_has_the_same_labels_whatever_it_is_saved_as(
     tmp_path_factory: pytest.TempPathFactory, labels: list[Any]
 ) -> None:
@@ -294,3 +295,13 @@ def test_what_parquet_cannot_give_is_refused_with_the_path(tmp_path: Path) -> No
     pq.write_table(pa.table({"prompt": text}), path)
     with pytest.raises(ValueError, match=r"rows\.parquet: not "):
         list(read_source(source(path, categories=["boats"])))
+
+
+def test_many_long_rows_are_read_in_the_memory_of_few(tmp_path: Path) -> None:
+    row = json.dumps({"prompt": "x" * 100_000, "category": "boats"}) + "\n"
+    (tmp_path / "rows.jsonl.gz").write_bytes(packed_text([row] * 100))
+    tracemalloc.start()
+    assert sum(1 for _ in read_source(source(tmp_path / "rows.jsonl.gz"))) == 100
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
