@@ -51,14 +51,11 @@ def clean(text: str) -> str:
 
 
 def is_chat(value: object) -> bool:
-    """Returns True for a list of turns, each of which has a role."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(
-            isinstance(turn, Mapping) and any(key in turn for key in _ROLE_KEYS) for turn in value
-        )
-    )
+    """Returns True for a list of turns: each has a role, and some have a content."""
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        return False
+    has_roles = all(any(key in turn for key in _ROLE_KEYS) for turn in value)
+    return has_roles and any(key in turn for turn in value for key in _CONTENT_KEYS)
 
 
 def read_turns(value: object) -> list[Turn]:

@@ -213,8 +213,12 @@ def _has_value_a_line(path: Path, source: SourceConfig) -> bool:
 
 def _is_row(value: object, source: SourceConfig) -> bool:
     """Returns True if a document of one line is a row, not the rows."""
+    if isinstance(value, list):
+        # Rows may have a column of the name `role`; turns have none with prompts.
+        names = {name for turn in value for name in turn} if is_chat(value) else set(USUAL_COLUMNS)
+        return names.isdisjoint(USUAL_COLUMNS) and not source.text_columns
     if not isinstance(value, dict):
-        return is_chat(value) and not source.text_columns
+        return False
     named = source.text_columns or USUAL_COLUMNS
     is_asked = any(isinstance(value.get(name), str) or is_chat(value.get(name)) for name in named)
     lists = (item for item in value.values() if isinstance(item, list) and not is_chat(item))

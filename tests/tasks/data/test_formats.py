@@ -189,6 +189,15 @@ def test_a_line_that_is_a_list_of_turns_is_a_chat(tmp_path: Path) -> None:
         assert texts(read_source(source(path, categories=["boats"]))) == ["Hello"]
 
 
+def test_rows_with_a_column_named_role_are_rows(tmp_path: Path) -> None:
+    rows = [{"role": "sailor", "content": "x", **row} for row in source_rows("one", "two")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert texts(read_source(source(tmp_path / "rows.json"))) == ["one", "two"]
+    (tmp_path / "rows.json").write_text(json.dumps([{"role": "user", "content": "one"}] * 2))
+    chosen = source(tmp_path / "rows.json", prompt="content", categories=["boats"])
+    assert texts(read_source(chosen)) == ["one", "one"]
+
+
 def test_a_json_file_with_a_value_a_line_is_read_as_lines(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "rows.json", source_rows("one", "two"))
     assert texts(read_source(source(path))) == ["one", "two"]
