@@ -3,13 +3,14 @@
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
 from flows.recipe import Recipe
 from flows.run import assign_work, home_at, plan_for
+from tasks.data.candidates import SourceNotes
 from tasks.data.collect import Collected, collect
 from tasks.data.conflicts import Conflicts
 from tasks.data.generate import GenerateWork
@@ -42,6 +43,8 @@ class Estimate:
     gpu_hours: float | None = None
     cost: float | None = None
     """GPU-hours at the recipe's price; None if the recipe has no price."""
+    notes: Mapping[str, SourceNotes] = field(default_factory=dict)
+    """By source and evaluation set, files that are skipped and places of bad rows, if any."""
 
     def as_markdown(self) -> str:
         """Returns the estimate as a list."""
@@ -61,6 +64,7 @@ class Estimate:
                 f"- hours of engines: {hours}",
                 *([f"- GPU-hours: {self.gpu_hours:.2g}"] if self.gpu_hours else []),
                 *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
+                *(f"- source {name}: {notes}" for name, notes in self.notes.items()),
             ]
         )
 
@@ -102,6 +106,7 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         assignments=missing.assignments,
         completions=missing.completions,
         judgements=missing.judgements,
+        notes=collected.notes,
         **_price(connection, recipe, missing),
     )
 

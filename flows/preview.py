@@ -10,7 +10,8 @@ from rich.text import Text
 from flows.recipe import Recipe
 from flows.show import console
 from specs.prompts import Message, generator_messages, judge_messages, load_template
-from tasks.data.candidates import Candidate, read_source
+from tasks.data.candidates import Candidate, SourceNotes, read_source
+from tasks.data.files import skipped_files
 from tasks.engine.model_check import check_model
 from tasks.engine.requests import EngineConfig
 
@@ -30,6 +31,9 @@ def preview(recipe: Recipe, *, count: int) -> None:
     count_tokens = _token_counter(recipe.engine)
     generator = load_template("generator", recipe.generate.template)
     judge = load_template("judge", recipe.judge.template)
+    for source in recipe.sources:
+        if notes := str(SourceNotes(skipped_files=skipped_files(source))):
+            console().print(f"source {source.name}: {notes}", markup=False, highlight=False)
     for candidate in islice(_candidates(recipe), count):
         categories = [name for name in candidate.categories if name in pack.policies]
         if not categories:

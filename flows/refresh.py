@@ -55,7 +55,11 @@ def check_shards(run: RunContext) -> list[Damaged]:
 def collect_prompts(run: RunContext) -> Collected:
     """Reads the sources and stores the prompts that are new."""
     collected = run.collect()
-    run.update(collect=collected.counts, conflicts=collected.conflicts or None)
+    run.update(
+        collect=collected.counts,
+        conflicts=collected.conflicts or None,
+        notes=collected.notes,
+    )
     run.relations["unassigned"] = collected.unassigned
     return collected
 

@@ -19,6 +19,7 @@ from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
 from tasks.data.assign import AssignWork
+from tasks.data.candidates import SourceNotes
 from tasks.data.collect import Collected, collect
 from tasks.data.conflicts import Conflicts
 from tasks.data.counts import Counts
@@ -108,6 +109,8 @@ class RunFigures:
     """Prompts that rows label in different ways."""
     assigned: Mapping[str, int] = field(default_factory=dict)
     """By status, the prompts whose category was left to the judge model."""
+    notes: Mapping[str, SourceNotes] = field(default_factory=dict)
+    """By source and evaluation set, files that were skipped and places of bad rows, if any."""
     stages: Mapping[str, StageFigures] = field(default_factory=dict)
     """By stage, its counts and usage, over all its retries."""
     curate: Curated | None = None

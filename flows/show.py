@@ -95,6 +95,8 @@ def refreshed(done: Refreshed, place: Place) -> None:
         _line(f"set aside: {shard.path} ({shard.reason})")
     for source, counts in figures.collect.items():
         _line(f"source {source}: {_counted(asdict(counts))}")
+    for source, notes in figures.notes.items():
+        _line(f"source {source}: {notes}")
     if conflicts := figures.conflicts:
         _line(f"labelled in different ways: {conflicts.num_prompts} prompts", *conflicts.named)
     if figures.assigned:
@@ -143,6 +145,8 @@ def trained(done: "Trained", place: Place) -> None:
         )
         if checkpoint.reason:
             _line(f"  ended early: {checkpoint.reason}")
+        for reason, count in done.left_out.get(stage, {}).items():
+            _line(f"  left out: {count} rows, {reason}")
         if seconds := _seconds_a_step(json.loads(checkpoint.metrics)["log"]):
             _line(f"  {seconds}")
     _line(

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -47,6 +47,8 @@ class Trained:
     """By training, in their order."""
     num_trained: int
     """Checkpoints that this run trained; the others were there."""
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By training of this run, rows that were not learned, by reason."""
 
 
 @flow(name="train", flow_run_name="train {recipe.name}", persist_result=False, log_prints=False)
@@ -66,7 +68,9 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
             checkpoints["rl"] = reinforce(run, recipe.rl, _parent(run, checkpoints))
         run.update(checkpoints=tuple(row.checkpoint_id for row in checkpoints.values()))
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(checkpoints))
-        return Trained(run.id, run.home.url, checkpoints, len(run.figures.trainings))
+        trainings = run.figures.trainings
+        left_out = {name: figures.left_out for name, figures in trainings.items()}
+        return Trained(run.id, run.home.url, checkpoints, len(trainings), left_out)
 
 
 def _parent(run: RunContext, checkpoints: Mapping[str, Checkpoint]) -> Parent:

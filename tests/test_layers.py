@@ -31,7 +31,12 @@ FLOORS = {
 }
 """Rooms of `tasks`, each by its floor: a module imports its own room and the floors below it."""
 ACROSS = {
-    "tasks.training": {"tasks.data.judge"},
+    "tasks.training": {
+        "tasks.data.chats",
+        "tasks.data.formats",
+        "tasks.data.judge",
+        "tasks.data.sources",
+    },
     "tasks.evaluation": {
         "tasks.data.candidates",
         "tasks.data.categories",

@@ -6,14 +6,27 @@ candidate with a fault.
 
 import itertools
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from specs.policy import Outcome
 from specs.prompts import Message
-from tasks.data.sources import Row, SourceConfig, read_tables
+from tasks.data.chats import (
+    BadRowError,
+    is_chat,
+    is_missing,
+    read_content,
+    read_messages,
+    read_role,
+    read_text,
+    read_turns,
+)
+from tasks.data.columns import column_value, has_column
+from tasks.data.files import skipped_files
+from tasks.data.formats import Row, Table, read_tables
+from tasks.data.labels import LabelMap, texts_of
+from tasks.data.sources import USUAL_COLUMNS, SourceConfig
 from warehouse.tables import content_id
 
 
@@ -31,10 +44,13 @@ class Candidate:
     kept: Mapping[str, Any] = field(default_factory=dict)
     """Values of the columns that the source keeps."""
     place: str = ""
-    """File and number of the row."""
+    """File and line of the row; in Parquet and data sets, its number."""
+    answer_left_off: bool = False
+    """The chat ended on the assistant and is asked up to its last user turn."""
     fault: str | None = None
-    """The reason that the row cannot be used: unreadable_row, empty_prompt, not_text, not_a_chat,
-    unknown_role, not_on_user_turn, left_out."""
+    """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
+    not_a_chat, key_stands_twice, `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply,
+    left_out."""
 
     @property
     def prompt_id(self) -> str:
@@ -55,14 +71,65 @@ def short(text: object) -> str:
     return repr(line if len(line) <= 60 else line[:57] + "…")
 
 
-_ROLES = ("user", "assistant", "system", "tool")
-_UNSAFE = re.compile("[\ud800-\udfff\x00]")
+def read_chat(value: object) -> list[Message] | None:
+    """Returns the chat in a kept column: a list of messages, or a user's text; None for others."""
+    try:
+        if isinstance(value, str):
+            return [{"role": "user", "content": read_text(value)}]
+        return read_messages(read_turns(value), {})
+    except BadRowError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNotes:
+    """Facts about a source beside the counts of its rows."""
+
+    bad_places: Mapping[str, str] = field(default_factory=dict)
+    """File and line of the first row that cannot be used, by reason."""
+    answers_left_off: int = 0
+    """Chats that ended on the assistant and are asked up to their last user turn."""
+    skipped_files: Sequence[str] = ()
+    """Files that lie with the others and are of no kind that can be read."""
+
+    def __str__(self) -> str:
+        """The facts in one line; empty if there are none."""
+        parts = [f"first {reason} at {place}" for reason, place in self.bad_places.items()]
+        if self.answers_left_off:
+            parts.append(f"{self.answers_left_off} chats asked without their last answer")
+        if self.skipped_files:
+            noun = "file" if len(self.skipped_files) == 1 else "files"
+            names = ", ".join(self.skipped_files)
+            parts.append(f"{len(self.skipped_files)} {noun} skipped: {names}")
+        return "; ".join(parts)
+
+
+class NoteTaker:
+    """Reads a source and notes facts about it on the way."""
+
+    def __init__(self, source: SourceConfig) -> None:
+        self._source = source
+        self._bad_places: dict[str, str] = {}
+        self._answers_left_off = 0
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yields what `read_source` does."""
+        for candidate in read_source(self._source):
+            self._answers_left_off += candidate.answer_left_off
+            if candidate.fault and candidate.fault != "left_out":
+                self._bad_places.setdefault(candidate.fault, candidate.place)
+            yield candidate
+
+    @property
+    def notes(self) -> SourceNotes:
+        """The facts about the rows so far and the files."""
+        return SourceNotes(
+            self._bad_places, self._answers_left_off, tuple(skipped_files(self._source))
+        )
+
+
 _HEAD_ROWS = 1000
-"""Rows that tell which columns a file has: JSON leaves out a key that has no value."""
-
-
-class _BadRow(ValueError):
-    """A row that cannot be used; its message is the fault by which it is counted."""
+"""Rows that tell which columns a JSON file has, unless one of those that are named is missing."""
 
 
 def read_source(source: SourceConfig) -> Iterator[Candidate]:
@@ -72,143 +139,199 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
     does not map, or has no rows.
     """
     num_rows = 0
-    for where, rows in read_tables(source):
-        head = list(itertools.islice(rows, _HEAD_ROWS))
-        if not head:
+    for table in read_tables(source):
+        if next(table.rows(), None) is None:
             continue
-        text_column = _text_column(source, where, head)
-        for number, row in enumerate(itertools.chain(head, rows), 1):
+        reader = _Reader(source, table.place, _usual_column(source, table))
+        for row in table.rows():
             if num_rows == source.limit:
                 return
             num_rows += 1
-            yield replace(_candidate(row, source, text_column), place=f"{where}:{number}")
+            yield from reader.candidates(row)
     if num_rows == 0:
         place = source.path or source.dataset
         raise ValueError(f"source {source.name!r}: no rows in {place}; give it some or remove it")
 
 
-def _text_column(source: SourceConfig, where: str, head: Sequence[Row]) -> str:
-    """Returns the column with the chat or the prompt; raises ValueError if a column is missing."""
-    columns = list(dict.fromkeys(itertools.chain(*head)))
+def _usual_column(source: SourceConfig, table: Table) -> str | None:
+    """Returns the column with the prompts, or None if the source names it.
+
+    Raises ValueError if a column is missing. A key of JSON may come late, and is then looked for in
+    the whole file.
+    """
+    # The first rows are read again later, as so many long ones would not fit in memory.
+    keys = (row.values for row in itertools.islice(table.rows(), _HEAD_ROWS))
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(keys)))
+    missing = _missing(source.columns, itertools.islice(table.rows(), _HEAD_ROWS))
+    if missing or not (source.text_columns or _first_usual(columns)):
+        columns = table.columns()
+        missing = [name for name in missing if name not in columns]
+        if all("." in name for name in missing):
+            missing = _missing(missing, table.rows())
+    usual = _first_usual(columns)
+    if not missing and (source.text_columns or usual):
+        return None if source.text_columns else usual
     listed = f"its columns are {', '.join(map(str, columns)) or 'none'}"
-    missing = next((name for name in source.columns if name not in columns), None)
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+        listed += " (set delimiter to the character that separates them)"
     if missing:
         raise ValueError(
-            f"source {source.name!r}: {where} has no column {missing!r}; {listed}: name one of them"
+            f"source {source.name!r}: {table.place} has no column {missing[0]!r}; {listed}: name "
+            "one of them"
         )
-    named = source.messages or source.prompt
-    usual = next((name for name in ("messages", "prompt") if name in columns), None)
-    column = named or usual
-    if not column:
-        raise ValueError(
-            f"source {source.name!r}: {where} has neither a column 'messages' nor 'prompt'; "
-            f"{listed}: say which in prompt or messages"
-        )
-    return column
-
-
-def _candidate(row: Row, source: SourceConfig, text_column: str) -> Candidate:
-    is_chat = source.messages is not None or (source.prompt is None and text_column == "messages")
-    try:
-        if not row:
-            raise _BadRow("unreadable_row")
-        value = row.get(text_column)
-        messages = _chat(value) if is_chat else [_message("user", value)]
-        if messages[-1]["role"] != "user":
-            raise _BadRow("not_on_user_turn")
-        if not messages[-1]["content"].strip():
-            raise _BadRow("empty_prompt")
-        categories = _categories(row, source)
-    except _BadRow as fault:
-        return Candidate(messages=[], categories=[], fault=str(fault))
-    ideal_response = _ideal_response(row, source)
-    metadata = [text for column in source.metadata for text in _texts(row.get(column))]
-    if source.label_as_metadata and ideal_response:
-        metadata.append(f"the ideal response is {ideal_response}")
-    language = _texts(row.get(source.language_column)) if source.language_column else []
-    transform = _texts(row.get(source.transform)) if source.transform else []
-    return Candidate(
-        messages=messages,
-        categories=categories,
-        ideal_response=ideal_response,
-        language=language[0] if language else source.language,
-        transform=transform[0] if transform else None,
-        metadata=metadata,
-        kept={name: row.get(name) for name in source.keep},
+    raise ValueError(
+        f"source {source.name!r}: {table.place} has neither a column 'messages' nor 'prompt'; "
+        f"{listed}: say which in prompt or messages"
     )
 
 
-def read_chat(value: object) -> list[Message] | None:
-    """Returns the chat in a kept column: a list of messages, or a user's text; None for others."""
-    try:
-        return [_message("user", value)] if isinstance(value, str) else _chat(value)
-    except _BadRow:
-        return None
+def _first_usual(columns: Sequence[str]) -> str | None:
+    return next((name for name in USUAL_COLUMNS if name in columns), None)
 
 
-def _chat(value: object) -> list[Message]:
-    """Returns the chat of a row: a list of role and content, or the same as JSON text."""
-    if isinstance(value, str) and value.strip():
+def _missing(names: Sequence[str], rows: Iterable[Row]) -> list[str]:
+    """Returns the columns that none of the rows has."""
+    missing = list(names)
+    for row in rows:
+        if not missing:
+            break
+        missing = [name for name in missing if not has_column(row.values, name)]
+    return missing
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """Messages of a row."""
+
+    messages: list[Message]
+    answer_left_off: bool = False
+
+
+class _Reader:
+    """Reads the rows of one table of a source."""
+
+    def __init__(self, source: SourceConfig, place: str, usual: str | None) -> None:
+        self.source = source
+        self.place = place
+        self.usual = usual
+        self.roles = source.roles
+        self.categories = LabelMap(source.category_map)
+        self.ideal_responses = LabelMap(source.ideal_response_map)
+
+    def candidates(self, row: Row) -> Iterator[Candidate]:
+        """Yields the prompt of a row, or one for each language that the source names."""
+        if isinstance(self.source.prompt, dict):
+            for language, column in self.source.prompt.items():
+                yield self._candidate(row, [column], language)
+        else:
+            yield self._candidate(row, self._columns(row.values), None)
+
+    def _columns(self, values: Mapping[str, Any]) -> list[str]:
+        """Returns the columns with the prompt; of the usual ones, the first that is not empty."""
+        if self.usual is None:
+            return self.source.text_columns
+        others = (name for name in USUAL_COLUMNS if _given([values.get(name)]))
+        return [self.usual if _given([values.get(self.usual)]) else next(others, self.usual)]
+
+    def _candidate(self, row: Row, columns: Sequence[str], language: str | None) -> Candidate:
+        source, values, place = self.source, row.values, f"{self.place}:{row.number}"
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise _BadRow("not_a_chat") from None
-    if not value:
-        raise _BadRow("empty_prompt")
-    if not isinstance(value, list):
-        raise _BadRow("not_a_chat")
-    messages = []
-    for turn in value:
-        if not isinstance(turn, Mapping):
-            raise _BadRow("not_a_chat")
-        messages.append(_message(turn.get("role"), turn.get("content")))
-    return messages
-
-
-def _message(role: object, content: object) -> Message:
-    if role not in _ROLES:
-        raise _BadRow("unknown_role")
-    if content is None:
-        raise _BadRow("empty_prompt")
-    if not isinstance(content, str):
-        raise _BadRow("not_text")
-    return {"role": str(role), "content": _clean(content)}
-
-
-def _clean(text: str) -> str:
-    """Returns text that every file and tokenizer takes: lone surrogates and NUL become U+FFFD."""
-    return _UNSAFE.sub("\ufffd", text).replace("\r\n", "\n")
-
-
-def _texts(value: object) -> list[str]:
-    """Returns the values of a column as text: none, one, or those of a list."""
-    values = value if isinstance(value, list) else [value]
-    texts = (_clean(str(item)).strip() for item in values if item is not None)
-    return [text for text in texts if text]
-
-
-def _categories(row: Row, source: SourceConfig) -> list[str]:
-    """Returns the categories of a row, sorted; raises _BadRow if the source leaves all out."""
-    if not source.category:
-        return sorted(set(source.categories))
-    labels = _texts(row.get(source.category))
-    mapped = {source.category_map.get(label, label) for label in labels}
-    if mapped == {""}:
-        raise _BadRow("left_out")
-    return sorted(mapped - {""})
-
-
-def _ideal_response(row: Row, source: SourceConfig) -> str | None:
-    """Returns the ideal response to a row, or None; raises ValueError if its label is unmapped."""
-    if not source.ideal_response:
-        return source.ideal_response_value.value if source.ideal_response_value else None
-    labels = _texts(row.get(source.ideal_response))
-    if not labels:
-        return None
-    outcome = source.ideal_response_map.get(labels[0], labels[0])
-    if outcome and outcome not in tuple(Outcome):
-        raise ValueError(
-            f"source {source.name!r}: ideal response {short(labels[0])} must be one of "
-            f"{', '.join(Outcome)}; map it in ideal_response_map"
+            if not values:
+                raise BadRowError("unreadable_row")
+            prompt = self._prompt(values, columns)
+            categories = self._categories(values)
+            metadata = [text for name in source.metadata for text in _texts(values, name)]
+        except RecursionError:
+            return Candidate(messages=[], categories=[], place=place, fault="nested_too_deeply")
+        except BadRowError as fault:
+            return Candidate(messages=[], categories=[], place=place, fault=str(fault))
+        ideal_response = self._ideal_response(values, place)
+        if source.label_as_metadata and ideal_response:
+            metadata.append(f"the ideal response is {ideal_response}")
+        languages = _texts(values, source.language_column)
+        transforms = _texts(values, source.transform)
+        return Candidate(
+            messages=prompt.messages,
+            categories=categories,
+            ideal_response=ideal_response,
+            language=language or next(iter(languages), source.language),
+            transform=next(iter(transforms), None),
+            metadata=metadata,
+            kept={name: column_value(values, name) for name in source.keep},
+            place=place,
+            answer_left_off=prompt.answer_left_off,
         )
-    return outcome or None
+
+    def _prompt(self, values: Mapping[str, Any], columns: Sequence[str]) -> _Prompt:
+        """Returns the prompt of a row; raises BadRowError if it has none that can be asked."""
+        contents = [column_value(values, name) for name in columns]
+        must_be_chat = self.source.messages or (self.usual and columns != ["prompt"])
+        if self.source.turns:
+            prompt = _Prompt([_user_message(text) for text in _given(contents)])
+        elif must_be_chat or (len(contents) == 1 and is_chat(contents[0])):
+            prompt = self._chat(contents[0])
+        elif len(contents) == 1:
+            prompt = _Prompt([_user_message(contents[0])])
+        else:
+            texts = [read_text(content) for content in _given(contents)]
+            prompt = _Prompt([_user_message("\n\n".join(texts))])
+        if not prompt.messages or not prompt.messages[-1]["content"].strip():
+            raise BadRowError("empty_prompt")
+        for system in _given([column_value(values, self.source.system)]):
+            prompt.messages.insert(0, {"role": "system", "content": read_text(system)})
+        return prompt
+
+    def _chat(self, value: object) -> _Prompt:
+        """Returns a chat up to its last user turn if it ends on the assistant."""
+        turns = read_turns(value)
+        roles = [read_role(turn, self.roles) for turn in turns]
+        if "user" not in roles or roles[-1] not in ("user", "assistant"):
+            raise BadRowError("not_on_user_turn")
+        length = len(roles) - roles[::-1].index("user")
+        if any(is_missing(read_content(turn)) for turn in turns[: length - 1]):
+            raise BadRowError("no_content")
+        return _Prompt(read_messages(turns[:length], self.roles), length < len(turns))
+
+    def _categories(self, values: Mapping[str, Any]) -> list[str]:
+        """Returns the categories of a row, sorted; raises BadRowError if all are left out."""
+        if not self.source.category:
+            return sorted(set(self.source.categories))
+        mapped = set(self.categories.meanings(column_value(values, self.source.category)))
+        if mapped == {""}:
+            raise BadRowError("left_out")
+        return sorted(mapped - {""})
+
+    def _ideal_response(self, values: Mapping[str, Any], place: str) -> str | None:
+        """Returns the ideal response to a row, or None; raises ValueError if it is unmapped."""
+        source = self.source
+        if not source.ideal_response:
+            return source.ideal_response_value.value if source.ideal_response_value else None
+        label = column_value(values, source.ideal_response)
+        outcome = next(iter(self.ideal_responses.meanings(label)), "")
+        if outcome and outcome not in tuple(Outcome):
+            raise ValueError(
+                f"source {source.name!r}: ideal response {short(outcome)} ({place}) must be one of "
+                f"{', '.join(Outcome)}; map it in ideal_response_map"
+            )
+        return outcome or None
+
+
+def _texts(values: Mapping[str, Any], name: str | None) -> list[str]:
+    return texts_of(column_value(values, name))
+
+
+def _user_message(content: object) -> Message:
+    return {"role": "user", "content": read_text(content)}
+
+
+def _given(contents: Sequence[Any]) -> list[Any]:
+    """Returns the contents that are not empty, each item of a list of texts by itself."""
+    items: list[Any] = []
+    for content in contents:
+        is_texts = isinstance(content, list) and all(isinstance(item, str) for item in content)
+        items += content if is_texts else [content]
+    return [
+        item
+        for item in items
+        if not is_missing(item) and not (isinstance(item, str) and not item.strip())
+    ]

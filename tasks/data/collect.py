@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.data.candidates import Candidate, read_source
+from tasks.data.candidates import Candidate, NoteTaker, SourceNotes, read_source
 from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
 from tasks.data.conflicts import ConflictLog, Conflicts, Label, Labels
 from tasks.data.counts import Counts, usable
@@ -63,6 +63,8 @@ class Collected:
     """By evaluation set: rows that were read, kept to compare with, and bad."""
     conflicts: Conflicts
     """Prompts that rows of sources or of evaluation sets label in different ways."""
+    notes: Mapping[str, SourceNotes]
+    """By source and evaluation set, if there is anything to note."""
 
 
 _PROMPTS = pa.schema([("prompt_id", pa.string()), ("categories", pa.list_(pa.string()))])
@@ -90,9 +92,9 @@ def collect(
         _check_categories(source, pack_categories)
     run = _Collecting(config, pack_categories, home, connection, assigning_id)
     for source in config.decontaminate:
-        run.note(source, run.held_out)
+        run.read_labels(source, run.held_out)
     for source in sources:
-        run.note(source, run.labels)
+        run.read_labels(source, run.labels)
     for source in config.decontaminate:
         run.hold_out(source)
     for source in sources:
@@ -141,6 +143,7 @@ class _Collecting:
         self.stored_prompts = materialise(connection, "known_prompts")
         self.evaluations = Evaluations()
         self.evaluation_counts: dict[str, Counts] = {}
+        self.notes: dict[str, SourceNotes] = {}
         threshold = config.near_duplicate_threshold
         self.near_duplicates = NearDuplicates(threshold) if threshold else None
         # Bytes, because millions of ids may be held: their digits would take more memory.
@@ -152,7 +155,7 @@ class _Collecting:
         self.prompts: list[pa.Table] = []
         self.unassigned: list[pa.Table] = []
 
-    def note(self, source: SourceConfig, labels: Labels) -> None:
+    def read_labels(self, source: SourceConfig, labels: Labels) -> None:
         """Reads what a source says of its prompts; raises ValueError if it cannot be used.
 
         Labels that the pack lacks are told after the last row, with the number of their rows.
@@ -162,7 +165,9 @@ class _Collecting:
             if candidate.fault:
                 continue
             if labels is self.labels and not source.assign_category:
-                foreign = (c for c in candidate.categories if c not in self.pack_categories)
+                foreign = (
+                    name for name in candidate.categories if name not in self.pack_categories
+                )
                 unknown.update(foreign)
             labels.add(bytes.fromhex(candidate.prompt_id), self._label(candidate))
         if unknown:
@@ -173,7 +178,8 @@ class _Collecting:
         """Reads an evaluation set, whose prompts are then left out of the sources."""
         outcomes: Counter[str] = Counter()
         seen: set[str] = set()
-        for candidate in read_source(source):
+        reader = NoteTaker(source)
+        for candidate in reader.candidates():
             if candidate.fault:
                 outcomes[candidate.fault] += 1
                 continue
@@ -182,14 +188,21 @@ class _Collecting:
             seen.add(candidate.prompt_id)
             self.evaluations.add(candidate.messages)
         self.evaluation_counts[source.name] = usable(source, Counts.of(outcomes))
+        self._note(f"decontaminate {source.name}", reader.notes)
 
     def add(self, source: SourceConfig) -> None:
         """Reads a source, stores what is new of it and counts its rows."""
         outcomes: Counter[str] = Counter()
         num_stored = 0
-        for batch in _batches(self._choose(source, outcomes)):
+        reader = NoteTaker(source)
+        for batch in _batches(self._choose(source, reader.candidates(), outcomes)):
             num_stored += self._store(batch, source, outcomes)
         self.counts[source.name] = usable(source, Counts.of(outcomes, stored=num_stored))
+        self._note(source.name, reader.notes)
+
+    def _note(self, name: str, notes: SourceNotes) -> None:
+        if str(notes):
+            self.notes[name] = notes
 
     def result(self) -> Collected:
         return Collected(
@@ -198,12 +211,15 @@ class _Collecting:
             counts=self.counts,
             evaluations=self.evaluation_counts,
             conflicts=self.conflicts.summary(),
+            notes=self.notes,
         )
 
-    def _choose(self, source: SourceConfig, outcomes: Counter[str]) -> Iterator[Candidate]:
+    def _choose(
+        self, source: SourceConfig, candidates: Iterable[Candidate], outcomes: Counter[str]
+    ) -> Iterator[Candidate]:
         """Yields the candidates to keep, with all that rows say of their prompts; counts the
         outcomes of the others."""
-        for candidate in read_source(source):
+        for candidate in candidates:
             reason = self._reason_to_leave_out(candidate, source)
             if reason:
                 outcomes[reason] += 1

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from specs.characters import is_blank
 from specs.replies import THINK, Marks, Reply, ReplyStatus, TagSpan, find_closing, split_tokens
 
 
@@ -69,8 +70,8 @@ class ReplySplitter:
         if self._marks.any_in(answer):
             # The model went on reasoning: none of that may pass for an answer.
             return Reply(ReplyStatus.MALFORMED, reasoning, "", 0, len(ids))
-        if not answer:
-            status = ReplyStatus.EMPTY_ANSWER
+        if is_blank(answer):
+            status, answer = ReplyStatus.EMPTY_ANSWER, ""
         return Reply(status, reasoning, answer, 0, len(ids))
 
     def _without_end(self, token_ids: Sequence[int]) -> list[int]:

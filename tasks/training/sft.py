@@ -28,8 +28,9 @@ class CapabilityConfig(Config):
     """Data without policies, so that the model keeps the abilities it had."""
 
     path: LocatedFile
-    """JSONL or Parquet file with a column messages, whose last turn is the assistant's and has the
-    keys content and reasoning_content."""
+    """File of any kind that a source may have, with a column messages, whose last turn is the
+    assistant's and has the keys content and reasoning_content; other rows are left out and
+    counted."""
     share: float = Field(0.2, gt=0, lt=1)
     """Share of these rows among all rows."""
 
@@ -93,8 +94,7 @@ def _find_file(path: str) -> Path:
     file = find(path, accept=Path.is_file)
     if file is None:
         raise DataError(
-            f"sft.capability.path: no file {path} ({places()}); give a JSONL or Parquet file of "
-            "chats"
+            f"sft.capability.path: no file {path} ({places()}); give a file of chats, such as JSONL"
         )
     return file
 

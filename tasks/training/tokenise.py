@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from specs.prompts import Message
 from tasks.engine.chat_template import Chat, ChatError, ChatTemplate, Encoded
+from tasks.training.capability import write_chats
 from tasks.training.trainer import DataError, DataFigures
 from warehouse.catalog import look_up, stream
 
@@ -111,10 +112,12 @@ def tokenise(
     writer = _RowWriter(partial, chats, data.max_length)
     writer.add("examples", _stream(connection, "chosen_examples", set_id=data.set_id))
     if data.capability:
-        path, share = str(data.capability), data.capability_share
-        _require_reasoning(connection, path)
+        share, chats_read = data.capability_share, partial / "capability"
+        writer.left_out.update(write_chats(data.capability, chats_read))
         most = round(writer.sources["examples"] * share / (1 - share))
-        writer.add("capability", _stream(connection, "capability_chats", path=path), most=most)
+        rows = _stream(connection, "capability_chats", path=str(chats_read))
+        writer.add("capability", rows, most=most)
+        chats_read.unlink()
     writer.close()
     figures = writer.figures
     if not figures.num_rows:
@@ -139,16 +142,6 @@ def _require_no_spec(connection: duckdb.DuckDBPyConnection, set_id: str) -> None
         raise DataError(
             f"{row['num_prompts']} prompts of set {set_id} hold their spec: the model would not "
             "learn it by heart; take the policy out of the prompts of your source"
-        )
-
-
-def _require_reasoning(connection: duckdb.DuckDBPyConnection, path: str) -> None:
-    """Raises DataError if a file of chats has no place for reasoning."""
-    rows = look_up(connection, "capability_type", path=path)
-    if not rows or "reasoning_content" not in rows[0]["column_type"]:
-        raise DataError(
-            f"{path} has no column messages whose turns have content and reasoning_content; give "
-            "sft.capability.path such a file"
         )
 
 

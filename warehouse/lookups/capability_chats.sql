@@ -1,8 +1,4 @@
--- The chats of a JSONL or Parquet file, in the order of the hash of their texts.
-SELECT
-    left(sha256(messages::JSON::VARCHAR), 32) AS row_id,
-    messages[:-2] AS messages,
-    coalesce(messages[-1].reasoning_content, '') AS reasoning,
-    coalesce(messages[-1].content, '') AS answer
-FROM query(concat('FROM ''', replace($path, '''', ''''''), ''''))
+-- The chats of a capability file, in the order of the hash of their texts.
+SELECT row_id, messages, reasoning, answer
+FROM read_parquet($path)
 ORDER BY row_id;

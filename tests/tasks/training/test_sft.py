@@ -10,12 +10,13 @@ from transformers import AutoTokenizer
 
 from tasks.engine.chat_template import NOT_LEARNED, ChatTemplate
 from tasks.paths import PROJECT
+from tasks.training.capability import write_chats
 from tasks.training.checkpoint import checkpoint_id
 from tasks.training.rl import RlConfig
 from tasks.training.sft import CapabilityConfig, SftConfig, SftTraining, learning_order
 from tasks.training.tokenise import SftData, Tokenised, tokenise
 from tasks.training.trainer import DataError
-from tests.rows import example, spec_text
+from tests.rows import example, jsonl, spec_text
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
@@ -115,6 +116,75 @@ def test_capability_data_has_its_configured_share(
     rows = [row for row in rows_of(tokenised) if row["source"] == "capability"]
     assert len(rows) == 10
     assert all(learned_text(tokenizer, row).count("</think>") == 1 for row in rows)
+
+
+def chat(content: Any, *, reasoning: Any = "A ferry is allowed.", **turn: Any) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": content, "reasoning_content": reasoning}
+    return {"messages": [{"role": "user", "content": "May I take the ferry?"}, answer | turn]}
+
+
+def learned_of(tokenizer: Any, tokenised: Tokenised) -> list[str]:
+    rows = [row for row in rows_of(tokenised) if row["source"] == "capability"]
+    return sorted(learned_text(tokenizer, row).split("</think>")[1] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]},
+        chat(4),
+        chat({"ferry": "yes"}),
+        chat("Yes.", role="narrator"),
+        {"messages": "no chat"},
+        {"messages": None},
+        {"other": 1},
+    ],
+)
+def test_odd_row_of_capability_data_is_left_out_and_changes_no_other(
+    disk: Home, tokenizer: Any, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    fill(disk, 30)
+    path = jsonl(tmp_path / "chats.jsonl", [chat("Take it."), odd, chat("Take the skiff.")])
+    capability = CapabilityConfig(path=path, share=0.5)
+    tokenised = make(disk, tokenizer, tmp_path / "data", capability=capability)
+    assert learned_of(tokenizer, tokenised) == ["Take it.<|im_end|>", "Take the skiff.<|im_end|>"]
+    [(reason, count)] = tokenised.figures.left_out.items()
+    assert count == 1
+    assert reason.endswith(" in capability data, first at chats.jsonl:2")
+
+
+def test_texts_of_capability_data_are_themselves_and_parts_are_joined(tmp_path: Path) -> None:
+    texts = ["2024-01-01", "123e4567-e89b-12d3-a456-426614174000", "4", "null", '"quoted"']
+    rows = [chat(text) for text in texts]
+    parts = [{"type": "text", "text": text} for text in ("Take", "it.")]
+    rows.append({**chat(parts), "late": 1})
+    for name, count in (("texts", 5), ("parts", 6)):
+        path = Path(jsonl(tmp_path / f"{name}.jsonl", rows[:count]))
+        assert write_chats(path, tmp_path / name) == {}
+        stored = pq.read_table(tmp_path / name).to_pylist()
+        assert [row["answer"] for row in stored] == [*texts, "Take\nit."][:count]
+
+
+def test_reasoning_that_first_appears_late_is_learned(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill(disk, 3)
+    plain = {"messages": chat("Take it.")["messages"][:1]}
+    path = jsonl(tmp_path / "chats.jsonl", [plain] * 3000 + [chat("Take it.")])
+    capability = CapabilityConfig(path=path, share=0.5)
+    tokenised = make(disk, tokenizer, tmp_path / "data", capability=capability)
+    assert tokenised.figures.sources["capability"] == 1
+    assert sum(tokenised.figures.left_out.values()) == 3000
+
+
+def test_capability_file_that_is_not_json_is_refused_with_its_line(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill(disk, 3)
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps(chat("Take it.")) + "\n{")
+    with pytest.raises(DataError, match=r"chats\.jsonl:2: not JSON"):
+        make(disk, tokenizer, tmp_path / "data", capability=CapabilityConfig(path=str(path)))
 
 
 def test_row_that_was_written_twice_is_learned_once(

@@ -1,0 +1,373 @@
+"""Files and data sets → tables of rows, each row with its place.
+
+A source that cannot be read ends the run with one sentence that names the file.
+"""
+
+import csv
+import itertools
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.data.chats import is_chat
+from tasks.data.files import faults_named, find_files, is_packed, kind_of, open_bytes, open_text
+from tasks.data.hub import DataSet
+from tasks.data.json_documents import JsonDocument, decode, refused, too_long
+from tasks.data.sources import USUAL_COLUMNS, SourceConfig
+
+_BATCH_ROWS = 1000
+_BATCH_BYTES = 64 * 2**20
+_ARROW_ERRORS = (pa.ArrowException, ArithmeticError, OSError, RuntimeError, TypeError, ValueError)
+"""What pyarrow raises of a file that it cannot read, or whose values have no type in Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table."""
+
+    number: int
+    """Its line in the file or, where rows have no lines, its number, from 1."""
+    values: Mapping[str, Any]
+    """By column. Empty: a line of a CSV file that does not fit its header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file of a source, or its data set."""
+
+    place: str
+    """Its path or name, as messages give it."""
+    rows: Callable[[], Iterator[Row]]
+    columns: Callable[[], list[str]]
+    """All its columns; of JSON it reads the whole file to know them."""
+
+
+def read_tables(source: SourceConfig) -> Iterator[Table]:
+    """Yields each file of a source, or its data set."""
+    if source.dataset:
+        data = DataSet(source)
+        numbered = partial(_numbered, data.rows)
+        yield Table(f"data set {source.dataset}", numbered, lambda: data.columns)
+        return
+    for path in find_files(source).files:
+        yield _table(path, source)
+
+
+def _table(path: Path, source: SourceConfig) -> Table:
+    reader, columns = _READERS[kind_of(path)]
+
+    def read_rows() -> Iterator[Row]:
+        with faults_named(path):
+            yield from reader(path, source)
+
+    def read_columns() -> list[str]:
+        with faults_named(path):
+            if columns is not None:
+                return columns(path, source)
+            keys = (row.values for row in reader(path, source))
+            return list(dict.fromkeys(itertools.chain.from_iterable(keys)))
+
+    return Table(str(path), read_rows, read_columns)
+
+
+def _numbered(rows: Callable[[], Iterator[Mapping[str, Any]]]) -> Iterator[Row]:
+    yield from itertools.starmap(Row, enumerate(rows(), 1))
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The lines of a file, one at a time; a row that is too long is refused before it is whole."""
+
+    file: IO[str]
+    path: Path
+    max_bytes: int
+    number: int = 0
+    """Lines so far."""
+    row_line: int = 1
+    """First line of the row."""
+    row_bytes: int = 0
+    """Bytes of the row so far."""
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        longest = self.max_bytes + len("\r\n")
+        line = self.file.readline(longest + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.row_bytes += len(line.encode("utf-8", "surrogatepass"))
+        if self.row_bytes > longest:
+            raise too_long(self.path, self.row_line, self.max_bytes)
+        return line
+
+    def end_row(self) -> None:
+        """Lets the next line begin a row."""
+        self.row_line, self.row_bytes = self.number + 1, 0
+
+
+def _csv_records(path: Path, source: SourceConfig) -> Iterator[tuple[int, list[str]]]:
+    """Yields the records of a CSV file, each with its first line; the first one is the header."""
+    delimiter = source.delimiter or ("\t" if kind_of(path) == ".tsv" else ",")
+    # The lines that are fed to the reader have a limit of their own.
+    csv.field_size_limit(sys.maxsize)
+    with open_text(path, newline="") as file:
+        lines = _Lines(file, path, source.max_row_bytes)
+        # Strict: otherwise a quote that is never closed swallows the rest of the file.
+        reader = csv.reader(lines, strict=True, delimiter=delimiter)
+        try:
+            for record in reader:
+                if record:
+                    yield lines.row_line, record
+                lines.end_row()
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}:{reader.line_num}: not CSV ({error}); quote the field, and double the "
+                "quotes inside it"
+            ) from error
+
+
+def _csv_columns(path: Path, source: SourceConfig) -> list[str]:
+    _, header = next(_csv_records(path, source), (1, list[str]()))
+    names = [name or f"column_{number}" for number, name in enumerate(header, 1)]
+    _require_unique(names, f"{path}:1")
+    return names
+
+
+def _csv_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
+    header = _csv_columns(path, source)
+    for line, record in itertools.islice(_csv_records(path, source), 1, None):
+        fits = len(record) == len(header)
+        yield Row(line, dict(zip(header, record, strict=True)) if fits else {})
+
+
+def _require_unique(columns: Sequence[str], where: str) -> None:
+    """Raises ValueError if a table has a column twice: it does not say which one counts."""
+    repeated = next((name for name in columns if columns.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{where}: column {repeated!r} stands twice; rename one of them")
+
+
+def _jsonl_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
+    remedy = "write one object a line, or name a file that is one document .json"
+    with open_text(path) as file:
+        lines = _Lines(file, path, source.max_row_bytes)
+        for line in lines:
+            if line.strip():
+                try:
+                    value = decode(line.strip())
+                except (ValueError, RecursionError) as error:
+                    raise refused(error, path, lines.number, remedy) from error
+                yield _json_row(lines.number, value, source, f"{path}:{lines.number}: ")
+            lines.end_row()
+
+
+def _json_row(number: int, value: object, source: SourceConfig, where: str) -> Row:
+    """Returns the row of an object, or of a chat that stands by itself."""
+    if is_chat(value):
+        [column, *_] = source.text_columns or USUAL_COLUMNS
+        return Row(number, {column: value})
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}not an object; write each row as an object or a list of turns")
+    return Row(number, value)
+
+
+def _json_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
+    if _has_value_a_line(path, source):
+        yield from _jsonl_rows(path, source)
+        return
+    with open_text(path) as file:
+        document = JsonDocument(file, path, source.max_row_bytes)
+        if document.peek() == "{":
+            key = source.rows_key or _only_list(path, source)
+            yield from _rows_under(key, document, source)
+        elif document.peek() == "[":
+            yield from _elements(document, source)
+        elif document.peek():
+            document.value()
+            raise ValueError(f"{path}: must be a list of rows, or an object that holds such a list")
+        document.end()
+
+
+def _has_value_a_line(path: Path, source: SourceConfig) -> bool:
+    """Returns True if the first line of a .json file is a row: each line is then one."""
+    with open_text(path) as file:
+        lines = iter(partial(file.readline, source.max_row_bytes), "")
+        filled = (line for line in lines if line.strip())
+        try:
+            value = decode(next(filled, ""))
+        except (ValueError, RecursionError):
+            return False
+        return next(filled, None) is not None or _is_row(value, source)
+
+
+def _is_row(value: object, source: SourceConfig) -> bool:
+    """Returns True if a document of one line is a row, not the rows."""
+    if isinstance(value, list):
+        # Rows may have a column of the name `role`; turns have none with prompts.
+        names = {name for turn in value for name in turn} if is_chat(value) else set(USUAL_COLUMNS)
+        return names.isdisjoint(USUAL_COLUMNS) and not source.text_columns
+    if not isinstance(value, dict):
+        return False
+    named = source.text_columns or USUAL_COLUMNS
+    is_asked = any(isinstance(value.get(name), str) or is_chat(value.get(name)) for name in named)
+    lists = (item for item in value.values() if isinstance(item, list) and not is_chat(item))
+    holds_rows = any(isinstance(item, dict) for items in lists for item in items[:1])
+    return is_asked and not holds_rows and not source.rows_key
+
+
+def _only_list(path: Path, source: SourceConfig) -> str:
+    """Returns the only key of an object that holds a list; raises ValueError if it has others."""
+    keys = _keys_of_lists(path, source)
+    if len(keys) != 1:
+        raise _no_rows_key(path, keys)
+    return keys[0]
+
+
+def _no_rows_key(path: Path, keys: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{path}: {len(keys)} keys of the object hold lists ({', '.join(keys) or 'none'}); "
+        "say in rows_key which holds the rows"
+    )
+
+
+def _keys_of_lists(path: Path, source: SourceConfig) -> list[str]:
+    keys = []
+    with open_text(path) as file:
+        document = JsonDocument(file, path, source.max_row_bytes)
+        for key in document.members():
+            if document.peek() == "[":
+                keys.append(key)
+                for _ in document.elements():
+                    pass
+            else:
+                document.value()
+    return keys
+
+
+def _rows_under(key: str, document: JsonDocument, source: SourceConfig) -> Iterator[Row]:
+    """Yields the rows of the list under a key of an object."""
+    keys = []
+    for name in document.members():
+        if document.peek() != "[":
+            document.value()
+            continue
+        keys.append(name)
+        rows = _elements(document, source)
+        if name == key:
+            yield from rows
+        else:
+            for _ in document.elements():
+                pass
+    if key not in keys:
+        raise _no_rows_key(document.path, keys)
+
+
+def _elements(document: JsonDocument, source: SourceConfig) -> Iterator[Row]:
+    for number, (line, value) in enumerate(document.elements(), 1):
+        yield _json_row(line, value, source, f"{document.path}:{line}: row {number} is ")
+
+
+def _parquet_columns(path: Path, source: SourceConfig) -> list[str]:
+    with _open_parquet(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def _parquet_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
+    number = 0
+    with _open_parquet(path) as file:
+        for batch in _parquet_batches(file, path, source):
+            long = batch.nbytes > source.max_row_bytes
+            for position in range(batch.num_rows if long else 0):
+                if batch.slice(position, 1).nbytes > source.max_row_bytes:
+                    raise too_long(path, number + position + 1, source.max_row_bytes)
+            try:
+                rows = batch.to_pylist()
+            except _ARROW_ERRORS as error:
+                raise _not_parquet(path, error) from error
+            for values in rows:
+                number += 1
+                yield Row(number, values)
+
+
+def _parquet_batches(
+    file: pq.ParquetFile, path: Path, source: SourceConfig
+) -> Iterator[pa.RecordBatch]:
+    """Yields the columns that are needed, in batches of a limited size."""
+    names = list(file.schema_arrow.names)
+    _require_unique(names, str(path))
+    # Without any of them, all are read: the message about those that lack lists what there is.
+    columns = source.needed(names) or names
+    for group in range(file.metadata.num_row_groups):
+        mean_bytes = _bytes_of(file.metadata.row_group(group), columns)
+        if mean_bytes > source.max_row_bytes:
+            raise too_long(path, 1, source.max_row_bytes)
+        batch_rows = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(mean_bytes, 1))))
+        batches = file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=columns)
+        while True:
+            try:
+                yield next(batches)
+            except StopIteration:
+                break
+            except _ARROW_ERRORS as error:
+                raise _not_parquet(path, error) from error
+
+
+def _bytes_of(group: Any, columns: Sequence[str]) -> float:
+    """Returns the mean bytes of a row of a row group in some columns, unpacked."""
+    chunks = (group.column(index) for index in range(group.num_columns))
+    num_bytes = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
+    )
+    return float(num_bytes / max(group.num_rows, 1))
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file; a packed one is unpacked into a temporary file first."""
+    with ExitStack() as stack:
+        plain: IO[bytes] | None = None
+        if is_packed(path):
+            plain = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stack.enter_context(open_bytes(path)), plain)
+            plain.seek(0)
+        try:
+            file = pq.ParquetFile(plain or path)
+        except _ARROW_ERRORS as error:
+            raise _not_parquet(path, error) from error
+        yield stack.enter_context(file)
+
+
+def _not_parquet(path: Path, error: Exception) -> Exception:
+    """Returns the error that names the file which pyarrow cannot read."""
+    if isinstance(error, OSError) and error.errno:
+        return error
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    return ValueError(
+        f"{path}: not Parquet that can be read ({first}); fetch or write it again, with plainer "
+        "columns if it is whole"
+    )
+
+
+_Rows = Callable[[Path, SourceConfig], Iterator[Row]]
+_Columns = Callable[[Path, SourceConfig], list[str]]
+_READERS: dict[str, tuple[_Rows, _Columns | None]] = {
+    ".csv": (_csv_rows, _csv_columns),
+    ".tsv": (_csv_rows, _csv_columns),
+    ".json": (_json_rows, None),
+    ".jsonl": (_jsonl_rows, None),
+    ".ndjson": (_jsonl_rows, None),
+    ".parquet": (_parquet_rows, _parquet_columns),
+}

@@ -1,0 +1,202 @@
+"""Chats and prompts: every common layout is read as what it says, or counted with a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.data.candidates import messages_id, read_source
+from tests.rows import jsonl, source
+from tests.tasks.data.test_sources import texts
+
+USER = {"role": "user", "content": "May I sail?"}
+SAID = {"role": "assistant", "content": "Yes."}
+
+
+def read(tmp_path: Path, *rows: Any, **options: Any) -> list[Any]:
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    return list(read_source(source(path, **{"categories": ["boats"], **options})))
+
+
+@pytest.mark.parametrize(
+    ("written", "role"),
+    [
+        ("developer", "system"),
+        ("SYSTEM", "system"),
+        ("User", "user"),
+        (" human", "user"),
+        ("gpt", "assistant"),
+        ("Bot", "assistant"),
+        ("model", "assistant"),
+        ("function", "tool"),
+    ],
+)
+def test_roles_of_other_clients_are_those_of_a_chat(
+    tmp_path: Path, written: str, role: str
+) -> None:
+    [row] = read(tmp_path, {"messages": [{"role": written, "content": "x"}, USER]})
+    assert row.messages == [{"role": role, "content": "x"}, USER]
+
+
+def test_an_unknown_role_is_named_and_can_be_mapped(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "Narrator", "content": "x"}, USER]}
+    [row] = read(tmp_path, chat)
+    assert (row.fault, row.place) == ("unknown_role: Narrator", f"{tmp_path}/rows.jsonl:1")
+    [row] = read(tmp_path, chat, role_map={"narrator": "system"})
+    assert row.messages[0]["role"] == "system"
+    [row] = read(
+        tmp_path, {"messages": [{"role": "a\n\x1b[31m" + "b" * 999, "content": "x"}, USER]}
+    )
+    assert row.fault.isprintable() and len(row.fault) < 60
+
+
+def test_a_chat_of_from_and_value_is_read_like_one_of_role_and_content(tmp_path: Path) -> None:
+    turns = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "May I sail?"}]
+    for column in ("conversations", "messages", "conversation", "prompt"):
+        [row] = read(tmp_path, {column: turns})
+        assert row.messages == [{"role": "system", "content": "Be brief."}, USER]
+
+
+def test_a_chat_that_ends_on_the_assistant_is_asked_up_to_its_last_user_turn(
+    tmp_path: Path,
+) -> None:
+    odd = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    tool = {"role": "tool", "content": "3"}
+    first, second, third, plain = read(
+        tmp_path,
+        {"prompt": "not this", "messages": [USER, SAID]},
+        {"messages": [USER, SAID, USER, SAID, SAID]},
+        {"messages": [USER, odd, tool, SAID]},
+        {"messages": [USER]},
+    )
+    assert first.messages == third.messages == plain.messages == [USER]
+    assert second.messages == [USER, SAID, USER]
+    assert [row.answer_left_off for row in (first, second, third, plain)] == [True] * 3 + [False]
+    assert first.prompt_id == messages_id([USER])
+
+
+def test_a_prompt_that_is_a_list_of_messages_is_a_chat(tmp_path: Path) -> None:
+    rows = read(tmp_path, {"prompt": [USER, SAID, USER]}, {"prompt": "[1]"}, {"prompt": ["a"]})
+    assert rows[0].messages == [USER, SAID, USER]
+    assert [row.fault for row in rows] == [None, None, "not_text"]
+    assert rows[1].messages[0]["content"] == "[1]"
+
+
+def test_parts_of_text_are_joined_and_other_parts_are_a_fault(tmp_path: Path) -> None:
+    text = {"type": "text", "text": "May I"}
+    both = [text, {"type": "input_text", "text": "sail?"}]
+    image = {"type": "image_url", "image_url": {"url": "data:"}}
+    contents = [[text], both, [text, image], [], "May I sail?", 4]
+    rows = read(tmp_path, *({"messages": [{**USER, "content": c}]} for c in contents))
+    assert [row.fault for row in rows] == [None, None, "not_text", "empty_prompt", None, "not_text"]
+    assert texts(rows) == ["May I", "May I\nsail?", "May I sail?"]
+
+
+def test_columns_of_a_prompt_are_joined_without_those_that_are_empty(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path,
+        {"context": "A boat.", "ask": "What is it?", "rules": "Be brief."},
+        {"context": "", "ask": "What is it?", "rules": None},
+        {"ask": " What?\n"},
+        {"context": "A boat.", "ask": 4},
+        {"context": None, "ask": " "},
+        prompt=["context", "ask"],
+        system="rules",
+    )
+    assert texts(rows) == ["A boat.\n\nWhat is it?", "What is it?", " What?\n"]
+    assert rows[0].messages[0] == {"role": "system", "content": "Be brief."}
+    assert len(rows[1].messages) == 1
+    assert [row.fault for row in rows[3:]] == ["not_text", "empty_prompt"]
+
+
+def test_a_system_column_comes_before_a_chat_and_must_be_text(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path, {"messages": [USER, SAID], "s": "x"}, {"messages": [USER], "s": 4}, system="s"
+    )
+    assert rows[0].messages == [{"role": "system", "content": "x"}, USER]
+    assert rows[1].fault == "not_text"
+
+
+def test_turns_of_the_user_stand_in_columns_or_in_a_list(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path,
+        {"t1": "one", "t2": "two"},
+        {"t1": "one", "t2": ""},
+        {"t1": ""},
+        turns=["t1", "t2"],
+    )
+    assert [[turn["content"] for turn in row.messages] for row in rows] == [
+        ["one", "two"],
+        ["one"],
+        [],
+    ]
+    assert [row.fault for row in rows] == [None, None, "empty_prompt"]
+    [row] = read(tmp_path, {"turns": ["one", "two"]}, turns=["turns"])
+    assert [turn["role"] for turn in row.messages] == ["user", "user"]
+
+
+def test_a_row_is_a_prompt_in_each_of_its_languages(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path,
+        {"english": "Hello", "中文": "你好", "label": "a"},
+        {"english": "Bye", "中文": "", "label": "b"},
+        prompt={"en": "english", "zh": "中文"},
+        keep=["label"],
+    )
+    assert [(row.language, row.kept.get("label")) for row in rows[:3]] == [
+        ("en", "a"),
+        ("zh", "a"),
+        ("en", "b"),
+    ]
+    assert texts(rows) == ["Hello", "你好", "Bye"]
+    assert rows[3].fault == "empty_prompt"
+    with pytest.raises(ValueError, match="no column 'french'"):
+        read(tmp_path, {"english": "Hello"}, prompt={"en": "english", "fr": "french"})
+
+
+def test_what_is_missing_is_empty_and_not_a_text(tmp_path: Path) -> None:
+    rows = read(tmp_path, {"prompt": float("nan")}, {"prompt": None}, {"prompt": 5})
+    assert [row.fault for row in rows] == ["empty_prompt", "empty_prompt", "not_text"]
+
+
+def test_a_column_within_another_is_named_with_dots(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path,
+        {"ask": "Sum up:", "cases": [{"input": "A ferry sails.", "ferry.no": 1}], "a.b": "x"},
+        {"ask": "Hello", "cases": [], "a": {"b": "y"}},
+        prompt=["ask", "cases.0.input"],
+        metadata=["a.b"],
+    )
+    assert texts(rows) == ["Sum up:\n\nA ferry sails.", "Hello"]
+    assert [row.metadata for row in rows] == [["x"], ["y"]]
+    with pytest.raises(
+        ValueError, match=r"no column 'cases\.0\.inputs'; its columns are ask, cases"
+    ):
+        read(tmp_path, {"ask": "a", "cases": [{"input": "b"}]}, prompt=["ask", "cases.0.inputs"])
+
+
+def test_nested_columns_of_parquet_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"cases": [{"input": "A ferry."}], "ask": {"text": "Sum up:"}, "other": 1}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    chosen = source(
+        tmp_path / "rows.parquet", categories=["boats"], prompt=["ask.text", "cases.0.input"]
+    )
+    assert texts(read_source(chosen)) == ["Sum up:\n\nA ferry."]
+
+
+def test_rows_that_hold_their_prompt_in_different_usual_columns_are_all_read(
+    tmp_path: Path,
+) -> None:
+    rows = read(
+        tmp_path,
+        {"prompt": "one"},
+        {"messages": [USER], "prompt": "not this"},
+        {"messages": None, "prompt": "three"},
+        {"conversations": [{"from": "human", "value": "four"}], "messages": []},
+        {"prompt": ""},
+    )
+    assert texts(rows) == ["one", "May I sail?", "three", "four"]
+    assert rows[4].fault == "empty_prompt"
