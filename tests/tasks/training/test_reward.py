@@ -451,7 +451,7 @@ class Down(ScriptedEngine):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("raises", "RuntimeError: the judge is down"),
+        ("raises", "RuntimeError: the judge is down second line"),
         ("reports", "fewer than 3 scores could be read"),
         ("cuts", "fewer than 3 scores could be read"),
     ],
@@ -501,7 +501,7 @@ def test_training_ends_if_judging_stays_down_and_a_good_step_resets_the_count() 
     assert bench.stop.reasons == []
     step("raises")
     assert bench.stop.reasons == [
-        "judging failed for 3 steps in a row (RuntimeError: the judge is down); mend the judge and "
+        "judging failed for 3 steps in a row (RuntimeError: the judge is down second line); mend the judge and "
         "run the same command again"
     ]
 
