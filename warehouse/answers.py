@@ -149,21 +149,28 @@ def _exact(value: Decimal) -> int | float | str | None:
 
 
 def _write_csv(schema: pa.Schema, tables: Iterable[pa.Table], out: IO[bytes]) -> None:
-    fields = [pa.field(_cell(field.name), _csv_type(field.type)) for field in schema]
+    fields = [
+        pa.field(_cell(field.name), pa.string() if _is_text(field.type) else field.type)
+        for field in schema
+    ]
     with pyarrow.csv.CSVWriter(out, pa.schema(fields)) as writer:
         for table in tables:
             columns = [
-                column if column.type == field.type else pa.array(_cells(column), pa.string())
-                for column, field in zip(table.columns, fields, strict=True)
+                pa.array(_cells(column), pa.string()) if _is_text(column.type) else column
+                for column in table.columns
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)))
 
 
-def _csv_type(kind: pa.DataType) -> pa.DataType:
-    """Returns the type of a column in CSV: numbers and truths stay, all else becomes text."""
+def _is_text(kind: pa.DataType) -> bool:
+    """Returns True for all but numbers and truths, which are no text in CSV."""
     types = pa.types
-    stays = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    return kind if stays or types.is_decimal(kind) else pa.string()
+    return not (
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal(kind)
+        or types.is_boolean(kind)
+    )
 
 
 def _cells(column: pa.ChunkedArray) -> list[str | None]:
@@ -192,8 +199,10 @@ def _write_parquet(schema: pa.Schema, tables: Iterable[pa.Table], out: IO[bytes]
 
 
 def _parquet_type(kind: pa.DataType) -> pa.DataType:
-    """Returns the type of a column in Parquet, which knows no intervals."""
-    return pa.string() if pa.types.is_interval(kind) or pa.types.is_null(kind) else kind
+    """Returns the type of a column in Parquet, which knows neither intervals nor unions."""
+    types = pa.types
+    is_unknown = types.is_interval(kind) or types.is_union(kind) or types.is_null(kind)
+    return pa.string() if is_unknown else kind
 
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:

@@ -190,9 +190,21 @@ def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     return _rows_of(connection, query_text(name)).to_arrow_table()
 
 
-def answer_batches(connection: duckdb.DuckDBPyConnection, name: str) -> pa.RecordBatchReader:
-    """Returns the answer to a named question in batches, so that memory holds one at a time."""
-    return _rows_of(connection, query_text(name)).to_arrow_reader(_BATCH_ROWS)
+def answer_batches(
+    connection: duckdb.DuckDBPyConnection, name: str, *, limit: int | None = None
+) -> pa.RecordBatchReader:
+    """Returns the answer to a named question, or its first rows, in batches.
+
+    Memory holds one batch at a time.
+    """
+    return batches_of(_rows_of(connection, query_text(name)), limit)
+
+
+def batches_of(rows: duckdb.DuckDBPyRelation, limit: int | None) -> pa.RecordBatchReader:
+    """Returns rows, or the first of them, in batches."""
+    if limit is not None:
+        rows = rows.limit(limit)
+    return rows.to_arrow_reader(_BATCH_ROWS)
 
 
 def _rows_of(

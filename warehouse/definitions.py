@@ -34,7 +34,12 @@ def evaluation_views() -> str:
 
 def sql_list(values: Iterable[str]) -> str:
     """Returns texts as the literal of a list in SQL."""
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+    return f"[{', '.join(map(sql_text, values))}]"
+
+
+def sql_text(value: str) -> str:
+    """Returns a text as a literal in SQL."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def raw_query(connection: duckdb.DuckDBPyConnection, paths: Sequence[str], table: Table) -> str:

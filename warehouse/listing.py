@@ -132,9 +132,11 @@ def _footer_fault(home: Home, table: Table, path: str, footer: Mapping[str, str]
     """
     if footer.get("table") != table.name:
         return f"not a shard of table {table.name}"
-    version = footer.get("schema_version")
+    version = footer.get("schema_version", "")
+    if not version.isdecimal():
+        return "no schema version in its footer"
     if version != SCHEMA_VERSION:
-        raise refusal(home, version or "unknown")
+        raise refusal(home, version)
     if footer.get(NAME_KEY) != PurePosixPath(path).name:
         return "not written by Precept under this name"
     return None

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
-from warehouse.catalog import QuestionError, open_catalog, show_views_of
+from warehouse.catalog import QuestionError, batches_of, open_catalog, show_views_of
 from warehouse.definitions import sql_list
 from warehouse.home import Home
 
@@ -36,8 +37,11 @@ _SCHEMAS = {"", "main", "temp", "information_schema", "pg_catalog"}
 _ALLOWED = "precept sql runs one SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE or SHOW"
 
 
-def run_statement(home: Home, query: str) -> duckdb.DuckDBPyRelation:
-    """Returns the rows of one statement that only reads; raises QuestionError for any other."""
+def run_statement(home: Home, query: str, *, limit: int | None = None) -> pa.RecordBatchReader:
+    """Returns the rows, or the first of them, of one statement that only reads.
+
+    Raises QuestionError for any other.
+    """
     check_statement(query)
     catalog = open_catalog(home)
     show_views_of(catalog.connection, query)
@@ -47,7 +51,7 @@ def run_statement(home: Home, query: str) -> duckdb.DuckDBPyRelation:
     _confine(catalog.connection, sorted(allowed))
     relation = catalog.connection.sql(query)
     assert relation is not None
-    return relation
+    return batches_of(relation, limit)
 
 
 def check_statement(query: str) -> None:

@@ -123,7 +123,8 @@ def damage_named(home: Home) -> Iterator[None]:
         yield
     except _QUERY_FAULTS:
         raise  # the query's own fault
-    except duckdb.Error as error:
+    except (duckdb.Error, RuntimeError, UnicodeDecodeError) as error:
+        # RuntimeError: DuckDB's bindings raise it for a name of a column that is not UTF-8.
         if "No such file" in str(error):
             raise ShardError(
                 f"{home.url}: shards were merged or moved while they were read; run the same "

@@ -4,5 +4,9 @@ SELECT
     messages[:-2] AS messages,
     coalesce(messages[-1].reasoning_content, '') AS reasoning,
     coalesce(messages[-1].content, '') AS answer
-FROM query(concat('FROM ''', replace($path, '''', ''''''), ''''))
+FROM query(concat(
+    'FROM read_', if(ends_with(lower($path), '.parquet'), 'parquet', 'json'), '(''',
+    replace(regexp_replace($path, '([*?[])', '[\1]', 'g'), '''', ''''''),
+    ''', hive_partitioning = false)'
+))
 ORDER BY row_id;
