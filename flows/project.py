@@ -22,9 +22,9 @@ def write_project(folder: str | Path) -> list[Path]:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"{place} cannot be made: {error.strerror} ({error.filename}); give another folder"
-        ) from error
+        above = Path(error.filename)
+        cause = f"{above} is a file" if above.is_file() else f"{error.strerror} ({above})"
+        raise ValueError(f"{place} cannot be made: {cause}; give another folder") from error
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as temporary:
         whole = Path(temporary) / "project"
         shutil.copytree(STARTER, whole, ignore=shutil.ignore_patterns("__pycache__"))
