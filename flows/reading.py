@@ -58,8 +58,9 @@ def told_once() -> Iterator[None]:
     told: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return message not in told and not told.add(message)
+        size = len(told)
+        told.add(record.getMessage())
+        return len(told) > size
 
     handler.addFilter(is_new)
     propagates, LOG.propagate = LOG.propagate, False

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import duckdb
@@ -100,11 +99,12 @@ def _set_aside(home: Home, stray: Stray) -> Damaged:
     """Moves a file to where no view reads it."""
     files = home.files
     files.makedirs(f"{home.root}/damaged", exist_ok=True)
-    name = f"{stray.table}-{stray.name}"
-    taken = {PurePosixPath(path).name for path in files.ls(f"{home.root}/damaged", detail=False)}
+    target = first = f"{home.root}/damaged/{stray.table}-{stray.name}"
     # One that was set aside before under the same name stays.
-    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
-    target = f"{home.root}/damaged/{next(free for free in names if free not in taken)}"
+    for number in itertools.count(2):
+        if not (os.path.lexists(target) if home.is_local else files.exists(target)):
+            break
+        target = f"{first}.{number}"
     if home.is_local:
         # A link is moved as such, whatever it leads to.
         os.rename(stray.path, target)

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from tests.rows import completion, prompt
 from tests.warehouse.test_catalog import write_small_warehouse
+from tests.warehouse.test_evaluation_queries import Study
 from warehouse.catalog import ask, connect, query_names, query_text
 from warehouse.home import Home
 from warehouse.script import views_script
@@ -32,6 +33,18 @@ def test_bare_duckdb_answers_every_question_as_precept_does(tmp_path: Path) -> N
     for view in ("accepted", "usage", "shards", "verdicts", "held", "plans"):
         query = f"FROM {view} ORDER BY ALL"
         assert plain.sql(query).fetchall() == own.sql(query).fetchall()
+
+
+def test_bare_duckdb_answers_questions_about_an_evaluation(disk: Home) -> None:
+    study = Study(disk)
+    study.case("bad", ideal_response="refuse")
+    study.case("fine", ideal_response="comply")
+    study.say("bad", {"safe": 1, "helped": None})
+    study.say("fine", {"safe": None, "helped": 1})
+    assert study.ask("evaluation")
+    plain, own = opened(disk), connect(disk)
+    for name in query_names():
+        assert plain.sql(query_text(name)).to_arrow_table() == ask(own, name), name
 
 
 def test_script_reads_no_other_file_sees_later_rows_and_runs_twice(disk: Home) -> None:
