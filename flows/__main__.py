@@ -292,6 +292,9 @@ def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -
                 "start one with prefect server start, and set it to http://127.0.0.1:4200/api"
             )
         name = str(Path(recipe).absolute()) if Path(recipe).is_file() else recipe
+        from warehouse.home import make_home
+
+        make_home(_home(home))
         # Each run is a process of its own, which finds warehouse and recipe by the environment.
         os.environ["PRECEPT_HOME"] = _home(home).url
         os.environ["PRECEPT_RECIPE"] = name
@@ -307,7 +310,7 @@ def approve(
     home: HomeOption = None,
 ) -> None:
     """Lets the judgements of a held refresh into the examples of the next one."""
-    with _user_errors():
+    with _reading(home):
         _quiet_libraries()
         from flows.nightly import approve as flow
 

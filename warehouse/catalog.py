@@ -23,6 +23,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from warehouse.characters import visible
 from warehouse.definitions import evaluation_views, location_query, raw_query, view_statements
 from warehouse.home import Home, ShardError
 from warehouse.listing import Listing, list_warehouse, tell_strays
@@ -113,7 +114,9 @@ def _show_unread(connection: duckdb.DuckDBPyConnection, strays: Sequence[Stray])
     )
     for stray in strays:
         connection.execute(
-            "INSERT INTO unread_files VALUES (?, ?, ?)", [stray.table, stray.path, stray.reason]
+            "INSERT INTO unread_files VALUES (?, ?, ?)",
+            # A name need not be UTF-8, as a text of DuckDB must be.
+            [stray.table, visible(stray.path), visible(stray.reason)],
         )
 
 

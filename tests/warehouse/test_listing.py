@@ -1,5 +1,6 @@
 """Only shards that Precept wrote are read, wherever the warehouse lies; all else is named."""
 
+import json
 import logging
 import os
 import random
@@ -15,8 +16,17 @@ import pytest
 
 from tests.rows import completion, judgement, later, prompt, run
 from tests.warehouse.test_catalog import write_small_warehouse
-from warehouse.catalog import ask, connect, query_names, show_prompts_of, unread_files
+from warehouse.catalog import (
+    ask,
+    connect,
+    look_up,
+    query_names,
+    show_prompts_of,
+    stream,
+    unread_files,
+)
 from warehouse.home import Home, ShardError
+from warehouse.listing import tell_strays
 from warehouse.shards import list_shards, to_arrow, write_shard
 from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, RUNS, TABLES, content_id
 from warehouse.upkeep import compact, damage_named, examine, mend
@@ -224,3 +234,35 @@ def test_accepted_completions_stand_in_a_view(disk: Home) -> None:
     assert connection.sql("SELECT completion_id FROM accepted").fetchall() == [("good",)]
     query = "SELECT completion_id FROM verdicts WHERE accepted"
     assert connection.sql(query).fetchall() == [("good",)]
+
+
+def test_names_that_are_no_text_are_told_and_set_aside(disk: Home) -> None:
+    write_shard(disk, COMPLETIONS, [completion("ours")])
+    for name in (b"\xff.parquet", b"a\x1b[2J\n.parquet"):
+        Path(os.fsdecode(os.fsencode(disk.folder(COMPLETIONS)) + b"/" + name)).write_bytes(b"")
+    connection = connect(disk)
+    assert len(connection.sql("FROM completions_raw").fetchall()) == 1
+    assert len(unread_files(connection)) == 2
+    [told] = tell_strays(examine(disk))
+    assert told.isprintable() and told.isascii()
+    assert len(mend(disk)) == 2
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_file_of_chats_is_read_by_its_own_name_and_columns(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "messages=1" / "it's [a] *"
+    folder.mkdir(parents=True)
+    path = folder / f"chats.{ending}"
+    turns = [
+        {"role": "user", "content": "Where?", "reasoning_content": ""},
+        {"role": "assistant", "content": "There.", "reasoning_content": "I know."},
+    ]
+    if ending == "jsonl":
+        path.write_text(json.dumps({"messages": turns}) + "\n")
+    else:
+        pq.write_table(pa.Table.from_pylist([{"messages": turns}]), path)
+    connection = connect(Home(str(tmp_path / "home")))
+    [kind] = look_up(connection, "capability_type", path=str(path))
+    assert "reasoning_content" in kind["column_type"]
+    [[row]] = stream(connection, "capability_chats", batch_rows=9, path=str(path))
+    assert (row["reasoning"], row["answer"]) == ("I know.", "There.")
