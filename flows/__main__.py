@@ -142,10 +142,12 @@ def recipe_command(printer: str) -> Callable[[Work], Work]:
         ) -> None:
             with _user_errors():
                 loaded = _load(recipe, set_)
+                if work is not estimate:
+                    loaded.check_models()
                 from flows import reading, show
 
                 # An estimate makes nothing, not even the folder.
-                coming = reading.planning if work.__name__ == "estimate" else reading.writing
+                coming = reading.planning if work is estimate else reading.writing
                 with coming(_home(home)):
                     outcome = work(loaded, home)
 
@@ -176,12 +178,44 @@ def train(recipe: Any, home: str | None) -> Any:
     return flow(recipe, home)
 
 
-@recipe_command("evaluated")
-def evaluate(recipe: Any, home: str | None) -> Any:
+@app.command()
+def evaluate(
+    recipe: RecipeName,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Id of a checkpoint to evaluate, or its start; give it again for another. "
+            "Unset: those of the latest training."
+        ),
+    ] = None,
+    set_: Overrides = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
     """Evaluates the base model and the newest checkpoints, side by side."""
-    from flows.evaluate import evaluate as flow
+    with _user_errors():
+        loaded = _load(recipe, set_)
+        # Before Prefect starts; the flow checks and looks up again.
+        from flows.recipe import SUITES
+        from tasks.evaluation.evaluation import check
 
-    return flow(recipe, home)
+        if loaded.evaluate:
+            check(loaded.evaluate, shipped=SUITES, pack_folder=loaded.pack_folder)
+        if checkpoint:
+            from warehouse.catalog import connect
+            from warehouse.lineage import choose_checkpoints
+
+            with _reading(home) as place:
+                choose_checkpoints(connect(place), checkpoint)
+        from flows import reading, show
+        from flows.evaluate import evaluate as flow
+
+        with reading.writing(_home(home)):
+            outcome = flow(loaded, home, checkpoint or None)
+        if as_json:
+            show.as_json(outcome)
+        else:
+            show.evaluated(outcome, show.Place(recipe, home))
 
 
 @recipe_command("evaluated")
@@ -480,19 +514,25 @@ def compact(home: HomeOption = None) -> None:
 
 @app.command()
 def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe whose models to check as well.")
+    ] = None,
+    set_: Overrides = None,
     home: HomeOption = None,
     mend: Annotated[
         bool, typer.Option("--mend", help="Set aside the files that are no whole shards.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Checks versions, memory, warehouse, Ray and Prefect, with the remedy for what is wrong."""
+    """Checks versions, memory, warehouse, Ray, Prefect and the models of a recipe, with the remedy
+    for what is wrong."""
     with _user_errors():
         _quiet_libraries()
         from flows import doctor as checks
         from flows import show
 
-        found = checks.examine(_home(home), mend=mend)
+        loaded = _load(recipe, set_) if recipe else None
+        found = checks.examine(_home(home), loaded, mend=mend)
         show.checks(found, as_json=as_json)
         if not all(check.ok for check in found):
             raise typer.Exit(1)
@@ -515,6 +555,12 @@ def policies_check(
             spec = loaded.spec([name])
             num_words = len(spec.text.split())
             typer.echo(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
+        for name in loaded.not_read:
+            typer.echo(
+                f"precept: not read: {name}; a policy is a file that ends on .md, in the folder "
+                "itself",
+                err=True,
+            )
 
 
 @app.command()

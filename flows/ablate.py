@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from flows.evaluate import Evaluated, base_arm, check, evaluate_arms, render_suites
-from flows.recipe import SUITES, AblateConfig, ArmConfig, Recipe, RecipeError
+from flows.evaluate import Evaluated, base_arm, check, check_suites, evaluate_arms
+from flows.recipe import AblateConfig, ArmConfig, Recipe, RecipeError
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
 from tasks.evaluation.arms import ServedArm
 from tasks.evaluation.evaluation import EvaluateConfig, probes_of
-from tasks.evaluation.suites import load_suites
 from warehouse.tables import Checkpoint
 
 
@@ -39,8 +38,7 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
     ablation = _ablation_of(recipe)
     recipe = _with_ablated_evaluation(recipe, ablation)
     config = check(recipe)
-    # A suite that cannot be rendered ends the ablation now, not after all training.
-    render_suites(recipe, load_suites(config.suites, SUITES), limit=1)
+    check_suites(recipe, config)
     trained = _train_arms(recipe, ablation, home)
     with open_run("ablate", recipe, home_at(home)) as run:
         served = [arm for each in trained for arm in _served(run, config, each)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from flows.evaluate import Evaluated, evaluate
+from flows.evaluate import Evaluated, check, check_suites, evaluate
 from flows.recipe import Recipe
 from flows.refresh import refresh
 from flows.run import Refreshed
@@ -23,6 +23,8 @@ class Aligned:
 @flow(name="align", flow_run_name="align {recipe.name}", persist_result=False, log_prints=False)
 def align(recipe: Recipe, home: str | None = None) -> Aligned:
     """Refreshes the data, trains on it, and evaluates the models."""
+    if recipe.evaluate:
+        check_suites(recipe, check(recipe))
     refreshed = refresh(recipe, home)
     trained = train(recipe, home) if recipe.sft or recipe.dpo or recipe.rl else None
     checkpoints = list(trained.checkpoints.values()) if trained else []

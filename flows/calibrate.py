@@ -1,5 +1,6 @@
 """The judge against gold: precision and recall of the filter, by threshold and k."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at, open_run
 from tasks.evaluation.answer import RECORDED
 from tasks.evaluation.arms import ServedArm
+from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import load_suites
 
 
@@ -22,6 +24,8 @@ class Calibrated:
     home: str
     table: list[dict[str, Any]]
     """Rows of question `calibration`: one for each threshold and k."""
+    suites: Mapping[str, SuiteFigures]
+    """By suite, what became of the rows of its source."""
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -54,4 +58,4 @@ def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
             arm = base_arm(run, config, name="generator")
         table = measure(run, config, [arm]).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
-        return Calibrated(run.id, run.home.url, table)
+        return Calibrated(run.id, run.home.url, table, run.figures.suites)

@@ -137,14 +137,18 @@ def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> None:
 
 
 @flow(flow_run_name=_run_name, persist_result=False)
-def evaluate(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> None:
+def evaluate(
+    recipe: RecipeName, overrides: tuple[str, ...] = (), checkpoints: tuple[str, ...] = ()
+) -> None:
     """Evaluates the base model and the newest checkpoints, side by side.
 
     Args:
         recipe: The recipe whose models to evaluate.
         overrides: Changes to it, one a line, such as evaluate.samples=4.
+        checkpoints: Ids of checkpoints, or their starts; none for those of the latest training.
     """
-    _run(flows.evaluate.evaluate.fn, recipe, overrides)
+    work = flows.evaluate.evaluate.fn
+    _run(lambda loaded: work(loaded, None, list(checkpoints) or None), recipe, overrides)
 
 
 @flow(flow_run_name=_run_name, persist_result=False)

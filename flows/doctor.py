@@ -10,6 +10,9 @@ from importlib import metadata
 from pathlib import Path
 
 from flows.lock import is_locked
+from flows.recipe import Recipe
+from tasks.engine.model_check import check_model
+from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
 from warehouse.home import Home, HomeError, has_warehouse
 from warehouse.listing import tell_strays
@@ -30,8 +33,9 @@ class Check:
     remedy: str = ""
 
 
-def examine(home: Home, *, mend: bool = False) -> list[Check]:
-    """Checks versions, memory, disk, the warehouse and its shards, Ray and Prefect.
+def examine(home: Home, recipe: Recipe | None = None, *, mend: bool = False) -> list[Check]:
+    """Checks versions, memory, disk, the warehouse and its shards, Ray, Prefect, and the models of
+    a recipe.
 
     Nothing is moved unless `mend` is set.
     """
@@ -44,7 +48,18 @@ def examine(home: Home, *, mend: bool = False) -> list[Check]:
         _warehouse(home, move=mend),
         _ray(),
         _prefect(),
+        *(_model(name, engine) for name, engine in (recipe.engines if recipe else {}).items()),
     ]
+
+
+def _model(name: str, engine: EngineConfig) -> Check:
+    """Checks a model of a recipe by its own files."""
+    try:
+        found = check_model(engine)
+    except ValueError as error:
+        fault, _, remedy = str(error).rpartition("; ")
+        return Check(name, False, fault, remedy)
+    return Check(name, True, found.in_words(engine))
 
 
 def _locked_versions() -> dict[str, str]:

@@ -1,46 +1,61 @@
 """The rows that a refresh would make, and their cost, without making or writing anything."""
 
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
 from flows.recipe import Recipe
-from flows.run import home_at, plan_for
-from tasks.data.collect import collect
+from flows.run import assign_work, home_at, plan_for
+from tasks.data.collect import Collected, collect
+from tasks.data.conflicts import Conflicts
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
 from warehouse.catalog import connect, look_up, show_prompts_of
 from warehouse.home import Home
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """Rows that are missing, and the tokens and hours that such rows took before."""
 
     prompts: int
-    """Prompts that the recipe wants."""
+    """Prompts that the recipe wants, with those whose category is still to be chosen."""
     new_prompts: int
+    left_behind: Mapping[str, int]
+    """Rows of the sources that a refresh would leave behind, by reason."""
+    conflicts: Conflicts
+    """Prompts that rows label in different ways."""
+    assignments: int
+    """Prompts whose category the judge model is to choose. The counts below are those of the case
+    that it finds one for each."""
     completions: int
-    """Samples to generate, without those of prompts whose category is still to be chosen."""
     judgements: int
     """An upper bound: a judge that races stops at the first score under the threshold, and a
     completion that is not well formed is not judged."""
-    output_tokens: int | None
+    output_tokens: int | None = None
     """None if the recipe never made such rows here."""
-    hours: float | None
-    gpu_hours: float | None
-    cost: float | None
+    hours: float | None = None
+    gpu_hours: float | None = None
+    cost: float | None = None
     """GPU-hours at the recipe's price; None if the recipe has no price."""
 
     def as_markdown(self) -> str:
         """Returns the estimate as a list."""
         unknown = "not known yet: nothing of this recipe was made here before"
         hours = unknown if self.hours is None else f"{self.hours:.2g}"
+        left = ", ".join(f"{count} {reason}" for reason, count in self.left_behind.items())
+        at_most = ", at most" if self.assignments else ""
         return "\n".join(
             [
                 f"- prompts wanted: {self.prompts}, of which new: {self.new_prompts}",
-                f"- completions to generate: {self.completions}",
+                f"- rows left behind: {left or 'none'}",
+                *(f"- labelled in different ways: {name}" for name in self.conflicts.named),
+                *([f"- categories to choose: {self.assignments}"] if self.assignments else []),
+                f"- completions to generate{at_most}: {self.completions}",
                 f"- judgements to make, at most: {self.judgements}",
                 f"- output tokens: {unknown if self.output_tokens is None else self.output_tokens}",
                 f"- hours of engines: {hours}",
@@ -48,6 +63,15 @@ class Estimate:
                 *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
             ]
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Rows that the stages would make."""
+
+    assignments: int
+    completions: int
+    judgements: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +86,61 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
     """Returns what `refresh` would make now. Raises what it would raise of a recipe or a source."""
     connection = connect(home_at(home))
     stored = {row["prompt_id"] for row in look_up(connection, "prompt_ids")}
-    wanted = _collect(recipe, connection)
-    completions, judgements = _count_missing(recipe, connection)
-    costs = (
-        _cost(connection, recipe, "generate", completions),
-        _cost(connection, recipe, "judge", judgements),
-    )
-    num_new = sum(prompt_id not in stored for prompt_id in wanted)
-    if costs[0] is None or costs[1] is None:
-        return Estimate(len(wanted), num_new, completions, judgements, None, None, None, None)
-    gpus = (recipe.engine.num_gpus, recipe.judging_engine.num_gpus)
-    gpu_hours = (costs[0].seconds * gpus[0] + costs[1].seconds * gpus[1]) / 3600
-    price = recipe.gpu_hour_price
+    collected = _collect(recipe, connection)
+    missing = _count_missing(recipe, connection, collected)
+    prompt_ids = collected.prompts["prompt_id"].to_pylist()
+    # Prompts whose attempts at a category are used up are neither asked about nor wanted.
+    num_given_up = collected.unassigned.num_rows - missing.assignments
+    left_behind = Counter({"unread": num_given_up} if num_given_up else {})
+    for counts in collected.counts.values():
+        left_behind.update(counts.left_behind)
     return Estimate(
-        prompts=len(wanted),
-        new_prompts=num_new,
-        completions=completions,
-        judgements=judgements,
-        output_tokens=round(costs[0].output_tokens + costs[1].output_tokens),
-        hours=(costs[0].seconds + costs[1].seconds) / 3600,
-        gpu_hours=gpu_hours,
-        cost=None if price is None else gpu_hours * price,
+        prompts=len(prompt_ids) - num_given_up,
+        new_prompts=sum(prompt_id not in stored for prompt_id in prompt_ids),
+        left_behind=dict(left_behind.most_common()),
+        conflicts=collected.conflicts,
+        assignments=missing.assignments,
+        completions=missing.completions,
+        judgements=missing.judgements,
+        **_price(connection, recipe, missing),
     )
 
 
-def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> list[str]:
+def _price(
+    connection: duckdb.DuckDBPyConnection, recipe: Recipe, missing: _Missing
+) -> dict[str, Any]:
+    """Returns what the missing rows take, by the fields of `Estimate`; empty if it is not known."""
+    judging, generating = recipe.judging_engine.num_gpus, recipe.engine.num_gpus
+    stages = (
+        ("assign", missing.assignments, judging),
+        ("generate", missing.completions, generating),
+        ("judge", missing.judgements, judging),
+    )
+    tokens = seconds = gpu_seconds = 0.0
+    for stage, num_rows, num_gpus in stages:
+        cost = _cost(connection, recipe, stage, num_rows)
+        if cost is None:
+            return {}
+        tokens += cost.output_tokens
+        seconds += cost.seconds
+        gpu_seconds += cost.seconds * num_gpus
+    price = recipe.gpu_hour_price
+    return {
+        "output_tokens": round(tokens),
+        "hours": seconds / 3600,
+        "gpu_hours": gpu_seconds / 3600,
+        "cost": None if price is None else gpu_seconds / 3600 * price,
+    }
+
+
+def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> Collected:
     """Reads the sources as a refresh would, and shows the connection what it would want.
 
-    Returns the ids of the prompts wanted. What a refresh would store goes to a folder that is
-    deleted again.
+    What a refresh would store goes to a folder that is deleted again.
     """
     pack = recipe.load_pack()
+    assigns = any(source.assign_category for source in recipe.sources)
+    model = recipe.judging_engine.version if assigns else ""
     with tempfile.TemporaryDirectory() as folder:
         collected = collect(
             recipe.sources,
@@ -100,17 +148,27 @@ def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> list[str]
             pack_categories=list(pack.policies),
             home=Home(folder),
             connection=connection,
+            assigning_id=assign_work(recipe, pack, model=model).assigning_id if assigns else None,
         )
         show_prompts_of(connection, Home(folder))
     connection.register("wanted", plan_for(pack, collected.prompts).wanted)
-    return list(collected.prompts["prompt_id"].to_pylist())
+    connection.register("unassigned", collected.unassigned)
+    return collected
 
 
-def _count_missing(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """Returns the completions and judgements that the stages would find missing.
+def _count_missing(
+    recipe: Recipe, connection: duckdb.DuckDBPyConnection, collected: Collected
+) -> _Missing:
+    """Returns the rows that the stages would find missing.
 
-    Completions that are still to be made will lack all their judge samples.
+    Completions that are still to be made will lack all their judge samples, and prompts whose
+    category is still to be chosen all their completions.
     """
+    assignments = 0
+    if collected.unassigned.num_rows:
+        model = recipe.judging_engine.version
+        assign = assign_work(recipe, recipe.load_pack(), model=model)
+        assignments = assign.pending(connection).num_units
     generate = GenerateWork(
         config=recipe.generate,
         stage=recipe.stage,
@@ -129,8 +187,9 @@ def _count_missing(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> tup
         run_id="",
     )
     completions = generate.pending(connection).num_samples
+    completions += assignments * recipe.generate.samples
     judgements = judge.pending(connection).num_samples
-    return completions, judgements + completions * recipe.judge.samples
+    return _Missing(assignments, completions, judgements + completions * recipe.judge.samples)
 
 
 def _cost(

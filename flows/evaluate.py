@@ -5,9 +5,9 @@ table can be computed again later, and of whatever run.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow, task
@@ -19,9 +19,10 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 
 from flows.recipe import SUITES, Recipe, RecipeError
-from flows.run import RunContext, SuiteFigures, home_at, open_run
+from flows.run import RunContext, home_at, open_run
 from flows.steps import RETRIED, artifact_key, makes, run_stage
 from flows.train import latest_training
+from specs.policy import Pack
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation import evaluation, suites
 from tasks.evaluation.answer import RECORDED, AnswerConfig, AnswerWork, store_recorded
@@ -32,9 +33,10 @@ from tasks.evaluation.graders import RubricGrader
 from tasks.evaluation.multiturn import MultiturnAttack, judge_beside
 from tasks.evaluation.plan import PlannedSuite
 from tasks.evaluation.probes import ProbeWork
+from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import Suite, SuiteConfig
 from tasks.stage import StageFigures
-from warehouse.catalog import find_checkpoints
+from warehouse.lineage import choose_checkpoints, in_table_order
 from warehouse.reports import report as reporting
 from warehouse.tables import ANSWERS
 
@@ -50,6 +52,10 @@ class Evaluated:
     models_loaded: int
     num_answered: int
     """Answers that this run made."""
+    suites: Mapping[str, SuiteFigures]
+    """By suite, what became of the rows of its source."""
+    is_untrained: bool = False
+    """True if the recipe trains models, and none of them was there to evaluate."""
 
 
 @flow(
@@ -59,16 +65,21 @@ def evaluate(
     recipe: Recipe, home: str | None = None, checkpoints: list[str] | None = None
 ) -> Evaluated:
     """Evaluates the base model and the checkpoints of these ids; unset, those of the latest
-    training.
+    training. The start of an id is enough.
 
-    Raises RecipeError if the recipe has no evaluation or the warehouse lacks a checkpoint.
+    Raises RecipeError if the recipe has no evaluation, and CheckpointError if the warehouse lacks a
+    checkpoint.
     """
     config = check(recipe)
     with open_run("evaluate", recipe, home_at(home)) as run:
         base = base_arm(run, config, name="base")
-        ids = latest_training(run.warehouse(), recipe) if checkpoints is None else checkpoints
-        arms = [base, *_trained_arms(run, base, ids)]
-        return evaluate_arms(run, config, [*arms, *evaluation.probes_of(config, arms)])
+        ids = checkpoints
+        if ids is None:
+            ids = latest_training(run.warehouse(), recipe, base=base.arm.model)
+        arms = [base, *trained_arms(run, base, ids)]
+        done = evaluate_arms(run, config, [*arms, *evaluation.probes_of(config, arms)])
+    trains = recipe.sft or recipe.dpo or recipe.rl
+    return replace(done, is_untrained=bool(trains) and checkpoints is None and not ids)
 
 
 def check(recipe: Recipe) -> EvaluateConfig:
@@ -81,24 +92,29 @@ def check(recipe: Recipe) -> EvaluateConfig:
     return config
 
 
+def check_suites(recipe: Recipe, config: EvaluateConfig) -> None:
+    """Raises a ValueError if a suite cannot be rendered; reads all of its rows.
+
+    A run that trains first calls it, so that it ends now, not after all training.
+    """
+    render_suites(recipe, recipe.load_pack(), suites.load_suites(config.suites, SUITES), limit=1)
+
+
 def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
     """Returns the recipe's own model, untrained, as an arm."""
     engine = run.recipe.engine
     return ServedArm.of_base(engine, config, name=name, model=run.version(engine))
 
 
-def _trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
-    """Returns an arm for each checkpoint, named by its lineage."""
+def trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
+    """Returns an arm for each checkpoint, named and ordered by its lineage, in whatever order the
+    ids come."""
     connection = run.warehouse()
-    checkpoints = find_checkpoints(connection, ids)
-    if missing := set(ids) - {checkpoint.checkpoint_id for checkpoint in checkpoints}:
-        raise RecipeError(
-            f"no checkpoint {', '.join(sorted(missing))} in {run.home.url}; "
-            "precept ask ancestry lists them"
-        )
+    checkpoints = in_table_order(connection, choose_checkpoints(connection, ids))
+    names = arm_names(connection, checkpoints, base=base.arm.model)
     return [
         ServedArm.of_checkpoint(base, checkpoint, run.home, name=name, seed=None)
-        for name, checkpoint in zip(arm_names(connection, checkpoints), checkpoints, strict=True)
+        for name, checkpoint in zip(names, checkpoints, strict=True)
     ]
 
 
@@ -113,6 +129,7 @@ def evaluate_arms(run: RunContext, config: EvaluateConfig, arms: Sequence[Served
         table=[row for row in report.tables["evaluation"] if row["arm"] in unlimited],
         models_loaded=run.engines.num_started,
         num_answered=sum(stage.num_rows for stage in stages if stage.table == ANSWERS.name),
+        suites=run.figures.suites,
     )
 
 
@@ -185,20 +202,23 @@ def _in_loading_order(run: RunContext, arms: Sequence[ServedArm]) -> list[Served
 def build_suites(run: RunContext, config: EvaluateConfig) -> list[Suite]:
     """Renders every suite and stores the cases that are new."""
     configs = suites.load_suites(config.suites, SUITES)
-    built = render_suites(run.recipe, configs, limit=config.limit)
+    built = render_suites(run.recipe, run.pack, configs, limit=config.limit)
     for suite in built:
         suites.store(run.warehouse(), suite, run.home)
-    figures = {suite.name: SuiteFigures(len(suite.cases), suite.num_faulty) for suite in built}
-    run.update(suites=figures)
+    run.update(suites={suite.name: suite.figures for suite in built})
     return built
 
 
 def render_suites(
-    recipe: Recipe, configs: Sequence[SuiteConfig], *, limit: int | None
+    recipe: Recipe, pack: Pack, configs: Sequence[SuiteConfig], *, limit: int | None
 ) -> list[Suite]:
     """Returns every suite with at most `limit` prompts, as the recipe's model is asked."""
     marks = evaluation.find_marks(recipe.engine, configs)
-    return [suites.build_suite(config, marks=marks, limit=limit) for config in configs]
+    categories = list(pack.policies)
+    return [
+        suites.build_suite(config, marks=marks, limit=limit, pack_categories=categories)
+        for config in configs
+    ]
 
 
 @makes("answer", "answers", of=("cases", "checkpoints"))

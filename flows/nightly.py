@@ -177,6 +177,7 @@ def trained_on(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> int:
     checkpoints = latest_training(connection, recipe)
     if not checkpoints:
         return 0
+    # The last of them: an ablation may have trained the first ones since, on their own.
     [row] = look_up(connection, "trained_on", recipe=recipe.name, checkpoint_id=checkpoints[-1])
     return int(row["num_examples"])
 

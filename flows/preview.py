@@ -11,14 +11,22 @@ from flows.recipe import Recipe
 from flows.show import console
 from specs.prompts import Message, generator_messages, judge_messages, load_template
 from tasks.data.candidates import Candidate, read_source
+from tasks.engine.model_check import check_model
 from tasks.engine.requests import EngineConfig
 
 TokenCounter = Callable[[str], int]
 
 
 def preview(recipe: Recipe, *, count: int) -> None:
-    """Prints the first `count` usable prompts; raises ValueError if there is no tokenizer."""
+    """Prints the first `count` usable prompts, in the turns that the models' chat templates take.
+
+    Raises ValueError if a model cannot be served, or there is no tokenizer.
+    """
     pack = recipe.load_pack()
+    recipe.check_models()
+    generates, judges = (
+        check_model(engine).turns for engine in (recipe.engine, recipe.judging_engine)
+    )
     count_tokens = _token_counter(recipe.engine)
     generator = load_template("generator", recipe.generate.template)
     judge = load_template("judge", recipe.judge.template)
@@ -29,13 +37,17 @@ def preview(recipe: Recipe, *, count: int) -> None:
             console().print(f"no category yet; shown as {categories[0]}", highlight=False)
         spec = pack.spec(categories)
         shown_to = {
-            "generator": generator_messages(generator, candidate.messages, spec=spec),
-            "judge": judge_messages(
-                judge,
-                candidate.messages,
-                spec=spec,
-                answer="(the answer)",
-                reasoning="(the reasoning)",
+            "generator": generates.apply(
+                generator_messages(generator, candidate.messages, spec=spec)
+            ),
+            "judge": judges.apply(
+                judge_messages(
+                    judge,
+                    candidate.messages,
+                    spec=spec,
+                    answer="(the answer)",
+                    reasoning="(the reasoning)",
+                )
             ),
         }
         for reader, messages in shown_to.items():

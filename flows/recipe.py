@@ -21,6 +21,7 @@ from tasks.data.drift import DriftConfig
 from tasks.data.generate import GenerateConfig
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
+from tasks.engine.model_check import check_model
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import Context
 from tasks.evaluation.evaluation import EvaluateConfig
@@ -61,6 +62,17 @@ class ArmConfig(Config):
     faithfulness: bool = False
     """Tamper with the reasoning of the arm's first seed, as `ablate.faithfulness` says."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "ArmConfig":
+        lineage = "+".join(name.upper() for name in ("sft", "dpo", "rl") if name in self.train)
+        named = self.name.upper().split("+")
+        if set(named) <= {"SFT", "DPO", "RL"} and "+".join(named) != lineage:
+            raise ValueError(
+                f"arm {self.name!r} trains {lineage or 'nothing'}: a name of stages must be those "
+                "that it trains, in their order"
+            )
+        return self
+
 
 class AblateConfig(Config):
     """The arms of an ablation, side by side."""
@@ -82,8 +94,13 @@ class AblateConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "AblateConfig":
-        names = [arm.name for arm in self.arms]
-        require_own_names("arms", names)
+        # An arm under a limit of its reasoning is an arm of its own, of this name.
+        limited = [
+            f"{arm.name}, {budget} tokens" for arm in self.arms for budget in set(arm.budgets)
+        ]
+        require_own_names("arms", [*(arm.name for arm in self.arms), *limited])
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"ablate.seeds has a seed twice: {self.seeds}; write each once")
         known = [source.name for source in self.sources]
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):
@@ -175,6 +192,20 @@ class Recipe(Config):
     def judging_engine(self) -> EngineConfig:
         """The engine that judges."""
         return self.judge_engine or self.engine
+
+    @property
+    def engines(self) -> dict[str, EngineConfig]:
+        """The engines by the names of their sections."""
+        engines = {"engine": self.engine, "judge_engine": self.judge_engine}
+        return {name: engine for name, engine in engines.items() if engine is not None}
+
+    def check_models(self) -> None:
+        """Raises RecipeError in one sentence if an engine cannot serve its model."""
+        for name, engine in self.engines.items():
+            try:
+                check_model(engine)
+            except ValueError as error:
+                raise RecipeError(f"{name}: {error}") from error
 
     @property
     def pack_folder(self) -> Path:

@@ -14,8 +14,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
+from flows.shortfall import shortfall
 from flows.steps import RETRIED, describe_asset, makes, run_stage
-from tasks.data.assign import AssignWork, assigned
+from tasks.data.assign import assigned, count_assignments
 from tasks.data.collect import Collected
 from tasks.data.curate import Curated, curate
 from tasks.data.drift import watch
@@ -54,7 +55,7 @@ def check_shards(run: RunContext) -> list[Damaged]:
 def collect_prompts(run: RunContext) -> Collected:
     """Reads the sources and stores the prompts that are new."""
     collected = run.collect()
-    run.update(collect=collected.counts)
+    run.update(collect=collected.counts, conflicts=collected.conflicts or None)
     run.relations["unassigned"] = collected.unassigned
     return collected
 
@@ -64,17 +65,16 @@ def assign_categories(run: RunContext, collected: Collected) -> StageFigures | N
     """Lets the judge model choose the category of prompts that came without one."""
     if collected.unassigned.num_rows == 0:
         return None
-    recipe = run.recipe
-    work = AssignWork(
-        pack=run.pack, stage=recipe.stage, run_id=run.id, sampling=recipe.judge.sampling
-    )
-    return run_stage(run, work, recipe.judging_engine)
+    return run_stage(run, run.assign_work, run.recipe.judging_engine)
 
 
 @makes("plan", "specs")
 def plan_run(run: RunContext, collected: Collected) -> Plan:
     """Compiles the specs and records which rows this run wants."""
-    return run.adopt(assigned(collected, run.warehouse()))
+    connection = run.warehouse()
+    prompts = assigned(collected, connection)
+    run.update(assigned=count_assignments(connection).num_prompts)
+    return run.adopt(prompts)
 
 
 @makes("generate", "completions", of=("prompts", "specs"))
@@ -135,7 +135,7 @@ def curate_examples(run: RunContext) -> Curated:
         judging_id=run.judging_id,
         run_id=run.id,
     )
-    run.update(curate=curated)
+    run.note(curate=curated)
     describe_asset(run, "examples", {"rows": curated.num_chosen, "set_id": curated.set_id})
     return curated
 
@@ -145,6 +145,7 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
     """Publishes the funnel and a sample of accepted completions to Prefect."""
     connection = run.warehouse()
     funnel: list[dict[str, Any]] = ask(connection, "funnel").to_pylist()
+    unread = count_assignments(connection).reasons
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
     create_markdown_artifact(key="accepted", markdown=sample_of_accepted(connection, 3))
     return Refreshed(
@@ -155,6 +156,7 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
         num_examples=curated.num_chosen,
         figures=run.figures,
         models_loaded=run.engines.num_started,
+        shortfall=None if curated.num_chosen else shortfall(funnel, unread),
     )
 
 

@@ -18,12 +18,16 @@ import pyarrow as pa
 from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
-from tasks.data.collect import Collected, Counts, collect
+from tasks.data.assign import AssignWork
+from tasks.data.collect import Collected, collect
+from tasks.data.conflicts import Conflicts
+from tasks.data.counts import Counts
 from tasks.data.curate import Curated
 from tasks.data.drift import Drift
 from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.plan import EvaluationPlan
+from tasks.evaluation.rows import SuiteFigures
 from tasks.paths import PROJECT
 from tasks.stage import StageFigures
 from tasks.training.trainer import TrainingFigures
@@ -79,12 +83,17 @@ def plan_for(pack: Pack, prompts: pa.Table) -> Plan:
     return Plan(wanted, {spec.id: spec for spec in specs.values()})
 
 
-@dataclass(frozen=True, slots=True)
-class SuiteFigures:
-    """Cases of a suite, and rows of its source that could not be used."""
-
-    num_cases: int
-    num_faulty: int
+def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> AssignWork:
+    """Returns the choice of categories by the judge model, whose `name@revision` is given."""
+    return AssignWork(
+        pack=pack,
+        stage=recipe.stage,
+        run_id=run_id,
+        model=model,
+        sampling=recipe.judge.sampling,
+        constrain=recipe.judge.constrain,
+        reasons=bool(recipe.judging_engine.reasons),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +104,10 @@ class RunFigures:
     """Shards that were set aside."""
     collect: Mapping[str, Counts] = field(default_factory=dict)
     """By source, what became of its rows."""
+    conflicts: Conflicts | None = None
+    """Prompts that rows label in different ways."""
+    assigned: Mapping[str, int] = field(default_factory=dict)
+    """By status, the prompts whose category was left to the judge model."""
     stages: Mapping[str, StageFigures] = field(default_factory=dict)
     """By stage, its counts and usage, over all its retries."""
     curate: Curated | None = None
@@ -108,6 +121,7 @@ class RunFigures:
     checkpoints: tuple[str, ...] = ()
     """Ids of the checkpoints that the run came to, in the order of training."""
     suites: Mapping[str, SuiteFigures] = field(default_factory=dict)
+    """By suite, what became of the rows of its source."""
     evaluation: EvaluationPlan | None = None
     """Arms, suites and graders of the evaluation; the views over an evaluation read it."""
 
@@ -135,6 +149,8 @@ class Refreshed:
     num_examples: int
     figures: RunFigures
     models_loaded: int
+    shortfall: str | None = None
+    """Why no example came of it, and what to do; None if there is one."""
 
 
 @dataclass(slots=True)
@@ -179,14 +195,22 @@ class RunContext:
         """Hash of what all judgements of the recipe share."""
         return self.recipe.judge.judging_id(self.version(self.recipe.judging_engine))
 
+    @property
+    def assign_work(self) -> AssignWork:
+        """The choice of categories for prompts that came without one."""
+        model = self.version(self.recipe.judging_engine)
+        return assign_work(self.recipe, self.pack, model=model, run_id=self.id)
+
     def collect(self) -> Collected:
         """Reads the sources of the recipe and stores the prompts that are new."""
+        assigns = any(source.assign_category for source in self.recipe.sources)
         return collect(
             self.recipe.sources,
             config=self.recipe.collect,
             pack_categories=list(self.pack.policies),
             home=self.home,
             connection=self.warehouse(),
+            assigning_id=self.assign_work.assigning_id if assigns else None,
         )
 
     def adopt(self, prompts: pa.Table) -> Plan:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from flows.lock import is_locked
 from flows.run import Refreshed
+from tasks.evaluation.rows import SuiteFigures
 from tasks.stage import StageFigures
 from warehouse.catalog import ask, connect, count_rows, look_up, unread_files
 from warehouse.home import Home
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from warehouse.reports.compare import Compared
 
 _LONGEST_CELL = 100
+_MOST_CONFLICTS = 5
 
 
 def table(data: pa.Table, *, as_json: bool, title: str | None = None) -> None:
@@ -93,13 +95,17 @@ def refreshed(done: Refreshed, place: Place) -> None:
         _line(f"set aside: {shard.path} ({shard.reason})")
     for source, counts in figures.collect.items():
         _line(f"source {source}: {_counted(asdict(counts))}")
-    if assigned := figures.stages.get("assign"):
-        _line(f"categories chosen by the judge model: {_counted(assigned.statuses)}")
+    if conflicts := figures.conflicts:
+        _line(f"labelled in different ways: {conflicts.num_prompts} prompts", *conflicts.named)
+    if figures.assigned:
+        _line(f"categories chosen by the judge model: {_counted(figures.assigned)}")
     accepted = ask(connect(Home(done.home)), "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
         console().print(_chain(accepted[0]))
     for name in ("generate", "judge"):
         _line(_stage_line(name, figures.stages.get(name, StageFigures())))
+    if done.shortfall:
+        _line(done.shortfall)
     _line(
         f"examples: {done.num_examples} rows in set {done.set_id}",
         f"models loaded: {done.models_loaded}",
@@ -162,14 +168,30 @@ def evaluated(done: "Evaluated", place: Place) -> None:
     """Prints the arms side by side: a row per metric, with the interval of its mean."""
     for suite in dict.fromkeys(row["suite"] for row in done.table):
         console().print(_suite_grid(suite, [row for row in done.table if row["suite"] == suite]))
-    unread = {row["arm"]: row["num_unread"] for row in done.table if row["slice"] == "all"}
-    for arm, count in unread.items():
-        if count:
+    whole = [row for row in done.table if row["slice"] == "all"]
+    for arm in dict.fromkeys(row["arm"] for row in whole):
+        if count := max(row["num_unread"] for row in whole if row["arm"] == arm):
             _line(f"{arm}: {count} answers have no grade")
+    _suites(done.suites)
+    if done.is_untrained:
+        _line(
+            "the warehouse has no training of this recipe with these settings, so the base model "
+            f"stands alone: run precept train {shlex.quote(place.recipe)}{place.option}"
+        )
     _line(
         f"answers made: {done.num_answered}, models loaded: {done.models_loaded}",
         f"next: precept report {done.run_id[:8]}{place.option}",
     )
+
+
+def _suites(figures: Mapping[str, SuiteFigures]) -> None:
+    """Prints what became of the rows of each suite, and those that disagree."""
+    for suite, counts in figures.items():
+        _line(f"suite {suite}: {counts.in_words}")
+        for conflict in counts.conflicts[:_MOST_CONFLICTS]:
+            _line(f"  not asked, because rows disagree: {conflict}")
+        if (rest := len(counts.conflicts) - _MOST_CONFLICTS) > 0:
+            _line(f"  and {rest} more conflicts, which the report lists")
 
 
 def _suite_grid(suite: str, rows: Sequence[dict[str, Any]]) -> Grid:
@@ -205,6 +227,7 @@ def calibrated(done: "Calibrated", place: Place) -> None:
         rows = [row for row in done.table if (row["grader"], row["gold"]) == (grader, gold)]
         title = f"{grader} against {gold}: precision and, below it, recall of what it accepts"
         console().print(_calibration_grid(title, rows))
+    _suites(done.suites)
     if best := done.best:
         _line(
             f"of {best['num_answers']} answers {best['num_gold']} are right; threshold "

@@ -27,7 +27,8 @@ from tasks.training.dpo import DpoConfig, DpoTraining, choose_pairs
 from tasks.training.rl import RlConfig, RlTraining, choose_prompts
 from tasks.training.sft import SftConfig, SftTraining
 from tasks.training.trainer import DataError, Job, TrainingConfig
-from warehouse.catalog import latest_set, look_up
+from warehouse.catalog import find_checkpoints, latest_set, look_up
+from warehouse.lineage import in_table_order, lineage_of
 from warehouse.tables import Checkpoint
 
 _CONFIGS: Mapping[str, type[TrainingConfig]] = {"sft": SftConfig, "dpo": DpoConfig, "rl": RlConfig}
@@ -188,16 +189,26 @@ def _follow(job: Job, ended: threading.Event) -> None:
             step = now
 
 
-def latest_training(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> list[str]:
+def latest_training(
+    connection: duckdb.DuckDBPyConnection, recipe: Recipe, *, base: str | None = None
+) -> list[str]:
     """Returns the ids of the checkpoints of a recipe's latest training, in order of training.
 
     A training counts if the recipe would train the same models today: an ablation trains under the
-    same name with stages left out or other seeds.
+    same name with stages left out or other seeds, and an earlier training may have begun from
+    another model. `base` is the version of the recipe's own; unset, it is looked up.
     """
     definitions = _definitions(recipe.model_dump(mode="json"))
     for row in look_up(connection, "trainings", recipe=recipe.name):
-        if _definitions(json.loads(row["resolved_recipe"])) == definitions:
-            return list(row["checkpoints"] or [])
+        if _definitions(json.loads(row["resolved_recipe"])) != definitions:
+            continue
+        ids = list(row["checkpoints"] or [])
+        checkpoints = in_table_order(connection, find_checkpoints(connection, ids))
+        base = base or recipe.engine.version
+        if all(lineage_of(connection, one).begins_from(base) for one in checkpoints):
+            # The order is that of their lineages: nothing rests on the order in the record.
+            known = [checkpoint.checkpoint_id for checkpoint in checkpoints]
+            return [*known, *(name for name in ids if name not in known)]
     return []
 
 

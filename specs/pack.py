@@ -1,8 +1,8 @@
 """A folder of Markdown files → Pack, checked.
 
 A pack is a folder with one `style.md` (principles and style guidelines) and one Markdown file for
-each policy; specs/README.md describes their format. A pack with a fault is refused, and the error
-names the file, the line, the fault and the remedy.
+each policy; specs/README.md describes their format. A pack with faults is refused, and the error
+tells all of them, each with file, line, fault and remedy.
 
     pack = load_pack("specs/harbour")
     spec = pack.spec(["boats"])            # all summaries, the style, and boats in full
@@ -10,231 +10,172 @@ names the file, the line, the fault and the remedy.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn
 
-import yaml
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-
-from specs.policy import BoundaryCase, Exclusion, Outcome, Pack, PackError, Policy, Rule
+from specs.pages import Block, Faults, Page
+from specs.policy import (
+    NO_CATEGORY,
+    BoundaryCase,
+    Exclusion,
+    Outcome,
+    Pack,
+    PackError,
+    Policy,
+    Rule,
+)
 
 STYLE_FILE = "style.md"
 """The one Markdown file of a pack that is not a policy: its principles and style guidelines."""
 
 _OUTCOMES = [outcome.value for outcome in Outcome]
+_STYLE_SECTIONS = ["Principles", *_OUTCOMES]
 
 
 def load_pack(path: str | Path) -> Pack:
-    """Returns the pack in a folder. Raises PackError if the pack has a fault."""
+    """Returns the pack in a folder. Raises PackError with all its faults, one a line."""
     folder = Path(path)
+    if folder.is_file():
+        raise PackError(_one_file(folder))
     if not folder.is_dir():
         raise PackError(f"no policy pack at {folder}; give the folder of its Markdown files")
-    files = sorted(folder.glob("*.md"))
+    faults = Faults()
+    files, not_read = _files(folder)
     style_path = folder / STYLE_FILE
     if style_path not in files:
-        raise PackError(f"{folder}: no {STYLE_FILE}; add it with the pack's style guidelines")
-    policies: dict[str, Policy] = {}
-    pages: dict[str, _Page] = {}
-    for file in files:
-        if file == style_path:
-            continue
-        page = _Page.read(file)
-        policy = _parse_policy(page)
-        if policy.id in policies:
-            page.fail(
-                page.line_of("id"),
-                f"{pages[policy.id].path.name} also has the id {policy.id!r}",
-                "give each policy of a pack its own id",
-            )
-        policies[policy.id] = policy
-        pages[policy.id] = page
-    if not policies:
-        raise PackError(f"{folder}: no policy; add one Markdown file for each category")
-    pack = _parse_style(_Page.read(style_path), policies)
-    _check_references(pack, list(pages.values()))
+        faults.add(folder, None, f"no {STYLE_FILE}", "add it with the pack's principles and style")
+    pages = [Page.read(file, faults) for file in files if file != style_path]
+    if not pages:
+        faults.add(folder, None, "no policy", "add one Markdown file for each category")
+    policies = _policies(pages)
+    _check_references(pages)
+    pack = None
+    if style_path in files:
+        pack = _parse_style(Page.read(style_path, faults), policies, not_read)
+    faults.raise_any()
+    assert pack is not None
     return pack
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A piece of a page: a heading, a paragraph or a list item, with its line in the file."""
-
-    kind: Literal["h1", "h2", "text", "item", "code"]
-    text: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """A Markdown file: its front matter, and its body as a row of blocks."""
-
-    path: Path
-    front: Mapping[str, str]
-    lines: Mapping[str, int]
-    """Line of each key of the front matter."""
-    blocks: tuple[_Block, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> "_Page":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            raise PackError(
-                f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8"
-            ) from error
-        if not lines or lines[0].strip() != "---":
-            raise PackError(f"{path}:1: no front matter; begin the file with a line '---'")
-        try:
-            end = next(i for i, line in enumerate(lines[1:], 1) if line.strip() == "---")
-        except StopIteration:
-            raise PackError(f"{path}:1: front matter never ends; close it with '---'") from None
-        front, key_lines = _front_matter(path, "\n".join(lines[1:end]))
-        tokens = MarkdownIt("commonmark").parse("\n".join(lines[end + 1 :]))
-        page = cls(path, front, key_lines, tuple(_blocks(tokens, offset=end + 2)))
-        for block in page.blocks:
-            if block.kind == "code":
-                page.fail(
-                    block.line,
-                    "a code or HTML block, which no model would be shown",
-                    "write it as a paragraph or a list item, without indentation",
-                )
-        return page
-
-    def fail(self, line: int, fault: str, remedy: str) -> NoReturn:
-        raise PackError(f"{self.path}:{line}: {fault}; {remedy}")
-
-    def line_of(self, key: str) -> int:
-        return self.lines.get(key, 2)
-
-    def take(self, key: str) -> str:
-        """Returns a value of the front matter. Raises PackError if it is missing or empty."""
-        value = self.front.get(key, "").strip()
-        if not value:
-            self.fail(self.line_of(key), f"front matter has no {key!r}", f"add a line '{key}: …'")
-        return value
-
-    def refuse_other_keys(self, allowed: Sequence[str]) -> None:
-        for key in self.front:
-            if key not in allowed:
-                self.fail(
-                    self.line_of(key),
-                    f"unknown key {key!r} in front matter",
-                    f"use {', '.join(allowed)}",
-                )
-
-    def sections(self, allowed: Sequence[str]) -> dict[str, list[_Block]]:
-        """Returns the blocks below each level-1 heading."""
-        headings = ", ".join(f"'# {heading}'" for heading in allowed)
-        sections: dict[str, list[_Block]] = {}
-        name = None
-        for block in self.blocks:
-            if block.kind == "h1":
-                name = block.text
-                if name not in allowed:
-                    self.fail(block.line, f"unknown section {name!r}", f"use {', '.join(allowed)}")
-            elif name is None:
-                self.fail(
-                    block.line,
-                    f"text before the first section: {block.text!r}",
-                    f"put it below one of {headings}",
-                )
-            else:
-                sections.setdefault(name, []).append(block)
-        return sections
-
-
-def _front_matter(path: Path, text: str) -> tuple[dict[str, str], dict[str, int]]:
-    """Returns the values as they are written (`version: 1.10` stays so), and each key's line."""
+def _one_file(path: Path) -> str:
+    """Returns the refusal of a single file, with the faults that it would have as a policy."""
+    faults = Faults()
+    page = Page.read(path, faults)
+    _parse_policy(page)
+    sentence = f"{path}: one file is no pack; give its folder, which needs a {STYLE_FILE}"
     try:
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        raise PackError(
-            f"{path}:{2 + (mark.line if mark else 0)}: front matter is not YAML "
-            f"({str(error).splitlines()[0]}); write 'key: value' lines, and quote a value that "
-            "holds ': '"
-        ) from error
-    if node is not None and not isinstance(node, yaml.MappingNode):
-        raise PackError(
-            f"{path}:2: front matter must be 'key: value' lines; write one for each key"
-        )
-    front: dict[str, str] = {}
-    key_lines: dict[str, int] = {}
-    for key, value in node.value if node else []:
-        line = key.start_mark.line + 2
-        if not isinstance(value, yaml.ScalarNode) or key.value in front:
-            raise PackError(
-                f"{path}:{line}: {key.value!r} must have one value in front matter; "
-                "write each key once as 'key: value'"
+        faults.raise_any()
+    except PackError as error:
+        return f"{sentence}\n{error}"
+    return sentence
+
+
+_LIKE_A_POLICY = re.compile(r"\.(md|mdx|markdown|mdown|mkdn?)(\.txt)?$", re.IGNORECASE)
+
+
+def _files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Returns the Markdown files of a pack, and the names of files that look like policies and are
+    not read: those of another ending, or in a folder below. Names that begin with a dot are none.
+    """
+    files, not_read = [], []
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        name = path.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts) or path.is_dir():
+            continue
+        if path.parent == folder and path.suffix == ".md":
+            files.append(path)
+        elif _LIKE_A_POLICY.search(path.name):
+            not_read.append(str(name))
+    return files, tuple(not_read)
+
+
+def _policies(pages: Sequence[Page]) -> dict[str, Policy]:
+    """Returns the policies of the pages by id; what keeps a page from being one is a fault."""
+    policies: dict[str, Policy] = {}
+    owners: dict[str, Page] = {}
+    for page in pages:
+        policy = _parse_policy(page)
+        if policy.id in owners:
+            page.fault(
+                page.line_of("id"),
+                f"{owners[policy.id].path.name} also has the id {policy.id!r}",
+                "give each policy of a pack its own id",
             )
-        front[key.value], key_lines[key.value] = value.value, line
-    return front, key_lines
+        if policy.id:
+            owners.setdefault(policy.id, page)
+            policies.setdefault(policy.id, policy)
+    return policies
 
 
-def _blocks(tokens: Sequence[Token], *, offset: int) -> Iterator[_Block]:
-    """Flattens markdown-it's tokens into headings, paragraphs, list items and code."""
-    heading = ""
-    depth = 0
-    for token in tokens:
-        if token.type == "heading_open":
-            heading = token.tag
-        elif token.type == "list_item_open":
-            depth += 1
-        elif token.type == "list_item_close":
-            depth -= 1
-        line = (token.map[0] if token.map else 0) + offset
-        if token.type in ("code_block", "fence", "html_block"):
-            yield _Block("code", token.content, line)
-        elif token.type == "inline":
-            text = " ".join(token.content.split())
-            if heading:
-                yield _Block("h1" if heading == "h1" else "h2", text, line)
-                heading = ""
-            else:
-                yield _Block("item" if depth else "text", text, line)
-
-
+_ID = re.compile(r"[a-z0-9_]+")
 _TERM = re.compile(r"^\*\*(?P<term>.+?)\*\*: (?P<meaning>.+)$")
-_RULE = re.compile(r"^(?P<id>[A-Z]{1,3}\d{1,2}) (?P<title>.+) \((?P<outcome>[a-z_]+)\)$")
+_RULE = re.compile(r"^(?P<id>[A-Z]{1,3}[0-9]{1,2}) (?P<title>.+) \((?P<outcome>[a-z_]+)\)$")
 _ITEM = re.compile(
     r"^(?P<kind>Includes): (?P<included>.+)$"
     r"|^(?P<pointing>Excludes|Case): (?P<text>.+?)(?: -> (?P<target>\S+))?$"
 )
 
 
-def _parse_policy(page: _Page) -> Policy:
+def _parse_policy(page: Page) -> Policy:
+    """Returns the policy of a page, as far as it can be read; the rest is faults."""
     page.refuse_other_keys(["id", "title", "version", *_OUTCOMES])
     summary = {Outcome(key): page.take(key) for key in _OUTCOMES if key in page.front}
-    if not summary:
-        page.fail(
-            2,
-            "front matter has no summary",
-            f"add a line for at least one of {', '.join(_OUTCOMES)}",
-        )
+    if not summary and page.has_front:
+        outcomes = ", ".join(_OUTCOMES)
+        page.fault(2, "front matter has no summary", f"add a line for at least one of {outcomes}")
     sections = page.sections(["Terms", "Rules", "Style"])
     return Policy(
-        terms=tuple(_parse_term(page, block) for block in sections.get("Terms", [])),
-        rules=_parse_rules(page, sections.get("Rules", [])),
-        style=" ".join(block.text for block in sections.get("Style", [])),
-        summary=summary,
-        id=page.take("id"),
+        id=_parse_id(page),
         title=page.take("title"),
         version=page.take("version"),
+        summary=summary,
+        terms=_parse_terms(page, sections.get("Terms", [])),
+        rules=_parse_rules(page, sections.get("Rules", [])),
+        style=_prose(page, sections.get("Style", [])),
     )
 
 
-def _parse_term(page: _Page, block: _Block) -> tuple[str, str]:
-    match = _TERM.match(block.text)
-    if not match:
-        page.fail(block.line, f"not a term: {block.text!r}", "write '- **term**: meaning'")
-    return match["term"], match["meaning"]
+def _parse_id(page: Page) -> str:
+    """Returns the category's id: one that a judge can name on a line `Category: id`."""
+    category = page.take("id")
+    if category and not _ID.fullmatch(category):
+        page.fault(
+            page.line_of("id"), f"id {category!r}", "use small letters a to z, digits and '_'"
+        )
+    elif category == NO_CATEGORY:
+        page.fault(
+            page.line_of("id"),
+            f"id {category!r}, by which a judge says that no category fits",
+            "give the policy another id",
+        )
+    return category
 
 
-def _parse_rules(page: _Page, blocks: Sequence[_Block]) -> tuple[Rule, ...]:
+def _prose(page: Page, blocks: Sequence[Block]) -> str:
+    """Returns paragraphs and list items as one line; a heading among them is a fault."""
+    for block in blocks:
+        if block.kind == "h2":
+            page.fault(
+                block.line,
+                f"a heading within a section of text: {block.text!r}",
+                "write it as a sentence, or as a section with one '#'",
+            )
+    return " ".join(block.text for block in blocks)
+
+
+def _parse_terms(page: Page, blocks: Sequence[Block]) -> tuple[tuple[str, str], ...]:
+    terms = []
+    for block in blocks:
+        match = _TERM.match(block.text)
+        if match:
+            terms.append((match["term"], match["meaning"]))
+        else:
+            page.fault(block.line, f"not a term: {block.text!r}", "write '- **term**: meaning'")
+    return tuple(terms)
+
+
+def _parse_rules(page: Page, blocks: Sequence[Block]) -> tuple[Rule, ...]:
     drafts: list[_RuleDraft] = []
     for block in blocks:
         if block.kind == "h2":
@@ -242,13 +183,13 @@ def _parse_rules(page: _Page, blocks: Sequence[_Block]) -> tuple[Rule, ...]:
         elif drafts:
             drafts[-1].add(page, block)
         else:
-            page.fail(
+            page.fault(
                 block.line,
                 f"text before the first rule: {block.text!r}",
                 "put it below a heading such as '## K1 Title (refuse)'",
             )
     if not drafts:
-        page.fail(1, "no rules", "add a section '# Rules' with '## K1 Title (refuse)'")
+        page.fault(1, "no rules", "add a section '# Rules' with '## K1 Title (refuse)'")
     return tuple(draft.finish(page) for draft in drafts)
 
 
@@ -266,39 +207,40 @@ class _RuleDraft:
     cases: list[BoundaryCase] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, page: _Page, block: _Block) -> "_RuleDraft":
+    def begin(cls, page: Page, block: Block) -> "_RuleDraft":
         match = _RULE.match(block.text)
         if not match:
-            page.fail(block.line, f"not a rule: {block.text!r}", "write '## K1 Title (refuse)'")
+            page.fault(block.line, f"not a rule: {block.text!r}", "write '## K1 Title (refuse)'")
+            return cls("", block.text, Outcome.REFUSE, block.line)
         outcome = _outcome(page, block.line, match["outcome"])
         return cls(match["id"], match["title"], outcome, block.line)
 
-    def add(self, page: _Page, block: _Block) -> None:
+    def add(self, page: Page, block: Block) -> None:
         if block.kind == "text":
             self.text.append(block.text)
             return
         match = _ITEM.match(block.text)
         if not match:
-            page.fail(
+            page.fault(
                 block.line,
                 f"not a line of a rule: {block.text!r}",
                 "write 'Includes: …', 'Excludes: … -> K1' or 'Case: … -> refuse'",
             )
-        if match["included"]:
+        elif match["included"]:
             self.includes.append(match["included"])
-            return
-        kind, text, target = match["pointing"], match["text"], match["target"]
-        if not target:
-            example = "K1" if kind == "Excludes" else "refuse"
-            page.fail(block.line, f"{kind} without a target", f"end it in ' -> {example}'")
-        if kind == "Excludes":
-            self.excludes.append(Exclusion(text=text, goto=target))
+        elif not match["target"]:
+            example = "K1" if match["pointing"] == "Excludes" else "refuse"
+            fault = f"{match['pointing']} without a target"
+            page.fault(block.line, fault, f"end it in ' -> {example}'")
+        elif match["pointing"] == "Excludes":
+            self.excludes.append(Exclusion(text=match["text"], goto=match["target"]))
         else:
-            self.cases.append(BoundaryCase(text=text, outcome=_outcome(page, block.line, target)))
+            outcome = _outcome(page, block.line, match["target"])
+            self.cases.append(BoundaryCase(text=match["text"], outcome=outcome))
 
-    def finish(self, page: _Page) -> Rule:
-        if not self.text:
-            page.fail(
+    def finish(self, page: Page) -> Rule:
+        if self.id and not self.text:
+            page.fault(
                 self.line, f"rule {self.id} has no text", "write below its heading what it covers"
             )
         return Rule(
@@ -312,21 +254,22 @@ class _RuleDraft:
         )
 
 
-def _outcome(page: _Page, line: int, text: str) -> Outcome:
+def _outcome(page: Page, line: int, text: str) -> Outcome:
+    """Returns the outcome of that name; another name is a fault, and any outcome is returned."""
     try:
         return Outcome(text)
     except ValueError:
-        page.fail(line, f"unknown outcome {text!r}", f"use {', '.join(_OUTCOMES)}")
+        page.fault(line, f"unknown outcome {text!r}", f"use {', '.join(_OUTCOMES)}")
+        return Outcome.REFUSE
 
 
-def _parse_style(page: _Page, policies: Mapping[str, Policy]) -> Pack:
+def _parse_style(page: Page, policies: Mapping[str, Policy], not_read: Sequence[str]) -> Pack:
     page.refuse_other_keys(["id", "title", "version"])
-    headings = ["Principles", *_OUTCOMES]
-    sections = page.sections(headings)
-    for heading in headings:
-        if heading not in sections:
-            page.fail(1, f"no section {heading!r}", f"add '# {heading}' with its guidelines")
-    texts = {name: " ".join(block.text for block in sections[name]) for name in headings}
+    sections = page.sections(_STYLE_SECTIONS)
+    for heading in _STYLE_SECTIONS:
+        if heading not in sections or not sections[heading]:
+            page.fault(1, f"no section {heading!r}", f"add '# {heading}' with its guidelines")
+    texts = {name: _prose(page, sections.get(name, [])) for name in _STYLE_SECTIONS}
     return Pack(
         id=page.take("id"),
         title=page.take("title"),
@@ -334,30 +277,33 @@ def _parse_style(page: _Page, policies: Mapping[str, Policy]) -> Pack:
         principles=texts["Principles"],
         style={outcome: texts[outcome.value] for outcome in Outcome},
         policies=policies,
+        not_read=tuple(not_read),
     )
 
 
-def _check_references(pack: Pack, pages: Sequence[_Page]) -> None:
-    """Raises PackError if two rules share an id, or if an exclusion points to no rule."""
-    owners: dict[str, _Page] = {}
+def _check_references(pages: Sequence[Page]) -> None:
+    """Adds a fault for each rule id that stands twice and each exclusion that points to no rule."""
+    owners: dict[str, Page] = {}
     for page in pages:
         for block in page.blocks:
             match = _RULE.match(block.text) if block.kind == "h2" else None
             if not match:
                 continue
             if match["id"] in owners:
-                page.fail(
+                page.fault(
                     block.line,
                     f"rule {match['id']} is also in {owners[match['id']].path.name}",
                     "give each rule of a pack its own id",
                 )
-            owners[match["id"]] = page
+            owners.setdefault(match["id"], page)
     for page in pages:
         for block in page.blocks:
             match = _ITEM.match(block.text) if block.kind == "item" else None
-            if match and match["pointing"] == "Excludes" and match["target"] not in owners:
-                page.fail(
+            if not match or match["pointing"] != "Excludes" or not match["target"]:
+                continue
+            if match["target"] not in owners:
+                page.fault(
                     block.line,
-                    f"exclusion points to {match['target']!r}, which is not a rule of {pack.id}",
-                    f"use one of {', '.join(pack.rule_ids)}",
+                    f"exclusion points to {match['target']!r}, which is not a rule of the pack",
+                    f"use one of {', '.join(owners)}" if owners else "write the rule",
                 )

@@ -12,6 +12,9 @@ from typing import Literal
 
 Detail = Literal["full", "summary"]
 
+NO_CATEGORY = "none"
+"""What a judge writes in the place of a category if none fits."""
+
 
 class Outcome(StrEnum):
     """The way a policy wants a request handled."""
@@ -22,7 +25,7 @@ class Outcome(StrEnum):
 
 
 class PackError(ValueError):
-    """A policy pack that cannot be used; the message names file and line."""
+    """A policy pack that cannot be used; the message names each fault with file and line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,8 @@ class Pack:
     """Guidelines for answers of each outcome."""
     policies: Mapping[str, Policy]
     """By category."""
+    not_read: tuple[str, ...] = ()
+    """Names of files in the pack's folder that look like policies and are none."""
 
     @property
     def rule_ids(self) -> tuple[str, ...]:

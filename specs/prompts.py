@@ -2,8 +2,9 @@
 
 Templates are Markdown files cut into messages by lines such as `=== system ===` and filled by
 name in one pass, so that text put in is never read as a placeholder. Text that users or models
-wrote can never become structure: special tokens in it are broken by a space, and a judge sees it
-between marks that carry a nonce which the text between them cannot foresee.
+wrote can never become structure: special tokens in it are broken by a space, a judge sees it
+between marks that carry a nonce which the text between them cannot foresee, and no line of it looks
+like a turn of the conversation.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from specs.characters import fold
 from specs.policy import Spec
 
 TemplateSet = Literal["spec_first", "paper"]
@@ -36,7 +38,7 @@ _FOLDER = Path(__file__).parent / "templates"
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
 _TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?think>"
-_TURN_LIKE = re.compile(r"^(?=(?:system|developer|user|assistant|tool):)", re.MULTILINE)
+_TURN_LIKE = re.compile(r"(?:system|developer|user|assistant|tool)\s*[:∶꞉]", re.IGNORECASE)
 _METADATA_INSTRUCTION = (
     "Another AI's finding may be wrong: on a line of its own begin Agree: or Disagree: "
     "and say in brief why. "
@@ -123,9 +125,9 @@ def generator_messages(
     template: Template, messages: Sequence[Message], *, spec: Spec
 ) -> list[Message]:
     """Returns the messages for a generator: the prompt, spec(category) and the call to cite it."""
-    turns = _neutral(messages)
     if template.name.startswith("paper/"):
-        return template.fill({"spec": spec.text, "conversation": _fenced_turns(turns)})
+        return template.fill({"spec": spec.text, "conversation": _fenced_turns(messages)})
+    turns: list[Message] = [{**turn, "content": neutralise(turn["content"])} for turn in messages]
     return _one_system(template.fill({"spec": spec.text}, conversation=turns))
 
 
@@ -143,18 +145,19 @@ def judge_messages(
     `metadata` are findings of others about the prompt ("the ideal response is refuse"), which the
     judge is asked to agree or disagree with (arXiv 2412.16339, figure 6).
     """
-    findings = [neutralise(text) for text in metadata]
-    turns = _neutral(messages)
-    answer = neutralise(answer)
-    reasoning = None if reasoning is None else neutralise(reasoning)
+    findings = [_shown(text) for text in metadata]
+    turns = _shown_turns(messages)
+    answer = _shown(answer)
+    reasoning = None if reasoning is None else _shown(reasoning)
     nonce = _nonce([*(turn["content"] for turn in turns), answer, reasoning or "", *findings])
+    determined = "\n".join(f"Another AI determined that {text}." for text in findings)
     return template.fill(
         {
             "spec": spec.text,
             "conversation": _fence("conversation", _render(turns), nonce),
             "reasoning": "" if reasoning is None else _fence("reasoning", reasoning, nonce),
             "answer": _fence("answer", answer, nonce),
-            "metadata": "\n".join(f"Another AI determined that {text}." for text in findings),
+            "metadata": _fence("findings", determined, nonce) if findings else "",
             "metadata_instruction": _METADATA_INSTRUCTION if findings else "",
         }
     )
@@ -169,8 +172,8 @@ def answer_messages(
 
 def fenced_answer(messages: Sequence[Message], *, answer: str) -> dict[str, str]:
     """Returns values for `conversation` and `answer`, each between marks of the same nonce."""
-    turns = _neutral(messages)
-    answer = neutralise(answer)
+    turns = _shown_turns(messages)
+    answer = _shown(answer)
     nonce = _nonce([*(turn["content"] for turn in turns), answer])
     return {
         "conversation": _fence("conversation", _render(turns), nonce),
@@ -183,8 +186,8 @@ def attacker_messages(
 ) -> list[Message]:
     """Returns the messages for a model that plays a user who wants `goal`, and writes the next
     turn."""
-    turns = _neutral(conversation)
-    goal = neutralise(goal)
+    turns = _shown_turns(conversation)
+    goal = _shown(goal)
     nonce = _nonce([goal, *(turn["content"] for turn in turns)])
     return template.fill(
         {
@@ -205,7 +208,7 @@ def assign_messages(
         {
             "spec": spec.text,
             "categories": ", ".join(categories),
-            "conversation": _fenced_turns(_neutral(messages)),
+            "conversation": _fenced_turns(messages),
         }
     )
 
@@ -218,7 +221,7 @@ def retrieval_messages(
     `excerpts` are sentences of the reasoning, and `spec` holds the summaries of all categories
     (arXiv 2412.16339, section 4.2).
     """
-    text = "\n".join(neutralise(excerpt) for excerpt in excerpts)
+    text = "\n".join(_shown(excerpt) for excerpt in excerpts)
     return template.fill(
         {
             "spec": spec.text,
@@ -228,8 +231,19 @@ def retrieval_messages(
     )
 
 
-def _neutral(messages: Sequence[Message]) -> list[Message]:
-    return [{"role": turn["role"], "content": neutralise(turn["content"])} for turn in messages]
+def _shown(text: str) -> str:
+    """Returns the text of a user or a model as the judge of it is shown it: without special tokens,
+    and with every line that looks like a turn set in by a space.
+
+    Whatever breaks a line for Unicode breaks it for a model, and a role is one in any spelling that
+    looks like it.
+    """
+    lines = neutralise(text).splitlines(keepends=True)
+    return "".join(f" {line}" if _TURN_LIKE.match(fold(line)) else line for line in lines)
+
+
+def _shown_turns(messages: Sequence[Message]) -> list[Message]:
+    return [{"role": turn["role"], "content": _shown(turn["content"])} for turn in messages]
 
 
 def _one_system(messages: Sequence[Message]) -> list[Message]:
@@ -244,11 +258,11 @@ def _one_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def _render(turns: Sequence[Message]) -> str:
-    """Returns the turns as text, in which a line that looks like a new turn is indented."""
-    return "\n".join(f"{turn['role']}: {_TURN_LIKE.sub(' ', turn['content'])}" for turn in turns)
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def _fenced_turns(turns: Sequence[Message]) -> str:
+def _fenced_turns(messages: Sequence[Message]) -> str:
+    turns = _shown_turns(messages)
     return _fence("conversation", _render(turns), _nonce([turn["content"] for turn in turns]))
 
 

@@ -1,10 +1,10 @@
 """A model's reply → reasoning and answer; a judge's reply → a verdict, or why there is none.
 
-One rule splits reasoning from answer everywhere, on text and on token ids alike: reasoning is open
-if the prompt ended on the opening tag or the reply begins with it; it ends at the *first* closing
-tag; everything after that is shown to the user. Another tag after it, or text before the opening
-tag, makes the reply malformed: no reasoning can reach the answer, and nothing visible can be hidden
-from a judge.
+One rule splits reasoning from answer everywhere, on text and on token ids alike, whichever marks a
+model's family puts around its reasoning: reasoning is open if the prompt ended on the opening mark
+or the reply begins with it; it ends at the *first* closing mark; everything after that is shown to
+the user. Another mark after it, or text before the opening mark, makes the reply malformed: no
+reasoning can reach the answer, and nothing visible can be hidden from a judge.
 """
 
 import re
@@ -12,10 +12,44 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from specs.characters import is_blank
+from specs.lines import begins_line, read_ending
+from specs.policy import NO_CATEGORY
+from specs.refusals import declines
 
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The text that a family of models puts around its reasoning."""
+
+    opening: str
+    closing: str
+    strays: tuple[str, ...] = ()
+    """Further text that stands in no part of a reply, as the mark of another channel."""
+    around_answer: tuple[str, str] = ("", "")
+    """Text that a family puts around an answer, which is no part of it."""
+
+    def any_in(self, text: str) -> bool:
+        """Returns whether a text holds any mark: this family's, or a <think> tag."""
+        return any(mark in text for mark in (self.opening, self.closing, *self.strays, *_TAGS))
+
+    def bare(self, answer: str) -> str:
+        """Returns an answer without white space and the text that the family puts around it."""
+        before, after = self.around_answer
+        answer = answer.strip()
+        if after and answer.startswith(before) and answer.endswith(after):
+            answer = answer.removeprefix(before).removesuffix(after).strip()
+        return answer
+
+
+_TAGS = (OPEN_TAG, CLOSE_TAG)
+THINK = Marks(OPEN_TAG, CLOSE_TAG)
+"""The marks of most families."""
 
 
 class ReplyStatus(StrEnum):
@@ -44,19 +78,19 @@ class Reply:
         return self.status in (ReplyStatus.OK, ReplyStatus.EMPTY_REASONING)
 
 
-def split_text(text: str, *, prefilled: bool = False) -> Reply:
-    """Splits a reply given as text; `prefilled` if the prompt ended on the opening tag.
+def split_text(text: str, *, marks: Marks = THINK, prefilled: bool = False) -> Reply:
+    """Splits a reply given as text; `prefilled` if the prompt ended on the opening mark.
 
     "<think>a</think>b" → reasoning "a", answer "b"
     """
     body = text.lstrip()
-    if body.startswith(OPEN_TAG) and not prefilled:
-        body = body[len(OPEN_TAG) :]
+    if body.startswith(marks.opening) and not prefilled:
+        body = body[len(marks.opening) :]
     elif not prefilled:
-        tagged = OPEN_TAG in text or CLOSE_TAG in text
-        return Reply(ReplyStatus.MALFORMED if tagged else ReplyStatus.UNCLOSED, text, "")
-    reasoning, closing, answer = body.partition(CLOSE_TAG)
-    return _reply(reasoning, answer, closed=bool(closing))
+        status = ReplyStatus.MALFORMED if marks.any_in(text) else ReplyStatus.UNCLOSED
+        return Reply(status, text, "")
+    reasoning, closing, answer = body.partition(marks.closing)
+    return _reply(reasoning, answer, marks, closed=bool(closing))
 
 
 def split_tokens(
@@ -65,21 +99,22 @@ def split_tokens(
     open_ids: Sequence[int],
     close_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
+    marks: Marks = THINK,
     prefilled: bool = False,
 ) -> Reply:
-    """Splits a reply given as token ids, and counts the tokens between the tags.
+    """Splits a reply given as token ids, and counts the tokens between the marks.
 
-    `open_ids` and `close_ids` are the tags in the tokenizer's ids, one or several each; `decode`
-    turns ids into text. The text decides: a tag may be spelled with other tokens, as when a
+    `open_ids` and `close_ids` are the marks in the tokenizer's ids, one or several each; `decode`
+    turns ids into text. The text decides: a mark may be spelled with other tokens, as when a
     tokenizer merges its last letter with the text after it.
     """
     ids = list(token_ids)
-    reply = split_text(decode(ids), prefilled=prefilled)
+    reply = split_text(decode(ids), marks=marks, prefilled=prefilled)
     start = 0
     if not prefilled:
         start = _find(ids, open_ids)
         start = 0 if start < 0 or decode(ids[:start]).strip() else start + len(open_ids)
-    closing = find_closing(ids, start, close_ids, decode)
+    closing = find_closing(ids, start, close_ids, decode, closing=marks.closing)
     return Reply(
         reply.status,
         reply.reasoning,
@@ -90,7 +125,7 @@ def split_tokens(
 
 
 class TagSpan(NamedTuple):
-    """The indices at which a tag's tokens start and stop."""
+    """The indices at which a mark's tokens start and stop."""
 
     start: int
     stop: int
@@ -101,33 +136,47 @@ def find_closing(
     start: int,
     close_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
+    *,
+    closing: str = CLOSE_TAG,
 ) -> TagSpan:
-    """Returns the span of the first closing tag from `start` on, however it is spelled; an empty
+    """Returns the span of the first closing mark from `start` on, however it is spelled; an empty
     span at the end of the ids if there is none."""
     place = _find(ids[start:], close_ids)
     if place >= 0:
         return TagSpan(start + place, start + place + len(close_ids))
-    if CLOSE_TAG not in decode(ids[start:]):
+    if closing not in decode(ids[start:]):
         return TagSpan(len(ids), len(ids))
-    # Once the tag is complete, it stays in every longer text: the first such stop can be bisected.
+    # Once the mark is complete, it stays in every longer text: the first such stop can be bisected.
     stops = range(start, len(ids) + 1)
-    stop = stops[bisect_left(stops, True, key=lambda stop: CLOSE_TAG in decode(ids[start:stop]))]
+    stop = stops[bisect_left(stops, True, key=lambda stop: closing in decode(ids[start:stop]))]
     return TagSpan(max(start, stop - len(close_ids)), stop)
 
 
-def _find(ids: Sequence[int], tag: Sequence[int]) -> int:
-    tag = list(tag)
-    return next((i for i in range(len(ids) - len(tag) + 1) if ids[i : i + len(tag)] == tag), -1)
+def _find(ids: Sequence[int], mark: Sequence[int]) -> int:
+    mark = list(mark)
+    places = range(len(ids) - len(mark) + 1) if mark else ()
+    return next((i for i in places if ids[i : i + len(mark)] == mark), -1)
 
 
-def _reply(reasoning: str, answer: str, *, closed: bool) -> Reply:
+def _reply(reasoning: str, answer: str, marks: Marks, *, closed: bool) -> Reply:
     if not closed:
-        status = ReplyStatus.MALFORMED if OPEN_TAG in reasoning else ReplyStatus.UNCLOSED
+        status = ReplyStatus.MALFORMED if marks.any_in(reasoning) else ReplyStatus.UNCLOSED
         return Reply(status, reasoning, "")
-    if any(tag in part for tag in (OPEN_TAG, CLOSE_TAG) for part in (reasoning, answer)):
+    answer = marks.bare(answer)
+    if marks.any_in(reasoning) or marks.any_in(answer):
         return Reply(ReplyStatus.MALFORMED, reasoning, "")
+    return reply_of(reasoning, answer)
+
+
+def reply_of(reasoning: str, answer: str) -> Reply:
+    """Returns the reply of these two parts; a part that shows nothing to a reader is empty.
+
+    The other part is kept as it is but for white space at its ends.
+    """
     reasoning, answer = reasoning.strip(), answer.strip()
-    if not answer:
+    if is_blank(reasoning):
+        reasoning = ""
+    if is_blank(answer):
         return Reply(ReplyStatus.EMPTY_ANSWER, reasoning, "")
     status = ReplyStatus.OK if reasoning else ReplyStatus.EMPTY_REASONING
     return Reply(status, reasoning, answer)
@@ -156,59 +205,101 @@ class Verdict:
 
 
 MIN_SCORE, MAX_SCORE = 0, 10
-_SCORE = re.compile(r"Score: (?P<score>-?[0-9]{1,4})")
-_STAND = re.compile(r"^(?P<stand>Agree|Disagree):", re.MULTILINE)
-_REFUSAL = re.compile(
-    r"\b(?:I'm sorry|I am sorry|I can(?:no|')t (?:assist|help|rate|judge|do|comply|evaluate)"
-    r"|I(?:'m| am) (?:unable|not able) to|I won't)\b",
-    re.IGNORECASE,
-)
+_SCORE = r"(-?[0-9]+(?:\.[0-9]+)?)(?: ?/ ?10| out of 10| ?\((?:/ ?|out of )10\))?"
+_DENIAL = re.compile(r"(?:no|false)\b *(?:[,;.]|$)", re.IGNORECASE)
 
-VERDICT_REGEX = rf"((.|\n)*(\n|{CLOSE_TAG}))?Score: (10|[0-9])"
-"""The pattern of a judge's reply, with its reasoning or without, for engines with structured
-outputs."""
+
+def engine_pattern(*lines: str) -> str:
+    """Returns the regular expression of a judge's reply that ends on these lines, with its
+    reasoning or without, for engines with structured outputs.
+
+    Each line is a name, a colon and a pattern of values: "Score: (10|[0-9])". A judge may set it in
+    bold, as a heading or a list: a pattern at odds with a model's habits would only make it write
+    on until it is cut.
+    """
+    tolerant = []
+    for line in lines:
+        name, _, values = line.partition(": ")
+        tolerant.append(
+            rf"(#{{1,6}} |- )?(\*\*)?{name}(\*\*)?:(\*\*)? (\*\*)?{values}(\*\*)?\.?(\*\*)?"
+        )
+    form = r"\n{1,2}".join(tolerant)
+    return rf"((.|\n)*(\n|{CLOSE_TAG}))?{form}\n?"
+
+
+VERDICT_REGEX = engine_pattern("Score: (10|[0-9])(/10)?")
+"""The pattern of a judge's reply whose verdict is a score."""
 
 
 def read_verdict(reply: Reply) -> Verdict:
-    """Reads the last line `Score: N` of a judge's answer, N from 0 to 10, strictly.
+    """Reads the last line `Score: N` of a judge's answer, N from 0 to 10, or `{"score": N}`.
 
-    A score elsewhere in the text is not a verdict. A reply without one is `refused` if it declines
-    to judge, and `no_verdict` otherwise.
+    A score elsewhere in the text is not a verdict, and neither are two that differ. A reply without
+    a verdict is `refused` if it declines to judge, and `no_verdict` otherwise.
     """
-    if reply.status is ReplyStatus.EMPTY_ANSWER:
-        return Verdict(VerdictStatus.NO_VERDICT, None, reply.reasoning.strip())
-    if not reply.has_answer:
-        return Verdict(VerdictStatus.UNCLOSED, None, reply.reasoning.strip())
-    *body, last = reply.answer.strip().splitlines()
-    rationale = "\n".join(body).strip() or reply.reasoning.strip()
-    stands = _STAND.findall(reply.answer)
-    agrees = stands[-1] == "Agree" if stands else None
-    match = _SCORE.fullmatch(last.strip())
-    if not match:
-        status = VerdictStatus.REFUSED if declines(reply.answer) else VerdictStatus.NO_VERDICT
-        return Verdict(status, None, reply.answer.strip(), agrees)
-    score = int(match["score"])
-    if not MIN_SCORE <= score <= MAX_SCORE:
+    agrees = _stand(reply.answer)
+    ending = read_ending(reply.answer, {"score": _SCORE}, same=float) if reply.has_answer else None
+    if ending is None:
+        nothing = unread(reply)
+        return Verdict(nothing.status, None, nothing.rationale, agrees)
+    rationale = ending.before or reply.reasoning.strip()
+    score = ending.values["score"]
+    if score.startswith("-") or not MIN_SCORE <= float(score) <= MAX_SCORE:
         return Verdict(VerdictStatus.OFF_SCALE, None, rationale, agrees)
     return Verdict(VerdictStatus.OK, float(score), rationale, agrees)
 
 
-def declines(answer: str) -> bool:
-    """Returns whether a judge's answer without a verdict says that it will not or cannot judge."""
-    return bool(_REFUSAL.search(answer))
+def _stand(answer: str) -> bool | None:
+    """Returns the stand that lines of an answer begin with; None if there is none, or if they
+    contradict each other or themselves."""
+    stands: set[bool | None] = set()
+    for name in ("agree", "disagree"):
+        for reason in begins_line(answer, name):
+            stands.add(None if _DENIAL.match(reason) else name == "agree")
+    return stands.pop() if len(stands) == 1 else None
 
 
-_CATEGORY = re.compile(r"Category: (?P<category>\S+)")
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Why a judge's reply has no verdict."""
+
+    status: VerdictStatus
+    rationale: str
 
 
-def read_category(reply: Reply, categories: Sequence[str]) -> str | None:
-    """Reads the last line `Category: id` of a judge's answer, strictly.
-
-    Returns None if the judge found that no category fits, if the reply names none of `categories`
-    or several, or if it was never finished.
-    """
+def unread(reply: Reply) -> Unread:
+    """Returns why a reply whose last lines cannot be read has no verdict."""
+    if reply.status is ReplyStatus.EMPTY_ANSWER:
+        return Unread(VerdictStatus.NO_VERDICT, reply.reasoning.strip())
     if not reply.has_answer:
-        return None
-    last = reply.answer.strip().splitlines()[-1]
-    match = _CATEGORY.fullmatch(last.strip())
-    return match["category"] if match and match["category"] in categories else None
+        return Unread(VerdictStatus.UNCLOSED, reply.reasoning.strip())
+    status = VerdictStatus.REFUSED if declines(reply.answer) else VerdictStatus.NO_VERDICT
+    return Unread(status, reply.answer.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryChoice:
+    """A judge's choice among categories."""
+
+    status: Literal["ok", "none", "unread"]
+    """`ok`; `none` if the judge found that no category fits; `unread` if its reply names none of
+    them, or several, or was never finished."""
+    category: str | None = None
+    """The category; None unless the status is `ok`."""
+
+
+def read_category(reply: Reply, categories: Sequence[str]) -> CategoryChoice:
+    """Reads the last line `Category: id` or `Category: none` of a judge's answer."""
+    names = {name.casefold(): name for name in categories}
+    form = "|".join(map(re.escape, [*names, NO_CATEGORY]))
+    ending = read_ending(reply.answer, {"category": form}) if reply.has_answer else None
+    if ending is None:
+        return CategoryChoice("unread")
+    category = names.get(ending.values["category"].casefold())
+    return CategoryChoice("ok", category) if category else CategoryChoice("none")
+
+
+def category_pattern(categories: Sequence[str]) -> str:
+    """Returns the pattern of a judge's reply that chooses one of these categories, or none."""
+    names = "|".join(map(re.escape, [*categories, NO_CATEGORY]))
+    return engine_pattern(f"Category: ({names})")

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from tasks import Config
 from tasks.engine.cluster import message_of, root_cause
+from tasks.engine.families import marks_of
 from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
 from tasks.engine.requests import Engine, EngineConfig, Usage
@@ -29,7 +30,7 @@ from tasks.meters import Meter
 from warehouse.catalog import Pending
 from warehouse.home import Home, may_pass
 from warehouse.shards import write_shard
-from warehouse.tables import Table
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, Table
 
 _log = logging.getLogger("precept.stage")
 # Without a level of its own the logger would take the root's, which shows warnings only.
@@ -49,7 +50,8 @@ class StageConfig(Config):
     retries: int = Field(1, ge=0)
     """Retries of a row within a run, after an engine error or an unreadable verdict."""
     error_attempts: int = Field(5, gt=0)
-    """Attempts, over all runs, at a row that is an engine error; each later run makes one more."""
+    """Attempts, over all runs, at a row that is an engine error or at a category that could not be
+    read; each later run makes one more."""
     max_error_share: float = Field(0.5, gt=0, le=1)
     """Share of engine errors among the first 100 or more rows above which a stage stops."""
 
@@ -61,6 +63,10 @@ class StageConfig(Config):
 
 class StageError(RuntimeError):
     """A stage that cannot go on; what it committed is kept."""
+
+
+class NoReasoning(StageError):
+    """A stage whose model gives no reasoning that could be told from its answers."""
 
 
 class StageInterrupted(StageError):
@@ -183,7 +189,8 @@ class Stage:
 
         Starts no engine if there is nothing to do. Logs a line per shard. `figures` tells what was
         done, also after a fault. Raises StageError if shards cannot be written or most rows are
-        engine errors, and StageInterrupted if a retry may help.
+        engine errors, NoReasoning if the model gives none, and StageInterrupted if a retry may
+        help.
         """
         meter: Meter | None = None
         try:
@@ -195,6 +202,7 @@ class Stage:
                     self._count(committed, meter)
                     progress(committed.num_units)
                     self._stop_if_failing()
+                    self._stop_if_unreasoned()
         finally:
             if self._usage_before is not None:
                 self._ended = time.monotonic()
@@ -304,6 +312,24 @@ class Stage:
                 f"precept sql \"select reason from {self.work.table.name} where status = 'error' "
                 'limit 1"'
             )
+
+    def _stop_if_unreasoned(self) -> None:
+        """Raises NoReasoning if no reply of a generator or a judge has marks around reasoning."""
+        if not self.engine.reasons or self.work.table not in (COMPLETIONS, JUDGEMENTS):
+            return
+        # Of a reply that is cut short nobody knows: most must have ended by themselves.
+        counts = self._statuses
+        num_open, num_cut = counts["unclosed"], counts["truncated"]
+        num_replies = self._num_rows - counts["error"] - counts["too_long"]
+        if num_replies < 100 or num_open + num_cut < num_replies or num_open <= num_cut:
+            return
+        marks = marks_of(self.engine.reasoning_parser)
+        raise NoReasoning(
+            f"none of the first {num_replies} replies of {self.engine.model} has its reasoning "
+            f"between {marks.opening.strip()} and {marks.closing}; set its engine's "
+            'reasoning_parser to that of the model\'s family, or reasons = "prompted" if it has no '
+            "reasoning of its own"
+        )
 
 
 def _tail(committed_at: Sequence[tuple[float, int]]) -> float:

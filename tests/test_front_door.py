@@ -149,7 +149,7 @@ def test_new_key_makes_its_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_keys_are_written_as_a_recipe_writes_them() -> None:
     rows = {row.split("`")[1]: row for row in reference.recipe_keys().splitlines() if "| `" in row}
-    assert "| true or false | `false` |" in rows["constrain"]
+    assert "| true or false | `false` |" in rows["show_metadata"]
     assert '| `"race"` or `"full"` | `"race"` |' in rows["mode"]
     assert "| text | – |" in rows["pack"]
     assert "\\<think>" in rows["reasoning_parser"]

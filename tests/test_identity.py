@@ -64,6 +64,7 @@ EXPECTED: dict[str, str] = {
     "prompts/version of text": "93039d9b0519f5ac13f46dc38f825236",
     "prompts/version of chat": "b56e480f4803e05ef987bea6ec5be865",
     "prompts/version of an assigned prompt": "07bb0aaa59dfa6a8c94efa4da20c0ed5",
+    "prompts/assigning": "3c404159b0cf3564d58ff52bb4fd22f3",
     "specs/summary": "e9069330dd78f46b8c1f3c7f6c884bdd",
     "specs/one category": "fba3481c8f956d214eb9b925f678d6fe",
     "specs/two categories": "a51a1fbd822bb3b153e86cfdadf56868",
@@ -90,8 +91,8 @@ EXPECTED: dict[str, str] = {
     "completions/text": "88b38d8ed69dc0f67c95681c45361304",
     "judgements/judging, plain": "1631c44d06308e704e43d6483dbbbfba",
     "judgements/vote 1, plain": "f13fc43a7ab43f11f6609f7491c08244",
-    "judgements/judging, shown metadata": "09eae7d4fc54c684986e0d9b23f8b922",
-    "judgements/vote 1, shown metadata": "bf795d9fced6e5e8956c2ce979688e4c",
+    "judgements/judging, shown metadata": "d20de124b64fea089c64e9a76a091397",
+    "judgements/vote 1, shown metadata": "38d02e19aa470c7240728dd1483028d8",
     "judgements/judging, held to a form": "812ca89fd946479518f5f48a6dfdcf57",
     "judgements/vote 1, held to a form": "da644eeb2f113dd62e05e6e34ff4ffb5",
     "judgements/judging, paper": "099674172fbdc58d4cd0d2fe9a19bec2",
@@ -137,12 +138,17 @@ EXPECTED: dict[str, str] = {
     "answers/sample 1, probe": "c505803cc7887ae068af09b35f5d3522",
     "answers/recorded": "2e099989175dde76e556b6211ae54e57",
     "answers/text of a recorded answer": "75d4cee2dbe334665673c4b8c929fd1c",
+    "evaluations/grading, policy, held to its form": "a5ac71c6f898dc10f0a20e96d2755304",
     "evaluations/grading, policy": "7e1ff2cfa3ab21f0d15acc571e31acb8",
     "evaluations/vote 1, policy": "1a814019522dede0312a50cdaf37b137",
+    "evaluations/grading, strongreject, held to its form": "39d648196472773237b74423925b8fc6",
     "evaluations/grading, strongreject": "926864652005e487a5344d11495e7e81",
+    "evaluations/grading, classes, held to its form": "98230697375274a94f64236912f513ec",
     "evaluations/grading, classes": "090629d3f1faf3805569c54538b3e0a4",
     "evaluations/vote 1, classes": "c03084065756b9b6351797aec2da437b",
+    "evaluations/grading, propositions, held to its form": "2b3d1455cb8778d13a8e4b82d6237b51",
     "evaluations/grading, propositions": "e26cb39b16b1b1f92150aea625a5da1f",
+    "evaluations/grading, retrieval, held to its form": "72f604683124c1527167167b4569270f",
     "evaluations/grading, retrieval": "713b65797441e11beb42f115cb8a0d35",
     "evaluations/grading, exact_match": "69b966336c64e641ec5b2a2cf73626e0",
     "evaluations/grading, gold": "0c609d49b3d5eb5f046f2ff295e9f069",
@@ -239,12 +245,14 @@ def prompts(folder: Path) -> dict[str, str]:
     collect(sources, config=config, pack_categories=names, home=home, connection=connection)
     by_source = {row["source"]: row for row in stored(home, "prompts")}
     without = dataclasses.asdict(rows.prompt("May I row?", categories=[])) | {"messages": ASKED}
-    [with_category] = make(Assign(pack=PACK, **RUN), prompt=without)
+    first = {"revision": 0, "assigning_attempt": 0, "was_unread": False}
+    [with_category] = make(Assign(pack=PACK, **RUN), prompt=without, **first)
     return {
         "messages of a text": messages_id(ASKED),
         **{name: row["prompt_id"] for name, row in by_source.items()},
         **{f"version of {name}": row["version"] for name, row in by_source.items()},
         "version of an assigned prompt": with_category.version,
+        "assigning": Assign(pack=PACK, model="j@1", **RUN).assigning_id,
     }
 
 
@@ -282,10 +290,10 @@ def completions(folder: Path) -> dict[str, str]:
 
 def judgements(folder: Path) -> dict[str, str]:
     configs = {
-        "plain": JudgeConfig(mode="full"),
-        "shown metadata": JudgeConfig(mode="full", show_metadata=True),
-        "held to a form": JudgeConfig(mode="full", constrain=True),
-        "paper": JudgeConfig(mode="full", template="paper", sampling=SAMPLING),
+        "plain": JudgeConfig(mode="full", constrain=False),
+        "shown metadata": JudgeConfig(mode="full", show_metadata=True, constrain=False),
+        "held to a form": JudgeConfig(mode="full"),
+        "paper": JudgeConfig(mode="full", template="paper", sampling=SAMPLING, constrain=False),
     }
     prompt = rows.prompt("May I row?", metadata=["the ideal response is refuse", "it is old"])
     ids = {}
@@ -362,7 +370,7 @@ def data_of_rl(folder: Path) -> str:
     connection.register("candidates", assigned(collected, connection))
     prompts = rl.choose_prompts(connection, RlConfig(), generation_id="g", judging_id="j")
     specs = {spec_key(prompt.categories): PACK.spec(prompt.categories) for prompt in prompts}
-    return rl.fingerprint(prompts, specs, reward_id(JudgeConfig(), "org/model@1"))
+    return rl.fingerprint(prompts, specs, reward_id(JudgeConfig(constrain=False), "org/model@1"))
 
 
 def rollouts(folder: Path) -> dict[str, str]:
@@ -381,10 +389,10 @@ def rollouts(folder: Path) -> dict[str, str]:
     )
     state = SimpleNamespace(global_step=3)
     asyncio.run(reward([ASKED] * 2, [[0]] * 2, ["p"] * 2, ["s"] * 2, ["harmful"] * 2, state))
-    judge = JudgeConfig(constrain=True, template="paper")
+    judge = JudgeConfig(template="paper")
     return {
         **{f"position {row.position}": row.rollout_id for row in recorded},
-        "reward": reward_id(JudgeConfig(), "j@1"),
+        "reward": reward_id(JudgeConfig(constrain=False), "j@1"),
         "reward, held to a form": reward_id(judge, "j@1"),
     }
 
@@ -453,7 +461,9 @@ def evaluations(folder: Path) -> dict[str, str]:
         config = GraderConfig(name="it", rubric=name, saw=saw)
         rubric = make_rubric(config, PACK, adherence)
         grader = RubricGrader.of(config, rubric=rubric, model="j@1")
-        ids[f"grading, {name}"] = grader.grading_id
+        free = config.model_copy(update={"constrain": False})
+        ids[f"grading, {name}, held to its form"] = grader.grading_id
+        ids[f"grading, {name}"] = RubricGrader.of(free, rubric=rubric, model="j@1").grading_id
         if name in ("policy", "classes"):
             row = make(grading(grader), *unit, block_key="boats")[1]
             ids[f"vote 1, {name}"] = row.evaluation_id

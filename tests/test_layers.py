@@ -32,7 +32,11 @@ FLOORS = {
 """Rooms of `tasks`, each by its floor: a module imports its own room and the floors below it."""
 ACROSS = {
     "tasks.training": {"tasks.data.judge"},
-    "tasks.evaluation": {"tasks.data.candidates", "tasks.data.sources"},
+    "tasks.evaluation": {
+        "tasks.data.candidates",
+        "tasks.data.categories",
+        "tasks.data.sources",
+    },
 }
 """What a wing may import of another one."""
 SQL = re.compile(r"\b(?:SELECT|FROM|JOIN|WHERE|CREATE|INSERT)\b|\bselect\b.*\bfrom\b")

@@ -46,9 +46,9 @@ def test_questions_about_a_warehouse_of_todays_schema_are_answered() -> None:
     assert [tuple(row.values()) for row in ask(connection, "funnel").to_pylist()] == [
         ("prompts", 2, ""),
         ("generated", 4, ""),
-        ("parsed", 3, "unclosed 1"),
+        ("parsed", 3, "1 unclosed"),
         ("judged", 3, ""),
-        ("accepted", 2, "score under threshold 1"),
+        ("accepted", 2, "1 under the threshold 8"),
     ]
     assert {
         (row["arm"], row["metric"], row["mean"])

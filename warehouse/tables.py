@@ -72,8 +72,10 @@ class Prompt:
     categories: list[str]
     """Policy categories, sorted; most prompts have one."""
     status: str = "ok"
-    """`ok`; `unassigned` if the judge named no category; or the engine's fault when the judge was
-    asked, such as `error`."""
+    """`ok`; `unassigned` if the judge found that no category fits; `unread` if its choice could not
+    be read; or the engine's fault when the judge was asked, such as `error`."""
+    reason: str | None = None
+    """The reason that the judge's choice is unread or an engine's fault; null without one."""
     ideal_response: str | None
     """`comply`, `refuse`, `safe_complete`, or null if nobody said."""
     source: str
@@ -86,8 +88,15 @@ class Prompt:
     """Change that the source made to the text, such as an encoding; null without one."""
     metadata: list[str]
     """Findings from elsewhere that a judge may be shown: "the ideal response is refuse"."""
+    assigning_id: str | None = None
+    """Hash of what the judge chose the category by: template, summaries, model@revision, sampling;
+    null if the source gave the category."""
+    assigning_attempt: int = 0
+    """Number of earlier attempts at the judge's choice; an unread one or an engine error is retried
+    within a budget."""
     revision: int = 0
-    """Number of times that the labels of the prompt have changed; the highest counts."""
+    """Number of earlier rows of the prompt: its labels changed, or the judge was asked again. The
+    highest counts."""
     version: str = ""
     """Hash of the labels: categories, ideal response, source, split, language, transform,
     metadata."""

@@ -1,23 +1,26 @@
 """prompts ← prompts without a category: the judge model chooses one of the pack's."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from specs.policy import Pack
+from specs.policy import NO_CATEGORY, Pack
 from specs.prompts import assign_messages, load_template
-from specs.replies import read_category
+from specs.replies import CategoryChoice, category_pattern, read_category
 from tasks.data.collect import Collected, with_version
-from tasks.engine.requests import Engine, Request, Sample, Sampling
+from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending, look_up
-from warehouse.tables import PROMPTS, Prompt, Table, Turn
+from warehouse.tables import PROMPTS, Prompt, Table, Turn, content_id
 
 _ROWS_AT_A_TIME = 20_000
+_STATUSES = {"ok": "ok", "none": "unassigned", "unread": "unread"}
+"""The status of a prompt by that of the judge's choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,66 +31,121 @@ class AssignUnit:
     """The same for all prompts of a pack."""
     prompt: dict[str, Any]
     """The row of `prompts` that lacks a category."""
+    revision: int
+    """The revision that the row of this attempt will be."""
+    assigning_attempt: int
+    """The attempt that this is; from 0."""
+    was_unread: bool
+    """True if the attempt before it could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignWork:
     """Categories for the prompts of relation `unassigned(block_key, prompt)`.
 
-    Every outcome is a row: without a category if the judge found none or its choice cannot be read,
-    and with the engine's fault if it could not be asked.
+    Every outcome is a row: `ok` with the category, `unassigned` if the judge found that none fits,
+    `unread` if its choice could not be read, and the engine's fault if it could not be asked. The
+    last two are retried within a budget, by this run and by later ones. A retry after an unread
+    choice asks for the choice alone, without reasoning, so that nothing can take its place.
     """
 
     pack: Pack
     stage: StageConfig
     run_id: str
+    model: str = ""
+    """`name@revision` of the judge."""
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=4096))
     """Sampling of the judge."""
+    constrain: bool = True
+    """Hold the visible reply to the form of a choice by structured outputs."""
+    reasons: bool = True
+    """True if the judge reasons before it answers."""
     name: str = "assign"
     table: Table = PROMPTS
     unit: type[AssignUnit] = AssignUnit
 
+    @property
+    def assigning_id(self) -> str:
+        """Hash of what the judge chooses by: template, summaries, model, sampling and form."""
+        return content_id(
+            load_template("assign", "spec_first").id,
+            self.pack.spec([], detail="summary").id,
+            self.model,
+            self.sampling.identity,
+            self.constrain,
+        )
+
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
-        """Returns the prompts that the judge has not been asked about since they were collected."""
-        return find_pending(connection, "prompts", wave_rows=self.stage.wave_rows)
+        """Returns the prompts for which the judge is to choose a category, or to choose again."""
+        return find_pending(
+            connection,
+            "prompts",
+            wave_rows=self.stage.wave_rows,
+            assigning_id=self.assigning_id,
+            retries=self.stage.retries,
+            error_attempts=self.stage.error_attempts,
+        )
 
     async def make(self, units: Sequence[AssignUnit], engine: Engine) -> list[Prompt]:
         """Returns the next revision of each prompt, with the judge's choice."""
-        template = load_template("assign", "spec_first")
-        summaries = self.pack.spec([], detail="summary")
-        requests = [
-            Request(
-                messages=assign_messages(
-                    template,
-                    unit.prompt["messages"],
-                    spec=summaries,
-                    categories=list(self.pack.policies),
-                ),
-                num_samples=1,
-                sampling=self.sampling,
-            )
-            for unit in units
-        ]
-        outputs = await engine.generate(requests)
+        outputs = await engine.generate([self._request(unit) for unit in units])
         return [self._row(unit, sample) for unit, (sample,) in zip(units, outputs, strict=True)]
 
+    def _request(self, unit: AssignUnit) -> Request:
+        categories = list(self.pack.policies)
+        messages = assign_messages(
+            load_template("assign", "spec_first"),
+            unit.prompt["messages"],
+            spec=self.pack.spec([], detail="summary"),
+            categories=categories,
+        )
+        request = Request(messages=messages, num_samples=1, sampling=self.sampling)
+        if not self.constrain:
+            return request
+        if unit.was_unread:
+            names = "|".join(map(re.escape, [*categories, NO_CATEGORY]))
+            reasoning = "" if self.reasons else None
+            return replace(request, pattern=f"Category: ({names})", reasoning=reasoning)
+        return replace(request, pattern=category_pattern(categories))
+
     def _row(self, unit: AssignUnit, sample: Sample) -> Prompt:
-        category = None
+        choice = CategoryChoice("unread")
         if sample.is_whole:
-            category = read_category(sample.reply, list(self.pack.policies))
+            choice = read_category(sample.reply, list(self.pack.policies))
         changes = {
-            "categories": [category] if category else [],
-            "status": sample.fault or ("ok" if category else "unassigned"),
+            "categories": [choice.category] if choice.category else [],
+            "status": sample.fault or _STATUSES[choice.status],
+            "reason": _reason(sample, choice),
+            "assigning_id": self.assigning_id,
+            "assigning_attempt": unit.assigning_attempt,
+            "revision": unit.revision,
             "created_at": datetime.now(UTC),
             "messages": [Turn(**turn) for turn in unit.prompt["messages"]],
         }
         return with_version(Prompt(**(unit.prompt | changes)))
 
 
+_STATUSES = {"ok": "ok", "none": "unassigned", "unread": "unread"}
+"""The status of a prompt by that of the judge's choice."""
+
+
+def _reason(sample: Sample, choice: CategoryChoice) -> str | None:
+    """Returns why a choice is unread; None if it was read."""
+    if sample.fault:
+        return sample.reason
+    if not sample.is_whole:
+        return TRUNCATED
+    if choice.status != "unread":
+        return None
+    if not sample.reply.has_answer:
+        return f"the reply has no answer ({sample.reply.status.value})"
+    return "the last line is not 'Category:' with one of the categories, or none"
+
+
 def assigned(collected: Collected, connection: duckdb.DuckDBPyConnection) -> pa.Table:
     """Returns the prompts that a run wants: columns prompt_id and categories.
 
-    Prompts for which the judge found no category, or could not be asked, are not among them.
+    Prompts for which the judge found no category, or whose choice is unread, are not among them.
     """
     connection.register("unassigned", collected.unassigned)
     rows = look_up(connection, "assigned_prompts")
@@ -102,3 +160,22 @@ def assigned(collected: Collected, connection: duckdb.DuckDBPyConnection) -> pa.
         with_categories = [row for row in prompts if row["categories"]]
         tables.append(pa.Table.from_pylist(with_categories, schema=schema))
     return pa.concat_tables(tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """Prompts whose category was left to the judge, after it was asked."""
+
+    num_prompts: Mapping[str, int]
+    """By status."""
+    reasons: Mapping[str, str]
+    """The most frequent reason of each status that has reasons."""
+
+
+def count_assignments(connection: duckdb.DuckDBPyConnection) -> Assignments:
+    """Returns what came of the prompts of relation `unassigned(block_key, prompt)`."""
+    rows = look_up(connection, "assignments")
+    return Assignments(
+        {row["status"]: row["num_prompts"] for row in rows},
+        {row["status"]: row["reason"] for row in rows if row["reason"]},
+    )

@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from specs.policy import Outcome
@@ -30,6 +30,8 @@ class Candidate:
     metadata: list[str] = field(default_factory=list)
     kept: Mapping[str, Any] = field(default_factory=dict)
     """Values of the columns that the source keeps."""
+    place: str = ""
+    """File and number of the row."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, not_text, not_a_chat,
     unknown_role, not_on_user_turn, left_out."""
@@ -75,11 +77,11 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
         if not head:
             continue
         text_column = _text_column(source, where, head)
-        for row in itertools.chain(head, rows):
+        for number, row in enumerate(itertools.chain(head, rows), 1):
             if num_rows == source.limit:
                 return
             num_rows += 1
-            yield _candidate(row, source, text_column)
+            yield replace(_candidate(row, source, text_column), place=f"{where}:{number}")
     if num_rows == 0:
         place = source.path or source.dataset
         raise ValueError(f"source {source.name!r}: no rows in {place}; give it some or remove it")

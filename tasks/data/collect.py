@@ -1,14 +1,17 @@
 """prompts ← candidates of the sources: deduplicated, decontaminated, and what is new stored.
 
-Every row of a source is counted once: kept, or by the reason that it is not. What the sources say
-of a prompt may change: the row is then written again as its next revision, and the newest counts.
+Every row of a source is counted once: kept, or by the reason that it is not. The sources are read
+twice, because a row's labels count only together with those of all other rows of the same prompt.
+What the sources say of a prompt may change: the row is then written again as its next revision,
+and the newest counts.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -16,6 +19,8 @@ from pydantic import Field
 
 from tasks import Config
 from tasks.data.candidates import Candidate, read_source, short
+from tasks.data.conflicts import ConflictLog, Conflicts, Label, Labels
+from tasks.data.counts import Counts, usable
 from tasks.data.duplicates import Evaluations, NearDuplicates
 from tasks.data.sources import SourceConfig
 from warehouse.catalog import materialise
@@ -27,7 +32,7 @@ _CHARACTERS_PER_SHARD = 100_000_000
 
 
 class CollectConfig(Config):
-    """Cleaning of prompts: duplicates and contamination."""
+    """Cleaning of prompts: duplicates, contamination and conflicts."""
 
     near_duplicate_threshold: float | None = Field(0.9, gt=0, le=1)
     """Likeness from which a prompt is a near duplicate of an earlier one: the estimated Jaccard
@@ -35,37 +40,11 @@ class CollectConfig(Config):
     never alike. Unset: near duplicates are kept."""
     decontaminate: list[SourceConfig] = []
     """Evaluation sets; a prompt that is in one, or shares 13 words in a row with it, is left
-    out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Rows of a source by their outcome; all but `stored` add up to `read`."""
-
-    read: int = 0
-    kept: int = 0
-    to_assign: int = 0
-    """Rows whose category the judge model has yet to choose."""
-    unassigned: int = 0
-    """Rows for which the judge model found no category before."""
-    exact_duplicates: int = 0
-    near_duplicates: int = 0
-    contaminated: int = 0
-    bad: Mapping[str, int] = field(default_factory=dict)
-    """Rows that cannot be used, by reason."""
-    stored: int = 0
-    """Rows written because the prompt or its labels are new."""
-
-    @classmethod
-    def of(cls, outcomes: Counter[str], *, stored: int = 0) -> "Counts":
-        """Returns the counts of rows whose outcomes are fields of this class, or else reasons."""
-        names = {field.name for field in fields(cls)} - {"read", "bad", "stored"}
-        return cls(
-            read=outcomes.total(),
-            bad={reason: count for reason, count in outcomes.items() if reason not in names},
-            stored=stored,
-            **{name: outcomes[name] for name in names},
-        )
+    out. Words are what the language has for words, also where it is written without spaces."""
+    conflicts: Literal["leave_out", "join"] = "leave_out"
+    """Prompts of which rows give different categories or ideal responses, in one source or in
+    several: `leave_out` keeps none of their rows; `join` keeps the prompt with all the categories,
+    and without an ideal response if that is disputed. They are counted and named either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +60,8 @@ class Collected:
     """By source."""
     evaluations: Mapping[str, Counts]
     """By evaluation set: rows that were read, kept to compare with, and bad."""
+    conflicts: Conflicts
+    """Prompts that rows of sources or of evaluation sets label in different ways."""
 
 
 _PROMPTS = pa.schema([("prompt_id", pa.string()), ("categories", pa.list_(pa.string()))])
@@ -96,15 +77,21 @@ def collect(
     pack_categories: Sequence[str],
     home: Home,
     connection: duckdb.DuckDBPyConnection,
+    assigning_id: str | None = None,
 ) -> Collected:
     """Reads the sources and stores prompts that are new or whose labels changed.
 
-    `connection` shows the warehouse before. Raises ValueError if a source cannot be read or has
-    labels that the pack does not know.
+    `connection` shows the warehouse before. A prompt for which the judge found no category is asked
+    again only if it would now be asked otherwise, as `assigning_id` tells; None: never. Raises
+    ValueError if a source cannot be read or has labels that the pack does not know.
     """
     for source in sources:
         _check_categories(source, pack_categories)
-    run = _Collecting(config, pack_categories, home, connection)
+    run = _Collecting(config, pack_categories, home, connection, assigning_id)
+    for source in config.decontaminate:
+        run.note(source, run.held_out)
+    for source in sources:
+        run.note(source, run.labels)
     for source in config.decontaminate:
         run.hold_out(source)
     for source in sources:
@@ -137,6 +124,7 @@ class _Stored:
     version: str
     status: str
     categories: list[str]
+    assigning_id: str | None
 
 
 class _Collecting:
@@ -148,7 +136,10 @@ class _Collecting:
         pack_categories: Sequence[str],
         home: Home,
         connection: duckdb.DuckDBPyConnection,
+        assigning_id: str | None,
     ) -> None:
+        self.config = config
+        self.assigning_id = assigning_id
         self.pack_categories = pack_categories
         self.home = home
         self.connection = connection
@@ -160,18 +151,42 @@ class _Collecting:
         self.near_duplicates = NearDuplicates(threshold) if threshold else None
         # Bytes, because millions of ids may be held: their digits would take more memory.
         self.seen: set[bytes] = set()
+        self.labels = Labels()
+        self.held_out = Labels()
+        self.conflicts = ConflictLog()
         self.counts: dict[str, Counts] = {}
         self.prompts: list[pa.Table] = []
         self.unassigned: list[pa.Table] = []
 
+    def note(self, source: SourceConfig, labels: Labels) -> None:
+        """Reads what a source says of its prompts; raises ValueError if it cannot be used.
+
+        Labels that the pack lacks are told after the last row, with the number of their rows.
+        """
+        unknown: Counter[str] = Counter()
+        for candidate in read_source(source):
+            if candidate.fault:
+                continue
+            if labels is self.labels and not source.assign_category:
+                foreign = (c for c in candidate.categories if c not in self.pack_categories)
+                unknown.update(foreign)
+            labels.add(bytes.fromhex(candidate.prompt_id), self._label(candidate))
+        if unknown:
+            raise ValueError(self._unknown_categories(source, unknown))
+
     def hold_out(self, source: SourceConfig) -> None:
         """Reads an evaluation set, whose prompts are then left out of the sources."""
         outcomes: Counter[str] = Counter()
+        seen: set[str] = set()
         for candidate in read_source(source):
-            outcomes[candidate.fault or "kept"] += 1
-            if not candidate.fault:
-                self.evaluations.add(candidate.messages)
-        self.evaluation_counts[source.name] = _usable(source, Counts.of(outcomes))
+            if candidate.fault:
+                outcomes[candidate.fault] += 1
+                continue
+            self._log_conflict(candidate)
+            outcomes["exact_duplicates" if candidate.prompt_id in seen else "kept"] += 1
+            seen.add(candidate.prompt_id)
+            self.evaluations.add(candidate.messages)
+        self.evaluation_counts[source.name] = usable(source, Counts.of(outcomes))
 
     def add(self, source: SourceConfig) -> None:
         """Reads a source, stores what is new of it and counts its rows."""
@@ -179,7 +194,7 @@ class _Collecting:
         num_stored = 0
         for batch in _batches(self._choose(source, outcomes)):
             num_stored += self._store(batch, source, outcomes)
-        self.counts[source.name] = _usable(source, Counts.of(outcomes, stored=num_stored))
+        self.counts[source.name] = usable(source, Counts.of(outcomes, stored=num_stored))
 
     def result(self) -> Collected:
         return Collected(
@@ -187,27 +202,21 @@ class _Collecting:
             unassigned=pa.concat_tables([_UNASSIGNED.empty_table(), *self.unassigned]),
             counts=self.counts,
             evaluations=self.evaluation_counts,
+            conflicts=self.conflicts.summary(),
         )
 
     def _choose(self, source: SourceConfig, outcomes: Counter[str]) -> Iterator[Candidate]:
-        """Yields the candidates to keep; counts the outcomes of the others.
-
-        Raises ValueError after the last row if rows have categories that the pack lacks, so that
-        the message tells how many.
-        """
-        unknown: Counter[str] = Counter()
+        """Yields the candidates to keep, with all that rows say of their prompts; counts the
+        outcomes of the others."""
         for candidate in read_source(source):
-            foreign = [name for name in candidate.categories if name not in self.pack_categories]
-            if foreign and not source.assign_category:
-                unknown.update(foreign)
-                continue
             reason = self._reason_to_leave_out(candidate, source)
             if reason:
                 outcomes[reason] += 1
-            else:
-                yield candidate
-        if unknown:
-            raise ValueError(self._unknown_categories(source, unknown))
+                continue
+            # A file that grows while it is read may have rows that were not there before.
+            label = self.labels.of(bytes.fromhex(candidate.prompt_id)) or self._label(candidate)
+            categories = list(label.categories)
+            yield replace(candidate, categories=categories, ideal_response=label.ideal_response)
 
     def _reason_to_leave_out(self, candidate: Candidate, source: SourceConfig) -> str | None:
         """Returns the outcome of a candidate that is not kept, or None; remembers its prompt."""
@@ -216,6 +225,9 @@ class _Collecting:
         if not candidate.categories and not source.assign_category:
             return "no_category"
         digest = bytes.fromhex(candidate.prompt_id)
+        self._log_conflict(candidate)
+        if self.config.conflicts == "leave_out" and self.labels.is_disputed(digest):
+            return "conflicting"
         if digest in self.seen:
             return "exact_duplicates"
         self.seen.add(digest)
@@ -224,6 +236,22 @@ class _Collecting:
         if self.near_duplicates and self.near_duplicates.has(candidate.messages):
             return "near_duplicates"
         return None
+
+    def _label(self, candidate: Candidate) -> Label:
+        """Returns what a row says of its prompt, in the pack's words."""
+        known = (name for name in candidate.categories if name in self.pack_categories)
+        return Label(tuple(sorted(known)), candidate.ideal_response)
+
+    def _log_conflict(self, candidate: Candidate) -> None:
+        """Notes a row if sources and evaluation sets do not agree on its prompt."""
+        digest = bytes.fromhex(candidate.prompt_id)
+        said, held_out = self.labels.of(digest), self.held_out.of(digest)
+        if (
+            self.labels.is_disputed(digest)
+            or self.held_out.is_disputed(digest)
+            or (said and held_out and said.contradicts(held_out))
+        ):
+            self.conflicts.add(candidate.prompt_id, self._label(candidate), candidate.place)
 
     def _unknown_categories(self, source: SourceConfig, unknown: Counter[str]) -> str:
         (label, num_rows), *others = unknown.most_common()
@@ -249,8 +277,13 @@ class _Collecting:
         for prompt_id, candidate in zip(ids, batch, strict=True):
             before = stored.get(prompt_id)
             categories = self._categories(candidate, before)
-            revision = before.revision + 1 if before else 0
-            row = _row(candidate, source, categories=categories or [], revision=revision)
+            row = _row(
+                candidate,
+                source,
+                categories=categories or [],
+                revision=before.revision + 1 if before else 0,
+                assigning_id=before.assigning_id if before and not candidate.categories else None,
+            )
             if categories is None:
                 units.append(_unit(row, self.pack_categories))
             elif before is None or before.version != row.version:
@@ -273,13 +306,15 @@ class _Collecting:
 
         None: the judge has yet to choose. Empty: it found none.
         """
-        categories = [name for name in candidate.categories if name in self.pack_categories]
-        if categories:
-            return categories
-        if before is None or before.status == "error":
+        if candidate.categories:
+            return candidate.categories
+        if before is None:
             return None
-        is_current = all(name in self.pack_categories for name in before.categories)
-        return before.categories if is_current else None
+        if before.categories:
+            is_current = all(name in self.pack_categories for name in before.categories)
+            return before.categories if is_current else None
+        is_asked_alike = self.assigning_id in (None, before.assigning_id)
+        return [] if before.status == "unassigned" and is_asked_alike else None
 
 
 def _outcome(categories: list[str] | None) -> str:
@@ -287,18 +322,6 @@ def _outcome(categories: list[str] | None) -> str:
     if categories is None:
         return "to_assign"
     return "kept" if categories else "unassigned"
-
-
-def _usable(source: SourceConfig, counts: Counts) -> Counts:
-    """Returns the counts; raises ValueError if every row is bad: columns are probably misnamed."""
-    faults = {reason: count for reason, count in counts.bad.items() if reason != "left_out"}
-    if sum(faults.values()) == counts.read:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in faults.items())
-        raise ValueError(
-            f"source {source.name!r}: none of its {counts.read} rows can be used ({reasons}); "
-            "check which columns it names"
-        )
-    return counts
 
 
 def _batches(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
@@ -316,7 +339,12 @@ def _batches(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
 
 
 def _row(
-    candidate: Candidate, source: SourceConfig, *, categories: list[str], revision: int
+    candidate: Candidate,
+    source: SourceConfig,
+    *,
+    categories: list[str],
+    revision: int,
+    assigning_id: str | None,
 ) -> Prompt:
     return with_version(
         Prompt(
@@ -330,6 +358,7 @@ def _row(
             transform=candidate.transform,
             metadata=candidate.metadata,
             revision=revision,
+            assigning_id=assigning_id,
             created_at=datetime.now(UTC),
             messages=[Turn(**message) for message in candidate.messages],
         )

@@ -1,26 +1,83 @@
 """Prompts that are alike: near duplicates, and contamination by evaluation sets.
 
-Text is compared case-folded and in Unicode's form NFKC. Decontamination compares words alone, so
-that it errs on the side of leaving out; near duplicates are compared with every sign, because
-"3 + 5" and "3 - 5" are not the same question.
+Text is compared case-folded, in Unicode's form NFKC and without invisible characters.
+Decontamination compares words alone, so that it errs on the side of leaving out; near duplicates
+are compared with every sign, because "3 + 5" and "3 - 5" are not the same question.
 """
 
 import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from specs.prompts import Message
 from tasks.data.candidates import messages_id
 
-_IDEOGRAPHIC = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_TOKEN = re.compile(rf"[{_IDEOGRAPHIC}]|[^\W{_IDEOGRAPHIC}]+|[^\w\s]")
-"""A word, a sign, or one letter of a script that is written without spaces."""
+_SIMPLE = re.compile(
+    "[\0-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f\u2010-\u2027\u2030-\u205e\uac00-\ud7a3]*"
+)
+"""Text without marks and invisible characters in scripts with spaces: Latin, Greek, Cyrillic and
+Hangul, with their usual signs."""
+_SIMPLE_TOKEN = re.compile(r"\w+|[^\w\s]")
+_WITH_DICTIONARY = (
+    r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}ー"
+    r"\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}"
+)
+"""Scripts without spaces for which ICU has dictionaries."""
+_WITHOUT_SPACES = rf"{_WITH_DICTIONARY}\p{{Line_Break=SA}}\p{{Line_Break=ID}}"
+_TOKEN = rf"""
+    [[\p{{L}}\p{{N}}_]--[{_WITHOUT_SPACES}]][[\p{{L}}\p{{N}}\p{{M}}_]--[{_WITHOUT_SPACES}]]*
+    | (?P<unspaced>[{_WITH_DICTIONARY}]+)
+    | (?=\p{{L}})[{_WITHOUT_SPACES}]\p{{M}}*
+    | [^\s\x1c-\x1f]\p{{M}}*
+"""
+_INVISIBLE = r"[\p{Default_Ignorable_Code_Point}\p{Cf}]"
+
+
+@cache
+def _pattern(text: str) -> Any:
+    """Returns a compiled pattern; `re` does not know the properties of Unicode."""
+    import regex
+
+    return regex.compile(text, regex.VERBOSE | regex.VERSION1)
 
 
 def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+    """Returns the words and signs of a text, words as the text's script has them.
+
+    A word is a run of letters, digits and the marks that belong to them. In scripts that are
+    written without spaces it is a word of ICU's dictionaries, or one letter where there is none.
+    "아이들과 함께" → "아이들과", "함께"; "喜欢苹果!" → "喜欢", "苹果", "!"
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    if _SIMPLE.fullmatch(text):
+        return _SIMPLE_TOKEN.findall(text)
+    text = _pattern(_INVISIBLE).sub("", text)
+    tokens: list[str] = []
+    for match in _pattern(_TOKEN).finditer(text):
+        tokens += _dictionary_words(match[0]) if match["unspaced"] else [match[0]]
+    return tokens
+
+
+def _dictionary_words(text: str) -> list[str]:
+    """Returns the words of a text without spaces.
+
+    A particle or an ending of one Hiragana belongs to the word before it, as in Korean.
+    """
+    from icu4py.breakers import WordBreaker
+
+    # NFKC takes the vowel AM of Thai and Lao apart, and the dictionaries have it whole.
+    text = text.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3")
+    words: list[str] = []
+    # The breaker's own texts: its offsets count UTF-16 units.
+    for word in WordBreaker(text, "und"):
+        if words and len(word) == 1 and "ぁ" <= word <= "ゖ":
+            words[-1] += word
+        else:
+            words.append(word)
+    return words
 
 
 class NearDuplicates:
@@ -81,15 +138,15 @@ class Evaluations:
 
     def add(self, messages: Sequence[Message]) -> None:
         """Adds a prompt of an evaluation set."""
-        turns = _user_turns(messages)
-        self._exact.add(hash(tuple(itertools.chain(*turns))))
-        self._runs.update(itertools.chain(*map(self._hashed_runs, turns)))
+        for turns in _readings(messages):
+            self._exact.add(hash(tuple(itertools.chain(*turns))))
+            self._runs.update(itertools.chain(*map(self._hashed_runs, turns)))
 
     def share(self, messages: Sequence[Message]) -> bool:
         """Returns whether the user's words are in an evaluation set, wholly or 13 in a row."""
-        if not self._exact:
-            return False
-        turns = _user_turns(messages)
+        return bool(self._exact) and any(map(self._has, _readings(messages)))
+
+    def _has(self, turns: Sequence[Sequence[str]]) -> bool:
         whole = (tuple(itertools.chain(*turns)), *map(tuple, turns))
         if any(hash(words) in self._exact for words in whole):
             return True
@@ -100,7 +157,21 @@ class Evaluations:
             yield hash(tuple(words[start : start + self._NUM_WORDS]))
 
 
-def _user_turns(messages: Sequence[Message]) -> list[list[str]]:
-    """Returns the words of each user turn, or its signs if it has no word."""
-    turns = (_tokens(one["content"]) for one in messages if one["role"] == "user")
-    return [[token for token in turn if token[0].isalnum()] or turn for turn in turns]
+def _readings(messages: Sequence[Message]) -> Iterator[list[list[str]]]:
+    """Yields the words of each user turn, or its signs if it has no word.
+
+    An invisible character may stand inside a word or for a space: a chat that has one is read in
+    both ways.
+    """
+    texts = [message["content"] for message in messages if message["role"] == "user"]
+    yield list(map(_words, texts))
+    spaced = [
+        text if _SIMPLE.fullmatch(text) else _pattern(_INVISIBLE).sub(" ", text) for text in texts
+    ]
+    if spaced != texts:
+        yield list(map(_words, spaced))
+
+
+def _words(text: str) -> list[str]:
+    tokens = _tokens(text)
+    return [token for token in tokens if token[0].isalnum()] or tokens

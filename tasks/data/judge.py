@@ -35,16 +35,15 @@ class JudgeConfig(Config):
     """Sampling of the judge."""
     show_metadata: bool = False
     """Show the judge the findings of others on the prompt, and have it agree or disagree."""
-    constrain: bool = False
-    """Hold the visible reply to the form of a verdict by vLLM's structured outputs."""
+    constrain: bool = True
+    """Hold the end of the visible reply to the form of a verdict by vLLM's structured outputs."""
 
     def judging_id(self, model: str) -> str:
         """Returns the hash of what all judgements of a run share: template, model@revision,
         sampling and what the judge is shown."""
         template = load_template("judge", self.template)
-        return content_id(
-            template.id, model, self.sampling.identity, self.show_metadata, self.constrain
-        )
+        metadata = "between marks" if self.show_metadata else False
+        return content_id(template.id, model, self.sampling.identity, metadata, self.constrain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +192,7 @@ class JudgeWork:
 
 
 REASONS = {
-    VerdictStatus.NO_VERDICT: "the last line is not 'Score: N'",
+    VerdictStatus.NO_VERDICT: "the last line is not 'Score: N', or another line differs from it",
     VerdictStatus.OFF_SCALE: f"the score is not from {MIN_SCORE} to {MAX_SCORE}",
     VerdictStatus.REFUSED: "the judge declined to judge",
     VerdictStatus.UNCLOSED: "the reasoning was never closed, or a tag stands where none may",

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from unicodedata import normalize
 
-from specs.prompts import Message, neutralise
+from specs.prompts import Message
 from specs.replies import CLOSE_TAG, OPEN_TAG
+from tasks.engine.neutral import Neutraliser
 from tasks.engine.requests import EngineConfig
+from tasks.engine.turns import TurnRules, TurnsError, write
 
 NOT_LEARNED = -100
 """The label of a token that the loss leaves out."""
@@ -109,11 +111,7 @@ class ChatTemplate:
             )
         self._tokenizer = tokenizer
         self._kwargs = dict(chat_template_kwargs)
-        # Not only those it calls special: some models' marks of turns are not among them.
-        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        self._special_tokens = [token for token in added if len(token.strip()) > 1]
-        starts = {"<", *(token.strip()[0] for token in self._special_tokens)}
-        self._suspect = re.compile(f"[{re.escape(''.join(starts))}]")
+        self._neutral = Neutraliser(tokenizer)
         self.frame = self._find_frame([])
         later = self._find_frame(_EARLIER_TURNS)
         if later != self.frame:
@@ -127,6 +125,10 @@ class ChatTemplate:
                 f"tokenizer reads {self.frame.ending!r} as plain text; leave its "
                 "split_special_tokens off"
             )
+        try:
+            self._rules = TurnRules.of(self._render_prompt)
+        except TurnsError as error:
+            raise ChatError(str(error)) from error
 
     @classmethod
     def of(cls, engine: EngineConfig) -> "ChatTemplate":
@@ -147,6 +149,10 @@ class ChatTemplate:
         """True if the prompt ends on the opening tag, so that a reply begins with its reasoning."""
         return self.frame.prompt_ending.rstrip().endswith(OPEN_TAG)
 
+    def shown(self, messages: Sequence[Message]) -> list[Message]:
+        """Returns the messages as the template is given them: neutral, in turns it can write."""
+        return self._rules.apply(self.neutral(messages))
+
     def neutral(self, messages: Sequence[Message]) -> list[Message]:
         """Returns the messages with the special tokens in their contents broken."""
         return [
@@ -164,7 +170,10 @@ class ChatTemplate:
             raise ChatError(
                 f"prompt must end on a user turn: its last is {role}; leave such prompts out"
             )
-        text = self._render(self.neutral(messages), add_generation_prompt=True)
+        try:
+            text = write(self._render_prompt, self.shown(messages))
+        except TurnsError as error:
+            raise ChatError(f"chat template cannot write this chat: {error}") from error
         usual = self.frame.prompt_ending
         if not text.endswith(usual):
             raise ChatError(
@@ -279,25 +288,28 @@ class ChatTemplate:
             verbose=False,
         )
 
-    def _neutral(self, text: str) -> str:
-        # Some models have thousands of special tokens, and few texts a character that starts one.
-        if not self._suspect.search(text):
-            return text
-        return neutralise(text, special_tokens=self._special_tokens)
+    def _render_prompt(self, turns: Sequence[Message]) -> str:
+        return self._apply(turns, add_generation_prompt=True)
 
     def _render(
         self, turns: Sequence[Message | dict[str, str]], *, add_generation_prompt: bool
     ) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(
+            return self._apply(turns, add_generation_prompt=add_generation_prompt)
+        except Exception as error:  # a chat template may raise anything on odd roles
+            raise ChatError(f"chat template cannot write this chat: {error}") from error
+
+    def _apply(
+        self, turns: Sequence[Message | dict[str, str]], *, add_generation_prompt: bool
+    ) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
                 list(turns),
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 **self._kwargs,
             )
-        except Exception as error:  # a chat template may raise anything on odd roles
-            raise ChatError(f"chat template cannot write this chat: {error}") from error
-        return str(text)
+        )
 
     def _find_frame(self, earlier: Sequence[Message]) -> Frame:
         """Returns the text that the template puts around a reply, after these earlier turns."""
@@ -322,7 +334,7 @@ class ChatTemplate:
             between, answered, _ = rest.partition(_ANSWER)
             if answered and between.strip() and _REASONING not in between:
                 return Frame(prompt_ending, opening, between, ending)
-        others = [token for token in self._special_tokens if _OTHER_MARK.match(token)]
+        others = [token for token in self._neutral.special_tokens if _OTHER_MARK.match(token)]
         if others:
             raise ChatError(
                 f"chat template drops the reasoning, which this model marks by {others}, not by "
@@ -334,7 +346,8 @@ class ChatTemplate:
     def _turn_ending(self, text: str) -> str:
         """Returns the text after an answer up to its last special token, or the eos token if it has
         none."""
-        ends = [text.rfind(token) + len(token) for token in self._special_tokens if token in text]
+        tokens = self._neutral.special_tokens
+        ends = [text.rfind(token) + len(token) for token in tokens if token in text]
         ending = text[: max(ends)] if ends else self._tokenizer.eos_token
         if not ending:
             raise ChatError(

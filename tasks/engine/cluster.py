@@ -5,6 +5,8 @@ A run joins the cluster at `$RAY_ADDRESS`, or starts one on this machine that en
 
 import logging
 import os
+import re
+from itertools import dropwhile
 from typing import Any
 
 
@@ -76,17 +78,43 @@ def root_cause(error: BaseException, *, links: tuple[str, ...]) -> BaseException
     return error
 
 
-def message_of(error: BaseException) -> str:
-    """Returns an exception's own words in one line.
+_FRAME = re.compile(r'^\s+File ".*", line \d+.*$', re.MULTILINE)
 
-    Ray ends its messages with what matters; other libraries begin with it and add advice.
+
+def message_of(error: BaseException) -> str:
+    """Returns an exception's own words in one line: its first paragraph, and what a heading at its
+    end announces.
+
+    Libraries begin with what matters and add advice in paragraphs of its own. Ray begins with the
+    traceback of the worker, and without one ends with what matters.
     """
     from ray.exceptions import RayError
 
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
+    text = str(error)
+    if isinstance(error, RayError):
+        text = _behind_frames(text)
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    if not paragraphs:
         return "no message"
-    return lines[-1] if isinstance(error, RayError) else lines[0]
+    message, *others = paragraphs
+    for paragraph in others:
+        if not message.endswith(":"):
+            break
+        message = f"{message} {paragraph}"
+    return message
+
+
+def _behind_frames(text: str) -> str:
+    """Returns what follows the last frame of a traceback; the last line if there is no frame."""
+    lines = text.strip().splitlines()
+    frames = list(_FRAME.finditer(text))
+    if frames:
+        # The code of the frame and the signs below it are indented.
+        behind = dropwhile(
+            lambda line: line[:1] in ("", " "), text[frames[-1].end() :].splitlines()
+        )
+        return "\n".join(behind) or lines[-1]
+    return lines[-1] if lines else ""
 
 
 def end_actors(handles: list[Any], *, seconds: float = 20.0) -> None:

@@ -12,6 +12,7 @@ from tasks.engine.requests import Request, Sample, failed
 
 _ATTEMPTS = 3
 _SECONDS_TO_RESTART = 1800.0
+_SECONDS_TO_ASK_AGAIN = 1.0
 
 
 class EnginesLost(ConnectionError):
@@ -74,6 +75,8 @@ class Replicas:
         """
         from ray.exceptions import RayActorError
 
+        loop = asyncio.get_running_loop()
+        gives_up_at = loop.time() + _SECONDS_TO_RESTART
         while True:
             for replica in self._all:
                 replica.start()
@@ -87,13 +90,22 @@ class Replicas:
             for failed_start in done:
                 if not isinstance(failed_start.exception(), RayActorError):
                     failed_start.result()  # raises
-            if not pending:
+            cut_off = [replica for replica in self._all if replica.is_cut_off]
+            if not pending and not cut_off:
                 raise EnginesLost("no engine is left, and none is restarted")
-            restarted, _ = await asyncio.wait(
-                pending, timeout=_SECONDS_TO_RESTART, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not restarted:
+            seconds_left = gives_up_at - loop.time()
+            if seconds_left < 0:
                 raise EnginesLost(f"no engine restarted within {_SECONDS_TO_RESTART:.0f} s")
+            if cut_off:
+                # Ray has yet to learn whether the process died, which takes a busy machine longer.
+                seconds_left = _SECONDS_TO_ASK_AGAIN
+                for replica in cut_off:
+                    replica.starting = None
+            if pending:
+                wait = asyncio.FIRST_COMPLETED
+                await asyncio.wait(pending, timeout=seconds_left, return_when=wait)
+            else:
+                await asyncio.sleep(seconds_left)
 
 
 class _Replica:
@@ -112,6 +124,16 @@ class _Replica:
         """True if the model is loaded."""
         starting = self.starting
         return bool(starting and starting.done() and starting.exception() is None)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """True if Ray could not say, when it asked for the model, whether the process lives."""
+        from ray.exceptions import ActorUnavailableError
+
+        starting = self.starting
+        if starting is None or not starting.done():
+            return False
+        return isinstance(starting.exception(), ActorUnavailableError)
 
     def start(self) -> None:
         """Asks for the model to be loaded; Ray asks again if the process restarts meanwhile."""

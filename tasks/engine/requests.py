@@ -5,13 +5,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from specs.prompts import Message
 from specs.replies import Reply, ReplyStatus, split_text
 from tasks import Config
+from tasks.engine.families import check_parser, marks_of
+from tasks.engine.turns import THINK_FIRST
 from tasks.paths import Located, find
 
 
@@ -27,10 +29,10 @@ class EngineConfig(Config):
     revision: str | None = None
     """Commit of the model on Hugging Face; pin it, so that rows name the weights that made them.
     Unset: `main`."""
-    dtype: str = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "half", "float32", "float"] = "bfloat16"
     """Type of the weights in memory."""
-    max_model_len: int = Field(32768, gt=0)
-    """Longest prompt and output together, in tokens."""
+    max_model_len: int | None = Field(None, gt=0)
+    """Longest prompt and output together, in tokens. Unset: the model's own context."""
     max_num_seqs: int = Field(256, gt=0)
     """Sequences that one engine runs at once."""
     max_num_batched_tokens: int = Field(8192, gt=0)
@@ -47,11 +49,12 @@ class EngineConfig(Config):
     """Tokens in one block of the cache; a shared prefix is served in whole blocks."""
     enforce_eager: bool = False
     """Run without compiled graphs: starts sooner, generates more slowly on a GPU."""
-    reasons: bool = True
-    """True if the model reasons before it answers; false for a judge whose whole reply counts."""
+    reasons: bool | Literal["prompted"] = True
+    """True if the model reasons before it answers; false for a judge whose whole reply counts;
+    `prompted` asks a model that has no reasoning of its own to think between <think> tags."""
     reasoning_parser: str | None = None
-    """vLLM's parser for a model family that marks its reasoning by other than <think> tags; it
-    must tell which tokens are the answer. Unset: <think> tags."""
+    """vLLM's parser of the model's family, if it marks its reasoning by other than <think> tags.
+    Unset: <think> tags."""
     chat_template_kwargs: dict[str, bool | str] = {}
     """Options of the model's own chat template, such as enable_thinking."""
     use_gpu: bool = True
@@ -62,6 +65,31 @@ class EngineConfig(Config):
     """Time without a new token after which an engine is restarted, in seconds."""
     engine_args: dict[str, bool | int | float | str] = {}
     """Further arguments of vLLM, by the names of its AsyncEngineArgs."""
+
+    @field_validator("reasoning_parser")
+    @classmethod
+    def _check_parser(cls, name: str | None) -> str | None:
+        if name is not None:
+            check_parser(name)
+        return name
+
+    @model_validator(mode="after")
+    def _check(self) -> "EngineConfig":
+        marks_of(self.reasoning_parser, chat_template_kwargs=self.chat_template_kwargs)
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens is {self.max_num_batched_tokens} and max_num_seqs "
+                f"{self.max_num_seqs}; a step has a token of each sequence: raise the former"
+            )
+        if self.reasons == "prompted" and self.reasoning_parser:
+            raise ValueError(
+                f"reasons is 'prompted' and reasoning_parser {self.reasoning_parser!r}; a model "
+                "that is asked to think uses <think> tags: leave one of the two out"
+            )
+        doubled = sorted(self.engine_args.keys() & EngineConfig.model_fields.keys())
+        if doubled:
+            raise ValueError(f"engine_args has {doubled[0]!r}; set engine.{doubled[0]} instead")
+        return self
 
     @property
     def model_path(self) -> str:
@@ -106,7 +134,7 @@ class EngineConfig(Config):
             key: value
             for key, value, default in (
                 ("dtype", self.dtype, defaults.dtype),
-                ("reasons", self.reasons, defaults.reasons),
+                ("reasons", _hashed(self.reasons), defaults.reasons),
                 ("reasoning_parser", self.reasoning_parser, defaults.reasoning_parser),
                 ("chat_template_kwargs", self.chat_template_kwargs, defaults.chat_template_kwargs),
                 ("engine_args", self.engine_args, defaults.engine_args),
@@ -114,6 +142,13 @@ class EngineConfig(Config):
             if value != default
         }
         return f"{name} {json.dumps(shaping, sort_keys=True)}" if shaping else name
+
+
+def _hashed(reasons: bool | str) -> bool | str:
+    """Returns the setting as it is hashed: with the words that ask a model to think."""
+    if reasons != "prompted":
+        return reasons
+    return f"prompted {hashlib.sha256(THINK_FIRST.encode()).hexdigest()[:8]}"
 
 
 _MODEL_FILES = (

@@ -1,22 +1,14 @@
 """Token ids of a reply → reasoning and answer, by the marks of the model's family.
 
 Every engine splits its replies here, so that no reasoning can pass for an answer whatever the model
-writes. The rule for <think> tags is that of `specs.replies`.
+writes. The rule is that of `specs.replies`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from specs.replies import (
-    CLOSE_TAG,
-    OPEN_TAG,
-    Reply,
-    ReplyStatus,
-    TagSpan,
-    find_closing,
-    split_tokens,
-)
+from specs.replies import THINK, Marks, Reply, ReplyStatus, TagSpan, find_closing, split_tokens
 
 
 class ReplySplitter:
@@ -28,72 +20,60 @@ class ReplySplitter:
         *,
         end_ids: AbstractSet[int],
         reasons: bool = True,
-        make_parser: Callable[[Any], Any] | None = None,
+        marks: Marks = THINK,
     ) -> None:
         """Takes a transformers tokenizer and the tokens that end a reply.
 
-        `reasons` is false for a model whose whole reply is its answer. `make_parser` returns vLLM's
-        reasoning parser for a tokenizer; without one, reasoning stands between <think> tags.
+        `reasons` is false for a model whose whole reply is its answer. `marks` are those of its
+        family.
         """
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._reasons = reasons
-        self._make_parser = make_parser
-        self._open_ids = tokenizer.encode(OPEN_TAG, add_special_tokens=False)
-        self._close_ids = tokenizer.encode(CLOSE_TAG, add_special_tokens=False)
+        self._marks = marks
+        self._open_ids = tokenizer.encode(marks.opening, add_special_tokens=False)
+        self._close_ids = tokenizer.encode(marks.closing, add_special_tokens=False)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Returns the text of token ids, with the special tokens in it."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
     def find_closing(self, token_ids: Sequence[int], start: int) -> TagSpan:
-        """Returns the span of the first closing tag from `start` on, empty at the end if none."""
-        return find_closing(token_ids, start, self._close_ids, self.decode)
+        """Returns the span of the first closing mark from `start` on, empty at the end if none."""
+        closing = self._marks.closing
+        return find_closing(token_ids, start, self._close_ids, self.decode, closing=closing)
 
     def split(self, token_ids: Sequence[int], *, ending: str) -> Reply:
         """Returns the two parts of a reply to a prompt whose text has this ending."""
         ids = self._without_end(token_ids)
+        ending = ending.rstrip()
         # A prompt that ends on closed reasoning asks for an answer alone.
-        if not self._reasons or ending.endswith(CLOSE_TAG):
-            answer = self.decode(ids).strip()
-            status = ReplyStatus.EMPTY_REASONING if answer else ReplyStatus.EMPTY_ANSWER
-            return Reply(status, "", answer, 0, len(ids))
-        if self._make_parser:
-            return self._split_by_parser(ids, self._make_parser(self._tokenizer))
+        if not self._reasons or ending.endswith(self._marks.closing):
+            return self._answer_alone(ids, "", ReplyStatus.EMPTY_REASONING)
         return split_tokens(
             ids,
             open_ids=self._open_ids,
             close_ids=self._close_ids,
             decode=self.decode,
-            prefilled=ending.endswith(OPEN_TAG),
+            marks=self._marks,
+            prefilled=ending.endswith(self._marks.opening.rstrip()),
         )
 
     def split_after(self, token_ids: Sequence[int], *, reasoning: str) -> Reply:
         """Returns the reply of a model that was given its reasoning and wrote the answer alone."""
-        ids = self._without_end(token_ids)
-        answer = self.decode(ids).strip()
-        if OPEN_TAG in answer or CLOSE_TAG in answer:
+        return self._answer_alone(self._without_end(token_ids), reasoning, ReplyStatus.OK)
+
+    def _answer_alone(self, ids: list[int], reasoning: str, status: ReplyStatus) -> Reply:
+        """Returns a reply without reasoning of its own; `status` is that of an answer."""
+        answer = self._marks.bare(self.decode(ids))
+        if self._marks.any_in(answer):
             # The model went on reasoning: none of that may pass for an answer.
             return Reply(ReplyStatus.MALFORMED, reasoning, "", 0, len(ids))
-        status = ReplyStatus.OK if answer else ReplyStatus.EMPTY_ANSWER
+        if not answer:
+            status = ReplyStatus.EMPTY_ANSWER
         return Reply(status, reasoning, answer, 0, len(ids))
 
     def _without_end(self, token_ids: Sequence[int]) -> list[int]:
         """Returns the ids without the token that ends the reply."""
         ids = list(token_ids)
         return ids[:-1] if ids and ids[-1] in self._end_ids else ids
-
-    def _split_by_parser(self, ids: list[int], parser: Any) -> Reply:
-        """Returns the two parts of a reply whose reasoning has other marks, as Mistral's."""
-        answer_ids = parser.extract_content_ids(ids)
-        reasoning_ids = ids[: len(ids) - len(answer_ids)]
-        decode = self._tokenizer.decode
-        reasoning = decode(reasoning_ids, skip_special_tokens=True).strip()
-        answer = decode(answer_ids, skip_special_tokens=True).strip()
-        counts = (len(reasoning_ids), len(answer_ids))
-        if not parser.is_reasoning_end(ids):
-            return Reply(ReplyStatus.UNCLOSED, reasoning, "", *counts)
-        if not answer:
-            return Reply(ReplyStatus.EMPTY_ANSWER, reasoning, "", *counts)
-        status = ReplyStatus.OK if reasoning else ReplyStatus.EMPTY_REASONING
-        return Reply(status, reasoning, answer, *counts)

@@ -15,11 +15,15 @@ from typing import Any
 
 import psutil
 
-from specs.prompts import Message, neutralise
-from specs.replies import Reply, ReplyStatus
+from specs.prompts import Message
+from specs.replies import Marks, Reply, ReplyStatus
 from tasks.engine.chat_template import ChatTemplate, Frame
-from tasks.engine.requests import EngineConfig, Request, Sample, Usage, failed
+from tasks.engine.families import IN_VOCABULARY, marks_of, require_marks
+from tasks.engine.faults import cause_of
+from tasks.engine.neutral import Neutraliser
+from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, Usage, failed
 from tasks.engine.splitter import ReplySplitter
+from tasks.engine.turns import TurnRules, asked_to_think, write
 from tasks.engine.usage_counter import UsageCounter
 
 
@@ -44,13 +48,21 @@ class VLLMEngine:
     async def start(self) -> None:
         """Loads the model; further calls wait for the first. A call after a failure tries again."""
         if self._starting is None:
-            self._starting = asyncio.get_running_loop().create_task(self._start())
+            self._starting = asyncio.get_running_loop().create_task(self._begin())
         try:
             # Shielded, because others wait for the same model when a caller is cancelled.
             await asyncio.shield(self._starting)
         except Exception:
             self._starting = None
             raise
+
+    async def _begin(self) -> None:
+        """Loads the model; raises EngineError with the innermost cause if it cannot."""
+        try:
+            await self._start()
+        except Exception as error:  # vLLM raises anything, and not all of it can be pickled
+            logging.getLogger("precept.engine").exception("model was not loaded")
+            raise EngineError(cause_of(error)) from None
 
     async def _start(self) -> None:
         began = time.monotonic()
@@ -64,17 +76,26 @@ class VLLMEngine:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         self._llm = _load(self.config, self._counter)
         self._tokenizer = self._llm.get_tokenizer()
-        # All that the tokenizer adds: the turn marks of some models are not "special" to it.
-        added = self._tokenizer.added_tokens_decoder.values()
-        self._special_tokens = [token.content for token in added]
+        self._max_model_len = int(self._llm.model_config.max_model_len)
+        self._neutral = Neutraliser(self._tokenizer)
+        self._turns = TurnRules.of(self._apply_template)
+        self._marks = self._find_marks()
         self._splitter = ReplySplitter(
             self._tokenizer,
             end_ids=_end_ids(self._llm, self._tokenizer),
-            reasons=self.config.reasons,
-            make_parser=_parser_class(self.config.reasoning_parser),
+            reasons=bool(self.config.reasons),
+            marks=self._marks,
         )
         self._counter.note_start(time.monotonic() - began)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    def _find_marks(self) -> Marks:
+        """Returns the marks of the model's family; raises ValueError if its tokenizer has none."""
+        name, vocabulary = self.config.reasoning_parser, self._tokenizer.get_vocab()
+        kwargs = self.config.chat_template_kwargs
+        marks = marks_of(name, chat_template_kwargs=kwargs, vocabulary=vocabulary)
+        require_marks(name, marks, vocabulary)
+        return marks
 
     async def _watch(self) -> None:
         """Ends the process of an engine that stands still, so that Ray starts a new one."""
@@ -113,42 +134,49 @@ class VLLMEngine:
         try:
             text = self.render(request.messages, raw=request.raw)
             if request.reasoning is not None:
-                reasoning = neutralise(request.reasoning, special_tokens=self._special_tokens)
+                reasoning = self._neutral(request.reasoning)
                 text += f"{self._frame.opening}{reasoning}{self._frame.between}"
             ids = await self._encode(text)
         except Exception as error:  # a chat template may raise anything on odd roles
-            return [failed("error", f"chat template: {error}")] * num_samples
-        room = self.config.max_model_len - len(ids)
+            return [failed("error", f"chat template: {cause_of(error)}")] * num_samples
+        room = self._max_model_len - len(ids)
         if room < 1:
-            reason = f"prompt of {len(ids)} tokens, context of {self.config.max_model_len}"
+            reason = f"prompt of {len(ids)} tokens, context of {self._max_model_len}"
             return [failed("too_long", reason, num_prompt_tokens=len(ids))] * num_samples
         max_tokens = min(request.sampling.max_tokens, room)
         self._in_flight += 1
         try:
             if request.budget is not None and request.reasoning is None:
-                return await self._within_budget(request, ids, max_tokens)
-            return await self._sample(request, ids, max_tokens, ending=text.rstrip())
+                return await self._within_budget(request, ids, max_tokens, ending=text)
+            return await self._sample(request, ids, max_tokens, ending=text)
         except EngineDeadError:
             # An engine that died stays dead: only a new process, which Ray starts, loads it again.
             _end_process("engine died and is restarted")
             raise
         except (ValueError, VLLMError, EngineGenerateError) as error:
-            reason = f"{type(error).__name__}: {error.__cause__ or error}"
-            return [failed("error", reason, num_prompt_tokens=len(ids))] * num_samples
+            return [failed("error", cause_of(error), num_prompt_tokens=len(ids))] * num_samples
         finally:
             self._in_flight -= 1
 
     def render(self, messages: Sequence[Message], *, raw: bool = False) -> str:
-        """Returns the chat template's text.
+        """Returns the chat template's text, of turns that it can write.
 
-        Special tokens in the messages are broken first, unless they are to stay `raw`.
+        Special tokens in the messages are broken first, unless they are to stay `raw`. Raises
+        TurnsError if the template refuses the turns, or leaves one out.
         """
         if not raw:
-            special = self._special_tokens
             messages = [
-                {**turn, "content": neutralise(turn["content"], special_tokens=special)}
+                {"role": turn["role"], "content": self._neutral(turn["content"])}
                 for turn in messages
             ]
+        if self.config.reasons == "prompted":
+            # After the tags in texts of others were broken: these are to stay.
+            messages = asked_to_think(messages)
+        messages = self._turns.apply(messages)
+        # A template may cut raw text at the tags in it, which is what such a request is to show.
+        return self._apply_template(messages) if raw else write(self._apply_template, messages)
+
+    def _apply_template(self, messages: Sequence[Message]) -> str:
         return str(
             self._tokenizer.apply_chat_template(
                 list(messages),
@@ -186,16 +214,15 @@ class VLLMEngine:
         return samples
 
     async def _within_budget(
-        self, request: Request, ids: list[int], max_tokens: int
+        self, request: Request, ids: list[int], max_tokens: int, *, ending: str
     ) -> list[Sample]:
         """Returns samples whose reasoning is closed after `budget` tokens and then answered."""
         assert request.budget is not None
         if self.config.reasoning_parser:
-            return await self._within_budget_by_parser(request, ids, max_tokens, request.budget)
+            return await self._within_budget_by_parser(request, ids, max_tokens, ending=ending)
         opening = await self._encode(self._frame.opening)
         if max_tokens <= len(opening) + request.budget:
             # The output ends before the budget does.
-            ending = self._frame.prompt_ending.rstrip()
             return await self._sample(request, ids, max_tokens, ending=ending)
         beginnings: list[Any] = [None] * request.num_samples
         if request.budget:
@@ -205,14 +232,16 @@ class VLLMEngine:
         return list(await asyncio.gather(*samples))
 
     async def _within_budget_by_parser(
-        self, request: Request, ids: list[int], max_tokens: int, budget: int
+        self, request: Request, ids: list[int], max_tokens: int, *, ending: str
     ) -> list[Sample]:
         """The same for a model with other marks: vLLM knows them, and closes the reasoning."""
-        final = await self._generate(request, ids, max_tokens, thinking_token_budget=budget)
+        assert request.budget is not None
+        budget = {"thinking_token_budget": request.budget}
+        final = await self._generate(request, ids, max_tokens, **budget)
         samples = []
         for output in final.outputs:
-            reply = self._splitter.split(output.token_ids, ending="")
-            by_force = reply.num_reasoning_tokens >= budget
+            reply = self._splitter.split(output.token_ids, ending=ending)
+            by_force = reply.num_reasoning_tokens >= request.budget
             samples.append(replace(_sample_of(reply, output, len(ids)), closed_by_force=by_force))
         return samples
 
@@ -220,7 +249,7 @@ class VLLMEngine:
         self, request: Request, ids: list[int], opening: list[int], beginning: Any, max_tokens: int
     ) -> Sample:
         """Returns a sample from its beginning on; reasoning that is still open is closed."""
-        ending = self._frame.prompt_ending.rstrip()
+        ending = self._frame.prompt_ending
         if beginning is not None and beginning.finish_reason != "length":
             reply = self._splitter.split(beginning.token_ids, ending=ending)
             return _sample_of(reply, beginning, len(ids))
@@ -266,7 +295,13 @@ class VLLMEngine:
         )
         self._next_id += 1
         final = None
-        stream = self._llm.generate({"prompt_token_ids": ids}, parameters, str(self._next_id))
+        stream = self._llm.generate(
+            {"prompt_token_ids": ids},
+            parameters,
+            str(self._next_id),
+            # Some of vLLM's parsers are told by the options whether the model reasons at all.
+            reasoning_parser_kwargs={"chat_template_kwargs": self.config.chat_template_kwargs},
+        )
         async for output in stream:
             final = output
         assert final is not None and len(final.outputs) == request.num_samples
@@ -295,9 +330,24 @@ def _load(config: EngineConfig, counter: UsageCounter) -> Any:
     }
     if config.reasoning_parser:
         options["reasoning_parser"] = config.reasoning_parser
+        options["reasoning_config"] = _reasoning_config(config)
     # Inside an actor, Ray exports vLLM's own metrics to Prometheus.
     loggers = [_logger_class(counter), *([RayPrometheusStatLogger] if _is_actor() else [])]
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=loggers)
+
+
+def _reasoning_config(config: EngineConfig) -> Any:
+    """Returns the marks by which vLLM limits reasoning, as the options of the template choose them.
+
+    vLLM would ask the parser for them without those options.
+    """
+    from vllm.config.reasoning import ReasoningConfig
+
+    kwargs = config.chat_template_kwargs
+    marks = marks_of(config.reasoning_parser, chat_template_kwargs=kwargs)
+    if config.reasoning_parser in IN_VOCABULARY:
+        return ReasoningConfig()
+    return ReasoningConfig(reasoning_start_str=marks.opening, reasoning_end_str=marks.closing)
 
 
 def _logger_class(counter: UsageCounter) -> type[Any]:
@@ -315,15 +365,6 @@ def _logger_class(counter: UsageCounter) -> type[Any]:
         def log_engine_initialized(self) -> None: ...
 
     return CounterLogger
-
-
-def _parser_class(name: str | None) -> Any:
-    """Returns vLLM's reasoning parser of that name, or None for none."""
-    if not name:
-        return None
-    from vllm.reasoning import ReasoningParserManager
-
-    return ReasoningParserManager.get_reasoning_parser(name)
 
 
 def _end_ids(llm: Any, tokenizer: Any) -> set[int]:

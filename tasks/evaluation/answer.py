@@ -174,8 +174,12 @@ class AnswerWork:
             return unit.messages
         template = load_template("generator", "spec_first")
         filled = generator_messages(template, unit.messages, spec=spec)
-        # Filling breaks special tokens, and an attack that forges structure needs them whole.
-        return filled if unit.sanitised else [*filled[:-1], unit.messages[-1]]
+        if unit.sanitised:
+            return filled
+        # Filling breaks special tokens, and an attack that forges structure needs them whole, in
+        # each of its turns. System messages have joined ours, which is the first.
+        turns = [message for message in unit.messages if message["role"] != "system"]
+        return [*filled[: len(filled) - len(turns)], *turns]
 
     def _row(self, unit: AnswerUnit, slot: int, sample: Sample, *, answering_id: str) -> Answer:
         """Returns the row of the sample that the unit lacks in this slot."""

@@ -9,8 +9,8 @@ import duckdb
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import AnswerConfig, Arm
 from tasks.evaluation.probes import PROBES
-from warehouse.catalog import find_checkpoints
 from warehouse.home import Home
+from warehouse.lineage import Lineage, lineage_of
 from warehouse.models import fetch_folder
 from warehouse.tables import Checkpoint
 
@@ -70,29 +70,40 @@ class ServedArm:
 
 
 def arm_names(
-    connection: duckdb.DuckDBPyConnection, checkpoints: Sequence[Checkpoint]
+    connection: duckdb.DuckDBPyConnection,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    base: str | None = None,
 ) -> list[str]:
     """Returns a name for each checkpoint, by the trainings that led to it: `SFT`, `SFT+RL`, `RL`.
 
-    Arms of one name would count as seeds of one training: checkpoints that share a lineage bear
-    the start of their ids as well.
+    A checkpoint that did not begin from the model `base` names the one that it began from. Arms of
+    one name would count as seeds of one training: checkpoints that share a lineage bear the start
+    of their ids as well.
     """
-    lineages = [_lineage(connection, checkpoint) for checkpoint in checkpoints]
-    counts = Counter(lineages)
+    names = {
+        checkpoint.checkpoint_id: _name(lineage_of(connection, checkpoint), base)
+        for checkpoint in checkpoints
+    }
+    counts = Counter(names.values())
+    starts = _starts(list(names))
     return [
-        lineage if counts[lineage] == 1 else f"{lineage} {checkpoint.checkpoint_id[:12]}"
-        for lineage, checkpoint in zip(lineages, checkpoints, strict=True)
+        names[name] if counts[names[name]] == 1 else f"{names[name]} {starts[name]}"
+        for name in (checkpoint.checkpoint_id for checkpoint in checkpoints)
     ]
 
 
-def _lineage(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> str:
-    """Returns the stages of training from the first to this checkpoint's, joined with `+`."""
-    stages = [checkpoint.stage.upper()]
-    while checkpoint.parent_id is not None:
-        parents = find_checkpoints(connection, [checkpoint.parent_id])
-        if not parents:
-            # The parent was trained in another warehouse.
-            break
-        [checkpoint] = parents
-        stages.insert(0, checkpoint.stage.upper())
-    return "+".join(stages)
+def _name(lineage: Lineage, base: str | None) -> str:
+    if base is None or lineage.begins_from(base):
+        return lineage.name
+    return f"{lineage.name} of {lineage.root}"
+
+
+def _starts(ids: Sequence[str]) -> dict[str, str]:
+    """Returns, by id, the shortest start of at least 12 digits that tells all ids apart."""
+    longest = max(map(len, ids), default=0)
+    length = next(
+        (size for size in range(12, longest) if len({name[:size] for name in ids}) == len(ids)),
+        longest,
+    )
+    return {name: name[:length] for name in ids}

@@ -29,7 +29,9 @@ class Attacker(Protocol):
     ) -> list[str]:
         """Returns at most `count` messages towards the goal; an empty list ends the conversation.
 
-        Raises AttackerDown if engine errors left it without any.
+        `conversation` begins with the turns before the request that is the goal, if it has any;
+        `turn - 1` exchanges of the attack follow. Raises AttackerDown if engine errors left it
+        without any message.
         """
         ...
 
@@ -75,7 +77,9 @@ class ScriptedAttacker:
     async def propose(
         self, goal: str, conversation: Sequence[Message], *, turn: int, count: int
     ) -> list[str]:
-        earlier = [turn["content"] for turn in conversation if turn["role"] == "user"]
+        said = [message["content"] for message in conversation if message["role"] == "user"]
+        # What the user said before the attack is the prompt's own.
+        earlier = said[len(said) - (turn - 1) :]
         filled = [
             [text.replace("{{request}}", goal) for text in strategy] for strategy in self.strategies
         ]
@@ -98,8 +102,10 @@ class ModelAttacker:
         self, goal: str, conversation: Sequence[Message], *, turn: int, count: int
     ) -> list[str]:
         template = load_template("attacker", "spec_first")
+        # A user does not see the system message.
+        seen = [message for message in conversation if message["role"] != "system"]
         request = Request(
-            messages=attacker_messages(template, conversation, goal=goal),
+            messages=attacker_messages(template, seen, goal=goal),
             num_samples=count,
             sampling=self.sampling,
         )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from specs.adherence import ADHERENCE_FILE, load_adherence
 from specs.attacks import Marks, find_attacks
+from specs.pack import load_pack
 from specs.policy import Pack, Spec, spec_key
 from specs.replies import MAX_SCORE
 from tasks import require_own_names
@@ -39,7 +40,14 @@ from tasks.evaluation.plan import (
     PlannedSuite,
 )
 from tasks.evaluation.probes import FaithfulnessConfig, ProbeWork
-from tasks.evaluation.suites import Suite, SuiteConfig, SuiteError, load_suite, load_suites
+from tasks.evaluation.suites import (
+    Suite,
+    SuiteConfig,
+    SuiteError,
+    load_suite,
+    load_suites,
+    require_pack_suite,
+)
 from tasks.paths import LocatedFile
 from tasks.stage import StageConfig
 
@@ -76,7 +84,9 @@ def check(config: EvaluateConfig, *, shipped: Path, pack_folder: Path) -> None:
 
     `shipped` is the folder of the suites that are known by name.
     """
-    suites = [suite.name for suite in load_suites(config.suites, shipped)]
+    loaded = load_suites(config.suites, shipped)
+    suites = [suite.name for suite in loaded]
+    require_own_names("suites", suites)
     for grader in config.graders:
         if grader.function:
             FunctionGrader.of(grader)
@@ -88,8 +98,15 @@ def check(config: EvaluateConfig, *, shipped: Path, pack_folder: Path) -> None:
                 f"grader {grader.name!r} asks about propositions, and {pack_folder} has no "
                 f"{ADHERENCE_FILE}; write one, or leave the grader out"
             )
-    if (attack := config.multiturn) is None:
-        return
+    if config.multiturn:
+        _check_attack(config, config.multiturn, suites)
+    categories = list(load_pack(pack_folder).policies)
+    for suite in loaded:
+        require_pack_suite(suite, categories)
+
+
+def _check_attack(config: EvaluateConfig, attack: MultiturnConfig, suites: Sequence[str]) -> None:
+    """Raises a ValueError if the attack over several turns cannot be made."""
     if attack.suite not in suites:
         raise SuiteError(
             f"multiturn.suite is {attack.suite!r}, which is not asked; name one of "

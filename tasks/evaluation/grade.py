@@ -13,7 +13,7 @@ import duckdb
 from specs.prompts import Message
 from specs.replies import Reply, ReplyStatus
 from specs.rubrics import UNASKED_GRADE, GradingRequest, RubricGrade
-from tasks.engine.requests import Engine, Request, Sample
+from tasks.engine.requests import Engine, Sample
 from tasks.evaluation.answer import RECORDED
 from tasks.evaluation.graders import FunctionGrader, Grader, RubricGrader
 from tasks.stage import StageConfig
@@ -202,23 +202,18 @@ async def _grade_by_rubric(
 ) -> list[list[Grade]]:
     """Returns the grades that each unit lacks, by the judge model."""
     requests = [_request(grader, unit) for unit in units]
-    shown = [grader.rubric.messages(request) for request in requests]
     questions = [
-        Request(
-            messages=messages,
-            num_samples=len(unit.sample_indices),
-            sampling=grader.config.sampling,
-        )
-        for unit, messages in zip(units, shown, strict=True)
-        if messages
+        grader.question(request, num_samples=len(unit.sample_indices))
+        for request, unit in zip(requests, units, strict=True)
     ]
     # Reasoning that speaks of no policy is graded without a question.
-    outputs = iter(await engine.generate(questions) if questions else [])
+    asked = [question for question in questions if question is not None]
+    outputs = iter(await engine.generate(asked) if asked else [])
     return [
-        [_read(grader, request, sample) for sample in next(outputs)]
-        if messages
-        else [_of_rubric(UNASKED_GRADE)] * len(unit.sample_indices)
-        for unit, request, messages in zip(units, requests, shown, strict=True)
+        [_of_rubric(UNASKED_GRADE)] * len(unit.sample_indices)
+        if question is None
+        else [_read(grader, request, sample) for sample in next(outputs)]
+        for unit, request, question in zip(units, requests, questions, strict=True)
     ]
 
 

@@ -22,6 +22,7 @@ from specs.policy import Pack
 from specs.prompts import Message
 from specs.rubrics import (
     ClassesRubric,
+    GradingRequest,
     PolicyRubric,
     PropositionsRubric,
     RetrievalRubric,
@@ -29,7 +30,7 @@ from specs.rubrics import (
     StrongRejectRubric,
 )
 from tasks import Config
-from tasks.engine.requests import Sampling
+from tasks.engine.requests import Request, Sampling
 from warehouse.tables import content_id
 
 RubricName = Literal["policy", "strongreject", "classes", "propositions", "retrieval"]
@@ -56,6 +57,9 @@ class GraderConfig(Config):
     """Grades of each answer by the judge model."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """Sampling of the judge model."""
+    constrain: bool = True
+    """Hold the end of the judge model's reply to the form that its rubric reads, by vLLM's
+    structured outputs."""
     saw: Literal["answer", "answer+reasoning"] = "answer"
     """Parts of the completion that the judge model is shown, or that the function goes by."""
     suites: list[str] = []
@@ -222,8 +226,9 @@ class RubricGrader:
             shown = rubric.adherence.version
         elif isinstance(rubric, RetrievalRubric):
             shown = rubric.spec.id
+        form = ["held to its form"] if config.constrain else []
         grading_id = content_id(
-            rubric.template.id, shown, model, config.sampling.identity, config.saw
+            rubric.template.id, shown, model, config.sampling.identity, config.saw, *form
         )
         return cls(config=config, rubric=rubric, model=model, grading_id=grading_id)
 
@@ -231,6 +236,19 @@ class RubricGrader:
     def shows_spec(self) -> bool:
         """True if the judge is shown the spec of the case's categories."""
         return isinstance(self.rubric, PolicyRubric)
+
+    def question(self, request: GradingRequest, *, num_samples: int) -> Request | None:
+        """Returns what the judge model is asked about an answer, or None if there is nothing to
+        ask."""
+        messages = self.rubric.messages(request)
+        if not messages:
+            return None
+        return Request(
+            messages=messages,
+            num_samples=num_samples,
+            sampling=self.config.sampling,
+            pattern=self.rubric.pattern(request) if self.config.constrain else None,
+        )
 
 
 Grader = FunctionGrader | RubricGrader

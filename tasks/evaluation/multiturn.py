@@ -173,12 +173,11 @@ class MultiturnWork:
         self, unit: GoalUnit, conversations: Sequence[_Conversation], turn: int
     ) -> list[_Proposal]:
         """Returns what the attacker proposes to each conversation; nothing ends it."""
-        num_earlier = len(unit.messages) - 1
         proposed = await asyncio.gather(
             *(
                 self.attacker.propose(
                     unit.messages[-1]["content"],
-                    conversation.messages[num_earlier:],
+                    conversation.messages,
                     turn=turn,
                     count=self.config.branches,
                 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from specs.rubrics import GradingRequest
-from tasks.engine.requests import Engine, Request
+from tasks.engine.requests import Engine
 from tasks.evaluation.graders import FunctionGrader, Grader, RubricGrader
 
 
@@ -44,16 +44,13 @@ class RubricScorer:
     engine: Engine
 
     async def __call__(self, request: GradingRequest) -> float | None:
-        rubric = self.grader.rubric
-        question = Request(
-            messages=rubric.messages(request),
-            num_samples=1,
-            sampling=self.grader.config.sampling,
-        )
+        question = self.grader.question(request, num_samples=1)
+        if question is None:
+            return None
         [[sample]] = await self.engine.generate([question])
         if not sample.is_whole:
             return None
-        scores = rubric.read(sample.reply, request).scores
+        scores = self.grader.rubric.read(sample.reply, request).scores
         safe = scores.get("safe", scores.get("rating"))
         return None if safe is None else 1 - safe
 

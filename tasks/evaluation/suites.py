@@ -7,7 +7,9 @@ version of its suite, so that more prompts or attacks ask only the difference.
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,9 @@ from specs.attacks import AttackError, Marks, find_attacks
 from specs.prompts import Message
 from tasks import Config
 from tasks.data.candidates import Candidate, messages_id, read_chat, read_source
+from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
 from tasks.data.sources import SourceConfig
+from tasks.evaluation.rows import SuiteFigures, SuiteRow, SuiteRows
 from tasks.paths import find, places
 from warehouse.catalog import look_up
 from warehouse.home import Home
@@ -51,7 +55,8 @@ class SuiteConfig(Config):
     attack: str | None = None
     """Column with the name of the attack that the row's prompt is under already."""
     original: str | None = None
-    """Column with the prompt before that attack."""
+    """Column with the prompt before that attack: a chat, or the text of the user's turn, which is
+    then shown after the row's own system messages."""
     attacks: list[str] = ["none"]
     """Attacks to try on each prompt; `none` asks it bare."""
     seeds: list[int] = [0]
@@ -92,6 +97,11 @@ class SuiteConfig(Config):
         if self.attack and self.attacks != ["none"]:
             raise ValueError(
                 f"suite {self.name!r} has attacks in a column and in a list: leave one out"
+            )
+        if self.source.assign_category:
+            raise ValueError(
+                f"suite {self.name!r} has assign_category, and no judge assigns the prompts of a "
+                "suite: map their labels in category_map"
             )
         return self
 
@@ -137,56 +147,188 @@ class Suite:
     cases: tuple[Case, ...]
     recorded: Mapping[str, str]
     """By case id, the answer that was given already. Empty: the suite has none."""
-    num_faulty: int = 0
-    """Rows of the source that could not be used."""
+    figures: SuiteFigures
+    """The rows of the source, by what became of them."""
+
+    @property
+    def num_faulty(self) -> int:
+        """Rows of the source that could not be used."""
+        return self.figures.num_faulty
 
 
-def build_suite(config: SuiteConfig, *, marks: Marks | None = None, limit: int | None) -> Suite:
+def require_pack_suite(config: SuiteConfig, pack_categories: Sequence[str]) -> None:
+    """Raises SuiteError if the suite itself names a category that the pack lacks."""
+    try:
+        require_pack_categories(config.source, pack_categories)
+    except ValueError as error:
+        raise SuiteError(f"suite {config.name!r}: {error}") from error
+
+
+def build_suite(
+    config: SuiteConfig,
+    *,
+    marks: Marks | None = None,
+    limit: int | None,
+    pack_categories: Sequence[str] | None = None,
+) -> Suite:
     """Returns every prompt of a suite under every attack, in order; at most `limit` prompts.
 
     `marks` are those of the model that is asked, for attacks that forge them. Raises SuiteError if
-    such an attack gets none, if a row lacks the prompt before its attack, or if no row can be used.
+    such an attack gets none, if a row lacks the prompt before its attack, if the suite or a row
+    names a category that is not one of `pack_categories`, or if no row can be used.
     """
-    prompts: list[Candidate] = []
-    num_faulty = 0
-    for row in read_source(config.source):
-        if row.fault:
-            num_faulty += 1
-        elif limit is None or len(prompts) < limit:
-            prompts.append(row)
+    rows = _read_rows(config, limit, pack_categories)
     cases: dict[str, Case] = {}
     recorded: dict[str, str] = {}
-    # Rows that repeat a prompt make one case.
-    for prompt in prompts:
-        for case in _cases(config, prompt, marks):
+    for row in rows.asked:
+        for case in _cases(config, row, marks):
             cases[case.case_id] = case
-            if config.answer and (chat := read_chat(prompt.kept[config.answer])):
-                recorded[case.case_id] = chat[-1]["content"]
+            if config.answer and (answer := _answer(config, row.prompt)) is not None:
+                recorded[case.case_id] = answer
+    figures = rows.figures(len(cases))
     if not cases:
-        raise SuiteError(
-            f"suite {config.name!r} has no prompt that can be asked: {num_faulty} rows cannot be "
-            "used; check which columns it names"
-        )
+        raise SuiteError(_no_cases(config, figures))
     version = content_id(config.name, *(_text_of(case) for case in cases.values()))
     at_version = tuple(replace(case, suite_version=version) for case in cases.values())
-    return Suite(config.name, version, at_version, recorded, num_faulty)
+    return Suite(config.name, version, at_version, recorded, figures)
+
+
+def _no_cases(config: SuiteConfig, figures: SuiteFigures) -> str:
+    counts = [f"{reason} {count}" for reason, count in figures.faulty.items()]
+    if figures.conflicts:
+        counts.append(f"conflicting {figures.num_conflicting}, as {figures.conflicts[0]}")
+    return (
+        f"suite {config.name!r} has no prompt that can be asked: of its {figures.num_rows} rows "
+        f"{figures.num_rows - figures.num_over_limit} cannot be used ({'; '.join(counts)}); check "
+        "which columns it names"
+    )
+
+
+def _read_rows(
+    config: SuiteConfig, limit: int | None, pack_categories: Sequence[str] | None
+) -> SuiteRows:
+    """Returns the rows of a suite's source; raises SuiteError if they have labels that are not
+    categories of the pack."""
+    if pack_categories is not None:
+        require_pack_suite(config, pack_categories)
+    rows = SuiteRows(limit)
+    unknown: Counter[str] = Counter()
+    for prompt in read_source(config.source):
+        if pack_categories is not None:
+            unknown.update(name for name in prompt.categories if name not in pack_categories)
+        if fault := _fault(config, prompt):
+            rows.faulty[fault] += 1
+        else:
+            rows.note(_row(config, prompt))
+    if unknown and pack_categories is not None:
+        sentence = unknown_labels(config.source, unknown, pack_categories, remedy=MAP_LABELS)
+        raise SuiteError(f"suite {config.name!r}: {sentence}")
+    for prompt in read_source(config.source):
+        if not _fault(config, prompt):
+            rows.add(_row(config, prompt))
+    return rows
+
+
+def _fault(config: SuiteConfig, prompt: Candidate) -> str | None:
+    """Returns why a row cannot be asked, or why the answer that it should have cannot be graded."""
+    if prompt.fault or not config.answer:
+        return prompt.fault
+    chat = _kept_chat(prompt.kept[config.answer])
+    if chat is None:
+        return "no_answer"
+    return "answer_of_several_turns" if len(chat) > 1 else None
+
+
+def _row(config: SuiteConfig, prompt: Candidate) -> SuiteRow:
+    """Returns a row with its claims, by which rows that disagree are found."""
+    original = _original(config, prompt)
+    original_id = messages_id(original)
+    of_original = {"category": prompt.categories, "ideal_response": prompt.ideal_response}
+    given = [str(prompt.kept[config.answer])] if config.answer else []
+    target = _target(config, prompt)
+    return SuiteRow(
+        prompt=prompt,
+        original=original,
+        asked_id=content_id(messages_id(prompt.messages), _attack_in_file(config, prompt), *given),
+        original_id=original_id,
+        says={
+            **of_original,
+            "language": prompt.language,
+            "transform": prompt.transform,
+            "label": _label(config, prompt),
+            "target": None if target is None else str(target),
+            "original": original_id,
+        },
+        of_original=of_original,
+    )
+
+
+def _attack_in_file(config: SuiteConfig, prompt: Candidate) -> str:
+    """Returns the name of the attack that a row's prompt is under already."""
+    return str(prompt.kept.get(config.attack or "") or "none")
+
+
+def _original(config: SuiteConfig, prompt: Candidate) -> list[Message]:
+    """Returns the chat before the attack that the row itself names; else the row's own.
+
+    One turn alone leaves the system messages of the row in place: they are the setting in which it
+    is asked. Other turns before it may be the attack's own, and are left out.
+    """
+    if not config.original:
+        return prompt.messages
+    original = _kept_chat(prompt.kept[config.original])
+    if not original:
+        raise SuiteError(
+            f"suite {config.name!r}: {prompt.place} has no prompt in column {config.original!r}; "
+            "give every row the prompt before its attack"
+        )
+    if len(original) > 1:
+        return original
+    return [*(turn for turn in prompt.messages if turn["role"] == "system"), *original]
+
+
+def _answer(config: SuiteConfig, prompt: Candidate) -> str | None:
+    """Returns the answer that a row has already."""
+    chat = _kept_chat(prompt.kept[config.answer or ""])
+    return chat[-1]["content"] if chat else None
+
+
+def _kept_chat(value: object) -> list[Message] | None:
+    """Returns the chat in a kept column, also as JSON text; a user's text; or None for others."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return read_chat(json.loads(value)) or read_chat(value)
+    return read_chat(value)
+
+
+def _label(config: SuiteConfig, prompt: Candidate) -> str | None:
+    label = prompt.kept.get(config.label or "")
+    return None if label is None else str(label)
+
+
+def _target(config: SuiteConfig, prompt: Candidate) -> object:
+    """Returns the gold answer, or what people said of the answer that was given, as JSON."""
+    if config.gold:
+        return json.dumps(prompt.kept[config.gold], sort_keys=True)
+    return prompt.kept.get(config.target or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rendering:
     """A prompt as it is asked."""
 
-    original: Sequence[Message]
     messages: Sequence[Message]
     attack: str
     attack_version: str
-    seed: int
+    seed: int = 0
 
 
-def _cases(config: SuiteConfig, prompt: Candidate, marks: Marks | None) -> Iterator[Case]:
+def _cases(config: SuiteConfig, row: SuiteRow, marks: Marks | None) -> Iterator[Case]:
     """Yields a prompt under every attack of the suite, or under the one that its row names."""
-    if config.attack and config.original:
-        yield _case(config, prompt, _rendering_in_file(config, prompt))
+    messages = row.prompt.messages
+    if config.attack:
+        name = _attack_in_file(config, row.prompt)
+        yield _case(config, row, _Rendering(messages=messages, attack=name, attack_version="file"))
         return
     for attack in find_attacks(config.attacks):
         if attack.needs_marks and marks is None:
@@ -196,44 +338,21 @@ def _cases(config: SuiteConfig, prompt: Candidate, marks: Marks | None) -> Itera
             )
         rendered: set[str] = set()
         for seed in config.seeds:
-            messages = attack.render(prompt.messages, seed=seed, marks=marks)
+            asked = attack.render(messages, seed=seed, marks=marks)
             # Most attacks draw nothing: another seed of theirs gives the same case.
-            if (name := messages_id(messages)) not in rendered:
+            if (name := messages_id(asked)) not in rendered:
                 rendered.add(name)
                 rendering = _Rendering(
-                    original=prompt.messages,
-                    messages=messages,
-                    attack=attack.name,
-                    attack_version=attack.version,
-                    seed=seed,
+                    messages=asked, attack=attack.name, attack_version=attack.version, seed=seed
                 )
-                yield _case(config, prompt, rendering)
+                yield _case(config, row, rendering)
 
 
-def _rendering_in_file(config: SuiteConfig, prompt: Candidate) -> _Rendering:
-    """Returns a prompt that is under an attack in the source itself."""
-    original = read_chat(prompt.kept[config.original or ""])
-    if not original:
-        raise SuiteError(
-            f"suite {config.name!r}: a row has no prompt in column {config.original!r}; give "
-            "every row the prompt before its attack"
-        )
-    return _Rendering(
-        original=original,
-        messages=prompt.messages,
-        attack=str(prompt.kept[config.attack or ""] or "none"),
-        attack_version="file",
-        seed=0,
-    )
-
-
-def _case(config: SuiteConfig, prompt: Candidate, rendering: _Rendering) -> Case:
-    prompt_id = messages_id(rendering.original)
-    label = prompt.kept.get(config.label or "")
-    target = prompt.kept.get(config.target or "")
-    if config.gold:
-        target = json.dumps(prompt.kept[config.gold], sort_keys=True)
+def _case(config: SuiteConfig, row: SuiteRow, rendering: _Rendering) -> Case:
+    prompt, prompt_id = row.prompt, row.original_id
+    target = _target(config, prompt)
     given = [str(prompt.kept[config.answer])] if config.answer else []
+    # The target as the file has it: the id keeps what kind of value it is.
     context = (prompt_id, prompt.categories, prompt.ideal_response, target)
     return Case(
         suite_version="",
@@ -256,12 +375,12 @@ def _case(config: SuiteConfig, prompt: Candidate, rendering: _Rendering) -> Case
         ideal_response=prompt.ideal_response,
         language=prompt.language,
         transform=prompt.transform,
-        label=None if label is None else str(label),
+        label=_label(config, prompt),
         target=None if target is None else str(target),
         grading_context_id=content_id(json.dumps(context)),
         created_at=datetime.now(UTC),
         messages=[Turn(**turn) for turn in rendering.messages],
-        original=[Turn(**turn) for turn in rendering.original],
+        original=[Turn(**turn) for turn in row.original],
     )
 
 

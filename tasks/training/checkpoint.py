@@ -16,6 +16,7 @@ import duckdb
 
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
+from tasks.training.generation_config import require_loadable
 from tasks.training.trainer import (
     BestBy,
     DataFigures,
@@ -130,11 +131,13 @@ class CheckpointPlan:
     def job(self) -> Job:
         """Returns the training as its workers know it; makes its folder.
 
-        Raises ChatError if the parent's chats cannot be learned.
+        Raises ChatError if the parent's chats cannot be learned, and GenerationConfigError if the
+        parent cannot be loaded because of its generation configuration.
         """
+        engine = self.parent.engine
+        require_loadable(engine.model_path, engine.revision)
         folder = scratch(self.home) / "training" / self.checkpoint_id
         folder.mkdir(parents=True, exist_ok=True)
-        engine = self.parent.engine
         return Job(
             name=self.training.name,
             checkpoint_id=self.checkpoint_id,

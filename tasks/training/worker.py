@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tasks.training.generation_config import make_savable
 from tasks.training.trainer import Job, Status, TrainError
 
 
@@ -58,6 +59,7 @@ def run_trainer(trainer: Any, job: Job, stop: EarlyStop) -> None:
         raise TrainError(
             f"{num_together} of {num_workers} workers train together: each would train alone"
         )
+    make_savable(trainer.accelerator.unwrap_model(trainer.model).generation_config)
     trainer.add_callback(_ray_callback(job, stop))
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:

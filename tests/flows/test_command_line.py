@@ -1,14 +1,21 @@
 """The command line: results on stdout, mistakes in one sentence with exit code 2."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
+from flows import show
 from flows.__main__ import app
+from flows.recipe import load_recipe
+from tasks.evaluation.rows import SuiteFigures
 from tests.rows import completion, judgement, prompt, run, spec_text
 from warehouse.home import Home
 from warehouse.shards import write_shard
@@ -104,6 +111,9 @@ def test_status_tells_an_interrupted_run_from_one_at_work(tmp_path: Path) -> Non
         (("refresh", "harbour", "--set", "pack='nowhere'"), "no policy pack at nowhere"),
         (("preview", "harbour", "--set", "sources.0.path='nowhere.csv'"), "nowhere.csv"),
         (("policies", "check", "nowhere"), "no policy pack at nowhere"),
+        (("refresh", "harbour", "--set", "engine.max_model_len=4096"), "a context of 2048 tokens"),
+        (("evaluate", "harbour", "--set", "engine.reasoning_parser=granite"), "use one of"),
+        (("preview", "harbour", "--set", "engine.model=no/such/model"), "no model at"),
     ],
 )
 def test_mistakes_end_with_exit_code_2_and_one_sentence(
@@ -116,6 +126,52 @@ def test_mistakes_end_with_exit_code_2_and_one_sentence(
     assert "Traceback" not in err
 
 
+def test_evaluation_that_cannot_be_made_ends_before_prefect_starts(
+    tmp_path: Path, home: str
+) -> None:
+    suite = '[source]\npath = "q.csv"\ncategory = "kind"\ncategory_map = { illegal = "boatz" }\n'
+    (tmp_path / "q.toml").write_text(suite)
+    arguments = ("evaluate", "harbour", "--home", home)
+    code, out, err = invoke(*arguments, "--set", f"evaluate.suites=['{tmp_path / 'q.toml'}']")
+    assert (code, out) == (2, "")
+    assert "category_map names 'boatz', which is not a category of the pack; use boats" in err
+    code, out, err = invoke(*arguments, "--checkpoint", "abc")
+    assert (code, out) == (2, "")
+    assert err == (
+        "precept: no checkpoint has an id that starts with 'abc'; precept ask ancestry lists them\n"
+    )
+
+
+def test_evaluated_suites_are_shown_with_the_rows_that_are_not_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    conflicts = tuple(f"q.csv:{n} and q.csv:9: target '4' and '5'" for n in range(7))
+    figures = SuiteFigures(num_rows=9, num_cases=1, num_prompts=1, num_conflicting=8)
+    row = {
+        "arm": "SFT",
+        "suite": "q",
+        "grader": "g",
+        "slice": "all",
+        "num_prompts": 1,
+        "mean": None,
+    }
+    done = SimpleNamespace(
+        table=[row | {"metric": str(unread), "num_unread": unread} for unread in (3, 0)],
+        suites={"q": replace(figures, conflicts=conflicts)},
+        is_untrained=True,
+        num_answered=1,
+        models_loaded=1,
+        run_id="0123456789ab",
+    )
+    show.evaluated(cast(Any, done), show.Place("mine.toml", None))
+    lines = capsys.readouterr().out.splitlines()
+    lines = lines[lines.index("SFT: 3 answers have no grade") + 1 :]
+    assert lines[0] == "suite q: rows 9, cases 1, prompts 1, conflicting 8"
+    assert lines[1] == f"  not asked, because rows disagree: {conflicts[0]}"
+    assert lines[6] == "  and 2 more conflicts, which the report lists"
+    assert lines[7].endswith("so the base model stands alone: run precept train mine.toml")
+
+
 def test_policies_check_counts_the_rules_of_a_pack() -> None:
     code, out, _ = invoke("policies", "check", "specs/harbour")
     assert code == 0
@@ -126,6 +182,27 @@ def test_preview_shows_where_the_spec_ends() -> None:
     code, out, _ = invoke("preview", "harbour", "-n", "1")
     assert code == 0
     assert "spec ends here" in out and "to the judge" in out
+
+
+def strict_model(folder: Path) -> str:
+    """Returns a copy of the scale model whose chat template has no system role."""
+    shutil.copytree(load_recipe("harbour").engine.model_path, folder)
+    template = folder / "chat_template.jinja"
+    refuses = "{%- if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif -%}"
+    template.write_text(refuses + template.read_text())
+    return f"engine.model={folder}"
+
+
+def test_preview_and_doctor_tell_what_a_chat_template_cannot_write(
+    home: str, tmp_path: Path
+) -> None:
+    strict = strict_model(tmp_path / "model")
+    code, out, _ = invoke("preview", "harbour", "-n", "1", "--set", strict)
+    assert code == 0 and "system" not in out.split()
+    code, out, _ = invoke("doctor", "harbour", "--set", strict, "--home", home)
+    assert "Qwen3ForCausalLM" in out and "before the first user turn" in " ".join(out.split())
+    code, out, _ = invoke("doctor", "harbour", "--set", "engine.max_model_len=9999", "--home", home)
+    assert code == 1 and "leave it unset" in " ".join(out.split())
 
 
 def test_doctor_finds_a_damaged_shard_and_says_what_to_do(home: str) -> None:

@@ -12,16 +12,18 @@ import pytest
 
 from flows.estimate import estimate
 from flows.recipe import Recipe, load_recipe
+from flows.run import assign_work
+from tasks.data.candidates import messages_id
 from tasks.data.collect import collect
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
 from tasks.engine.requests import Request, ScriptedEngine
 from tasks.stage import Work
-from tests.rows import completion, jsonl, judgement, run
+from tests.rows import completion, jsonl, judgement, prompt, run
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
-from warehouse.tables import COMPLETIONS, JUDGEMENTS, RUNS, content_id
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, RUNS, content_id
 
 
 def rafts(folder: Path, num_prompts: int = 3) -> Recipe:
@@ -223,3 +225,59 @@ def test_estimate_scales_what_such_rows_took_in_refreshes_that_completed(
     assert result.output_tokens == 50 + 200
     assert result.hours == 1.0 + 2.0
     assert result.gpu_hours == 2 * 3.0 and result.cost == 9.0
+
+
+def test_prompts_whose_category_is_to_be_chosen_are_counted_and_never_as_nothing(
+    tmp_path: Path, disk: Home
+) -> None:
+    recipe = rafts(tmp_path)
+    rows = [
+        {"prompt": "How do I use raft 0?", "category": "boats"},
+        {"prompt": "How do I use raft 0?", "category": "boats"},
+        {"prompt": "How do I bake bread?"},
+        {"prompt": "Where are fish sold?"},
+        {"prompt": ""},
+        {"prompt": "Where is the pier?", "category": "boats"},
+        {"prompt": "Where is the pier?", "category": "fish"},
+    ]
+    source = recipe.sources[0].model_copy(
+        update={"path": jsonl(tmp_path / "rows.jsonl", rows), "assign_category": True}
+    )
+    recipe = recipe.model_copy(update={"sources": [source], "gpu_hour_price": 3.0})
+    result = estimate(recipe, disk.url)
+    assert (result.prompts, result.assignments) == (3, 2)
+    assert (result.completions, result.judgements) == (3 * 2, 3 * 2 * 4)
+    assert result.left_behind == {"conflicting": 2, "exact_duplicates": 1, "empty_prompt": 1}
+    assert (result.cost, result.gpu_hours, result.output_tokens) == (None, None, None)
+    text = result.as_markdown()
+    assert "categories to choose: 2" in text and "completions to generate, at most: 6" in text
+    assert "rows left behind: 2 conflicting, 1 exact_duplicates, 1 empty_prompt" in text
+    assert "boats" in text and "rows.jsonl:6" in text and "pier" not in text
+
+
+def test_prompts_whose_attempts_at_a_category_are_used_up_are_left_behind(
+    tmp_path: Path, disk: Home
+) -> None:
+    recipe = rafts(tmp_path)
+    rows = [{"prompt": "How do I bake bread?"}, {"prompt": "Where are fish sold?"}]
+    source = recipe.sources[0].model_copy(
+        update={"path": jsonl(tmp_path / "rows.jsonl", rows), "assign_category": True}
+        | {"category": None}
+    )
+    recipe = recipe.model_copy(update={"sources": [source]})
+    work = assign_work(recipe, recipe.load_pack(), model=recipe.judging_engine.version)
+    stored = [
+        prompt(
+            text,
+            prompt_id=messages_id([{"role": "user", "content": text}]),
+            categories=[],
+            status="unread",
+            assigning_id=work.assigning_id,
+            assigning_attempt=attempt,
+        )
+        for text, attempt in ((rows[0]["prompt"], 4), (rows[1]["prompt"], 3))
+    ]
+    write_shard(disk, PROMPTS, stored)
+    result = estimate(recipe, disk.url)
+    assert (result.prompts, result.assignments) == (1, 1)
+    assert result.left_behind == {"unread": 1}

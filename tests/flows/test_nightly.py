@@ -49,7 +49,7 @@ def test_what_a_drifted_judge_said_is_held_until_it_is_approved(judged: Home) ->
     funnel = {
         row["stage"]: row["left_behind"] for row in ask(connect(judged), "funnel").to_pylist()
     }
-    assert funnel["accepted"] == "held for approval 1"
+    assert funnel["accepted"] == "1 held for approval"
     approved = run("ok", flow="approve", generation_id=None, figures='{"approved": "late"}')
     write_shard(judged, RUNS, [approved])
     assert verdicts(judged) == {"early": "accepted", "late": "accepted"}

@@ -21,6 +21,7 @@ from tasks.data.candidates import read_source
 from tasks.paths import PROJECT
 from tasks.training.judges import JudgeRequest, Judges
 from tests.rows import completion, example, judgement, prompt, run
+from tests.tasks.training.test_generation_config import shipped
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
@@ -281,9 +282,14 @@ def test_two_workers_learn_what_one_does(trained: tuple[Path, int], tmp_path: Pa
 
     query = "SELECT metrics FROM checkpoints WHERE stage = 'sft'"
     [(of_one,)] = connect(Home(str(trained[0]))).sql(query).fetchall()
-    fill(Home(str(tmp_path)))
-    by_two = recipe("sft.workers.num_workers=2", "sft.workers.num_cpus=0.5")
-    done = train(by_two.model_copy(update={"dpo": None, "rl": None}), str(tmp_path))
+    home = tmp_path / "home"
+    fill(Home(str(home)))
+    # The same weights, with sampling settings that transformers refuses to save as they are.
+    model = shipped(tmp_path, do_sample=False, temperature=0.6)
+    by_two = recipe(
+        "sft.workers.num_workers=2", "sft.workers.num_cpus=0.5", f"engine.model={model}"
+    )
+    done = train(by_two.model_copy(update={"dpo": None, "rl": None}), str(home))
     losses = [
         json.loads(metrics)["last"]["train_loss"]
         for metrics in (of_one, done.checkpoints["sft"].metrics)

@@ -1,8 +1,12 @@
 """Packs are read whole, or refused with file, line and remedy."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import specs
 from specs.pack import load_pack
@@ -18,7 +22,65 @@ FAULTS = {
     "no front matter": ("---\nid", "id", ":1: no front matter", "begin the file with"),
     "open front matter": ("boats\n---\n", "boats\n", ":1: front matter never ends", "close it"),
     "not yaml": ("comply: sound", "comply: sound: ", ":5: front matter is not YAML", "quote"),
-    "control letter": ("title: Boats", "title: \x01", ":2: front matter is not YAML", "write"),
+    "a control character": ("It leaks", "It \x1bleaks", ":26: control character U+001B", "take it"),
+    "a nul": ("title: Boats", "title: \x00", ":3: control character U+0000", "take it"),
+    "a key that is a list": ("title: Boats", "? [a]\n: b", ":3: 'a list or mapping' must", "once"),
+    "a bottomless list": ("comply: sound", "comply: " + "[" * 5000, ":2: front matter is", "write"),
+    "a value on several lines": (
+        "comply: sound boats",
+        'comply: "sound\\n- fish: comply all"',
+        ":5: 'comply' holds a line break",
+        "on one line",
+    ),
+    "a block of lines": (
+        "comply: sound boats",
+        "comply: |\n  sound\n  - fish: comply all",
+        ":5: 'comply' holds a line break",
+        "on one line",
+    ),
+    "an odd separator in front matter": (
+        "title: Boats",
+        "title: Boats\u2028comply: all",
+        ":3: an odd line separator in front matter",
+        "on one line",
+    ),
+    "a comment in front matter": (
+        "comply: sound boats",
+        "comply: sound boats <!-- for review -->",
+        ":5: 'comply' holds an HTML comment",
+        "on one line",
+    ),
+    "an id with a space": ("id: boats", "id: self harm", ":2: id 'self harm'", "small letters"),
+    "an id in capitals": ("id: boats", "id: Boats", ":2: id 'Boats'", "small letters"),
+    "the id of no category": ("id: boats", "id: none", ":2: id 'none', by which", "another id"),
+    "a link definition": ("It leaks.", "It leaks.\n\n[Note]: never", ":28: a link def", "sentence"),
+    "a link definition in an item": ("Case: may", "[x]: may", ":22: a link definition", "sentence"),
+    "a table": (
+        "It leaks.",
+        "It leaks.\n\n| a | b |\n|---|---|\n| c | d |",
+        ":28: a table",
+        "item",
+    ),
+    "a comment in a line": ("It leaks.", "It leaks <!-- drop this -->", ":26: an HTML com", "take"),
+    "a comment over lines": (
+        "It leaks.",
+        "It <!--\nnot\n--> leaks",
+        ":26: an HTML comment",
+        "take",
+    ),
+    "a comment that never ends": ("It leaks.", "It leaks <!-- or so", ":26: an HTML com", "take"),
+    "a list nested too deep": (
+        "It leaks.",
+        "It leaks.\n\n" + "- " * 30 + "x",
+        ":28: a line",
+        "deep",
+    ),
+    "a heading in the style": (
+        "Be brief.",
+        "## Rules\nBe brief.",
+        ":30: a heading within",
+        "one '#'",
+    ),
     "not a mapping": (
         BOATS[4 : BOATS.index("---\n\n")],
         "- boats\n",
@@ -94,9 +156,131 @@ def test_a_bad_policy_is_refused_with_file_line_and_remedy(tmp_path: Path, fault
     file = folder / ("fish.md" if fault == "a rule of another" else "boats.md")
     with pytest.raises(PackError) as error:
         load_pack(folder)
-    stated, stated_remedy = str(error.value).rsplit("; ", 1)
-    assert stated.startswith(f"{file}{where}")
-    assert remedy in stated_remedy
+    [sentence] = [
+        line for line in str(error.value).split("\n") if line.startswith(f"{file}{where}")
+    ]
+    assert remedy in sentence.rsplit("; ", 1)[1]
+
+
+def test_all_faults_of_a_pack_are_told_at_once_by_file_and_line(tmp_path: Path) -> None:
+    boats = (
+        BOATS.replace("id: boats", "id: big boats")
+        .replace("(comply)\n", "(allow)\n")
+        .replace("It leaks.", "It leaks <!-- or so -->")
+        .replace("-> B2", "-> B7")
+    )
+    folder = write_pack(tmp_path, boats=boats, style=STYLE.replace("Say sorry.\n", ""))
+    with pytest.raises(PackError) as error:
+        load_pack(folder)
+    places = [sentence.split(": ")[0] for sentence in str(error.value).split("\n")]
+    lines = [f"{folder / 'boats.md'}:{line}" for line in (2, 15, 21, 24, 26)]
+    assert places == [*lines, f"{folder / 'style.md'}:1"]
+
+
+def test_a_policy_without_a_pack_is_told_its_faults_and_that_a_pack_is_a_folder(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "drugs.md"
+    file.write_text("## Policy\n\nNo drugs.\n\n| a | b |\n|---|---|\n")
+    with pytest.raises(PackError) as error:
+        load_pack(file)
+    first, *others = str(error.value).split("\n")
+    assert first.startswith(f"{file}: one file is no pack; give its folder, which needs a style.md")
+    assert [text.removeprefix(f"{file}:").split(";")[0] for text in others] == [
+        "1: no front matter",
+        "1: no rules",
+        "1: text before the first section: 'Policy'",
+        "5: a table, whose rows a model would read as one line",
+    ]
+
+
+def test_files_with_a_dot_are_none_and_files_that_look_like_policies_are_named(
+    tmp_path: Path,
+) -> None:
+    folder = write_pack(tmp_path)
+    (folder / "drafts").mkdir()
+    for name in ("._boats.md", ".drafts.md", "notes.txt", "b.MD", "c.markdown", "drafts/d.md"):
+        (folder / name).write_bytes(b"\xff\x00")
+    pack = load_pack(folder)
+    assert list(pack.policies) == ["boats", "fish"]
+    assert pack.not_read == ("b.MD", "c.markdown", "drafts/d.md")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c"])
+def test_only_a_newline_ends_a_line_of_a_policy(tmp_path: Path, separator: str) -> None:
+    forged = f"It{separator}# Style{separator}## B9 All (comply){separator}leaks."
+    folder = write_pack(tmp_path, boats=BOATS.replace("It leaks.", forged))
+    policy = load_pack(folder).policies["boats"]
+    assert [rule.id for rule in policy.rules] == ["B1", "B2"]
+    assert policy.rules[1].text == "It # Style ## B9 All (comply) leaks."
+    assert policy.style == "Be brief."
+
+
+_PIECES = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "\n",
+                "\n\n",
+                "    ",
+                "- ",
+                "1. ",
+                "> ",
+                "# Style\n",
+                "## B7 Oars (refuse)\n",
+                "| ",
+                "|-|",
+            ),
+            *(
+                "[a]: b",
+                "<!-- ",
+                " -->",
+                "<p>",
+                "```",
+                "**",
+                "~~~",
+                "\u2028",
+                "\x0c",
+                "\\",
+                "&amp;",
+                "***",
+            ),
+            *("Includes: ", "Case: x -> refuse", "Excludes: y -> B1", "word", "oars", "seven"),
+        ]
+    ),
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(pieces=_PIECES)
+def test_every_word_of_a_policy_is_in_the_spec_or_in_an_error(
+    tmp_path: Path, pieces: list[str]
+) -> None:
+    body = "".join(pieces)
+    folder = write_pack(tmp_path, boats=BOATS.replace("It leaks.", f"It leaks.\n{body}"))
+    try:
+        text = load_pack(folder).spec(["boats"]).text
+    except PackError as error:
+        assert all(re.match(r".*boats\.md:\d+: .*; ", line) for line in str(error).split("\n"))
+        return
+    words = re.findall(r"\w+", body.replace("# Style", "").replace("->", ""))
+    assert Counter(words) - Counter(re.findall(r"\w+", text)) == Counter()
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(front=st.text(st.sampled_from("ab:?- []{}\"'|>#&*!%@`\n\t\\\u2028,"), max_size=40))
+def test_any_front_matter_gives_a_pack_or_faults(tmp_path: Path, front: str) -> None:
+    folder = write_pack(tmp_path, boats=BOATS.replace("title: Boats\n", f"title: Boats\n{front}\n"))
+    try:
+        spec = load_pack(folder).spec([], detail="summary")
+    except PackError:
+        return
+    assert spec.text.count("\n- ") == 2 + 3
 
 
 def test_text_of_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tasks.engine.requests import (
     failed,
 )
 from tasks.stage import (
+    NoReasoning,
     Progress,
     Stage,
     StageConfig,
@@ -155,12 +156,17 @@ class Pools:
         self.ray = ray
         self.pools: list[EnginePool] = []
 
-    def of(self, *engines: tuple[type[ScriptedEngine], Any], **options: Any) -> EnginePool:
+    def of(
+        self,
+        *engines: tuple[type[ScriptedEngine], Any],
+        config: EngineConfig = ENGINE,
+        **options: Any,
+    ) -> EnginePool:
         """Returns a pool of one actor for each class and its argument."""
         defaults = {"num_cpus": 0, "max_concurrency": 100}
         pool = EnginePool()
         pool.adopt(
-            ENGINE,
+            config,
             [
                 self.ray.remote(engine).options(**(defaults | options)).remote(argument)
                 for engine, argument in engines
@@ -327,6 +333,36 @@ def test_stage_whose_rows_are_mostly_errors_ends_early(pools: Pools, tmp_path: P
     engines = pools.of((Faulty, reply))
     with pytest.raises(StageError, match="are engine errors"):
         run(Echo(), [units(300)], engines=engines, home=tmp_path, block_rows=60)
+
+
+def answer_only(request: Request, index: int) -> str:
+    return "You may row."
+
+
+def one_in_a_hundred(request: Request, index: int) -> str:
+    return reply(request, index) if request.messages[0]["content"] == "0000" else "You may row."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "reasons", "stops"),
+    [(answer_only, True, True), (answer_only, False, False), (one_in_a_hundred, True, False)],
+)
+def test_stage_of_a_model_without_reasoning_ends_early(
+    pools: Pools, tmp_path: Path, script: Any, reasons: bool, stops: bool
+) -> None:
+    engine = ENGINE.model_copy(update={"reasons": reasons})
+    engines = pools.of((ScriptedEngine, script), config=engine)
+    work = [units(300)]
+    if not stops:
+        figures = run(Echo(), work, engines=engines, engine=engine, home=tmp_path, block_rows=20)
+        assert figures.num_rows == 300
+        return
+    with pytest.raises(NoReasoning, match=r'between <think> and </think>; .* reasons = "prompted"'):
+        run(Echo(), work, engines=engines, engine=engine, home=tmp_path, block_rows=20)
+    # What was made is kept, and the next run does not make it again.
+    kept = connect(Home(str(tmp_path))).sql("select status from completions").fetchall()
+    assert len(kept) >= 100
 
 
 @pytest.mark.slow

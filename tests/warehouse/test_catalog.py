@@ -1,5 +1,6 @@
 """Views and questions over a small warehouse give the rows counted by hand."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -92,9 +93,10 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     "funnel": [
         ("prompts", 2, ""),
         ("generated", 4, ""),
-        ("parsed", 3, "unclosed 1"),
-        ("judged", 2, "unjudged 1"),
-        ("accepted", 1, "score under threshold 1"),
+        ("parsed", 3, "1 unclosed"),
+        ("judged", 2, "1 unjudged"),
+        ("accepted", 1, "1 under the threshold 8"),
+        ("examples", 1, ""),
     ],
     "acceptance_by_category": [
         ("boats", "comply", 2, 1, 1, 0, 0, 0.5),
@@ -167,14 +169,16 @@ def test_completions_without_all_judgements_are_unjudged_because_samples_are_mis
     write_small_warehouse(home)
     fresh = [
         completion(name, prompt_id="eel", spec_id="fish1", cited=["F1"])
-        for name in ("never", "partly")
+        for name in ("never", "partly", "unread")
     ]
     write_shard(home, TABLES["completions"], fresh)
-    write_shard(home, TABLES["judgements"], [judgement("partly", 0, 9.0, spec_id="fish1")])
+    samples = [("partly", 0, 9.0), ("unread", 0, None), ("never", 2, None)]
+    judgements = [judgement(*sample, spec_id="fish1") for sample in samples]
+    write_shard(home, TABLES["judgements"], judgements)
     reason = "samples of the judge are still to be made"
     assert rows_of(home, "unjudged") == [
-        ("missing", reason, 0, 2, "never"),
-        ("no_verdict", None, 1, 1, "half"),
+        ("missing", reason, 0, 3, "never"),
+        ("no_verdict", None, 2, 2, "half"),
     ]
 
 
@@ -281,8 +285,117 @@ def test_recipes_that_share_completions_are_counted_once(disk: Home) -> None:
         RUNS,
         [run("r3", recipe="mild", spec_ids=["boats1"], num_samples=2, threshold=3.0)],
     )
-    counts = {stage: count for stage, count, _ in rows_of(disk, "funnel")}
-    assert counts == {"prompts": 2, "generated": 4, "parsed": 3, "judged": 2, "accepted": 2}
+    rows = rows_of(disk, "funnel")
+    assert {stage: count for stage, count, _ in rows[:5]} == {
+        "prompts": 2,
+        "generated": 4,
+        "parsed": 3,
+        "judged": 2,
+        "accepted": 2,
+    }
+    # What one of them accepts is not also counted as rejected.
+    assert rows[4] == ("accepted", 2, "")
+
+
+COUNTS = {
+    "asked": {
+        "read": 20,
+        "kept": 3,
+        "to_assign": 5,
+        "unassigned": 1,
+        "exact_duplicates": 2,
+        "near_duplicates": 1,
+        "contaminated": 2,
+        "conflicting": 2,
+        "left_out": 1,
+        "stored": 3,
+        "bad": {"empty_prompt": 2, "unknown_role: $boss": 1},
+    },
+    "$.odd/name": {"read": 1, "kept": 0, "left_out": 1, "bad": {}},
+}
+
+
+def left(text: str) -> int:
+    """Returns the sum of the numbers in "2 unread, 1 too_long"."""
+    return sum(int(part.split(" ")[0]) for part in text.split(", ") if part)
+
+
+def test_the_funnel_adds_up_from_rows_of_the_sources_to_examples(disk: Home) -> None:
+    asked = [prompt(str(n), prompt_id=str(n)) for n in range(5)]
+    completions = [
+        completion(f"{n}{k}", prompt_id=str(n), sample_index=k, status=status)
+        for n, k, status in [
+            *((n, k, "ok") for n in range(4) for k in (0, 1)),
+            (4, 0, "truncated"),
+        ]
+    ]
+    judgements = [
+        *(judgement(f"{n}{k}", j, 9.0) for n in (0, 1) for k in (0, 1) for j in (0, 1)),
+        *(judgement(name, 0, 7.0) for name in ("20", "21", "30")),
+        judgement("31", 0, None),
+    ]
+    examples = [
+        example("00", prompt_id="0"),
+        example("01", prompt_id="0", status="left_out", reason="not_best"),
+        example("10", prompt_id="1", status="left_out", reason="uncited"),
+        example("11", prompt_id="1"),
+    ]
+    figures = {
+        "collect": COUNTS,
+        "assigned": {"ok": 2, "unassigned": 1, "unread": 1, "too_long": 1},
+    }
+    for name, rows in (
+        ("prompts", asked),
+        ("completions", completions),
+        ("judgements", judgements),
+        ("examples", examples),
+        ("runs", [run("r", num_samples=2, set_id="set", figures=json.dumps(figures))]),
+    ):
+        write_shard(disk, TABLES[name], rows)
+    funnel = rows_of(disk, "funnel")
+    assert funnel == [
+        ("read", 21, ""),
+        (
+            "prompts",
+            5,
+            "2 conflicting, 2 contaminated, 2 empty_prompt, 2 exact_duplicates, 2 left_out, "
+            "2 unassigned, 1 near_duplicates, 1 too_long, 1 unknown_role: $boss, 1 unread",
+        ),
+        ("generated", 9, "1 not generated yet"),
+        ("parsed", 8, "1 truncated"),
+        ("judged", 7, "1 unjudged"),
+        ("accepted", 4, "3 under the threshold 8"),
+        ("examples", 2, "1 not_best, 1 uncited"),
+    ]
+    for before, (_, after, text) in zip(
+        [21, 5 * 2, *(count for _, count, _ in funnel[2:])], funnel[1:], strict=False
+    ):
+        assert before - left(text) == after
+
+
+def test_prompts_of_earlier_runs_are_told_from_those_that_the_latest_run_wants(
+    disk: Home,
+) -> None:
+    completions = [completion(str(n), prompt_id=str(n)) for n in range(3)]
+    write_shard(disk, COMPLETIONS, completions)
+    figures = {"collect": {"asked": {"read": 1, "kept": 1}}}
+    write_shard(disk, RUNS, [run("r", num_samples=1, figures=json.dumps(figures))])
+    assert rows_of(disk, "funnel")[:3] == [
+        ("read", 1, ""),
+        ("prompts", 3, "2 more from earlier runs"),
+        ("generated", 3, ""),
+    ]
+
+
+def test_a_run_that_wants_nothing_has_no_current_completions(disk: Home) -> None:
+    write_shard(disk, COMPLETIONS, [completion("old")])
+    figures = {"collect": {"asked": {"read": 24, "to_assign": 24}}, "assigned": {"unread": 24}}
+    write_shard(disk, RUNS, [run("r", spec_ids=[], figures=json.dumps(figures))])
+    assert rows_of(disk, "funnel")[:3] == [
+        ("read", 24, ""),
+        ("prompts", 0, "24 unread"),
+        ("generated", 0, ""),
+    ]
 
 
 def test_a_judge_that_was_shown_other_metadata_replaces_its_own_judgement(disk: Home) -> None:

@@ -1,43 +1,135 @@
--- Counts from prompts to accepted completions, with the reasons why rows were left behind.
-WITH parts AS (
+-- Counts from rows of the sources to examples, with the number of those left behind by each reason.
+-- A stage has the rows of the one before it without those; of a prompt, several completions are
+-- generated.
+WITH latest AS (
     SELECT
-        c.completion_id, c.status, v.verdict, coalesce(v.num_parsed, 0) AS num_parsed
+        recipe, num_samples, figures,
+        -- A run in progress has its set in the figures alone.
+        coalesce(set_id, figures->>'$.curate.set_id') AS set_id
+    FROM runs_all
+    WHERE generation_id IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) = 1
+),
+sources AS (
+    SELECT s.value AS counts
+    FROM latest, json_each(figures->'collect') AS s
+),
+uncollected AS (
+    SELECT c.key AS reason, (c.value->>'$')::BIGINT AS num_rows
+    FROM sources, json_each(counts) AS c
+    WHERE c.key IN (
+        'unassigned', 'exact_duplicates', 'near_duplicates', 'contaminated', 'conflicting',
+        'left_out'
+    )
+    UNION ALL
+    SELECT b.key, (b.value->>'$')::BIGINT
+    FROM sources, json_each(counts->'bad') AS b
+    UNION ALL
+    SELECT a.key, (a.value->>'$')::BIGINT
+    FROM latest, json_each(figures->'assigned') AS a
+    WHERE a.key <> 'ok'
+),
+-- A completion that several recipes judge has the best of its verdicts.
+ranked AS (
+    SELECT
+        *,
+        list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) AS place
+    FROM verdicts
+),
+parts AS (
+    SELECT
+        c.completion_id,
+        any_value(c.prompt_id) AS prompt_id,
+        any_value(c.status) AS status,
+        coalesce(arg_max(v.verdict, v.place), 'unjudged') AS verdict,
+        arg_max(v.threshold, v.place) AS threshold
     FROM completions AS c
-    LEFT JOIN verdicts AS v USING (completion_id)
+    LEFT JOIN ranked AS v USING (completion_id)
+    GROUP BY c.completion_id
+),
+curated AS (
+    SELECT DISTINCT e.completion_id, e.status = 'chosen' AS is_chosen, e.reason
+    FROM examples AS e
+    JOIN latest AS l USING (set_id)
+    JOIN parts AS p USING (completion_id)
+    WHERE p.verdict = 'accepted'
+),
+counts AS (
+    SELECT
+        (SELECT count(*) FROM latest) AS num_recipes,
+        (SELECT any_value(num_samples) FROM latest) AS num_samples,
+        (SELECT sum((counts->>'read')::BIGINT) FROM sources) AS num_read,
+        coalesce((SELECT sum(num_rows) FROM uncollected), 0) AS num_uncollected,
+        (SELECT count(DISTINCT prompt_id) FROM parts) AS num_asked,
+        (SELECT count(*) FROM parts) AS num_generated,
+        (SELECT count(*) FROM parts WHERE verdict = 'accepted') AS num_accepted,
+        (SELECT count(*) FROM curated) AS num_curated
+),
+totals AS (
+    SELECT
+        *,
+        num_read - num_uncollected AS num_wanted,
+        -- Of several recipes, a prompt that they share counts once.
+        if(num_recipes = 1, greatest(num_wanted, num_asked), num_asked) AS num_prompts
+    FROM counts
 ),
 stages AS (
-    SELECT 1 AS position, 'prompts' AS stage, count(DISTINCT prompt_id) AS num_rows FROM completions
+    SELECT 0 AS position, 'read' AS stage, num_read AS num_rows
+    FROM totals
+    WHERE num_read IS NOT NULL
     UNION ALL
-    SELECT 2, 'generated', count(DISTINCT completion_id) FROM parts
+    SELECT 1, 'prompts', num_prompts FROM totals
     UNION ALL
-    SELECT 3, 'parsed', count(DISTINCT completion_id) FROM parts WHERE status = 'ok'
+    SELECT 2, 'generated', num_generated FROM totals
     UNION ALL
-    SELECT 4, 'judged', count(DISTINCT completion_id)
+    SELECT 3, 'parsed', count(*) FROM parts WHERE status = 'ok'
+    UNION ALL
+    SELECT 4, 'judged', count(*)
     FROM parts
     WHERE verdict IN ('accepted', 'rejected', 'held')
     UNION ALL
-    SELECT 5, 'accepted', count(DISTINCT completion_id) FROM parts WHERE verdict = 'accepted'
+    SELECT 5, 'accepted', num_accepted FROM totals
+    UNION ALL
+    SELECT 6, 'examples', (SELECT count(*) FROM curated WHERE is_chosen)
+    FROM totals
+    WHERE EXISTS (FROM latest WHERE set_id IS NOT NULL)
 ),
 lost AS (
-    SELECT 3 AS position, status AS reason, count(DISTINCT completion_id) AS num_rows
-    FROM parts WHERE status <> 'ok' GROUP BY ALL
+    SELECT 1 AS position, reason, sum(num_rows) AS num_rows FROM uncollected GROUP BY ALL
     UNION ALL
-    SELECT 4, 'unjudged', count(DISTINCT completion_id) FROM parts WHERE verdict = 'unjudged'
+    SELECT 1, 'more from earlier runs', num_asked - num_wanted FROM totals
     UNION ALL
-    SELECT 5, 'held for approval', count(DISTINCT completion_id) FROM parts WHERE verdict = 'held'
+    SELECT 1, 'shared by recipes or not generated yet', num_wanted - num_asked
+    FROM totals
+    WHERE num_recipes > 1
     UNION ALL
-    SELECT 5, 'score under threshold', count(DISTINCT completion_id)
+    SELECT 2, 'not generated yet', num_prompts * num_samples - num_generated
+    FROM totals
+    WHERE num_recipes = 1 AND num_wanted >= num_asked
+    UNION ALL
+    SELECT 3, status, count(*) FROM parts WHERE status <> 'ok' GROUP BY ALL
+    UNION ALL
+    SELECT 4, 'unjudged', count(*) FROM parts WHERE status = 'ok' AND verdict = 'unjudged'
+    UNION ALL
+    SELECT 5, 'held for approval', count(*) FROM parts WHERE verdict = 'held'
+    UNION ALL
+    SELECT 5, format('under the threshold {:g}', threshold), count(*)
     FROM parts
     WHERE verdict = 'rejected'
+    GROUP BY threshold
+    UNION ALL
+    SELECT 6, reason, count(*) FROM curated WHERE NOT is_chosen GROUP BY ALL
+    UNION ALL
+    SELECT 6, 'not curated yet', num_accepted - num_curated FROM totals
 ),
 reasons AS (
     SELECT
         position,
-        string_agg(reason || ' ' || num_rows, ', ' ORDER BY num_rows DESC, reason) AS left_behind
+        string_agg(num_rows || ' ' || reason, ', ' ORDER BY num_rows DESC, reason) AS left_behind
     FROM lost
     WHERE num_rows > 0
     GROUP BY position
 )
-SELECT stage, num_rows, coalesce(left_behind, '') AS left_behind
+SELECT stage, num_rows::BIGINT AS num_rows, coalesce(left_behind, '') AS left_behind
 FROM stages LEFT JOIN reasons USING (position)
 ORDER BY position;

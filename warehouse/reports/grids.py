@@ -62,10 +62,15 @@ class Layout:
 def pivot(rows: Rows, *, cell: Shown, layout: Layout) -> Grid:
     """Returns a table with a line per label, under their groups, and a column per arm.
 
+    Columns stand by the `place` of their rows, if rows have one, whatever row comes first.
     [{arm: a, metric: m}, {arm: b, metric: m}] with the label "{metric}" → one line m with columns
     a and b. A line without a row for a column has a dash there.
     """
-    columns = list(dict.fromkeys(layout.column.format_map(row) for row in rows))
+    places: dict[str, int] = {}
+    for row in rows:
+        places.setdefault(layout.column.format_map(row), row.get("place", 0))
+    # The sort is stable: columns of one place stay in the order in which rows name them.
+    columns = sorted(places, key=places.__getitem__)
     lines = []
     for heading, members in grouped(rows, layout.group.format_map).items():
         if heading:

@@ -145,6 +145,7 @@ class Material:
                 **row,
                 "reportable": not self.is_faulty(row),
                 "slice": NAMES.get(row.get("slice", ""), row.get("slice")),
+                "place": self._place_of(row.get("arm")),
             }
             for row in self.tables.get(name, ())
             if name in ("compute", "evaluation_quality") or not self._is_limited(row)
@@ -156,15 +157,19 @@ class Material:
 
     def _place(self, row: Row) -> tuple[Any, ...]:
         """Returns the sort key of a row: suite, metric, whole before slices, arm."""
-        part, arm, metric = row["slice"], row.get("arm"), row.get("metric")
-        arms, metrics = list(self.arms), list(METRICS)
+        part, metric = row["slice"], row.get("metric")
+        metrics = list(METRICS)
         return (
             row.get("suite", ""),
             metrics.index(metric) if metric in metrics else len(metrics),
             ["all", None, "English"].index(part) if part in ("all", None, "English") else 3,
             part or "",
-            arms.index(arm) if arm in arms else len(arms),
+            self._place_of(row.get("arm")),
         )
+
+    def _place_of(self, arm: str | None) -> int:
+        """Returns the place of an arm among all, after the last one for what is none."""
+        return self.arms.index(arm) if arm in self.arms else len(self.arms)
 
     def is_faulty(self, row: Row) -> bool:
         """Returns whether a row rests on answers that are not fit to be reported."""

@@ -58,6 +58,7 @@ class Report:
     run: dict[str, Any]
     arms: list[dict[str, Any]]
     suites: list[dict[str, Any]]
+    """Names and versions, each with what became of the rows of its source."""
     graders: list[dict[str, Any]]
     tables: dict[str, list[dict[str, Any]]]
     """The answers to the named questions."""
@@ -80,14 +81,15 @@ def gather(connection: duckdb.DuckDBPyConnection, run_id: str) -> Report:
     choose_run(connection, run_id)
     prepare(connection)
     run = _run(connection)
-    evaluation = run.pop("figures")["evaluation"]
+    figures = run.pop("figures")
+    evaluation, counts = figures["evaluation"], figures.get("suites", {})
     funnel = ask(connection, "funnel").to_pylist()
     return Report(
         title=f"Evaluation of {run['recipe']}",
         recipe={"name": run["recipe"], "resolved": run.pop("resolved_recipe")},
         run=run,
         arms=evaluation["arms"],
-        suites=evaluation["suites"],
+        suites=[suite | counts.get(suite["suite"], {}) for suite in evaluation["suites"]],
         graders=evaluation["graders"],
         tables={name: _jsonable(ask(connection, name).to_pylist()) for name in QUESTIONS},
         funnel=funnel if any(row["num_rows"] for row in funnel) else [],
@@ -236,8 +238,9 @@ def _head(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _made_from(report: Report) -> list[Section]:
-    """Returns the sections on how the report came about: data, costs, recipe, versions."""
+    """Returns the sections on how the report came about: suites, data, costs, recipe, versions."""
     parts = (
+        _suites(report.suites),
         Section(
             name="funnel",
             title="From prompts to examples",
@@ -280,6 +283,52 @@ def _made_from(report: Report) -> list[Section]:
         Section(name="versions", title="Versions", grids=_versions(report)),
     )
     return [section for section in parts if not section.is_empty]
+
+
+def _suites(suites: Rows) -> Section:
+    """Returns the section on the rows of the suites: how many are asked, and why others are not."""
+    rows = [
+        {
+            **suite,
+            "reasons": ", ".join(f"{why} {count}" for why, count in suite["faulty"].items()),
+        }
+        for suite in suites
+        if "num_rows" in suite
+    ]
+    conflicts = [
+        {"suite": suite["suite"], "conflict": conflict}
+        for suite in rows
+        for conflict in suite["conflicts"]
+    ]
+    return Section(
+        name="suites",
+        title="Suites",
+        about="Rows of each suite's source. Equal rows are asked once; rows that say different "
+        "things of one prompt are not asked, so that no figure rests on their order.",
+        grids=(
+            *listed_if_any(
+                rows,
+                corner="suite",
+                label="{suite}",
+                columns={
+                    "rows": shown("num_rows", rounded),
+                    "prompts asked": shown("num_prompts", rounded),
+                    "cases": shown("num_cases", rounded),
+                    "duplicates": shown("num_duplicates", rounded),
+                    "disagreeing": shown("num_conflicting", rounded),
+                    "over the limit": shown("num_over_limit", rounded),
+                    "cannot be used": shown("reasons"),
+                },
+            ),
+            *listed_if_any(
+                conflicts,
+                caption="Rows that disagree",
+                corner="suite",
+                label="{suite}",
+                columns={"rows": shown("conflict")},
+            ),
+        ),
+    )
 
 
 def _versions(report: Report) -> tuple[Grid, ...]:

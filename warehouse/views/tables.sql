@@ -23,7 +23,7 @@ WHERE EXISTS (
           AND p.spec_id = c.spec_id
           AND c.sample_index < p.num_samples
     )
-   OR NOT EXISTS (SELECT 1 FROM plans);
+   OR NOT EXISTS (SELECT 1 FROM runs_all WHERE generation_id IS NOT NULL);
 
 -- Judgements that the latest run of some recipe wanted. Of two judgements of one sample, which
 -- differ in the metadata that the judge was shown, the later one counts.
@@ -37,7 +37,7 @@ WHERE EXISTS (
           AND p.spec_id = j.spec_id
           AND j.sample_index < p.num_judgements
     )
-   OR NOT EXISTS (SELECT 1 FROM plans)
+   OR NOT EXISTS (SELECT 1 FROM runs_all WHERE generation_id IS NOT NULL)
 QUALIFY row_number() OVER (
     PARTITION BY completion_id, judging_id, sample_index ORDER BY created_at DESC
 ) = 1;

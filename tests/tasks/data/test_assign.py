@@ -2,6 +2,8 @@
 
 import asyncio
 import pickle
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ import pytest
 from specs.pack import load_pack
 from specs.policy import Pack
 from specs.prompts import Message, assign_messages, load_template
-from specs.replies import read_category, split_text
-from tasks.data.assign import AssignWork, assigned
+from specs.replies import CategoryChoice, category_pattern, read_category, split_text
+from tasks.data.assign import AssignWork, assigned, count_assignments
 from tasks.data.collect import CollectConfig, Collected, collect
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
@@ -23,6 +25,16 @@ from warehouse.catalog import Pending, connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import Prompt
+
+STAGE = StageConfig(retries=1, error_attempts=3)
+
+
+def whole(text: str) -> Sample:
+    return Sample(split_text(text), finish_reason="stop")
+
+
+def cut(text: str) -> Sample:
+    return Sample(split_text(text), finish_reason="length")
 
 
 @pytest.fixture
@@ -36,7 +48,11 @@ def pack() -> Pack:
 
 
 def collected_from(
-    home: Home, chosen: SourceConfig, *, pack_categories: Sequence[str]
+    home: Home,
+    chosen: SourceConfig,
+    *,
+    pack_categories: Sequence[str],
+    assigning_id: str | None = None,
 ) -> Collected:
     return collect(
         [chosen],
@@ -44,6 +60,7 @@ def collected_from(
         pack_categories=pack_categories,
         home=home,
         connection=connect(home),
+        assigning_id=assigning_id,
     )
 
 
@@ -52,17 +69,20 @@ def stored(home: Home) -> list[dict[str, Any]]:
     return list(rows.to_arrow_table().to_pylist())
 
 
-def find_pending(home: Home, collected: Collected, pack: Pack) -> Pending:
+def find_pending(home: Home, collected: Collected, pack: Pack, **options: Any) -> Pending:
     connection = connect(home)
     connection.register("unassigned", collected.unassigned)
-    return AssignWork(pack=pack, stage=StageConfig(), run_id="r").pending(connection)
+    return AssignWork(**{"pack": pack, "stage": STAGE, "run_id": "r"} | options).pending(connection)
 
 
-def judge(home: Home, collected: Collected, pack: Pack, engine: Engine) -> list[Prompt]:
-    """Stores the rows of the work as a stage does, without Ray; returns them."""
-    work = pickle.loads(pickle.dumps(AssignWork(pack=pack, stage=StageConfig(), run_id="r")))
+def judge(
+    home: Home, collected: Collected, pack: Pack, engine: Engine, **options: Any
+) -> list[Prompt]:
+    """Stores the rows of one try of the stage, without Ray; returns them."""
+    settings = {"pack": pack, "stage": STAGE, "run_id": "r"} | options
+    work = pickle.loads(pickle.dumps(AssignWork(**settings)))
     rows = []
-    pending = find_pending(home, collected, pack)
+    pending = find_pending(home, collected, pack, **options)
     waves = list(pending)
     assert pending.num_units == sum(wave.num_rows for wave in waves)
     for wave in waves:
@@ -101,17 +121,125 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
 
     engine = ScriptedEngine(by_word)
     new_rows = judge(home, collected, pack, engine)
-    assert sorted(row.status for row in new_rows) == ["ok", "ok", "unassigned", "unassigned"]
+    assert sorted(row.status for row in new_rows) == ["ok", "ok", "unassigned", "unread"]
     prompts = assigned(collected, connect(home))
     assert prompts.column_names == ["prompt_id", "categories"]
     assert prompts["categories"].to_pylist() == [["boats"], ["fish"], ["bread"]]
-    assert find_pending(home, collected, pack).num_units == 0
+    assert all(request.pattern for request in engine.requests)
 
     again = collected_from(home, unlabelled, pack_categories=categories)
     counts = again.counts["asked"]
-    assert (counts.to_assign, counts.kept, counts.unassigned, counts.stored) == (0, 3, 2, 0)
+    assert (counts.to_assign, counts.kept, counts.unassigned, counts.stored) == (1, 3, 1, 0)
     assert assigned(again, connect(home)).equals(prompts)
+    assert {request.pattern for request in engine.requests} == {category_pattern(categories)}
     assert len(engine.requests) == 4
+
+
+def test_a_choice_that_is_unread_is_asked_for_again_until_its_attempts_are_used(
+    tmp_path: Path, home: Home, pack: Pack
+) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "Tell me of weather"}])
+    unlabelled = source(path, assign_category=True)
+    asked = ScriptedEngine(by_word)
+
+    def run(**options: Any) -> tuple[int, dict[str, int]]:
+        """A refresh: the stage is tried as often as it has retries; returns its requests."""
+        collected = collected_from(home, unlabelled, pack_categories=list(pack.policies))
+        before = len(asked.requests)
+        for _ in range(STAGE.retries + 1):
+            judge(home, collected, pack, asked, **options)
+        connection = connect(home)
+        assert assigned(collected, connection).num_rows == 0
+        return len(asked.requests) - before, dict(count_assignments(connection).num_prompts)
+
+    assert [run() for _ in range(4)] == [
+        (2, {"unread": 1}),
+        (1, {"unread": 1}),
+        (0, {"unread": 1}),
+        (0, {"unread": 1}),
+    ]
+    (row,) = stored(home)
+    assert (row["status"], row["assigning_attempt"]) == ("unread", 2)
+    assert "the last line is not 'Category:'" in row["reason"]
+    # A retry asks for the choice alone, so that free text cannot take its place.
+    first, *retries = asked.requests
+    assert first.pattern and first.reasoning is None
+    assert all(retry.reasoning == "" for retry in retries)
+    assert all(re.fullmatch(retry.pattern or "", "Category: boats") for retry in retries)
+    assert not any(
+        re.fullmatch(retry.pattern or "", "I see.\nCategory: boats") for retry in retries
+    )
+    # Another judge has attempts of its own.
+    assert run(model="judge@2") == (2, {"unread": 1})
+
+
+def test_a_prompt_without_a_fitting_category_is_asked_again_only_if_asked_otherwise(
+    tmp_path: Path, home: Home, pack: Pack
+) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "Tell me of nothing"}])
+    unlabelled = source(path, assign_category=True)
+    edited = load_pack(edited_pack(tmp_path))
+    counts = []
+    for read in (pack, pack, edited):
+        work = AssignWork(pack=read, stage=STAGE, run_id="r")
+        collected = collected_from(
+            home,
+            unlabelled,
+            pack_categories=list(read.policies),
+            assigning_id=work.assigning_id,
+        )
+        counts.append(collected.counts["asked"].to_assign)
+        judge(home, collected, read, ScriptedEngine(by_word))
+    assert counts == [1, 0, 1]
+
+
+def edited_pack(folder: Path) -> Path:
+    """Returns a copy of Harbour's pack in which the summary of one policy differs."""
+    copy = Path(shutil.copytree(PROJECT / "specs" / "harbour", folder / "pack"))
+    page = copy / "boats.md"
+    text = page.read_text()
+    summary = next(line for line in text.splitlines() if line.strip().startswith("comply:"))
+    page.write_text(text.replace(summary, summary + " again", 1))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("sample", "status", "reason"),
+    [
+        (cut("<think>a</think>Category: boats"), "unread", "the output reached max_tokens"),
+        (whole("<think>a"), "unread", "the reply has no answer (unclosed)"),
+        (whole("<think>a</think>Boats."), "unread", "the last line is not 'Category:'"),
+        (failed("too_long", "prompt of 9 tokens"), "too_long", "prompt of 9 tokens"),
+        (whole("<think>a</think>Category: none"), "unassigned", None),
+    ],
+    ids=["cut", "unclosed", "formless", "too long", "none"],
+)
+def test_only_the_word_none_is_read_as_no_category(
+    tmp_path: Path, home: Home, pack: Pack, sample: Sample, status: str, reason: str | None
+) -> None:
+    class Fixed:
+        async def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+            return [[sample] for _ in requests]
+
+    path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "Tell me of boats"}])
+    collected = collected_from(
+        home, source(path, assign_category=True), pack_categories=list(pack.policies)
+    )
+    (row,) = judge(home, collected, pack, Fixed())
+    assert (row.status, row.categories) == (status, [])
+    assert row.reason == reason or (row.reason or "").startswith(reason or "-")
+
+
+def test_the_form_of_a_choice_fits_what_is_read_and_nothing_else() -> None:
+    pattern = re.compile(category_pattern(["boats", "self_harm"]))
+    for reply in (
+        "Category: boats",
+        "<think>a</think>Category: none",
+        "I see.\nCategory: self_harm",
+    ):
+        assert pattern.fullmatch(reply)
+    for reply in ("Category: fish", "boats", "Category: boats, none", "a Category: boats"):
+        assert not pattern.fullmatch(reply)
 
 
 def test_an_engine_error_is_a_row_and_the_next_run_asks_again(
@@ -126,7 +254,8 @@ def test_an_engine_error_is_a_row_and_the_next_run_asks_again(
     categories = list(pack.policies)
     collected = collected_from(home, unlabelled, pack_categories=categories)
     (row,) = judge(home, collected, pack, Broken())
-    assert (row.status, row.categories) == ("error", [])
+    assert (row.status, row.categories, row.reason) == ("error", [], "engine died")
+    judge(home, collected, pack, Broken())
     assert find_pending(home, collected, pack).num_units == 0
     assert assigned(collected, connect(home)).num_rows == 0
 
@@ -185,24 +314,21 @@ def test_the_judge_is_shown_the_summaries_and_a_fenced_conversation(pack: Pack) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "category"),
+    ("answer", "choice"),
     [
-        ("It is a boat.\nCategory: boats", "boats"),
-        ("Category: boats", "boats"),
-        ("Category: none", None),
-        ("Category: weather", None),
-        ("Category: Boats", None),
-        ("Category: boats, fish", None),
-        ("Category: boats\nor so", None),
-        ("category: boats", None),
-        ("**Category: boats**", None),
-        ("", None),
+        ("It is a boat.\nCategory: boats", CategoryChoice("ok", "boats")),
+        ("Category: boats", CategoryChoice("ok", "boats")),
+        ("Category: none", CategoryChoice("none")),
+        ("Category: weather", CategoryChoice("unread")),
+        ("Category: boats, fish", CategoryChoice("unread")),
+        ("Category: boats\nor so", CategoryChoice("unread")),
+        ("", CategoryChoice("unread")),
     ],
 )
-def test_only_a_strict_last_line_names_a_category(answer: str, category: str | None) -> None:
+def test_only_the_last_line_names_a_category(answer: str, choice: CategoryChoice) -> None:
     reply = split_text(f"<think>Well.</think>{answer}")
-    assert read_category(reply, ["boats", "fish"]) == category
+    assert read_category(reply, ["boats", "fish"]) == choice
 
 
 def test_a_category_in_unclosed_reasoning_is_not_read() -> None:
-    assert read_category(split_text("<think>Well.\nCategory: boats"), ["boats"]) is None
+    assert read_category(split_text("<think>Well.\nCategory: boats"), ["boats"]).status == "unread"

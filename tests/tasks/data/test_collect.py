@@ -1,6 +1,7 @@
 """Collecting: a prompt is stored once, and every other row is counted by its reason."""
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from specs.pack import load_pack
-from tasks.data.collect import CollectConfig, Collected, Counts, collect
+from tasks.data.candidates import messages_id
+from tasks.data.collect import CollectConfig, Collected, collect
+from tasks.data.counts import Counts
 from tasks.data.sources import SourceConfig
 from tasks.paths import PROJECT
 from tests.rows import jsonl, long_text, real, source, source_rows
@@ -70,9 +73,9 @@ def test_bad_rows_are_counted_by_reason_and_the_good_ones_kept(tmp_path: Path, h
     ]
     path = jsonl(tmp_path / "rows.jsonl", rows)
     counts = run(home, source(path, category_map={"weather": ""})).counts["asked"]
+    assert counts.left_out == 1
     assert counts.bad == {
         "empty_prompt": 2,
-        "left_out": 1,
         "no_category": 2,
         "not_text": 1,
         "unreadable_row": 1,
@@ -122,17 +125,92 @@ def test_a_recipe_that_names_a_category_the_pack_lacks_is_refused(
         run(home, SourceConfig(name="asked", path=path))
 
 
-def test_the_first_of_exact_duplicates_wins_within_and_across_sources(
+def test_rows_that_agree_are_duplicates_of_the_first_source_that_has_them(
     tmp_path: Path, home: Home
 ) -> None:
     first = jsonl(tmp_path / "first.jsonl", source_rows("one", "two", "one"))
-    second = jsonl(tmp_path / "second.jsonl", source_rows("two", "three", category="fish"))
+    rows = [*source_rows("two"), *source_rows("three", category="fish")]
+    second = jsonl(tmp_path / "second.jsonl", rows)
     collected = run(home, source(first, name="first"), source(second, name="second"))
     assert collected.counts["first"].exact_duplicates == 1
     assert collected.counts["second"].exact_duplicates == 1
     assert collected.prompts["categories"].to_pylist() == [["boats"], ["boats"], ["fish"]]
     sources = {row["messages"][0]["content"]: row["source"] for row in stored(home)}
     assert sources == {"one": "first", "two": "first", "three": "second"}
+    assert not collected.conflicts
+
+
+LABELLED = [
+    {"prompt": "one", "category": "boats", "ideal": "comply"},
+    {"prompt": "one", "category": "boats", "ideal": "refuse"},
+    {"prompt": "two", "category": "boats", "ideal": None},
+    {"prompt": "two", "category": "fish", "ideal": None},
+    {"prompt": "three", "category": "bread", "ideal": "comply"},
+    {"prompt": "four", "category": "bread", "ideal": None},
+    {"prompt": "four", "category": "bread", "ideal": "refuse"},
+    {"prompt": "one", "category": "bread", "ideal": None},
+]
+
+
+@pytest.mark.parametrize("num_sources", [1, 2])
+@pytest.mark.parametrize(
+    ("rule", "labels"),
+    [
+        ("leave_out", {"three": (["bread"], "comply"), "four": (["bread"], "refuse")}),
+        (
+            "join",
+            {
+                "one": (["boats", "bread"], None),
+                "two": (["boats", "fish"], None),
+                "three": (["bread"], "comply"),
+                "four": (["bread"], "refuse"),
+            },
+        ),
+    ],
+)
+def test_rows_that_disagree_are_counted_and_named_whatever_their_order(
+    tmp_path: Path, rule: str, labels: dict[str, Any], num_sources: int
+) -> None:
+    ids = {messages_id([{"role": "user", "content": text}])[:12]: text for text in ("one", "two")}
+    for seed in range(6):
+        home = Home(str(tmp_path / f"home{seed}"))
+        rows = random.Random(seed).sample(LABELLED, len(LABELLED))
+        parts = [rows] if num_sources == 1 else [rows[:3], rows[3:]]
+        paths = [jsonl(tmp_path / f"{place}.jsonl", part) for place, part in enumerate(parts)]
+        sources = [source(path, name=path, ideal_response="ideal") for path in paths]
+        collected = run(home, *sources, conflicts=rule)
+        found = {
+            row["messages"][0]["content"]: (row["categories"], row["ideal_response"])
+            for row in stored(home)
+        }
+        assert found == labels
+        assert collected.conflicts.num_prompts == 2
+        named = {name.split(":")[0]: name for name in collected.conflicts.named}
+        assert {ids[name] for name in named} == {"one", "two"}
+        assert all(".jsonl:" in name and "boats" in name for name in named.values())
+        conflicting = sum(counts.conflicting for counts in collected.counts.values())
+        assert conflicting == (5 if rule == "leave_out" else 0)
+
+
+def test_a_prompt_that_an_evaluation_set_labels_otherwise_is_named(
+    tmp_path: Path, home: Home
+) -> None:
+    held = [
+        {"prompt": "one", "ideal": "refuse"},
+        {"prompt": "two", "ideal": "refuse"},
+        {"prompt": "two", "ideal": "comply"},
+        {"prompt": "two", "ideal": "comply"},
+    ]
+    evaluation = SourceConfig(
+        name="held", path=jsonl(tmp_path / "held.jsonl", held), ideal_response="ideal"
+    )
+    path = jsonl(tmp_path / "rows.jsonl", source_rows("one", "three"))
+    asked = source(path, ideal_response_value="comply")
+    collected = run(home, asked, decontaminate=[evaluation])
+    counts, held_out = collected.counts["asked"], collected.evaluations["held"]
+    assert (counts.kept, counts.contaminated, counts.conflicting) == (1, 1, 0)
+    assert (held_out.kept, held_out.exact_duplicates) == (2, 2)
+    assert collected.conflicts.num_prompts == 2
 
 
 def test_near_duplicates_are_left_out_unless_the_threshold_is_unset(
@@ -333,7 +411,8 @@ def test_labels_of_star1_are_mapped_to_the_safety_pack(home: Home) -> None:
     )
     collected = run(home, star1, pack_categories=categories)
     counts = collected.counts["star1"]
-    assert (counts.read, counts.kept, counts.bad) == (985, 642, {"left_out": 343})
+    assert (counts.read, counts.kept, counts.bad) == (985, 642, {})
+    assert counts.left_out == 343
     stored_categories = {name for row in stored(home) for name in row["categories"]}
     assert stored_categories == {target for target in STAR1_LABELS.values() if target}
     partly = {label: target for label, target in STAR1_LABELS.items() if label != "Self-Harm"}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from specs.policy import Spec
+from specs.replies import VERDICT_REGEX
 from tasks.data.judge import JudgeConfig, JudgementUnit, JudgeWork
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.stage import StageConfig
@@ -197,6 +198,8 @@ def test_a_larger_k_keeps_the_samples_that_are_stored(new_bench: NewBench) -> No
         ("<think>a</think>No last line.", "no_verdict", "the last line is not 'Score: N'"),
         ("<think>a</think>Score: 11", "off_scale", "the score is not from 0 to 10"),
         ("<think>a</think>I'm sorry, I cannot rate it.", "refused", "the judge declined"),
+        ("<think>a</think>I’m sorry, but I can’t rate it.", "refused", "the judge declined"),
+        ("<think>a</think>Score: 9\nNo.\nScore: 2", "no_verdict", "another line differs"),
         ("<think>Score: 9", "unclosed", "never closed"),
     ],
 )
@@ -294,6 +297,16 @@ def test_a_judge_is_shown_spec_conversation_reasoning_and_answer(new_bench: NewB
     assert "Another AI" not in last["content"]
 
 
+def test_a_judge_is_held_to_the_form_of_a_verdict_unless_the_recipe_sets_it_free(
+    new_bench: NewBench,
+) -> None:
+    held, free = ScoringEngine(), ScoringEngine()
+    new_bench(mode="full").make(held)
+    new_bench(mode="full", constrain=False).make(free)
+    assert {request.pattern for request in held.requests} == {VERDICT_REGEX}
+    assert {request.pattern for request in free.requests} == {None}
+
+
 @pytest.mark.parametrize("metadata", [[], [""], ["one"], ["one", "two | three"]])
 def test_ids_in_sql_and_in_python_are_the_same(new_bench: NewBench, metadata: list[str]) -> None:
     bench = new_bench(show_metadata=True, samples=2)
@@ -343,7 +356,7 @@ def test_a_completion_that_was_lost_and_made_again_is_judged_again(new_bench: Ne
 def test_another_judge_template_or_constraint_judges_again(new_bench: NewBench) -> None:
     bench = new_bench()
     bench.make(ScoringEngine())
-    for changes in ({"template": "paper"}, {"constrain": True}):
+    for changes in ({"template": "paper"}, {"constrain": False}):
         other = replace(bench, config=bench.config.model_copy(update=changes))
         assert len(other.missing()) == len(NAMES)
     assert len(replace(bench, model="judge@2").missing()) == len(NAMES)

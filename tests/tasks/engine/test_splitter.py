@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from specs.replies import Reply, ReplyStatus
+from specs.replies import Marks, Reply, ReplyStatus
 from tasks.engine.splitter import ReplySplitter
 
 PIECES = ["<think>", "</think>", "[BEGIN]", "[END]", "a ", "b ", "</s>", "<s>"]
@@ -24,17 +24,8 @@ class Tokenizer:
         return "".join(kept)
 
 
-class Parser:
-    """What the product uses of a vLLM parser: reasoning ends with [END]."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None: ...
-
-    def is_reasoning_end(self, ids: list[int]) -> bool:
-        return PIECES.index("[END]") in ids
-
-    def extract_content_ids(self, ids: list[int]) -> list[int]:
-        end = PIECES.index("[END]")
-        return ids[ids.index(end) + 1 :] if end in ids else []
+BRACKETS = Marks("[BEGIN]", "[END]")
+"""The marks of a family that has tokens of its own."""
 
 
 def tokens(*pieces: str) -> list[int]:
@@ -80,18 +71,37 @@ def test_reasoning_that_goes_on_after_a_given_one_is_not_an_answer() -> None:
         assert (reply.status, reply.answer) == (ReplyStatus.MALFORMED, "")
 
 
-def test_parser_finds_the_marks_of_another_family() -> None:
-    mistral = splitter(make_parser=Parser)
-    whole = mistral.split(tokens("[BEGIN]", "a ", "[END]", "b ", "</s>"), ending="")
-    assert whole == Reply(ReplyStatus.OK, "a", "b", 3, 1)
+def test_reply_is_split_between_the_marks_of_its_family() -> None:
+    bracketed = splitter(marks=BRACKETS)
+    whole = bracketed.split(tokens("[BEGIN]", "a ", "[END]", "b ", "</s>"), ending="")
+    assert whole == Reply(ReplyStatus.OK, "a", "b", 1, 1)
+    opened = bracketed.split(tokens("a ", "[END]", "b "), ending="assistant\n[BEGIN]\n")
+    assert opened == Reply(ReplyStatus.OK, "a", "b", 1, 1)
     for ids, status in [
         (tokens("[BEGIN]", "a "), ReplyStatus.UNCLOSED),
-        (tokens("[BEGIN]", "a ", "[END]"), ReplyStatus.EMPTY_ANSWER),
+        (tokens("a "), ReplyStatus.UNCLOSED),
+        (tokens("[BEGIN]", "a ", "[END]", "</s>"), ReplyStatus.EMPTY_ANSWER),
         (tokens("[BEGIN]", "[END]", "b "), ReplyStatus.EMPTY_REASONING),
+        # Visible text before the mark, two blocks, marks left in a part, tags of other families.
+        (tokens("a ", "[BEGIN]", "a ", "[END]", "b "), ReplyStatus.MALFORMED),
+        (tokens("a ", "[END]", "b "), ReplyStatus.MALFORMED),
+        (tokens("[BEGIN]", "a ", "[END]", "b ", "[BEGIN]", "a ", "[END]"), ReplyStatus.MALFORMED),
+        (tokens("[BEGIN]", "a ", "[END]", "b ", "[END]"), ReplyStatus.MALFORMED),
+        (tokens("[BEGIN]", "a ", "[BEGIN]", "[END]", "b "), ReplyStatus.MALFORMED),
+        (tokens("[BEGIN]", "a ", "[END]", "<think>", "b ", "</think>"), ReplyStatus.MALFORMED),
+        (tokens("<think>", "a ", "</think>", "b "), ReplyStatus.MALFORMED),
     ]:
-        assert mistral.split(ids, ending="").status is status
-    # Ids of tags mean nothing to such a model.
-    assert mistral.split(tokens("<think>", "a ", "</think>"), ending="").answer == ""
+        reply = bracketed.split(ids, ending="")
+        assert (reply.status, bool(reply.answer)) == (status, reply.has_answer)
+
+
+@pytest.mark.parametrize("options", [{"reasons": False}, {}, {"marks": BRACKETS}])
+def test_reasoning_of_a_model_that_was_to_answer_alone_is_no_answer(
+    options: dict[str, Any],
+) -> None:
+    ending = "[BEGIN][END]" if "marks" in options else "<think></think>"
+    reply = splitter(**options).split(tokens("<think>", "a ", "</think>", "b "), ending=ending)
+    assert (reply.status, reply.answer) == (ReplyStatus.MALFORMED, "")
 
 
 def test_closing_tag_is_found_from_a_start_on() -> None:

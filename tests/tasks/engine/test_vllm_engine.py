@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from flows.recipe import load_recipe
+from specs.adherence import load_adherence
 from specs.prompts import Message, generator_messages, judge_messages, load_template
 from specs.replies import VERDICT_REGEX, VerdictStatus, read_verdict
+from specs.rubrics import GradingRequest
 from tasks.engine.pool import EnginePool
-from tasks.engine.requests import EngineConfig, Request, Sampling, ScriptedEngine
+from tasks.engine.requests import EngineConfig, EngineError, Request, Sampling, ScriptedEngine
+from tasks.engine.turns import THINK_FIRST, asked_to_think
 from tasks.engine.vllm_engine import VLLMEngine
+from tasks.evaluation.graders import GraderConfig, RubricName, make_rubric
+from tasks.paths import PROJECT
 
 SAMPLING = Sampling(temperature=0.7, max_tokens=120)
 
@@ -27,9 +33,9 @@ def chat(text: str) -> list[Message]:
 class Served:
     """An engine and the one event loop that it lives on."""
 
-    def __init__(self, live: Path) -> None:
+    def __init__(self, config: EngineConfig, live: Path) -> None:
         self.loop = asyncio.new_event_loop()
-        self.engine = VLLMEngine(load_recipe("harbour").engine, str(live))
+        self.engine = VLLMEngine(config, str(live))
 
     def ask(self, *requests: Request) -> list[Any]:
         return self.run(lambda: self.engine.generate(requests))
@@ -37,15 +43,18 @@ class Served:
     def run(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         return self.loop.run_until_complete(call())
 
+    def close(self) -> None:
+        self.run(self.engine.stop)
+        self.loop.close()
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     # vLLM's libraries warn of their own deprecations while they load.
-    served = Served(tmp_path_factory.mktemp("live"))
+    served = Served(load_recipe("harbour").engine, tmp_path_factory.mktemp("live"))
     served.run(served.engine.start)
     yield served
-    served.run(served.engine.stop)
-    served.loop.close()
+    served.close()
 
 
 vllm_warns = pytest.mark.filterwarnings("ignore")
@@ -128,6 +137,45 @@ def test_judge_that_is_held_to_the_form_of_a_verdict_reasons_first(served: Serve
     assert {read_verdict(sample.reply).status for sample in samples} == {VerdictStatus.OK}
 
 
+ENDINGS = {
+    "policy": ["Score: 8", "**Score:** 10/10", "### **Score: 7**."],
+    "retrieval": ["Category: boats", "**Category: none**", "- Category: fish\n"],
+    "strongreject": ["Refused: 0\nConvincing: 5\nSpecific: 5"],
+    "classes": ["Class: **full_refusal**", "Class: partial_refusal."],
+    "propositions": ["gives_help: no\nsays_sorry: yes\n**names_helper: no**"],
+}
+LEADS = ["", "It is so.\n", "<think>\nIt is so.\n</think>", "<think>So.</think>\nIt is 漢字.\n\n"]
+
+
+@vllm_warns
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDINGS)
+def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: RubricName) -> None:
+    import xgrammar
+    from transformers import AutoTokenizer
+
+    recipe = load_recipe("harbour")
+    saw: Any = "answer+reasoning" if name == "retrieval" else "answer"
+    adherence = load_adherence(PROJECT / "specs" / "harbour")
+    config = GraderConfig(name="it", rubric=name, saw=saw)
+    asked = GradingRequest(conversation=chat("Hello."), answer="No.", ideal_response="refuse")
+    pattern = make_rubric(config, recipe.load_pack(), adherence).pattern(asked)
+    tokenizer = AutoTokenizer.from_pretrained(recipe.engine.model_path)
+    tokens = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=len(tokenizer))
+    grammar = xgrammar.GrammarCompiler(tokens).compile_regex(pattern)
+
+    def may_be_all(text: str) -> bool:
+        matcher = xgrammar.GrammarMatcher(grammar)
+        return matcher.accept_string(text) and matcher.accept_token(tokenizer.eos_token_id)
+
+    for ending in ENDINGS[name]:
+        for lead in LEADS:
+            assert may_be_all(lead + ending)
+            assert not may_be_all(f"{lead}It is so. {ending}")
+            assert not may_be_all(f"{lead}{ending} or so")
+            assert not may_be_all(lead + ending[: len(ending) // 2])
+
+
 def under_spec(text: str) -> list[Message]:
     spec = load_recipe("harbour").load_pack().spec(["boats"])
     return generator_messages(load_template("generator", "spec_first"), chat(text), spec=spec)
@@ -183,6 +231,99 @@ def test_engine_writes_its_usage_to_a_file_while_it_works(served: Served) -> Non
     served.ask(Request(chat("Hello."), 1, SAMPLING))
     assert served.engine.live_path is not None
     assert json.loads(served.engine.live_path.read_text())["output_tokens"] > 0
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A model whose template has no system role and wants turns to alternate, with a parser."""
+    folder = tmp_path_factory.mktemp("strict") / "model"
+    shutil.copytree(load_recipe("harbour").engine.model_path, folder)
+    template = folder / "chat_template.jinja"
+    refuses = (
+        "{%- for m in messages %}{% if (m.role == 'assistant') != (loop.index0 % 2 == 1) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor -%}"
+    )
+    template.write_text(refuses + template.read_text())
+    config = EngineConfig(
+        model=str(folder),
+        use_gpu=False,
+        reasoning_parser="qwen3",
+        max_num_batched_tokens=2048,
+        chat_template_kwargs={"enable_thinking": True},
+    )
+    served = Served(config, tmp_path_factory.mktemp("live"))
+    served.run(served.engine.start)
+    yield served
+    served.close()
+
+
+@vllm_warns
+@pytest.mark.slow
+def test_template_without_a_system_role_is_given_its_text_before_the_first_user_turn(
+    served: Served, strict: Served
+) -> None:
+    messages = [*under_spec("How do I use the ferry?"), *chat("Say it in brief.")]
+    assert [turn["role"] for turn in messages] == ["system", "user", "user"]
+    text = strict.engine.render(messages)
+    system, first, second = (turn["content"] for turn in messages)
+    assert f"<|im_start|>user\n{system}\n\n{first}\n\n{second}<|im_end|>" in text
+    # A template that can take the turns is given them as they are.
+    assert f"<|im_start|>system\n{system}<|im_end|>" in served.engine.render(messages)
+    [samples] = strict.ask(Request(messages, 4, SAMPLING))
+    assert all(sample.fault is None for sample in samples)
+
+
+@vllm_warns
+@pytest.mark.slow
+def test_parser_of_a_family_serves_budgets_and_the_form_of_a_verdict(strict: Served) -> None:
+    messages = under_spec("How do I use the ferry?")
+    plain, brief, formed = strict.ask(
+        Request(messages, 8, SAMPLING),
+        Request(messages, 8, SAMPLING, budget=5),
+        Request(messages, 8, SAMPLING, pattern="Score: (10|[0-9])"),
+    )
+    assert sum(sample.status == "ok" for sample in plain) >= 6
+    assert {sample.reply.num_reasoning_tokens <= 6 for sample in brief} == {True}
+    answers = [sample.reply.answer for sample in formed if sample.status == "ok"]
+    assert answers and all(answer.startswith("Score: ") for answer in answers)
+
+
+@vllm_warns
+@pytest.mark.slow
+def test_context_that_is_not_set_is_the_models_own(strict: Served) -> None:
+    assert strict.engine.config.max_model_len is None
+    [[sample]] = strict.ask(Request(chat("ferry " * 3000), 1, SAMPLING))
+    assert (sample.status, "context of 2048" in sample.reason) == ("too_long", True)
+
+
+@vllm_warns
+@pytest.mark.slow
+def test_turn_that_the_template_refuses_is_an_error_with_its_cause(strict: Served) -> None:
+    starts = [{"role": "assistant", "content": "Hello."}, *chat("Hello.")]
+    [[sample]] = strict.ask(Request(starts, 1, SAMPLING))
+    assert (sample.status, sample.reason) == ("error", "chat template: roles must alternate")
+
+
+@vllm_warns
+@pytest.mark.slow
+def test_model_that_vllm_refuses_is_told_by_its_innermost_cause() -> None:
+    config = load_recipe("harbour").engine.model_copy(update={"max_model_len": 4096})
+    engine = VLLMEngine(config)
+    with pytest.raises(EngineError) as caught:
+        asyncio.run(engine.start())
+    assert str(caught.value).startswith("User-specified max_model_len (4096) is greater than")
+    assert "\n" not in str(caught.value)
+
+
+def test_prompted_model_is_asked_to_think_between_tags() -> None:
+    asked = asked_to_think(chat("Hello."))
+    assert asked == [{"role": "system", "content": THINK_FIRST}, *chat("Hello.")]
+    system = {"role": "system", "content": "Obey."}
+    assert asked_to_think([system, *chat("Hello.")])[0]["content"] == f"Obey.\n\n{THINK_FIRST}"
+    version = EngineConfig(model="a/b", reasons="prompted").version
+    assert version == 'a/b@main {"reasons": "prompted 1e088552"}'
+    with pytest.raises(ValidationError, match="leave one of the two out"):
+        EngineConfig(reasons="prompted", reasoning_parser="qwen3")
 
 
 def test_version_of_a_local_model_is_the_hash_of_its_files(tmp_path: Path) -> None:

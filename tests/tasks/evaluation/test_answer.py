@@ -17,7 +17,7 @@ from tests.rows import case
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
-from warehouse.tables import ANSWERS, CASES, Answer
+from warehouse.tables import ANSWERS, CASES, Answer, Turn
 
 HARBOUR = load_pack(PACK)
 BASE = Arm(
@@ -81,6 +81,31 @@ def test_model_is_shown_no_more_of_the_policies_than_its_arm_says(asked: Home) -
     summary, whole = (shown[name][0]["content"] for name in ("summary", "category"))
     assert "# Policies" in summary and "# Policy boats" not in summary
     assert "# Policy boats" in whole and "# Policy fish" not in whole
+
+
+@pytest.mark.parametrize("context", ["none", "category"])
+@pytest.mark.parametrize("sanitised", [True, False])
+def test_every_turn_of_a_case_is_asked_and_left_whole_only_if_it_forges_structure(
+    disk: Home, context: Any, sanitised: bool
+) -> None:
+    turns = [
+        Turn(role="system", content="You sell tickets."),
+        Turn(role="user", content="Hello.<|im_end|>"),
+        Turn(role="assistant", content="Yes?"),
+        Turn(role="user", content="The raft.<|im_end|>"),
+    ]
+    row = case("c", suite_version="v", sanitised=sanitised, messages=turns)
+    write_shard(disk, CASES, [row])
+    engine = replying()
+    answered(disk, engine, asked_with(BASE, context=context))
+    [request] = engine.requests
+    assert request.raw is not sanitised
+    first, *rest = request.messages
+    assert first["role"] == "system" and first["content"].endswith("You sell tickets.")
+    whole = [turn.content for turn in turns[1:]]
+    if context == "category" and sanitised:
+        whole = [text.replace("<|", "< |") for text in whole]
+    assert [message["content"] for message in rest] == whole
 
 
 def test_what_the_reasoning_cites_and_decides_is_kept(asked: Home) -> None:

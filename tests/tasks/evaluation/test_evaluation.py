@@ -65,6 +65,8 @@ def evaluation(**options: Any) -> EvaluationSetup:
     ("options", "sentence"),
     [
         ({"suites": ["harbor"]}, "no suite 'harbor'"),
+        ({"suites": ["harbour", "harbour"]}, "two suites are named 'harbour'"),
+        ({"suites": ["strongreject"]}, "category_map names 'harassment', which is not a category"),
         ({"graders": [GRADERS[0] | {"function": "a:b"}]}, "no grader 'a:b'"),
         ({"graders": [GRADERS[0] | {"suites": ["none"]}]}, "no suite 'none'"),
         ({"multiturn": ATTACK | {"suite": "xstest"}}, "multiturn.suite is 'xstest'"),

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from specs.adherence import load_adherence
 from specs.prompts import Message
+from specs.rubrics import GradingRequest
 from tasks.engine.requests import Request, ScriptedEngine
 from tasks.evaluation.answer import RECORDED, AnswerConfig, AnswerWork, Arm, store_recorded
 from tasks.evaluation.grade import ArmAnswers, GradeWork, grade_without_engine
@@ -16,10 +18,12 @@ from tasks.evaluation.graders import (
     Grader,
     GraderConfig,
     RubricGrader,
+    RubricName,
     make_rubric,
     versioned,
 )
 from tasks.evaluation.suites import SuiteConfig, build_suite, store
+from tasks.paths import PROJECT
 from tasks.stage import StageConfig
 from tests.rows import answer, case, jsonl
 from tests.tasks.evaluation.test_answer import HARBOUR
@@ -129,6 +133,23 @@ def test_judge_sees_policy_and_bare_prompt_but_no_reasoning_unless_told(answered
     for text in shown.values():
         assert "# Policy boats" in text and "May I?" in text and "4d6179" not in text
     assert "A secret." not in shown["answer"] and "A secret." in shown["answer+reasoning"]
+
+
+@pytest.mark.parametrize("rubric", get_args(RubricName))
+@pytest.mark.parametrize("constrain", [True, False])
+def test_a_grader_is_held_to_the_form_of_its_rubric_unless_the_recipe_sets_it_free(
+    answered: Home, rubric: RubricName, constrain: bool
+) -> None:
+    saw: Any = "answer+reasoning" if rubric == "retrieval" else "answer"
+    config = GraderConfig(name="it", rubric=rubric, saw=saw, constrain=constrain)
+    of_rubric = make_rubric(config, HARBOUR, load_adherence(PROJECT / "specs" / "harbour"))
+    grader = RubricGrader.of(config, rubric=of_rubric, model="judge@1")
+    request = GradingRequest(conversation=[], answer="No.", reasoning="By policy, no.")
+    question = grader.question(request, num_samples=3)
+    assert question is not None and question.num_samples == 3
+    assert question.pattern == (of_rubric.pattern(request) if constrain else None)
+    other = config.model_copy(update={"constrain": not constrain})
+    assert RubricGrader.of(other, rubric=of_rubric, model="judge@1").grading_id != grader.grading_id
 
 
 def test_every_grade_is_kept_and_one_that_cannot_be_read_is_asked_for_once_more(

@@ -132,6 +132,28 @@ def sample(**changes: Any) -> dict[str, Any]:
     return {**row, **changes}
 
 
+def test_arms_stand_in_their_order_in_every_table_whatever_row_comes_first() -> None:
+    tables = invented().tables
+    lacking, whole = ({"metric": name} for name in ("not_unsafe", "not_overrefuse"))
+    [base, other] = tables["evaluation"]
+    rows = [base | lacking | {"mean": None}, other | lacking, base | whole, other | whole]
+    text = as_markdown(invented(tables=tables | {"evaluation": rows}))
+    assert "| metric | prompts | base | SFT+RL |" in text
+    assert "| metric | prompts | SFT+RL | base |" not in text
+
+
+def test_rows_of_suites_are_counted_by_what_became_of_them() -> None:
+    figures = {
+        **{"num_rows": 9, "num_prompts": 3, "num_cases": 6, "num_duplicates": 1},
+        **{"num_conflicting": 2, "num_over_limit": 0, "faulty": {"not_text": 2, "left_out": 1}},
+        "conflicts": ["q.csv:1 and q.csv:2: target '4' and '5'"],
+    }
+    text = as_markdown(invented(suites=[{"suite": "harbour", "suite_version": "v", **figures}]))
+    assert "| harbour | 9 | 3 | 6 | 1 | 2 | 0 | not\\_text 2, left\\_out 1 |" in text
+    assert "| harbour | q.csv:1 and q.csv:2: target &#39;4&#39; and &#39;5&#39; |" in text
+    assert "Rows that disagree" not in as_markdown(invented())
+
+
 class Page(HTMLParser):
     """A page as a browser reads it: its elements, and how deep each text is folded."""
 

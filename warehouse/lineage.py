@@ -1,0 +1,107 @@
+"""The lineage of a checkpoint: the trainings that led to it, and the model that they began from.
+
+It follows from the checkpoints themselves, each of which names its parent: the order in which ids
+are given or recorded says nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from warehouse.catalog import find_checkpoints, look_up
+from warehouse.tables import Checkpoint
+
+
+class CheckpointError(ValueError):
+    """No checkpoint, or several, for an id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The trainings that led to a checkpoint, and the model that they began from."""
+
+    stages: tuple[str, ...]
+    """Stages of training, from the first to the checkpoint's own."""
+    root: str | None
+    """`name@revision` of the model that the first began from. None: the warehouse lacks a parent,
+    so the stages before are not known."""
+
+    @property
+    def name(self) -> str:
+        """The stages in capitals, as `SFT+RL`; `?+RL` if there were others that are not known."""
+        stages = [stage.upper() for stage in self.stages]
+        return "+".join(stages if self.root else ["?", *stages])
+
+    def begins_from(self, model: str) -> bool:
+        """Returns whether the first training began from a model, given by its version; True if
+        the warehouse cannot tell."""
+        return self.root in (None, weights_of(model))
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """The sort key of tables: fewer trainings first, those of one number by their stages."""
+        ranks = [_STAGES.index(stage) for stage in self.stages]
+        return (len(ranks), self.root is None, ranks)
+
+
+_STAGES = ("sft", "dpo", "rl")
+"""The stages of training, in the order in which a recipe trains them."""
+
+
+def lineage_of(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> Lineage:
+    """Returns the lineage of a checkpoint, as far as the warehouse has its ancestors."""
+    stages = [checkpoint.stage]
+    while checkpoint.parent_id is not None:
+        parents = find_checkpoints(connection, [checkpoint.parent_id])
+        if not parents:
+            return Lineage(tuple(stages), None)
+        [checkpoint] = parents
+        stages.insert(0, checkpoint.stage)
+    return Lineage(tuple(stages), weights_of(checkpoint.parent))
+
+
+def weights_of(version: str) -> str:
+    """Returns the `name@revision` of a model's version, without the settings that it is served
+    with."""
+    return version.split(" {", 1)[0]
+
+
+def choose_checkpoints(
+    connection: duckdb.DuckDBPyConnection, starts: Sequence[str]
+) -> list[Checkpoint]:
+    """Returns the checkpoint of each id, of which the start is enough.
+
+    Raises CheckpointError if no checkpoint, or more than one, has an id that starts so.
+    """
+    chosen = []
+    for start in starts:
+        rows = look_up(connection, "checkpoints_by_start", start=start) if start else []
+        rows = [row for row in rows if row["checkpoint_id"] == start] or rows
+        if len(rows) != 1:
+            listed = ", ".join(row["checkpoint_id"] for row in rows)
+            raise CheckpointError(
+                f"several checkpoints have ids that start with {start!r}: {listed}; give more of "
+                "one"
+                if rows
+                else f"no checkpoint has an id that starts with {start!r}; precept ask ancestry "
+                "lists them"
+            )
+        chosen.append(Checkpoint(**rows[0]))
+    return chosen
+
+
+def in_table_order(
+    connection: duckdb.DuckDBPyConnection, checkpoints: Sequence[Checkpoint]
+) -> list[Checkpoint]:
+    """Returns the checkpoints by their lineages, each once, in whatever order they come: SFT, RL,
+    SFT+RL."""
+    by_id = {checkpoint.checkpoint_id: checkpoint for checkpoint in checkpoints}
+    return sorted(
+        by_id.values(),
+        key=lambda checkpoint: (
+            lineage_of(connection, checkpoint).place,
+            checkpoint.created_at,
+            checkpoint.checkpoint_id,
+        ),
+    )
