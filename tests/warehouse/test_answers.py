@@ -113,9 +113,9 @@ def test_export_replaces_no_file_without_a_word(disk: Home, tmp_path: Path, endi
     out = tmp_path / f"rows.{ending}"
     out.write_text("mine")
     with pytest.raises(OutputError, match=r"is there already; .*--force"):
-        export(connect(disk), "funnel", str(out))
+        export(connect(disk), "worst", str(out))
     assert out.read_text() == "mine"
-    assert export(connect(disk), "funnel", str(out), replace=True) == 5
+    assert export(connect(disk), "worst", str(out), replace=True) == 3
     assert out.read_bytes() != b"mine"
     assert {path.name for path in tmp_path.iterdir()} == {"home", out.name}
 
