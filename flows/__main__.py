@@ -7,12 +7,13 @@ Heavy libraries are imported inside the command that needs them, so that `--help
 import atexit
 import logging
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -35,6 +36,13 @@ HomeOption = Annotated[
     typer.Option("--home", help="The warehouse; else `$PRECEPT_HOME`, else `.precept`."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+FormatOption = Annotated[
+    Literal["table", "json", "csv", "parquet"],
+    typer.Option("--format", help="How rows are printed; `csv` is as `precept export` writes it."),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Most rows to print. Unset: all.", min=0)
+]
 
 
 @contextmanager
@@ -44,6 +52,16 @@ def _user_errors() -> Iterator[None]:
 
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):
+            raise
+        _end_quietly()
+    except SystemExit as error:
+        # Rich turns a closed pipe into exit code 1.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _end_quietly()
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
         # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
         is_whole = type(error) is not duckdb.Error
@@ -54,6 +72,33 @@ def _user_errors() -> Iterator[None]:
     except _failures() as error:
         typer.echo(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _is_closed(stream: IO[str]) -> bool:
+    """Returns True if nobody reads what is written to a stream."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        return False
+
+
+def _end_quietly() -> NoReturn:
+    """Ends the command: whoever read its output has had enough, which is no fault."""
+    # What Python still holds back would fail again when it is flushed at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(0)
+
+
+@contextmanager
+def _reading(home: str | None) -> Iterator[Any]:
+    """Yields the warehouse to read; a user's mistake ends the command."""
+    with _user_errors():
+        from flows.reading import reading
+
+        with reading(_home(home)) as place:
+            yield place
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -99,8 +144,12 @@ def recipe_command(printer: str) -> Callable[[Work], Work]:
                 loaded = _load(recipe, set_)
                 if work is not estimate:
                     loaded.check_models()
-                outcome = work(loaded, home)
-                from flows import show
+                from flows import reading, show
+
+                # An estimate makes nothing, not even the folder.
+                coming = reading.planning if work is estimate else reading.writing
+                with coming(_home(home)):
+                    outcome = work(loaded, home)
 
                 if as_json:
                     show.as_json(outcome)
@@ -156,11 +205,13 @@ def evaluate(
             from warehouse.catalog import connect
             from warehouse.lineage import choose_checkpoints
 
-            choose_checkpoints(connect(_home(home)), checkpoint)
-        from flows import show
+            with _reading(home) as place:
+                choose_checkpoints(connect(place), checkpoint)
+        from flows import reading, show
         from flows.evaluate import evaluate as flow
 
-        outcome = flow(loaded, home, checkpoint or None)
+        with reading.writing(_home(home)):
+            outcome = flow(loaded, home, checkpoint or None)
         if as_json:
             show.as_json(outcome)
         else:
@@ -227,12 +278,12 @@ def report(
     home: HomeOption = None,
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
-    with _user_errors():
+    with _reading(home) as place:
         from warehouse.catalog import connect, latest_evaluation
         from warehouse.reports import inspect_log
         from warehouse.reports import report as reporting
 
-        connection = connect(_home(home))
+        connection = connect(place)
         chosen = run_id or latest_evaluation(connection)
         files = reporting.write(reporting.gather(connection, chosen), out)
         if inspect_logs:
@@ -253,12 +304,12 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Compares two runs: their settings, what they made, and their metrics, B less A."""
-    with _user_errors():
+    with _reading(home) as place:
         from flows import show
         from warehouse.catalog import connect
         from warehouse.reports.compare import compare
 
-        show.compared(compare(connect(_home(home)), run_a, run_b), as_json=as_json)
+        show.compared(compare(connect(place), run_a, run_b), as_json=as_json)
 
 
 @app.command()
@@ -275,6 +326,9 @@ def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -
                 "start one with prefect server start, and set it to http://127.0.0.1:4200/api"
             )
         name = str(Path(recipe).absolute()) if Path(recipe).is_file() else recipe
+        from warehouse.home import make_home
+
+        make_home(_home(home))
         # Each run is a process of its own, which finds warehouse and recipe by the environment.
         os.environ["PRECEPT_HOME"] = _home(home).url
         os.environ["PRECEPT_RECIPE"] = name
@@ -290,7 +344,7 @@ def approve(
     home: HomeOption = None,
 ) -> None:
     """Lets the judgements of a held refresh into the examples of the next one."""
-    with _user_errors():
+    with _reading(home):
         _quiet_libraries()
         from flows.nightly import approve as flow
 
@@ -334,10 +388,10 @@ def preview(
 @app.command()
 def status(home: HomeOption = None, as_json: AsJson = False) -> None:
     """Shows the tables of the warehouse, its last runs, and engines in progress."""
-    with _user_errors():
+    with _reading(home) as place:
         from flows import show
 
-        show.status(_home(home), as_json=as_json)
+        show.status(place, as_json=as_json)
 
 
 @app.command()
@@ -346,38 +400,63 @@ def ask(
         str | None, typer.Argument(help="A named question; none lists them.")
     ] = None,
     home: HomeOption = None,
+    format_: FormatOption = "table",
+    limit: Limit = None,
     as_json: AsJson = False,
     sql_text: Annotated[bool, typer.Option("--sql", help="Print the SQL instead.")] = False,
 ) -> None:
     """Answers a named question about the data."""
     with _user_errors():
-        from flows import show
-        from warehouse.catalog import ask as answer
-        from warehouse.catalog import connect, query_doc, query_names, query_text
+        from warehouse.catalog import query_doc, query_names, query_text
 
         if question is None:
             for name in query_names():
                 typer.echo(f"{name:24} {query_doc(name)}")
-        elif sql_text:
-            typer.echo(query_text(question))
-        else:
-            show.table(answer(connect(_home(home)), question), as_json=as_json)
+            return
+        text = query_text(question)
+        if sql_text:
+            typer.echo(text)
+            return
+    with _reading(home) as place:
+        from flows.reading import print_rows
+        from warehouse.catalog import answer_batches, connect
+
+        rows = answer_batches(connect(place), question, limit=limit)
+        print_rows(rows, "json" if as_json else format_)
 
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help="SQL over the views; see `precept status`.")],
+    query: Annotated[
+        str | None,
+        typer.Argument(help="SQL over the views, see `precept status`; `-` or none: read stdin."),
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", help="A file that holds the query.")
+    ] = None,
     home: HomeOption = None,
+    format_: FormatOption = "table",
+    limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs your own DuckDB query over the views of the warehouse."""
+    """Runs your own DuckDB query over the views of the warehouse; it can only read."""
     with _user_errors():
-        from flows import show
-        from warehouse.catalog import connect, read
+        from flows.reading import print_rows, query_of
+        from warehouse.statement import check_statement, run_statement
 
-        result = read(connect(_home(home)), query)
-        if result is not None:
-            show.table(result.to_arrow_table(), as_json=as_json)
+        text = query_of(query, file)
+        check_statement(text)
+    with _reading(home) as place:
+        print_rows(run_statement(place, text, limit=limit), "json" if as_json else format_)
+
+
+@app.command()
+def views(home: HomeOption = None) -> None:
+    """Prints the views of the warehouse as SQL that any DuckDB runs: precept views > views.sql."""
+    with _reading(home) as place:
+        from warehouse.script import views_script
+
+        typer.echo(views_script(place), nl=False)
 
 
 @app.command("show")
@@ -389,36 +468,45 @@ def show_row(
     as_json: AsJson = False,
 ) -> None:
     """Shows one row whole: a completion with its prompt, reasoning, answer and verdicts."""
-    with _user_errors():
+    with _reading(home) as place:
         from flows import show
 
-        show.row(_home(home), row_id, as_json=as_json)
+        show.row(place, row_id, as_json=as_json)
 
 
 @app.command()
 def export(
     question: Annotated[str, typer.Argument(help="A named question, as sft_examples.")],
-    out: Annotated[str, typer.Argument(help="A file that ends on .parquet, .jsonl or .csv.")],
+    out: Annotated[str, typer.Argument(help="A file on .parquet, .jsonl, .json or .csv.")],
     home: HomeOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Writes the answer to a named question into one file, as TRL and others read it."""
-    with _user_errors():
-        from warehouse.catalog import connect
-        from warehouse.catalog import export as write
+    """Writes the answer to a named question into one file, as TRL and others read it.
 
-        typer.echo(f"{write(connect(_home(home)), question, out)} rows in {out}")
+    Parquet and JSON hold every value as it is; JSON has null for NaN and the infinities, and bytes
+    in base64. CSV is for spreadsheets, not for training: a text that one would run as a formula
+    begins with an apostrophe, control characters are written as \\x1b, and lists are JSON.
+    """
+    with _reading(home) as place:
+        from warehouse.answers import export as write
+        from warehouse.catalog import connect
+
+        num_rows = write(connect(place), question, out, replace=force)
+        typer.echo(f"{num_rows} rows in {out}")
 
 
 @app.command()
 def compact(home: HomeOption = None) -> None:
     """Merges small shards into larger ones."""
-    with _user_errors():
+    with _reading(home) as place:
         from flows.lock import lock
+        from warehouse.catalog import connect
         from warehouse.tables import TABLES
         from warehouse.upkeep import compact as merge
 
-        place = _home(home)
         with lock(place):
+            # Opened for its word on another schema version and on what is not read.
+            connect(place).close()
             for table in TABLES.values():
                 before, after = merge(place, table)
                 typer.echo(f"{table.name:14} {before} shards, now {after}")
@@ -431,6 +519,9 @@ def doctor(
     ] = None,
     set_: Overrides = None,
     home: HomeOption = None,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Set aside the files that are no whole shards.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Checks versions, memory, warehouse, Ray, Prefect and the models of a recipe, with the remedy
@@ -441,7 +532,7 @@ def doctor(
         from flows import show
 
         loaded = _load(recipe, set_) if recipe else None
-        found = checks.examine(_home(home), loaded)
+        found = checks.examine(_home(home), loaded, mend=mend)
         show.checks(found, as_json=as_json)
         if not all(check.ok for check in found):
             raise typer.Exit(1)

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from flows.lock import is_locked
 from flows.recipe import Recipe
 from tasks.engine.model_check import check_model
 from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
-from warehouse.home import Home
+from warehouse.home import Home, HomeError, has_warehouse
+from warehouse.listing import tell_strays
 from warehouse.models import scratch
+from warehouse.upkeep import examine as look_over
 from warehouse.upkeep import mend
 
 _WANTED = ("prefect", "ray", "torch", "transformers", "trl", "datasets", "duckdb", "pyarrow")
@@ -30,16 +33,19 @@ class Check:
     remedy: str = ""
 
 
-def examine(home: Home, recipe: Recipe | None = None) -> list[Check]:
+def examine(home: Home, recipe: Recipe | None = None, *, mend: bool = False) -> list[Check]:
     """Checks versions, memory, disk, the warehouse and its shards, Ray, Prefect, and the models of
-    a recipe."""
+    a recipe.
+
+    Nothing is moved unless `mend` is set.
+    """
     return [
         _versions(),
         _vllm(),
         _memory(),
         _disk(home),
         _store(home),
-        _warehouse(home),
+        _warehouse(home, move=mend),
         _ray(),
         _prefect(),
         *(_model(name, engine) for name, engine in (recipe.engines if recipe else {}).items()),
@@ -108,11 +114,17 @@ def _disk(home: Home) -> Check:
 
 def _store(home: Home) -> Check:
     """Checks that the home takes a file, and never a second one of the same name."""
+    remedy = (
+        "make the folder writable, or set PRECEPT_HOME"
+        if home.is_local
+        else "check the bucket, AWS_ENDPOINT_URL and the credentials; the store must honour "
+        "If-None-Match when it writes"
+    )
+    if home.is_local and not os.path.lexists(home.root):
+        return _place_to_be(home, remedy)
     path = f"{home.root}/doctor-{uuid.uuid4().hex}"
 
     def look() -> None:
-        if home.is_local:
-            os.makedirs(home.root, exist_ok=True)
         home.files.pipe_file(path, b"first", mode="create")
         try:
             with suppress(OSError):
@@ -122,22 +134,44 @@ def _store(home: Home) -> Check:
         finally:
             home.files.rm_file(path)
 
-    remedy = (
-        "make the folder writable, or set PRECEPT_HOME"
-        if home.is_local
-        else "check the bucket, AWS_ENDPOINT_URL and the credentials; the store must honour "
-        "If-None-Match when it writes"
-    )
     return _attempt("home", f"{home.url} takes files", look, remedy)
 
 
-def _warehouse(home: Home) -> Check:
+def _place_to_be(home: Home, remedy: str) -> Check:
+    """Checks that a folder that is not there can be made; a check makes nothing itself."""
+    above = Path(home.root).parent
+    while not above.exists():
+        above = above.parent
+    found = f"{home.url} is not there yet"
+    return Check("home", above.is_dir() and os.access(above, os.W_OK | os.X_OK), found, remedy)
+
+
+def _warehouse(home: Home, *, move: bool) -> Check:
+    """Checks every row of every shard; moves the files that are none if it may."""
+    try:
+        if not has_warehouse(home):
+            return Check("warehouse", True, f"none at {home.url} yet; precept refresh makes one")
+    except HomeError as error:
+        return Check("warehouse", False, str(error), "give another --home")
     if is_locked(home):
         return Check("warehouse", True, f"{home.url}: a run is writing, shards not checked")
-    damaged = mend(home, deep=True)
-    found = "; ".join(f"{one.path}: {one.reason}, moved to {one.moved_to}" for one in damaged)
-    remedy = "run the same refresh again: it makes the missing rows"
-    return Check("warehouse", not damaged, found or f"{home.url}: every shard reads", remedy)
+    if not move:
+        found = tell_strays(look_over(home, deep=True))
+        return Check(
+            "warehouse",
+            not found,
+            "; ".join(found) or f"{home.url}: every shard reads",
+            "run precept doctor --mend, and then run the same refresh again: it makes what is "
+            "missing",
+        )
+    moved = mend(home, deep=True, every_file=True)
+    listed = "; ".join(f"{one.path}: {one.reason}, moved to {one.moved_to}" for one in moved)
+    return Check(
+        "warehouse",
+        not moved,
+        listed or f"{home.url}: every shard reads",
+        "run the same refresh again: it makes the missing rows",
+    )
 
 
 def _ray() -> Check:

@@ -19,7 +19,12 @@ def write_project(folder: str | Path) -> list[Path]:
         raise ValueError(f"{place} is a file; give a folder that is new or empty")
     if place.is_dir() and any(place.iterdir()):
         raise ValueError(f"{place} is not empty; give a folder that is new or empty")
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        above = Path(error.filename)
+        cause = f"{above} is a file" if above.is_file() else f"{error.strerror} ({above})"
+        raise ValueError(f"{place} cannot be made: {cause}; give another folder") from error
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as temporary:
         whole = Path(temporary) / "project"
         shutil.copytree(STARTER, whole, ignore=shutil.ignore_patterns("__pycache__"))

@@ -18,7 +18,7 @@ from flows.lock import is_locked
 from flows.run import Refreshed
 from tasks.evaluation.rows import SuiteFigures
 from tasks.stage import StageFigures
-from warehouse.catalog import ask, connect, count_rows, look_up
+from warehouse.catalog import ask, connect, count_rows, look_up, unread_files
 from warehouse.home import Home
 from warehouse.rows import FoundRow, find_row
 from warehouse.tables import TABLES
@@ -326,13 +326,18 @@ def status(home: Home, *, as_json: bool) -> None:
             run["status"] = "interrupted"
         run["started_at"] = f"{run['started_at']:%Y-%m-%d %H:%M:%S}"
     engines = _live_engines(home) if is_busy else []
+    unread = [asdict(stray) for stray in unread_files(connection)]
     if as_json:
         shown = {"tables": counts, "runs": runs, "engines": engines, "writing": is_busy}
+        shown["unread_files"] = unread
         print(json.dumps(shown, default=str))
         return
     table(pa.Table.from_pylist(counts), as_json=False, title=f"Warehouse {home.url}")
     if runs:
         table(pa.Table.from_pylist(runs), as_json=False, title="Last runs")
+    if unread:
+        title = "Not read; precept doctor --mend sets them aside"
+        table(pa.Table.from_pylist(unread), as_json=False, title=title)
     for engine in engines:
         _line(
             f"engine {engine['pid']}: {engine['running']} sequences in progress, "

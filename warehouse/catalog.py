@@ -3,14 +3,16 @@
 `<table>_all` shows each id once, in its latest attempt or revision, and no judgement or grade of a
 text that is no longer there. `<table>` of completions and judgements shows the rows that the latest
 run of some recipe wanted, of rollouts the steps that count. `verdicts` is the lowest score of each
-completion and what follows from it; `shards` names the file of each row. Questions about
-evaluations are about one run: the latest, or the one chosen.
+completion and what follows from it; `shards` names the file of each row, and `unread_files` what
+lies among the shards and is none. Questions about evaluations are about one run: the latest, or the
+one chosen.
 
 SQL stands in files: `views/` what every connection shows, `queries/` the questions people ask,
 `pending/` what is missing, `lookups/` what the code reads by parameters.
 """
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,97 +23,109 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse.files import write_whole
+from warehouse.characters import visible
+from warehouse.definitions import evaluation_views, location_query, raw_query, view_statements
 from warehouse.home import Home, ShardError
-from warehouse.shards import former_shards, list_shards, refusal
+from warehouse.listing import Listing, list_warehouse, tell_strays
+from warehouse.shards import Stray, list_shards
 from warehouse.tables import (
-    COMPLETIONS,
-    JUDGEMENTS,
     PROMPTS,
-    ROLLOUTS,
-    SCHEMA_VERSION,
     TABLES,
     Checkpoint,
     Table,
 )
 
 QUERIES = Path(__file__).parent / "queries"
-_VIEWS = Path(__file__).parent / "views"
 _PENDING = Path(__file__).parent / "pending"
 _LOOKUPS = Path(__file__).parent / "lookups"
-_CURRENT = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
-"""Tables whose view shows fewer rows than `<table>_all`."""
+LOG = logging.getLogger("precept.warehouse")
+_BATCH_ROWS = 10_000
 
 
 class QuestionError(ValueError):
     """A question that cannot be answered: an unknown query, run or file format."""
 
 
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A connection with the views over a warehouse, and the files that it reads."""
+
+    connection: duckdb.DuckDBPyConnection
+    listing: Listing
+
+
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
     """Returns an in-memory DuckDB with the views over a warehouse, which need not exist yet.
 
-    Raises ShardError if another version of Precept wrote it. Shards that are written later may or
-    may not be seen: connect again to be sure.
+    Shows the shards of this moment: connect again to see later ones. Files that are no shards of
+    Precept's are not read; the log and table `unread_files` name them. Raises ShardError if another
+    version of Precept wrote the warehouse.
     """
-    connection, shards = _open(home)
+    return open_catalog(home).connection
+
+
+def open_catalog(home: Home) -> Catalog:
+    """Returns the connection of `connect`, with the files that it reads."""
+    catalog = _open(home)
+    connection, shards = catalog.connection, catalog.listing.shards
     locations = []
     for table in TABLES.values():
-        paths = _glob_literal(home, table) if shards[table.name] else None
-        connection.execute(
-            f"CREATE VIEW {table.name}_raw AS {_raw_query(connection, paths, table)}"
-        )
+        paths = [home.pattern(path) for path in shards[table.name]]
+        query = raw_query(connection, paths, table)
+        connection.execute(f"CREATE VIEW {table.name}_raw AS {query}")
         _check_columns(connection, home, table)
-        connection.execute(f"CREATE VIEW {table.name}_all AS {_once_query(table)}")
-        locations.append(_location_query(paths, table))
+        locations.append(location_query(paths, table))
     connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(locations)}")
-    for name in ("macros", "tables", "verdicts"):
-        connection.execute((_VIEWS / f"{name}.sql").read_text(encoding="utf-8"))
-    for table in TABLES.values():
-        if table not in _CURRENT:
-            connection.execute(f"CREATE VIEW {table.name} AS FROM {table.name}_all")
-    return connection
+    _show_unread(connection, catalog.listing.strays)
+    for statement in view_statements():
+        connection.execute(statement)
+    for line in tell_strays(catalog.listing.strays):
+        LOG.warning(line)
+    return catalog
 
 
 def check_version(home: Home) -> None:
     """Raises ShardError if another schema version wrote the warehouse; call it before writing."""
-    connection, _ = _open(home)
-    connection.close()
+    _open(home).connection.close()
 
 
-def _open(home: Home) -> tuple[duckdb.DuckDBPyConnection, dict[str, list[str]]]:
-    """Returns a connection without views, and the shards of each table by its name.
+def _open(home: Home) -> Catalog:
+    """Returns a connection without views, and the shards to show.
 
     Raises ShardError if another schema version wrote the warehouse.
     """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
+    # A footer that was read to check a shard is not read again to query it.
+    connection.execute("SET parquet_metadata_cache = true")
     files = home.open_reader()
     if not home.is_local:
         connection.register_filesystem(files)
         # Shards are immutable, so a cached block is never stale.
         connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
-    shards = {table.name: list_shards(home, table, files) for table in TABLES.values()}
-    # Views take their columns from the first shard of a table, so DuckDB fetches its footer anyway.
-    first = [paths[0] for paths in shards.values() if paths] or former_shards(home)[:1]
-    for path in first:
-        version = _shard_version(connection, home.readable(path))
-        if version and version != SCHEMA_VERSION:
-            raise refusal(home, version)
-    return connection, shards
+    return Catalog(connection, list_warehouse(home, connection, files))
 
 
-def _shard_version(connection: duckdb.DuckDBPyConnection, path: str) -> str | None:
-    """Returns the schema version of a shard, or None if its footer does not say one.
+def _show_unread(connection: duckdb.DuckDBPyConnection, strays: Sequence[Stray]) -> None:
+    """Makes table `unread_files` of the files that lie among the shards and are not read."""
+    connection.execute(
+        "CREATE TABLE unread_files (table_name VARCHAR, file VARCHAR, reason VARCHAR)"
+    )
+    for stray in strays:
+        connection.execute(
+            "INSERT INTO unread_files VALUES (?, ?, ?)",
+            # A name need not be UTF-8, as a text of DuckDB must be.
+            [stray.table, visible(stray.path), visible(stray.reason)],
+        )
 
-    A damaged shard is no reason to refuse a warehouse: `mend` sets it aside.
-    """
-    query = "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = 'schema_version'"
-    try:
-        rows = connection.execute(query, [path]).fetchall()
-    except duckdb.Error:
-        return None
-    return str(rows[0][0]) if rows else None
+
+def unread_files(connection: duckdb.DuckDBPyConnection) -> list[Stray]:
+    """Returns the files that lie among the shards and are not read."""
+    return [
+        Stray(row["table_name"], row["file"], row["reason"])
+        for row in look_up(connection, "unread_files")
+    ]
 
 
 def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> None:
@@ -121,60 +135,14 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Tab
     if missing:
         raise ShardError(
             f"{home.url}: the shards of table {table.name} lack {', '.join(missing)}; run "
-            "precept doctor, which sets such shards aside"
+            "precept doctor --mend, which sets such shards aside"
         )
-
-
-def _glob_literal(home: Home, table: Table) -> str:
-    """Returns all shards of a table as an SQL literal."""
-    return "'" + home.glob_url(table).replace("'", "''") + "'"
-
-
-def _raw_query(connection: duckdb.DuckDBPyConnection, paths: str | None, table: Table) -> str:
-    """Returns the query of every row of every shard; without a shard, of no row of those types."""
-    if paths:
-        # Without this, a folder above the warehouse that is named key=value would add a column.
-        return f"SELECT * FROM read_parquet({paths}, hive_partitioning = false)"
-    relation = connection.from_arrow(table.schema.empty_table())
-    columns = ", ".join(
-        f'NULL::{kind} AS "{name}"'
-        for name, kind in zip(relation.columns, relation.types, strict=True)
-    )
-    return f"SELECT {columns} WHERE false"
-
-
-def _location_query(paths: str | None, table: Table) -> str:
-    """Returns the query of which row lies in which shard: `kind`, `row_id`, `shard`."""
-    if not paths:
-        return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
-    return (
-        f"SELECT '{table.name}' AS kind, concat_ws('|', {', '.join(table.key)}) AS row_id, "
-        "filename AS shard "
-        f"FROM read_parquet({paths}, filename = true, hive_partitioning = false)"
-    )
-
-
-def _once_query(table: Table) -> str:
-    """Returns the query of each id once: its latest attempt or revision, the earliest such row.
-
-    Judgements and grades of texts that are no longer there are left out.
-    """
-    key = ", ".join(table.key)
-    rows = f"{table.name}_raw"
-    if table.about:
-        rows += f" SEMI JOIN {table.about.name}_all USING ({table.about.key[0]}, text_id)"
-    first = table.time_column
-    order = f"{table.replaced_by} DESC, {first}" if table.replaced_by else first
-    return (
-        f"SELECT * FROM {rows} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
-    )
 
 
 @cache
 def _evaluation_names() -> re.Pattern[str]:
     """Returns a pattern of the names that `views/evaluation.sql` defines."""
-    text = (_VIEWS / "evaluation.sql").read_text(encoding="utf-8")
-    names = re.findall(r"^CREATE (?:VIEW|MACRO) (\w+)", text, re.MULTILINE)
+    names = re.findall(r"^CREATE (?:VIEW|MACRO) (\w+)", evaluation_views(), re.MULTILINE)
     return re.compile(rf"\b(?:{'|'.join(names)})\b")
 
 
@@ -182,7 +150,7 @@ def show_evaluation(connection: duckdb.DuckDBPyConnection) -> None:
     """Adds the views over evaluations, once; they take longer to make than all others together."""
     views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
     if ("evaluation_runs",) not in views:
-        connection.execute((_VIEWS / "evaluation.sql").read_text(encoding="utf-8"))
+        connection.execute(evaluation_views())
 
 
 def read(
@@ -192,9 +160,14 @@ def read(
 
     Returns None for a statement that has no rows.
     """
+    show_views_of(connection, query)
+    return connection.sql(query, params=parameters)
+
+
+def show_views_of(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Adds the views over evaluations if a query names one."""
     if _evaluation_names().search(query):
         show_evaluation(connection)
-    return connection.sql(query, params=parameters)
 
 
 def query_names() -> list[str]:
@@ -218,6 +191,23 @@ def query_doc(name: str) -> str:
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """Returns the answer to a named question."""
     return _rows_of(connection, query_text(name)).to_arrow_table()
+
+
+def answer_batches(
+    connection: duckdb.DuckDBPyConnection, name: str, *, limit: int | None = None
+) -> pa.RecordBatchReader:
+    """Returns the answer to a named question, or its first rows, in batches.
+
+    Memory holds one batch at a time.
+    """
+    return batches_of(_rows_of(connection, query_text(name)), limit)
+
+
+def batches_of(rows: duckdb.DuckDBPyRelation, limit: int | None) -> pa.RecordBatchReader:
+    """Returns rows, or the first of them, in batches."""
+    if limit is not None:
+        rows = rows.limit(limit)
+    return rows.to_arrow_reader(_BATCH_ROWS)
 
 
 def _rows_of(
@@ -305,7 +295,7 @@ def show_prompts_of(connection: duckdb.DuckDBPyConnection, other: Home) -> None:
     They are read now, so that the other warehouse may go. Whatever reads `prompts` afterwards, on
     this connection, sees both.
     """
-    paths = list_shards(other, PROMPTS)
+    paths = [other.pattern(path) for path in list_shards(other, PROMPTS)]
     if not paths:
         return
     connection.read_parquet(paths, hive_partitioning=False).create_view("new_prompts")
@@ -378,25 +368,3 @@ def latest_set(connection: duckdb.DuckDBPyConnection, recipe: str) -> str | None
     """Returns the set that the latest refresh of a recipe froze, or None."""
     rows = look_up(connection, "latest_set", recipe=recipe)
     return str(rows[0]["set_id"]) if rows else None
-
-
-_FORMATS = {".parquet": "PARQUET", ".jsonl": "JSON", ".csv": "CSV"}
-
-
-def export(connection: duckdb.DuckDBPyConnection, name: str, out: str) -> int:
-    """Writes the answer to a named question into a new file; returns its number of rows.
-
-    The file appears whole or not at all. Raises QuestionError if its ending is not known.
-    """
-    path = Path(out)
-    if path.suffix not in _FORMATS:
-        raise QuestionError(f"{out}: give a file that ends on {', '.join(_FORMATS)}")
-    query = query_text(name).strip().removesuffix(";")
-    with write_whole(path) as partial:
-        relation = read(
-            connection,
-            f"COPY ({query}) TO $path (FORMAT {_FORMATS[path.suffix]})",
-            {"path": str(partial)},
-        )
-        [(num_rows,)] = relation.fetchall() if relation else [(0,)]
-    return int(num_rows)

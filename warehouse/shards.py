@@ -2,16 +2,19 @@
 
 A shard is one immutable file named by the ids of its rows. It is written under a temporary name
 and made visible in one step that never replaces a shard already there, so that a retried or
-duplicated task keeps the rows that came first. Readers need no more than `*.parquet`.
+duplicated task keeps the rows that came first. Its footer repeats its name, so that readers tell it
+from any other file without reading its rows.
 """
 
 import hashlib
 import io
 import itertools
 import os
+import re
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
@@ -23,6 +26,11 @@ from warehouse.tables import FORMER_TABLES, SCHEMA_VERSION, Table
 
 TEMPORARY_PREFIX = ".writing-"
 """Start of the names of files that are being written, which no glob of shards matches."""
+
+NAME_KEY = "shard"
+"""Key of a shard's footer under which its own name stands."""
+
+_SHARD_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
 
 ROWS_PER_SHARD = 20_000
 """Most rows of a shard where a single process writes many."""
@@ -79,14 +87,15 @@ def write_shard(home: Home, table: Table, rows: Sequence[Any] | pa.Table) -> str
         raise ShardError(
             f"rows of another schema were given to table {table.name}; convert them with to_arrow"
         )
+    name = shard_name(table, data)
     buffer = io.BytesIO()
     pq.write_table(
-        data.replace_schema_metadata(table.schema.metadata),
+        data.replace_schema_metadata({**table.schema.metadata, NAME_KEY: name}),
         buffer,
         compression="zstd",
         write_page_checksum=True,
     )
-    path = f"{home.folder(table)}/{shard_name(table, data)}"
+    path = f"{home.folder(table)}/{name}"
     if home.is_local:
         _publish(path, buffer.getbuffer())
     else:
@@ -144,18 +153,69 @@ def _publish(path: str, content: memoryview) -> None:
             os.unlink(temporary)
 
 
-def list_shards(
-    home: Home, table: Table | str, files: fsspec.AbstractFileSystem | None = None
-) -> list[str]:
-    """Returns the sorted paths of all complete shards of a table.
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A file or folder in a table's folder that is not read."""
 
-    `files` lists them if given, from its cache if it has one; otherwise they are listed anew.
+    table: str
+    path: str
+    reason: str
+    """The fault, in one line."""
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return PurePosixPath(self.path).name
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The content of a table's folder, told apart by name and kind of file."""
+
+    shards: tuple[str, ...] = ()
+    """Sorted paths of the files that have the name of a shard."""
+    strays: tuple[Stray, ...] = ()
+
+
+def list_folder(
+    home: Home, table: Table | str, files: fsspec.AbstractFileSystem | None = None
+) -> Folder:
+    """Returns what lies in a table's folder; names that begin with a dot are passed over.
+
+    `files` lists it if given, from its cache if it has one; otherwise it is listed anew.
     """
+    folder = home.folder(table)
     try:
-        paths = (files or home.files).ls(home.folder(table), detail=False)
+        entries = (files or home.files).ls(folder, detail=True)
     except FileNotFoundError:
-        return []
-    return sorted(path for path in paths if path.endswith(".parquet"))
+        return Folder()
+    shards, strays = [], []
+    for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+        path = str(entry["name"]).rstrip("/")
+        if path == folder and not entry["size"]:
+            continue  # A store may keep an empty object that stands for the folder.
+        reason = _stray_reason(entry, path)
+        if reason is None:
+            shards.append(path)
+        elif not PurePosixPath(path).name.startswith("."):
+            strays.append(Stray(home.table_name(table), path, reason))
+    return Folder(tuple(shards), tuple(strays))
+
+
+def _stray_reason(entry: dict[str, Any], path: str) -> str | None:
+    """Returns why an entry of a folder cannot be a shard, or None."""
+    if entry.get("islink"):
+        return "a symbolic link"
+    if entry["type"] != "file":
+        return "a folder" if entry["type"] == "directory" else "not a regular file"
+    if not _SHARD_NAME.fullmatch(PurePosixPath(path).name):
+        return "not named as Precept names shards"
+    return None
+
+
+def list_shards(home: Home, table: Table | str) -> list[str]:
+    """Returns the sorted paths of the files of a table that have the name of a shard."""
+    return list(list_folder(home, table).shards)
 
 
 def former_shards(home: Home) -> list[str]:
@@ -167,6 +227,7 @@ def refusal(home: Home, version: str) -> ShardError:
     """Returns the error that refuses a warehouse of another schema version."""
     return ShardError(
         f"{home.url} was written with schema version {version}, and this Precept reads version "
-        f"{SCHEMA_VERSION}; to take its examples along, export them with the Precept that wrote it "
-        "(precept export sft_examples examples.jsonl), and give this one another --home"
+        f"{SCHEMA_VERSION}; to take its completions along, export them with the Precept that wrote "
+        "it (precept export sft_examples examples.jsonl, or accepted_chains), or read its shards "
+        f"with DuckDB (FROM '{home.url}/completions/*.parquet'), and give this one another --home"
     )

@@ -3,35 +3,44 @@
 Shards of another schema version are neither: a warehouse that has one is refused untouched.
 """
 
-import io
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.catalog import check_version
-from warehouse.home import Home, ShardError, may_pass
+from warehouse.home import Home, ShardError
+from warehouse.listing import fault_of, tell_strays
 from warehouse.shards import (
     TEMPORARY_PREFIX,
+    Stray,
+    list_folder,
     list_shards,
-    refusal,
     row_names,
     write_shard,
 )
-from warehouse.tables import SCHEMA_VERSION, TABLES, Table
+from warehouse.tables import TABLES, Table
 
 _ABANDONED_AFTER_SECONDS = 3600
 """Age of a temporary file from which on its writer counts as dead."""
 
-_FOOTER_BYTES = 1 << 16
-"""Bytes first fetched of the end of a shard; most footers are smaller."""
+_QUERY_FAULTS = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.ParserException,
+    duckdb.PermissionException,
+    duckdb.SyntaxException,
+)
+"""Errors of DuckDB that a damaged shard never causes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,94 +56,86 @@ class Damaged:
     """The fault, in one line."""
 
 
-def mend(home: Home, *, deep: bool = False) -> list[Damaged]:
-    """Sets damaged shards aside and deletes files of killed writers; returns the moved shards.
+def examine(home: Home, *, deep: bool = False) -> list[Stray]:
+    """Returns the files among the shards that are no shards, or damaged ones; moves nothing.
 
-    Reads the footers; `deep` reads every page and verifies its checksum. The rows of a shard that
-    was set aside are missing from then on, and the next run makes them again. Raises ShardError,
-    before it moves anything, if another schema version wrote the warehouse, and OSError if a disk
-    or store cannot be read: an unreadable store does not make a shard damaged.
+    Reads the footers; `deep` reads every page, verifies its checksum and holds the rows against the
+    name of their shard. Raises ShardError if another schema version wrote the warehouse, and
+    OSError if a disk or a store cannot be read: an unreadable store does not make a shard damaged.
     """
-    shards = [(table, path) for table in TABLES.values() for path in list_shards(home, table)]
+    folders = {name: list_folder(home, table) for name, table in TABLES.items()}
+    shards = [(TABLES[name], path) for name, folder in folders.items() for path in folder.shards]
     if not shards:
         # What is there may be of tables that only older versions have.
         check_version(home)
-    # All faults are known before the first shard is moved, so that a refusal finds all in place.
     with ThreadPoolExecutor(8) as pool:
-        faults = list(pool.map(lambda shard: _fault(home, *shard, deep=deep), shards))
+        faults = list(pool.map(lambda shard: fault_of(home, *shard, deep=deep), shards))
     damaged = [
-        _set_aside(home, table, path, fault)
+        Stray(table.name, path, fault)
         for (table, path), fault in zip(shards, faults, strict=True)
         if fault
     ]
+    return [stray for folder in folders.values() for stray in folder.strays] + damaged
+
+
+def mend(home: Home, *, deep: bool = False, every_file: bool = False) -> list[Damaged]:
+    """Sets damaged shards aside and deletes files of killed writers; returns what was moved.
+
+    A Parquet file that is no shard of its table is moved too; with `every_file`, so is any other
+    file or folder among the shards. The rows of a shard that was set aside are missing from then
+    on, and the next run makes them again. Raises what `examine` raises, before anything moves.
+    """
+    # All faults are known before the first shard is moved, so that a refusal finds all in place.
+    found = [
+        stray for stray in examine(home, deep=deep) if every_file or stray.name.endswith(".parquet")
+    ]
+    damaged = [_set_aside(home, stray) for stray in found]
     for table in TABLES.values():
         _sweep(home, table)
     return damaged
 
 
-def _set_aside(home: Home, table: Table, path: str, fault: str) -> Damaged:
-    """Moves a shard to where no view reads it."""
-    target = f"{home.root}/damaged/{table.name}-{PurePosixPath(path).name}"
-    home.files.makedirs(f"{home.root}/damaged", exist_ok=True)
-    home.files.mv(path, target)
-    return Damaged(table.name, path, target, fault)
+def _set_aside(home: Home, stray: Stray) -> Damaged:
+    """Moves a file to where no view reads it."""
+    files = home.files
+    files.makedirs(f"{home.root}/damaged", exist_ok=True)
+    target = first = f"{home.root}/damaged/{stray.table}-{stray.name}"
+    # One that was set aside before under the same name stays.
+    for number in itertools.count(2):
+        if not (os.path.lexists(target) if home.is_local else files.exists(target)):
+            break
+        target = f"{first}.{number}"
+    if home.is_local:
+        # A link is moved as such, whatever it leads to.
+        os.rename(stray.path, target)
+    else:
+        files.mv(stray.path, target, recursive=True)
+    return Damaged(stray.table, stray.path, target, stray.reason)
 
 
-def _fault(home: Home, table: Table, path: str, *, deep: bool) -> str | None:
-    """Returns the reason that a shard cannot be used, or None.
+@contextmanager
+def damage_named(home: Home) -> Iterator[None]:
+    """Raises ShardError with the name of the shard in place of DuckDB's error about its bytes.
 
-    Raises ShardError for a shard of another schema version, which is not damaged.
+    The shards are examined only once a query has failed in a way that damage can cause.
     """
     try:
-        # A fault of the store is raised here; a fault of the shard is found below.
-        with _open_shard(home, path, whole=deep) as file:
-            shard = pq.ParquetFile(file, page_checksum_verification=True)
-            if _metadata(shard, "table") != table.name:
-                return f"not a shard of table {table.name}"
-            _require_version(home, shard)
-            if not shard.schema_arrow.equals(table.schema):
-                return f"columns that are not those of table {table.name}"
-            if deep:
-                for group in range(shard.num_row_groups):
-                    shard.read_row_group(group).validate(full=True)
-    except FileNotFoundError:
-        return None
-    except ShardError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, PermissionError) or may_pass(error):
+        yield
+    except _QUERY_FAULTS:
+        raise  # the query's own fault
+    except (duckdb.Error, RuntimeError, UnicodeDecodeError) as error:
+        # DuckDB's bindings raise RuntimeError for the name of a column that is not UTF-8.
+        if isinstance(error, RuntimeError) and "nanobind" not in str(error):
             raise
-        # OSError: a page's checksum. ValueError: a footer whose names are not UTF-8.
-        return str(error).splitlines()[0]
-    return None
-
-
-def _require_version(home: Home, shard: pq.ParquetFile) -> None:
-    """Raises ShardError for a shard of another schema version."""
-    version = _metadata(shard, "schema_version")
-    if version != SCHEMA_VERSION:
-        raise refusal(home, version or "unknown")
-
-
-def _metadata(shard: pq.ParquetFile, key: str) -> str | None:
-    """Returns what the footer of a shard says of itself under a key, or None."""
-    metadata: Mapping[bytes, bytes] = shard.schema_arrow.metadata or {}
-    value = metadata.get(key.encode())
-    return value.decode() if value is not None else None
-
-
-def _open_shard(home: Home, path: str, *, whole: bool) -> Any:
-    """Returns a shard to read: from a store its whole content, or only the end with the footer."""
-    if home.is_local:
-        return home.files.open(path, "rb")
-    if whole:
-        return io.BytesIO(home.files.cat_file(path))
-    end = home.files.cat_file(path, start=-_FOOTER_BYTES)
-    # A Parquet file ends with the length of its footer in four bytes, little-endian, and `PAR1`.
-    needed = int.from_bytes(end[-8:-4], "little") + 8
-    if len(end) == _FOOTER_BYTES and end.endswith(b"PAR1") and needed > len(end):
-        end = home.files.cat_file(path, start=-needed)
-    return io.BytesIO(end)
+        if "No such file" in str(error):
+            raise ShardError(
+                f"{home.url}: shards were merged or moved while they were read; run the same "
+                "command again"
+            ) from error
+        for stray in examine(home, deep=True):
+            if stray.name.endswith(".parquet"):
+                raise ShardError(tell_strays([stray])[0]) from error
+        raise
 
 
 def _sweep(home: Home, table: Table) -> None:
@@ -160,13 +161,16 @@ class Compacted(NamedTuple):
 def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> Compacted:
     """Merges the shards of less than half of `rows_per_shard` into shards of at most that many.
 
-    Rows that several shards held are kept once. Raises ShardError if another schema version wrote
-    the shards.
+    Rows that several shards held are kept once; damaged shards stay as they are. Raises ShardError
+    if another schema version wrote the shards.
     """
-    before = list_shards(home, table)
+    listed = list_shards(home, table)
+    before = [path for path in listed if fault_of(home, table, path) is None]
     num_rows = {path: _num_rows(home, path) for path in before}
     small = [path for path in before if num_rows[path] < rows_per_shard // 2]
-    for group in _groups(small, num_rows, rows_per_shard):
+    # Damage must not pass into a new shard, whose checksums would vouch for it.
+    sound = [path for path in small if fault_of(home, table, path, deep=True) is None]
+    for group in _groups(sound, num_rows, rows_per_shard):
         if len(group) < 2:
             continue
         parts = []
@@ -179,7 +183,7 @@ def compact(home: Home, table: Table, *, rows_per_shard: int = 50_000) -> Compac
         for path in group:
             if path != merged:
                 home.files.rm(path)
-    return Compacted(len(before), len(list_shards(home, table)))
+    return Compacted(len(listed), len(list_shards(home, table)))
 
 
 def _distinct(table: Table, data: pa.Table) -> pa.Table:
@@ -193,11 +197,9 @@ def _distinct(table: Table, data: pa.Table) -> pa.Table:
 
 
 def _num_rows(home: Home, path: str) -> int:
-    """Returns the number of rows of a shard; raises ShardError for another schema version."""
+    """Returns the number of rows of a shard."""
     with home.files.open(path, "rb") as file:
-        shard = pq.ParquetFile(file)
-        _require_version(home, shard)
-        return int(shard.metadata.num_rows)
+        return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def _groups(

@@ -3,6 +3,7 @@
 TRL trains on exactly the rows that were tokenised, in an order that a resumed training finds again.
 """
 
+import glob
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ def _loop(job: Job, tokenised: Tokenised) -> None:
     assert isinstance(config, SftConfig)
     rows = datasets.load_dataset(
         "parquet",
-        data_files=tokenised.files,
+        # Each name stands for itself: a path may hold the signs of a glob.
+        data_files=[glob.escape(file) for file in tokenised.files],
         split="train",
         cache_dir=str(Path(job.folder) / "cache"),
     )

@@ -10,7 +10,8 @@ import duckdb
 import pytest
 
 from tests.rows import completion, example, judgement, later, prompt, run, spec_text
-from warehouse.catalog import QuestionError, ask, connect, export, query_names, query_text
+from warehouse.answers import export
+from warehouse.catalog import QuestionError, ask, connect, query_names, query_text
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import (
@@ -216,12 +217,12 @@ def test_views_of_an_empty_and_a_filled_table_have_the_same_types(disk: Home) ->
     assert {name: types(table) for name, table in TABLES.items()} == empty
 
 
-def test_an_open_connection_sees_what_is_written_meanwhile(home: Home) -> None:
+def test_a_connection_shows_one_moment_and_the_next_one_what_was_written_since(home: Home) -> None:
     write_shard(home, PROMPTS, [SKIFF])
     connection = connect(home)
-    assert connection.sql("SELECT count(*) FROM prompts").fetchall() == [(1,)]
     write_shard(home, PROMPTS, [EEL])
-    assert connection.sql("SELECT count(*) FROM prompts").fetchall() == [(2,)]
+    assert connection.sql("SELECT count(*) FROM prompts").fetchall() == [(1,)]
+    assert connect(home).sql("SELECT count(*) FROM prompts").fetchall() == [(2,)]
 
 
 def test_an_id_is_shown_once_by_its_latest_attempt_and_the_row_that_came_first(
@@ -430,7 +431,7 @@ def test_export_is_one_whole_file_with_every_row(disk: Home, tmp_path: Path, end
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
     exported = duckdb.sql("FROM query($sql)", params={"sql": f"FROM {sql_text(str(out))}"})
     assert [row[0] for row in exported.fetchall()] == ["a", "b"]
-    with pytest.raises(QuestionError, match=r"\.parquet, \.jsonl, \.csv"):
+    with pytest.raises(QuestionError, match=r"\.parquet, \.jsonl, \.json, \.csv"):
         export(connect(disk), "sft_examples", str(tmp_path / "rows.xlsx"))
 
 

@@ -65,7 +65,8 @@ def test_rows_come_back_as_they_were_written(home: Home) -> None:
     assert read(home, path) == to_arrow(PROMPTS, rows).to_pylist()
     with home.files.open(path, "rb") as file:
         schema = pq.read_schema(file)
-    assert schema.equals(PROMPTS.schema, check_metadata=True)
+    named = {**PROMPTS.schema.metadata, b"shard": Path(path).name.encode()}
+    assert schema.equals(PROMPTS.schema.with_metadata(named), check_metadata=True)
 
 
 @settings(max_examples=30)

@@ -20,10 +20,11 @@ from flows.lock import BusyError, is_locked, lock
 from tasks.paths import PROJECT
 from tests.rows import completion, prompt
 from tests.servers import running
-from warehouse.catalog import ask, connect
-from warehouse.home import Home, may_pass
+from warehouse.catalog import QuestionError, ask, connect, unread_files
+from warehouse.home import Home, HomeError, make_home, may_pass, require_warehouse
 from warehouse.models import fetch_folder, keep_folder, scratch
 from warehouse.shards import list_shards, write_shard
+from warehouse.statement import run_statement
 from warehouse.tables import COMPLETIONS, PROMPTS, TABLES
 from warehouse.upkeep import compact, mend
 
@@ -124,7 +125,7 @@ def test_connection_lists_each_folder_once_and_fetches_each_shard_once(
     assert mend(bucket) == []
     assert requests["GetObject"] == 20
     # A footer longer than the bytes first fetched takes a second request.
-    monkeypatch.setattr("warehouse.upkeep._FOOTER_BYTES", 64)
+    monkeypatch.setattr("warehouse.listing._FOOTER_BYTES", 64)
     assert mend(bucket) == []
     assert requests["GetObject"] == 20 + 2 * 20
 
@@ -140,6 +141,32 @@ def test_only_the_columns_asked_for_are_read_of_a_large_shard(
     assert connect(bucket).sql(query).fetchall() == [(2000,)]
     assert mend(bucket) == []
     assert requests["bytes"] < size / 10
+
+
+def test_folders_named_key_value_in_a_bucket_change_nothing_and_sql_reads_it(bucket: Home) -> None:
+    below = Home(f"{bucket.url}/env=prod/status=failed/run_id=7")
+    write_shard(below, COMPLETIONS, [completion("c")])
+    below.files.pipe_file(f"{below.folder(COMPLETIONS)}/extra.parquet", b"planted")
+    connection = connect(below)
+    assert connection.table("completions").columns == COMPLETIONS.schema.names
+    [stray] = unread_files(connection)
+    assert stray.name == "extra.parquet"
+    rows = run_statement(below, "SELECT status, run_id FROM completions").read_all()
+    assert rows.to_pylist() == [{"status": "ok", "run_id": "r"}]
+    for query in (f"FROM '{below.readable(stray.path)}'", "FROM read_text('s3://other/x')"):
+        with pytest.raises(QuestionError, match="precept sql reads the tables"):
+            run_statement(below, query)
+    [moved] = mend(below, every_file=True)
+    assert moved.path == stray.path and unread_files(connect(below)) == []
+
+
+def test_bucket_without_a_warehouse_and_no_bucket_are_told(bucket: Home) -> None:
+    for home in (bucket, Home("s3://no-such-bucket-of-ours/home")):
+        with pytest.raises(HomeError, match=r"^there is no warehouse .*at s3://"):
+            require_warehouse(home)
+    make_home(bucket)
+    with pytest.raises(HomeError, match="there is no bucket no-such-bucket-of-ours"):
+        make_home(Home("s3://no-such-bucket-of-ours/home"))
 
 
 def test_lock_of_a_killed_writer_is_free_at_once_without_a_prefect_server(

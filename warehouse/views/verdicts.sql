@@ -52,8 +52,17 @@ SELECT
         WHEN min_score < threshold THEN 'rejected'
         WHEN num_parsed >= num_judgements THEN 'accepted'
         ELSE 'unjudged'
-    END AS verdict
+    END AS verdict,
+    verdict = 'accepted' AS accepted
 FROM scored;
+
+-- Accepted completions, each once, with the scores that accepted them.
+CREATE VIEW accepted AS
+SELECT c.*, v.judging_id, v.min_score, v.scores
+FROM completions AS c
+JOIN verdicts AS v USING (completion_id)
+WHERE v.accepted
+QUALIFY row_number() OVER (PARTITION BY c.completion_id ORDER BY v.judging_id) = 1;
 
 -- The best against the worst completion of each prompt that has both, by their lowest scores.
 CREATE VIEW preference_pairs AS

@@ -501,8 +501,8 @@ def test_training_ends_if_judging_stays_down_and_a_good_step_resets_the_count() 
     assert bench.stop.reasons == []
     step("raises")
     assert bench.stop.reasons == [
-        "judging failed for 3 steps in a row (RuntimeError: the judge is down second line); mend the judge and "
-        "run the same command again"
+        "judging failed for 3 steps in a row (RuntimeError: the judge is down second line); mend "
+        "the judge and run the same command again"
     ]
 
 

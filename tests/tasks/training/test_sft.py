@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
@@ -17,7 +18,7 @@ from tasks.training.sft import CapabilityConfig, SftConfig, SftTraining, learnin
 from tasks.training.tokenise import SftData, Tokenised, tokenise
 from tasks.training.trainer import DataError
 from tests.rows import example, jsonl, spec_text
-from warehouse.catalog import connect
+from warehouse.catalog import connect, stream
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import EXAMPLES, SPECS, AssistantTurn, Turn, content_id
@@ -163,6 +164,21 @@ def test_texts_of_capability_data_are_themselves_and_parts_are_joined(tmp_path: 
         assert write_chats(path, tmp_path / name) == {}
         stored = pq.read_table(tmp_path / name).to_pylist()
         assert [row["answer"] for row in stored] == [*texts, "Take\nit."][:count]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_capability_data_is_read_by_its_own_name_and_columns(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "messages=1" / "it's [a] *"
+    folder.mkdir(parents=True)
+    path = folder / f"chats.{ending}"
+    if ending == "jsonl":
+        jsonl(path, [chat("There.")])
+    else:
+        pq.write_table(pa.Table.from_pylist([chat("There.")]), path)
+    assert write_chats(path, folder / "chats") == {}
+    connection = connect(Home(str(tmp_path / "home")))
+    [[row]] = stream(connection, "capability_chats", batch_rows=9, path=str(folder / "chats"))
+    assert row["answer"] == "There."
 
 
 def test_reasoning_that_first_appears_late_is_learned(

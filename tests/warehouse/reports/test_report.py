@@ -13,6 +13,7 @@ from jinja2 import UndefinedError
 
 from tests.rows import answer, case, completion, evaluation, later, run
 from warehouse.catalog import QuestionError, connect
+from warehouse.files import OutputError
 from warehouse.home import Home
 from warehouse.reports import plots
 from warehouse.reports.report import QUESTIONS, Report, as_html, as_json, as_markdown, gather, write
@@ -336,7 +337,7 @@ def test_report_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in paths] == before
     assert sorted(paths[0].parent.iterdir()) == sorted(paths)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OutputError, match=r"report\.html is a folder"):
         write(invented(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "report.html"]
 

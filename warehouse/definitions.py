@@ -1,0 +1,87 @@
+"""The SQL of the catalog's views, made from the tables and from the files in `views/`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import duckdb
+
+from warehouse.tables import COMPLETIONS, JUDGEMENTS, ROLLOUTS, TABLES, Table
+
+_VIEWS = Path(__file__).parent / "views"
+_CURRENT = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
+"""Tables whose view shows fewer rows than `<table>_all`."""
+
+
+def view_statements() -> list[str]:
+    """Returns the SQL of the views over `<table>_raw`, each after those that it reads."""
+    once = [f"CREATE VIEW {table.name}_all AS {_once_query(table)};" for table in TABLES.values()]
+    files = [
+        (_VIEWS / f"{name}.sql").read_text(encoding="utf-8")
+        for name in ("macros", "tables", "verdicts")
+    ]
+    same = [
+        f"CREATE VIEW {table.name} AS FROM {table.name}_all;"
+        for table in TABLES.values()
+        if table not in _CURRENT
+    ]
+    return [*once, *files, *same]
+
+
+def evaluation_views() -> str:
+    """Returns the SQL of the views over evaluations."""
+    return (_VIEWS / "evaluation.sql").read_text(encoding="utf-8")
+
+
+def sql_list(values: Iterable[str]) -> str:
+    """Returns texts as the literal of a list in SQL."""
+    return f"[{', '.join(map(sql_text, values))}]"
+
+
+def sql_text(value: str) -> str:
+    """Returns a text as a literal in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def raw_query(connection: duckdb.DuckDBPyConnection, paths: Sequence[str], table: Table) -> str:
+    """Returns the query of every row of every shard; without a shard, of no row of those types."""
+    if paths:
+        # Without this, a folder above the warehouse that is named key=value would add a column.
+        return f"SELECT * FROM read_parquet({sql_list(paths)}, hive_partitioning = false)"
+    return empty_query(connection, table)
+
+
+def empty_query(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
+    """Returns the query of no row that has the columns of a table, in their types."""
+    relation = connection.from_arrow(table.schema.empty_table())
+    columns = ", ".join(
+        f'NULL::{kind} AS "{name}"'
+        for name, kind in zip(relation.columns, relation.types, strict=True)
+    )
+    return f"SELECT {columns} WHERE false"
+
+
+def location_query(paths: Sequence[str], table: Table) -> str:
+    """Returns the query of which row lies in which shard: `kind`, `row_id`, `shard`."""
+    if not paths:
+        return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
+    return (
+        f"SELECT '{table.name}' AS kind, concat_ws('|', {', '.join(table.key)}) AS row_id, "
+        "filename AS shard "
+        f"FROM read_parquet({sql_list(paths)}, filename = true, hive_partitioning = false)"
+    )
+
+
+def _once_query(table: Table) -> str:
+    """Returns the query of each id once: its latest attempt or revision, the earliest such row.
+
+    Judgements and grades of texts that are no longer there are left out.
+    """
+    key = ", ".join(table.key)
+    rows = f"{table.name}_raw"
+    if table.about:
+        rows += f" SEMI JOIN {table.about.name}_all USING ({table.about.key[0]}, text_id)"
+    first = table.time_column
+    order = f"{table.replaced_by} DESC, {first}" if table.replaced_by else first
+    return (
+        f"SELECT * FROM {rows} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
+    )
