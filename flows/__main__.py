@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows import terminal
+
 app = typer.Typer(
     name="precept",
     help="A data factory for deliberative alignment.",
@@ -47,12 +49,12 @@ def _user_errors() -> Iterator[None]:
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
         # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
         is_whole = type(error) is not duckdb.Error
-        typer.echo(
+        terminal.text(
             f"precept: {error if is_whole else str(error).strip().splitlines()[-1]}", err=True
         )
         raise typer.Exit(2 if is_whole else 1) from error
     except _failures() as error:
-        typer.echo(f"precept: {error}", err=True)
+        terminal.text(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
 
 
@@ -175,8 +177,8 @@ def init(
         from flows.project import write_project
 
         for path in write_project(folder):
-            typer.echo(str(path))
-        typer.echo(f"next: precept refresh {shlex.quote(str(Path(folder) / 'recipe.toml'))}")
+            terminal.line(str(path))
+        terminal.line(f"next: precept refresh {shlex.quote(str(Path(folder) / 'recipe.toml'))}")
 
 
 @app.command()
@@ -209,7 +211,7 @@ def report(
             inspect_log.export_jsonl(connection, chosen, samples)
             files.append(samples)
         for file in files:
-            typer.echo(str(file))
+            terminal.line(str(file))
 
 
 @app.command()
@@ -219,13 +221,17 @@ def diff(
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compares two runs: their settings, what they made, and their metrics, B less A."""
+    """Compares two runs: settings, edited policies, what they made, and metrics, B less A."""
     with _user_errors():
         from flows import show
+        from specs.parts import changes
         from warehouse.catalog import connect
-        from warehouse.reports.compare import compare
+        from warehouse.reports.compare import compare, specs_of
 
-        show.compared(compare(connect(_home(home)), run_a, run_b), as_json=as_json)
+        connection = connect(_home(home))
+        found = compare(connection, run_a, run_b)
+        texts = [specs_of(connection, run_id) for run_id in (found.run_a, found.run_b)]
+        show.compared(found, changes(*texts), as_json=as_json)
 
 
 @app.command()
@@ -259,9 +265,16 @@ def approve(
     """Lets the judgements of a held refresh into the examples of the next one."""
     with _user_errors():
         _quiet_libraries()
+        from flows import show
         from flows.nightly import approve as flow
+        from flows.nightly import recipe_of
 
-        typer.echo(f"approved {flow(run_id, home, note=note)}; run precept refresh to take them in")
+        approved = flow(run_id, home, note=note)
+        recipe = recipe_of(_home(home), approved)
+        terminal.lines(
+            f"approved run {approved}: the next refresh of recipe {recipe} takes in what it judged",
+            f"next: precept refresh {shlex.quote(recipe)}{show.Place(recipe, home).option}",
+        )
 
 
 def _load(recipe: str, overrides: list[str] | None) -> Any:
@@ -300,11 +313,11 @@ def preview(
 
 @app.command()
 def status(home: HomeOption = None, as_json: AsJson = False) -> None:
-    """Shows the tables of the warehouse, its last runs, and engines in progress."""
+    """Shows the tables of the warehouse, its last runs, and the run in progress."""
     with _user_errors():
-        from flows import show
+        from flows.status import show_status
 
-        show.status(_home(home), as_json=as_json)
+        show_status(_home(home), as_json=as_json)
 
 
 @app.command()
@@ -324,9 +337,9 @@ def ask(
 
         if question is None:
             for name in query_names():
-                typer.echo(f"{name:24} {query_doc(name)}")
+                terminal.line(f"{name:24} {query_doc(name)}")
         elif sql_text:
-            typer.echo(query_text(question))
+            terminal.text(query_text(question))
         else:
             show.table(answer(connect(_home(home)), question), as_json=as_json)
 
@@ -350,16 +363,17 @@ def sql(
 @app.command("show")
 def show_row(
     row_id: Annotated[
-        str, typer.Argument(help="Id of a prompt, completion or spec, or its start.")
+        str,
+        typer.Argument(help="Id of a row of any table, or its start; or of a rule, such as `K3`."),
     ],
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows one row whole: a completion with its prompt, reasoning, answer and verdicts."""
+    """Shows what has an id whole: a completion with prompt, reasoning, answer and verdicts."""
     with _user_errors():
-        from flows import show
+        from flows.row import show_row as work
 
-        show.row(_home(home), row_id, as_json=as_json)
+        work(_home(home), row_id, as_json=as_json)
 
 
 @app.command()
@@ -373,7 +387,7 @@ def export(
         from warehouse.catalog import connect
         from warehouse.catalog import export as write
 
-        typer.echo(f"{write(connect(_home(home)), question, out)} rows in {out}")
+        terminal.line(f"{write(connect(_home(home)), question, out)} rows in {out}")
 
 
 @app.command()
@@ -388,7 +402,7 @@ def compact(home: HomeOption = None) -> None:
         with lock(place):
             for table in TABLES.values():
                 before, after = merge(place, table)
-                typer.echo(f"{table.name:14} {before} shards, now {after}")
+                terminal.line(f"{table.name:14} {before} shards, now {after}")
 
 
 @app.command()
@@ -421,7 +435,7 @@ def policies_check(
         for name, policy in loaded.policies.items():
             spec = loaded.spec([name])
             num_words = len(spec.text.split())
-            typer.echo(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
+            terminal.line(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
 
 
 @app.command()
@@ -435,11 +449,11 @@ def recipes(
         from flows.recipe import recipe_path, shipped_recipes
 
         if name is not None:
-            typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+            terminal.text(recipe_path(name).read_text(encoding="utf-8"), end="")
             return
         for shipped in shipped_recipes():
             first = recipe_path(shipped).read_text(encoding="utf-8").splitlines()[0]
-            typer.echo(f"{shipped:24} {first.removeprefix('# ')}")
+            terminal.line(f"{shipped:24} {first.removeprefix('# ')}")
 
 
 def _home(home: str | None) -> Any:
