@@ -47,7 +47,7 @@ def _any(found: FoundRow) -> None:
         [
             (name, _column(name, value))
             for name, value in found.row.items()
-            if name not in _TEXTS and not _is_list_of_rows(value)
+            if name not in _TEXTS and not _is_chat(value)
         ]
     )
     for name, rows in found.related.items():
@@ -58,7 +58,7 @@ def _any(found: FoundRow) -> None:
 def _column(name: str, value: Any) -> str:
     """Returns a value of a row; JSON with a key a line, without the log of every step."""
     if name not in _JSON or not isinstance(value, str):
-        return value_text(value)
+        return value_text(_scores(value))
     held = json.loads(value)
     if name == "metrics" and isinstance(held, dict) and "log" in held:
         steps = len(held.pop("log"))
@@ -66,15 +66,13 @@ def _column(name: str, value: Any) -> str:
     return json.dumps(held, indent=2, ensure_ascii=False)
 
 
-def _is_list_of_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and "role" in value[0]
 
 
 def _chats(row: Mapping[str, Any]) -> None:
     """Prints the turns of each chat of a row, one that is told twice once."""
-    chats = {
-        name: value for name, value in row.items() if _is_list_of_rows(value) and "role" in value[0]
-    }
+    chats = {name: value for name, value in row.items() if _is_chat(value) and "role" in value[0]}
     if chats.get("original") == chats.get("messages"):
         chats.pop("original", None)
     for name, turns in chats.items():
@@ -99,7 +97,7 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _scores(value: Any) -> Any:
     """Returns the scores of a grade in words, and any other value as it is."""
-    if not _is_list_of_rows(value) or "name" not in value[0]:
+    if not (isinstance(value, list) and value and isinstance(value[0], dict)):
         return value
     return ", ".join(f"{score['name']} {value_text(score['value'])}" for score in value)
 
