@@ -5,10 +5,12 @@ Heavy libraries are imported inside the command that needs them, so that `--help
 """
 
 import atexit
+import io
 import logging
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,9 @@ from flows import terminal
 
 app = typer.Typer(
     name="precept",
-    help="A data factory for deliberative alignment.",
+    help="A data factory for deliberative alignment.\n\nTables are as wide as the terminal, or as "
+    "`$COLUMNS` says, else 120 columns; rows that do not fit stand vertically, and nothing of "
+    "them is cut.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,6 +50,8 @@ def _user_errors() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        raise  # whoever read the output has seen enough, which is no fault
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
         # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
         is_whole = type(error) is not duckdb.Error
@@ -210,8 +216,12 @@ def report(
             samples = Path(out) / "samples.jsonl"
             inspect_log.export_jsonl(connection, chosen, samples)
             files.append(samples)
-        for file in files:
-            terminal.line(str(file))
+        again = f"precept report {chosen[:12]} --out {shlex.quote(out)}"
+        terminal.lines(
+            *map(str, files),
+            f"next: open {shlex.quote(str(files[0]))} in a browser; every answer whole: "
+            f"{again} --jsonl{_home_option(home)}",
+        )
 
 
 @app.command()
@@ -265,7 +275,6 @@ def approve(
     """Lets the judgements of a held refresh into the examples of the next one."""
     with _user_errors():
         _quiet_libraries()
-        from flows import show
         from flows.nightly import approve as flow
         from flows.nightly import recipe_of
 
@@ -273,7 +282,7 @@ def approve(
         recipe = recipe_of(_home(home), approved)
         terminal.lines(
             f"approved run {approved}: the next refresh of recipe {recipe} takes in what it judged",
-            f"next: precept refresh {shlex.quote(recipe)}{show.Place(recipe, home).option}",
+            f"next: precept refresh {shlex.quote(recipe)}{_home_option(home)}",
         )
 
 
@@ -387,7 +396,12 @@ def export(
         from warehouse.catalog import connect
         from warehouse.catalog import export as write
 
-        terminal.line(f"{write(connect(_home(home)), question, out)} rows in {out}")
+        num_rows = write(connect(_home(home)), question, out)
+        reader = {".jsonl": "json"}.get(Path(out).suffix, Path(out).suffix[1:])
+        terminal.lines(
+            f"{num_rows} rows of {question} in {out}",
+            f'next: datasets.load_dataset("{reader}", data_files={out!r}) in Python',
+        )
 
 
 @app.command()
@@ -456,6 +470,11 @@ def recipes(
             terminal.line(f"{shipped:24} {first.removeprefix('# ')}")
 
 
+def _home_option(home: str | None) -> str:
+    """Returns the option of the warehouse as the user gave it, for commands that are suggested."""
+    return f" --home {shlex.quote(home)}" if home else ""
+
+
 def _home(home: str | None) -> Any:
     from flows.run import home_at
 
@@ -480,7 +499,16 @@ def main() -> None:
     """Entry point of `precept`."""
     # Registered before Prefect and Ray are imported, so it runs after their own exit handlers.
     atexit.register(_end_event_loops)
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows few characters is shown the numbers of the others.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except Exception:
+        # A traceback quotes what was read, which the terminal must not obey either.
+        terminal.text(traceback.format_exc(), err=True, end="")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,11 @@ def _column(name: str, value: Any) -> str:
 
 
 def _is_chat(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and "role" in value[0]
+    return _holds_structs(value) and "role" in value[0]
+
+
+def _holds_structs(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _chats(row: Mapping[str, Any]) -> None:
@@ -97,7 +101,7 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _scores(value: Any) -> Any:
     """Returns the scores of a grade in words, and any other value as it is."""
-    if not (isinstance(value, list) and value and isinstance(value[0], dict)):
+    if not _holds_structs(value):
         return value
     return ", ".join(f"{score['name']} {value_text(score['value'])}" for score in value)
 
