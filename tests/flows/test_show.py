@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from flows import show
 from flows.__main__ import app
+from flows.calibrate import Calibrated
+from flows.doctor import Check
+from flows.evaluate import Evaluated
 from flows.lock import lock
+from flows.run import Refreshed, RunFigures
+from flows.steps import progress_bar
+from flows.train import Trained
 from specs.pack import load_pack
+from tasks.data.collect import Counts
+from tasks.stage import StageFigures
 from tests.hostile import hostile_texts, is_plain
 from tests.rows import (
     answer,
@@ -28,6 +37,7 @@ from tests.rows import (
     spec_text,
 )
 from tests.specs.test_parts import edited
+from warehouse.characters import one_line
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import (
@@ -48,6 +58,7 @@ from warehouse.tables import (
     SpecText,
     Turn,
 )
+from warehouse.upkeep import Damaged
 
 PACK = load_pack("specs/harbour")
 RATIONALE = " ".join(f"word{number}" for number in range(300))
@@ -364,3 +375,54 @@ def test_every_text_of_a_table_is_printed(hostile: str) -> None:
         assert "[/red]" not in text or "[/red]" in shown
     assert shown.count("[/red]") == sum(text.count("[/red]") for text in hostile_texts(300))
     assert shown.count("\\x1b") == sum(text.count("\x1b") for text in hostile_texts(300))
+
+
+def test_outcomes_of_flows_are_printed_as_text(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for text in ("a[/red]", "[v2] :smile:", *hostile_texts(40)):
+        figures = RunFigures(
+            damaged=(Damaged(table="runs", path=text, reason=text, moved_to=text),),
+            collect={text: Counts(read=2, bad={text: 1})},
+            stages={"assign": StageFigures(num_rows=1, statuses={text: 1})},
+        )
+        row = {
+            **{"suite": text, "metric": text, "slice": "all", "grader": text, "arm": text},
+            **{"mean": 0.5, "low": 0.25, "high": 0.75, "num_prompts": 3, "num_unread": 1},
+        }
+        held = {
+            **{"grader": text, "gold": text, "threshold": 8, "k": 1, "precision": 0.5},
+            **{"recall": 0.5, "f1": 0.5, "num_answers": 2, "num_gold": 1},
+        }
+        place = show.Place(text, str(tmp_path))
+        funnel = [{"stage": text, "num_rows": 1, "left_behind": text}]
+        show.refreshed(Refreshed("r", str(tmp_path), funnel, text, 0, figures, 0), place)
+        show.evaluated(Evaluated("r", text, [row], 1, 1), place)
+        show.calibrated(Calibrated("r", text, [held]), place)
+        show.trained(Trained("r", text, {text: checkpoint("c", reason=text)}, 1), place)
+        show.checks([Check(text, False, text, text)], as_json=False)
+        printed = capsys.readouterr()
+        assert is_plain(printed.out) and not printed.err
+        assert f"source {one_line(text)}: read 2, " in printed.out
+
+
+def test_progress_shows_names_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("grade a[/red]\x1b[2J", 2) as advance:
+        advance(2)
+    assert is_plain(capsys.readouterr().err)
+
+
+def test_preview_shows_what_a_model_is_asked_as_text(tmp_path: Path) -> None:
+    texts = [text for text in hostile_texts(120) if text.strip()]
+    path = tmp_path / "p.jsonl"
+    rows = [
+        {
+            **{"messages": [{"role": "user", "content": text}], "category": "boats"},
+            **{"ideal_response": "comply", "language": "en"},
+        }
+        for text in texts
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = invoke("preview", "harbour", "-n", "90", "--set", f"sources.0.path='{path}'")
+    assert code == 0, err
+    assert is_plain(out) and "[/red]" in out and "\\x1b]52;c;" in out
