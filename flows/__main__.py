@@ -17,11 +17,38 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from flows import terminal
+from warehouse.characters import one_line
+
+
+class _Commands(TyperGroup):
+    """The commands, whose errors of usage quote arguments that the terminal must not obey."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _shown_usage():
+            return super().make_context(*args, **options)
+
+    def invoke(self, *args: Any) -> Any:
+        with _shown_usage():
+            return super().invoke(*args)
+
+
+@contextmanager
+def _shown_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # The classes of these errors are private to Typer.
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            error.message = one_line(str(error.message))
+        raise
+
 
 app = typer.Typer(
     name="precept",
+    cls=_Commands,
     help="A data factory for deliberative alignment.\n\nTables are as wide as the terminal, or as "
     "`$COLUMNS` says, else 120 columns; rows that do not fit stand vertically, and nothing of "
     "them is cut.",

@@ -43,6 +43,7 @@ def _any(found: FoundRow) -> None:
         _chats(row)
     for row in (found.row, *found.related.get("completion", ()), *found.related.get("answer", ())):
         _texts(row)
+    terminal.line("")
     terminal.fields(
         [
             (name, _column(name, value))
@@ -52,6 +53,7 @@ def _any(found: FoundRow) -> None:
     )
     for name, rows in found.related.items():
         if name in _TABLES and (rows or name != "examples"):
+            terminal.line("")
             table(pa.Table.from_pylist(_plain(rows)), title=name.capitalize())
 
 

@@ -65,6 +65,8 @@ def value_text(value: Any) -> str:
     """Returns a value as people read it; a dash for null."""
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list) and not any(isinstance(one, dict | list) for one in value):
         return ", ".join(map(value_text, value))
     return json_text(value) if isinstance(value, dict | list) else str(value)
@@ -254,6 +256,7 @@ def compared(found: "Compared", changes: Sequence[Change], *, as_json: bool) -> 
             ("Metrics: B less A [95 % interval over prompts, paired]", found.metrics),
         ]
     for title, rows in parts:
+        terminal.line("")
         if rows:
             table(pa.table(_columns(rows)), title=title)
         else:

@@ -69,7 +69,8 @@ def _print_runs(runs: Sequence[dict[str, Any]]) -> None:
     if runs:
         listed = [
             {
-                **{name: run[name] for name in ("started_at", "flow", "recipe", "status")},
+                "started_at": run["started_at"][:-3],
+                **{name: run[name] for name in ("flow", "recipe", "status")},
                 "took": _took(run),
                 "run_id": run["run_id"],
             }

@@ -65,6 +65,7 @@ def heading(title: str) -> None:
 
 def block(title: str, *parts: Part) -> None:
     """Prints a title and, set in below it, a text: no line of the text can pass for a title."""
+    line("")
     heading(title)
     _print(_joined([Text(_INDENT) + part for part in _wrapped(_assembled(parts))]))
 
@@ -85,23 +86,20 @@ def table(
 ) -> None:
     """Prints rows as a grid if that fits, else one under the other as `column: value` lines.
 
-    A grid has each value on one line; on several lines if values are `stacked`, so that no value
-    of data can pass for another row.
+    A grid that fits without its rules has none. Each value stands on one line of it; on several if
+    values are `stacked`, so that no value of data can pass for another row.
     """
     if title:
         heading(title)
     if not rows:
         line("no rows")
         return
-    grid = Grid()
-    for column in columns:
-        justify: Any = "right" if column.is_number else "left"
-        grid.add_column(_cell(one_line(column.name)), justify=justify, no_wrap=True)
-    for row in rows:
-        grid.add_row(*(_cell(visible(value)) for value in row))
-    if _fits(grid) and (stacked or not any("\n" in value for row in rows for value in row)):
-        _print(grid)
-        return
+    if stacked or not any("\n" in value for row in rows for value in row):
+        for grid in (Grid(), Grid(box=None, pad_edge=False)):
+            _fill(grid, columns, rows)
+            if _fits(grid):
+                _print(grid)
+                return
     for number, row in enumerate(rows):
         if number:
             line("")
@@ -132,6 +130,14 @@ def _columns(stream: IO[str]) -> int | None:
         return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError):  # not a terminal, or no file at all
         return None
+
+
+def _fill(grid: Grid, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    for column in columns:
+        justify: Any = "right" if column.is_number else "left"
+        grid.add_column(_cell(one_line(column.name)), justify=justify, no_wrap=True)
+    for row in rows:
+        grid.add_row(*(_cell(visible(value)) for value in row))
 
 
 def _fits(grid: Grid) -> bool:
