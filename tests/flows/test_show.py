@@ -353,10 +353,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("diff", "r1", "r2", "--json"),
         ("show", "\x1b[31m[/red]\u202e"),
         ("ask", "\x1b[31m[/red]\u202e"),
+        ("show", "--\u202e[/red]"),
+        ("report", "\x1b[31m[/red]\u202e"),
+        ("export", "funnel", "\x1b[31m[/red]\u202e"),
         ("sql", "select '\x1b[/red]\u202e' from nowhere"),
         ("refresh", "\x1b[31m[/red]\u202e"),
         ("refresh", "harbour", "--set", "\x9b31m[/red]=1"),
-        ("refresh", "harbour", "--set", "sources.0.path='\x1b[/red].csv'"),
         *(("show", f"{kind}{number}") for kind in "cpx" for number in range(0, 9, 4)),
     ],
 )  # fmt: skip
@@ -366,6 +368,16 @@ def test_no_text_of_a_warehouse_or_an_error_is_obeyed(
     code, out, err = invoke(*arguments, "--home", hostile)
     assert is_plain(out) and is_plain(err)
     assert code in (0, 2) and bool(out) == (code == 0)
+
+
+def test_name_and_header_of_a_file_are_quoted_as_text(tmp_path: Path) -> None:
+    headers = {"\x1b[31m[v2]\u202e.csv": "", "a.csv": "\x1b[2J[v2],\x9bb\nx,y\n"}
+    for name, text in headers.items():
+        path = tmp_path / name
+        path.write_text(text)
+        setting = f"sources.0.path={json.dumps(str(path))}"
+        code, out, err = invoke("preview", "harbour", "--set", setting)
+        assert (code, out) == (2, "") and is_plain(err) and "[v2]" in err
 
 
 def test_every_text_of_a_table_is_printed(hostile: str) -> None:
