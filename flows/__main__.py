@@ -5,21 +5,54 @@ Heavy libraries are imported inside the command that needs them, so that `--help
 """
 
 import atexit
+import io
 import logging
 import os
 import select
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
+
+from flows import terminal
+from warehouse.characters import one_line
+
+
+class _Commands(TyperGroup):
+    """The commands, whose errors of usage quote arguments that the terminal must not obey."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _shown_usage():
+            return super().make_context(*args, **options)
+
+    def invoke(self, *args: Any) -> Any:
+        with _shown_usage():
+            return super().invoke(*args)
+
+
+@contextmanager
+def _shown_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # The classes of these errors are private to Typer.
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            error.message = one_line(str(error.message))
+        raise
+
 
 app = typer.Typer(
     name="precept",
-    help="A data factory for deliberative alignment.",
+    cls=_Commands,
+    help="A data factory for deliberative alignment.\n\nTables are as wide as the terminal, or as "
+    "`$COLUMNS` says, else 120 columns; rows that do not fit stand vertically, and nothing of "
+    "them is cut.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,12 +98,12 @@ def _user_errors() -> Iterator[None]:
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
         # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
         is_whole = type(error) is not duckdb.Error
-        typer.echo(
+        terminal.text(
             f"precept: {error if is_whole else str(error).strip().splitlines()[-1]}", err=True
         )
         raise typer.Exit(2 if is_whole else 1) from error
     except _failures() as error:
-        typer.echo(f"precept: {error}", err=True)
+        terminal.text(f"precept: {error}", err=True)
         raise typer.Exit(1) from error
 
 
@@ -259,8 +292,8 @@ def init(
         from flows.project import write_project
 
         for path in write_project(folder):
-            typer.echo(str(path))
-        typer.echo(f"next: precept refresh {shlex.quote(str(Path(folder) / 'recipe.toml'))}")
+            terminal.line(str(path))
+        terminal.line(f"next: precept refresh {shlex.quote(str(Path(folder) / 'recipe.toml'))}")
 
 
 @app.command()
@@ -292,8 +325,12 @@ def report(
             samples = Path(out) / "samples.jsonl"
             inspect_log.export_jsonl(connection, chosen, samples)
             files.append(samples)
-        for file in files:
-            typer.echo(str(file))
+        again = f"precept report {chosen[:12]} --out {shlex.quote(out)}"
+        terminal.lines(
+            *map(str, files),
+            f"next: open {shlex.quote(str(files[0]))} in a browser; every answer whole: "
+            f"{again} --jsonl{_home_option(home)}",
+        )
 
 
 @app.command()
@@ -303,13 +340,17 @@ def diff(
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compares two runs: their settings, what they made, and their metrics, B less A."""
+    """Compares two runs: settings, edited policies, what they made, and metrics, B less A."""
     with _reading(home) as place:
         from flows import show
+        from specs.parts import changes
         from warehouse.catalog import connect
-        from warehouse.reports.compare import compare
+        from warehouse.reports.compare import compare, specs_of
 
-        show.compared(compare(connect(place), run_a, run_b), as_json=as_json)
+        connection = connect(place)
+        found = compare(connection, run_a, run_b)
+        texts = [specs_of(connection, run_id) for run_id in (found.run_a, found.run_b)]
+        show.compared(found, changes(*texts), as_json=as_json)
 
 
 @app.command()
@@ -347,8 +388,14 @@ def approve(
     with _reading(home):
         _quiet_libraries()
         from flows.nightly import approve as flow
+        from flows.nightly import recipe_of
 
-        typer.echo(f"approved {flow(run_id, home, note=note)}; run precept refresh to take them in")
+        approved = flow(run_id, home, note=note)
+        recipe = recipe_of(_home(home), approved)
+        terminal.lines(
+            f"approved run {approved}: the next refresh of recipe {recipe} takes in what it judged",
+            f"next: precept refresh {shlex.quote(recipe)}{_home_option(home)}",
+        )
 
 
 def _load(recipe: str, overrides: list[str] | None) -> Any:
@@ -387,11 +434,11 @@ def preview(
 
 @app.command()
 def status(home: HomeOption = None, as_json: AsJson = False) -> None:
-    """Shows the tables of the warehouse, its last runs, and engines in progress."""
+    """Shows the tables of the warehouse, its last runs, and the run in progress."""
     with _reading(home) as place:
-        from flows import show
+        from flows.status import show_status
 
-        show.status(place, as_json=as_json)
+        show_status(place, as_json=as_json)
 
 
 @app.command()
@@ -411,11 +458,11 @@ def ask(
 
         if question is None:
             for name in query_names():
-                typer.echo(f"{name:24} {query_doc(name)}")
+                terminal.line(f"{name:24} {query_doc(name)}")
             return
         text = query_text(question)
         if sql_text:
-            typer.echo(text)
+            terminal.text(text)
             return
     with _reading(home) as place:
         from flows.reading import print_rows
@@ -456,22 +503,23 @@ def views(home: HomeOption = None) -> None:
     with _reading(home) as place:
         from warehouse.script import views_script
 
-        typer.echo(views_script(place), nl=False)
+        terminal.text(views_script(place), end="")
 
 
 @app.command("show")
 def show_row(
     row_id: Annotated[
-        str, typer.Argument(help="Id of a prompt, completion or spec, or its start.")
+        str,
+        typer.Argument(help="Id of a row of any table, or its start; or of a rule, such as `K3`."),
     ],
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows one row whole: a completion with its prompt, reasoning, answer and verdicts."""
+    """Shows what has an id whole: a completion with prompt, reasoning, answer and verdicts."""
     with _reading(home) as place:
-        from flows import show
+        from flows.row import show_row as work
 
-        show.row(place, row_id, as_json=as_json)
+        work(place, row_id, as_json=as_json)
 
 
 @app.command()
@@ -492,7 +540,11 @@ def export(
         from warehouse.catalog import connect
 
         num_rows = write(connect(place), question, out, replace=force)
-        typer.echo(f"{num_rows} rows in {out}")
+        reader = {".jsonl": "json"}.get(Path(out).suffix, Path(out).suffix[1:])
+        terminal.lines(
+            f"{num_rows} rows of {question} in {out}",
+            f'next: datasets.load_dataset("{reader}", data_files={out!r}) in Python',
+        )
 
 
 @app.command()
@@ -509,7 +561,7 @@ def compact(home: HomeOption = None) -> None:
             connect(place).close()
             for table in TABLES.values():
                 before, after = merge(place, table)
-                typer.echo(f"{table.name:14} {before} shards, now {after}")
+                terminal.line(f"{table.name:14} {before} shards, now {after}")
 
 
 @app.command()
@@ -554,9 +606,9 @@ def policies_check(
         for name, policy in loaded.policies.items():
             spec = loaded.spec([name])
             num_words = len(spec.text.split())
-            typer.echo(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
+            terminal.line(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
         for name in loaded.not_read:
-            typer.echo(
+            terminal.line(
                 f"precept: not read: {name}; a policy is a file that ends on .md, in the folder "
                 "itself",
                 err=True,
@@ -574,11 +626,16 @@ def recipes(
         from flows.recipe import recipe_path, shipped_recipes
 
         if name is not None:
-            typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+            terminal.text(recipe_path(name).read_text(encoding="utf-8"), end="")
             return
         for shipped in shipped_recipes():
             first = recipe_path(shipped).read_text(encoding="utf-8").splitlines()[0]
-            typer.echo(f"{shipped:24} {first.removeprefix('# ')}")
+            terminal.line(f"{shipped:24} {first.removeprefix('# ')}")
+
+
+def _home_option(home: str | None) -> str:
+    """Returns the option of the warehouse as the user gave it, for commands that are suggested."""
+    return f" --home {shlex.quote(home)}" if home else ""
 
 
 def _home(home: str | None) -> Any:
@@ -605,7 +662,16 @@ def main() -> None:
     """Entry point of `precept`."""
     # Registered before Prefect and Ray are imported, so it runs after their own exit handlers.
     atexit.register(_end_event_loops)
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows few characters is shown the numbers of the others.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except Exception:
+        # A traceback quotes what was read, which the terminal must not obey either.
+        terminal.text(traceback.format_exc(), err=True, end="")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

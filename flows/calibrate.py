@@ -12,6 +12,7 @@ from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at, open_run
 from tasks.evaluation.answer import RECORDED
 from tasks.evaluation.arms import ServedArm
+from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import load_suites
 
@@ -51,6 +52,7 @@ def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
         raise RecipeError(f"recipe {recipe.name} calibrates nothing; give it a section [calibrate]")
     recipe = recipe.model_copy(update={"evaluate": recipe.calibrate})
     config = check(recipe)
+    _require_comparable(config)
     with open_run("calibrate", recipe, home_at(home)) as run:
         if all(suite.answer for suite in load_suites(config.suites, SUITES)):
             arm = ServedArm.of_base(recipe.engine, config, name=RECORDED, model=RECORDED)
@@ -59,3 +61,17 @@ def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
         table = measure(run, config, [arm]).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
         return Calibrated(run.id, run.home.url, table, run.figures.suites)
+
+
+def _require_comparable(config: EvaluateConfig) -> None:
+    """Raises RecipeError if every gold grader judges more than the judge is shown."""
+    judges = [grader for grader in config.graders if grader.rubric == "policy"]
+    golds = [grader for grader in config.graders if grader.function]
+    pairs = [(judge, gold) for judge in judges for gold in golds]
+    if pairs and all(gold.saw not in ("answer", judge.saw) for judge, gold in pairs):
+        judge, gold = pairs[0]
+        raise RecipeError(
+            f"calibrate: {judge.name!r} is shown the answer alone and {gold.name!r} goes by the "
+            f"reasoning as well, so neither precision nor recall has a meaning; set saw = "
+            f"{gold.saw!r} for {judge.name!r}, or saw = 'answer' for {gold.name!r}"
+        )

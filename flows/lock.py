@@ -8,8 +8,10 @@ every machine that uses the same Prefect server, and expires a minute after its 
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -52,13 +54,22 @@ def is_locked(home: Home) -> bool:
     return False
 
 
+def locked_since(home: Home) -> datetime | None:
+    """Returns when the writer of this warehouse took its lock; None if there is no writer."""
+    if not is_locked(home):
+        return None
+    holder = _holder_path(home)
+    moment = holder.stat().st_mtime if holder.exists() else time.time()
+    return datetime.fromtimestamp(moment, UTC)
+
+
 @contextmanager
 def _file_lock(home: Home, patience: float) -> Iterator[None]:
     """Holds the kernel's lock, and names the holder in a file beside it."""
     path = _lock_path(home)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    holder = Path(f"{path}.holder")
+    holder = _holder_path(home)
     try:
         lock.acquire(timeout=patience)
     except Timeout:
@@ -76,6 +87,11 @@ def _file_lock(home: Home, patience: float) -> Iterator[None]:
 def _lock_path(home: Home) -> Path:
     """Returns the file whose lock a writer holds."""
     return scratch(home) / "writer.lock"
+
+
+def _holder_path(home: Home) -> Path:
+    """Returns the file that names the last holder of the lock, written when it was taken."""
+    return Path(f"{_lock_path(home)}.holder")
 
 
 def _has_server() -> bool:

@@ -151,6 +151,12 @@ def approve(run_id: str, home: str | None = None, *, note: str = "") -> str:
     return str(whole_id)
 
 
+def recipe_of(home: Home, run_id: str) -> str:
+    """Returns the name of the recipe of a run."""
+    [row] = look_up(connect(home), "runs_by_id", run_id=run_id)
+    return str(row["recipe"])
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """The warehouse's view of a recipe before a night."""

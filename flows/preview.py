@@ -3,12 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from rich.console import Group
-from rich.panel import Panel
-from rich.text import Text
-
+from flows import terminal
 from flows.recipe import Recipe
-from flows.show import console
 from specs.prompts import Message, generator_messages, judge_messages, load_template
 from tasks.data.candidates import Candidate, SourceNotes, read_source
 from tasks.data.files import skipped_files
@@ -33,12 +29,12 @@ def preview(recipe: Recipe, *, count: int) -> None:
     judge = load_template("judge", recipe.judge.template)
     for source in recipe.sources:
         if notes := str(SourceNotes(skipped_files=skipped_files(source))):
-            console().print(f"source {source.name}: {notes}", markup=False, highlight=False)
+            terminal.line(f"source {source.name}: {notes}")
     for candidate in islice(_candidates(recipe), count):
         categories = [name for name in candidate.categories if name in pack.policies]
         if not categories:
             categories = [next(iter(pack.policies))]
-            console().print(f"no category yet; shown as {categories[0]}", highlight=False)
+            terminal.line(f"no category yet; shown as {categories[0]}")
         spec = pack.spec(categories)
         shown_to = {
             "generator": generates.apply(
@@ -67,19 +63,16 @@ def _candidates(recipe: Recipe) -> Iterator[Candidate]:
 def _print_messages(
     reader: str, messages: Sequence[Message], spec: str, count_tokens: TokenCounter
 ) -> None:
-    """Prints messages in a panel, with the spec in colour and the token count at its end."""
+    """Prints messages, with the spec in colour and the token count at its end."""
     total = sum(count_tokens(message["content"]) for message in messages)
-    parts: list[Text] = []
+    terminal.heading(f"to the {reader}, {total} tokens")
     for message in messages:
         before, mark, after = message["content"].partition(spec)
-        text = Text.assemble((f"{message['role']}\n", "bold"), before)
+        parts: list[terminal.Part] = [before]
         if mark:
-            text.append(spec, style="cyan")
-            text.append(f"\n[spec ends here: {count_tokens(before + spec)} tokens]", style="red")
-        text.append(after)
-        parts.append(text)
-    title = f"to the {reader}, {total} tokens"
-    console().print(Panel(Group(*parts), title=title, title_align="left"))
+            parts.append((spec, "cyan"))
+            parts.append((f"\n[spec ends here: {count_tokens(before + spec)} tokens]", "red"))
+        terminal.block(message["role"], *parts, after)
 
 
 def _token_counter(engine: EngineConfig) -> TokenCounter:

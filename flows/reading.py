@@ -13,9 +13,10 @@ from typing import Literal
 
 import pyarrow as pa
 
-from flows import show
+from flows import show, terminal
 from warehouse.answers import write
 from warehouse.catalog import LOG, QuestionError
+from warehouse.characters import one_line
 from warehouse.home import Home, has_warehouse, make_home, require_warehouse
 from warehouse.upkeep import damage_named
 
@@ -42,19 +43,25 @@ def writing(home: Home) -> Iterator[Home]:
 def planning(home: Home) -> Iterator[Home]:
     """Yields a place that need not hold a warehouse yet, and says so if it holds none."""
     if not has_warehouse(home):
-        print(
-            f"precept: there is no warehouse at {home.url} yet: all is counted as new",
-            file=sys.stderr,
+        terminal.line(
+            f"precept: there is no warehouse at {home.url} yet: all is counted as new", err=True
         )
     with told_once():
         yield home
+
+
+class _Shown(logging.Formatter):
+    """Writes a sentence on one line, with control characters made visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
 
 
 @contextmanager
 def told_once() -> Iterator[None]:
     """Prints what the warehouse logs on stderr, each sentence once, however often it is opened."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("precept: %(message)s"))
+    handler.setFormatter(_Shown("precept: %(message)s"))
     told: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:

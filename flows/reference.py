@@ -7,7 +7,6 @@ come from where each thing is defined: field docs, column docs, the first commen
 
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from flows import terminal
 from flows.recipe import Recipe
 from tasks.paths import PROJECT
 from warehouse.catalog import query_doc, query_names
@@ -205,7 +205,7 @@ def main() -> None:
     for name, (path, generate) in PARTS.items():
         page = path.read_text(encoding="utf-8")
         path.write_text(with_part(page, name, generate()), encoding="utf-8")
-        sys.stdout.write(f"{path.relative_to(PROJECT)}: {name}\n")
+        terminal.line(f"{path.relative_to(PROJECT)}: {name}")
 
 
 if __name__ == "__main__":

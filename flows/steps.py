@@ -1,7 +1,6 @@
 """A task as Prefect sees it: the tables it makes, its progress, and which faults to retry."""
 
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import AssetContext
 from prefect.tasks import MaterializingTask, exponential_backoff
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,6 +28,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from flows import terminal
 from flows.run import RunContext
 from tasks.engine.cluster import RoomError, start_ray
 from tasks.engine.requests import EngineConfig, EngineError
@@ -37,6 +36,7 @@ from tasks.meters import Meter
 from tasks.stage import Stage, StageConfig, StageError, StageFigures, StageInterrupted, Work
 from tasks.training.trainer import TrainError, WorkersLost
 from warehouse.catalog import Pending
+from warehouse.characters import one_line
 from warehouse.home import Home, may_pass
 
 P = ParamSpec("P")
@@ -192,9 +192,9 @@ def progress_bar(
     A terminal gets a bar with rate and time left, anything else a line every half minute.
     `publish` takes the finished share in percent, every two seconds.
     """
-    console = Console(stderr=True)
+    console, title = terminal.console(err=True), one_line(title)
     bar = Progress(
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
@@ -222,10 +222,8 @@ def progress_bar(
                 state.printed = now
                 rate = (state.done - state.before) / max(0.1, now - state.began)
                 left = (total - state.done) / max(0.01, rate)
-                print(
-                    f"{title}: {state.done} of {total}, {rate:.1f}/s, {left:.0f} s left",
-                    file=sys.stderr,
-                    flush=True,
+                terminal.line(
+                    f"{title}: {state.done} of {total}, {rate:.1f}/s, {left:.0f} s left", err=True
                 )
 
         yield advance

@@ -12,6 +12,8 @@ from hypothesis import settings
 from tests.servers import running
 from warehouse.home import Home
 
+# What commands print must not depend on the terminal of whoever runs the tests.
+os.environ.pop("COLUMNS", None)
 # A busy machine is no fault of the code, and the same code gives the same result.
 settings.register_profile("precept", deadline=None, derandomize=True, database=None)
 settings.load_profile("precept")

@@ -7,6 +7,7 @@ written as its number, `\\x1b` or `\\u202e`; newlines and tabs stay.
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _OBEYED = re.compile(
@@ -29,23 +30,23 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def all_visible(value: Any) -> Any:
+def all_visible(value: Any, show: Callable[[str], str] = visible) -> Any:
     """Returns a value of JSON with every text in it made visible, keys included."""
     if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, dict):
-        return {all_visible(key): all_visible(one) for key, one in value.items()}
+        return show(value)
+    if isinstance(value, Mapping):
+        return {all_visible(key, show): all_visible(one, show) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [all_visible(one) for one in value]
+        return [all_visible(one, show) for one in value]
     return value
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
+def json_text(value: Any, **options: Any) -> str:
     """Returns a value as JSON that can be shown: the same value, with such characters escaped.
 
-    What JSON does not know, such as a time, becomes its text.
+    What JSON does not know, such as a time, becomes its text. `options` are those of `json.dumps`.
     """
-    text = json.dumps(value, default=str, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, default=str, ensure_ascii=False, **options)
     return _OBEYED.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 

@@ -84,6 +84,16 @@ def test_ask_answers_and_lists_its_questions(home: str) -> None:
     assert code == 0 and "funnel" in out and "citations" in out
 
 
+def test_export_says_how_many_rows_it_wrote_and_how_to_read_them(home: str, tmp_path: Path) -> None:
+    out = tmp_path / "funnel.jsonl"
+    code, told, _ = invoke("export", "funnel", str(out), "--home", home)
+    assert code == 0
+    assert told.splitlines() == [
+        f"5 rows of funnel in {out}",
+        f'next: datasets.load_dataset("json", data_files={str(out)!r}) in Python',
+    ]
+
+
 def test_show_finds_a_row_by_the_start_of_its_id(home: str) -> None:
     code, out, _ = invoke("show", "c1", "--home", home)
     assert code == 0

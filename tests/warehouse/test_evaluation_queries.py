@@ -49,11 +49,13 @@ class Study:
         entry["answering_id"] = " ".join(str(entry[key]) for key in ("context", "budget", "probe"))
         self.arms.append(entry)
 
-    def grader(self, name: str, *, num_votes: int = 1, reduce: str = "mean") -> None:
+    def grader(
+        self, name: str, *, num_votes: int = 1, reduce: str = "mean", saw: str = "answer"
+    ) -> None:
         self.graders[name] = {
             "grader": name,
             "grading_id": name,
-            "saw": "answer",
+            "saw": saw,
             "reduce": reduce,
             "threshold": 0.7,
             "num_votes": num_votes,
@@ -615,6 +617,25 @@ def test_calibration_counts_what_a_judge_would_accept(study: Study) -> None:
     assert found[10, 2] == (None, 0.0, 0)
     [row] = study.ask("calibration", threshold=8, k=2)
     assert row["f1"] == pytest.approx(2 * 0.5 * 0.25 / 0.75, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("judge", "gold", "is_held"),
+    [
+        ("answer", "answer", True),
+        ("answer", "answer+reasoning", False),
+        ("answer+reasoning", "answer", True),
+        ("answer+reasoning", "answer+reasoning", True),
+    ],
+)
+def test_judge_is_held_against_no_gold_that_judges_more_than_it_was_shown(
+    study: Study, judge: str, gold: str, is_held: bool
+) -> None:
+    study.grader("judge", reduce="rating", saw=judge)
+    study.grader("oracle", saw=gold)
+    study.say("p", {"rating": 0.9}, grader="judge")
+    study.say("p", {"right": 1})
+    assert bool(study.ask("calibration")) == is_held
 
 
 def test_compute_sets_metrics_beside_the_tokens_that_were_used(study: Study) -> None:

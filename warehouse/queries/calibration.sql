@@ -1,7 +1,8 @@
 -- Precision and recall of a judge at each threshold and number of grades, against gold graders. It
--- accepts an answer if all of its first k grades were read and none is under the threshold.
+-- accepts an answer if all of its first k grades were read and none is under the threshold. A gold
+-- grader that goes by the reasoning is gold for judges alone that were shown it too.
 WITH judged AS (
-    SELECT DISTINCT g.answer_id, g.grading_context_id, g.grader, k.k
+    SELECT DISTINCT g.answer_id, g.grading_context_id, g.grader, r.saw, k.k
     FROM graded AS g
     JOIN run_graders AS r USING (grader),
         range(1, r.num_votes + 1) AS k (k)
@@ -9,7 +10,7 @@ WITH judged AS (
 ),
 lowest AS (
     SELECT
-        j.answer_id, j.grader, j.k,
+        j.answer_id, j.grader, j.saw, j.k,
         -- An answer with a missing grade is never accepted.
         if(count(v.value) = j.k, floor(min(v.value) * 10 + 1e-9), -1)::BIGINT AS rating
     FROM judged AS j
@@ -19,18 +20,22 @@ lowest AS (
        AND v.grader = j.grader
        AND v.name = 'rating'
        AND v.sample_index < j.k
-    GROUP BY j.answer_id, j.grading_context_id, j.grader, j.k
+    GROUP BY j.answer_id, j.grading_context_id, j.grader, j.saw, j.k
 ),
 golden AS (
-    SELECT grader AS gold, answer_id, avg(value) >= 0.5 AS is_right
-    FROM graded
-    WHERE score = 'right' AND value IS NOT NULL AND probe = 'none'
+    SELECT g.grader AS gold, r.saw, g.answer_id, avg(g.value) >= 0.5 AS is_right
+    FROM graded AS g
+    JOIN run_graders AS r USING (grader)
+    WHERE g.score = 'right' AND g.value IS NOT NULL AND g.probe = 'none'
     GROUP BY ALL
 ),
 rated AS (
     SELECT l.grader, g.gold, l.k, l.rating, g.is_right, count(*) AS num
     FROM lowest AS l
-    JOIN golden AS g ON g.answer_id = l.answer_id AND g.gold <> l.grader
+    JOIN golden AS g
+        ON g.answer_id = l.answer_id
+       AND g.gold <> l.grader
+       AND g.saw IN ('answer', l.saw)
     GROUP BY ALL
 ),
 counted AS (

@@ -16,12 +16,21 @@ class Compared:
 
     run_a: str
     run_b: str
+    note: str | None
+    """What a reader must know first: that it is one run, or that the flows differ; else None."""
+    same_kind: bool
+    """True if both made the same kind of thing: examples, a model, an evaluation."""
     settings: list[dict[str, Any]]
     """Keys of recipe and versions that differ: key, a, b; None if a run lacks the key."""
     counts: list[dict[str, Any]]
     """Rows and tokens of every stage that differ."""
     metrics: list[dict[str, Any]]
     """Of arms that both evaluated: B less A over the prompts that both asked, with its interval."""
+
+    @property
+    def is_same(self) -> bool:
+        """True if both are one run."""
+        return self.run_a == self.run_b
 
 
 def compare(connection: duckdb.DuckDBPyConnection, run_a: str, run_b: str) -> Compared:
@@ -30,20 +39,47 @@ def compare(connection: duckdb.DuckDBPyConnection, run_a: str, run_b: str) -> Co
     Raises QuestionError if an id matches no run, or several.
     """
     a, b = _find(connection, run_a), _find(connection, run_b)
+    same_kind = a["flow"] == b["flow"] or all(map(_has_evaluated, (a, b)))
     return Compared(
         run_a=a["run_id"],
         run_b=b["run_id"],
+        note=_note(a, b, same_kind),
+        same_kind=same_kind,
         settings=_differing(_settings(a), _settings(b)),
         counts=_differing(_counts(connection, a), _counts(connection, b)),
         metrics=_metrics(connection, a, b),
     )
 
 
+def specs_of(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[str]:
+    """Returns the texts of the specs that a run was made under."""
+    return [str(row["text"]) for row in look_up(connection, "specs_of_run", run_id=run_id)]
+
+
+def _note(a: Mapping[str, Any], b: Mapping[str, Any], same_kind: bool) -> str | None:
+    if a["run_id"] == b["run_id"]:
+        return f"both ids are of run {a['run_id']}, which does not differ from itself"
+    if same_kind:
+        return None
+    return (
+        f"run A is of flow {a['flow']} and run B of flow {b['flow']}: they make different things, "
+        "so that only what was asked is compared"
+    )
+
+
 def _find(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
-    runs = look_up(connection, "runs_by_id", run_id=run_id)
-    if len(runs) != 1:
-        number = "several runs have ids that start with" if runs else "no run has id"
-        raise QuestionError(f"{number} {run_id!r}: give one that `precept status` lists")
+    """Returns the run whose id starts so; one whose whole id it is comes before others."""
+    if not run_id.strip():
+        raise QuestionError("the id of a run is empty: give one that `precept status` lists")
+    runs = look_up(connection, "runs_by_id", run_id=run_id.strip())
+    runs = [run for run in runs if run["run_id"] == run_id.strip()] or runs
+    if not runs:
+        raise QuestionError(f"no run has id {run_id!r}: give one that `precept status` lists")
+    if len(runs) > 1:
+        listed = ", ".join(f"{run['run_id'][:12]} ({run['flow']})" for run in runs[:8])
+        raise QuestionError(
+            f"{len(runs)} runs have ids that start with {run_id!r}: give more of one of {listed}"
+        )
     return runs[0]
 
 
@@ -83,11 +119,15 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any
     ]
 
 
+def _has_evaluated(run: Mapping[str, Any]) -> bool:
+    return "evaluation" in json.loads(run["figures"])
+
+
 def _metrics(
     connection: duckdb.DuckDBPyConnection, a: Mapping[str, Any], b: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Returns the metrics of arms that both runs evaluated; none if either evaluated nothing."""
-    if not all("evaluation" in json.loads(run["figures"]) for run in (a, b)):
+    if not all(map(_has_evaluated, (a, b))):
         return []
     for table, run in (("values_a", a), ("values_b", b)):
         choose_run(connection, run["run_id"])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import duckdb
 
 from warehouse.catalog import choose_run, look_up, materialise
+from warehouse.characters import all_visible, json_text, visible
 from warehouse.files import write_whole
 from warehouse.tables import content_id
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from inspect_ai.scorer import Score
 
 Format = Literal["eval", "json"]
+_LONGEST_NAME = 60
+"""Signs of a suite's name in the name of a file, of which file systems take 255 bytes."""
 
 
 class InspectMissing(ValueError):
@@ -50,7 +53,7 @@ def export(
     graders = look_up(connection, "graders")
     paths = []
     for answers in _answers(connection):
-        log = _log(run, answers, graders)
+        log = _log(all_visible(run), _named(answers), all_visible(graders))
         path = place / f"{_file_name(log)}.{format}"
         with write_whole(path) as partial:
             write_eval_log(log, partial, format=format)
@@ -71,12 +74,12 @@ def export_jsonl(connection: duckdb.DuckDBPyConnection, run_id: str, path: str |
     num_lines = 0
     with (
         write_whole(file) as partial,
-        partial.open("w", encoding="utf-8", errors="backslashreplace") as lines,
+        partial.open("w", encoding="utf-8") as lines,
     ):
         for arm, suite, rows in _answers(connection):
             for row in rows:
                 line = _line(arm, suite, graders, row)
-                lines.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+                lines.write(json_text(line) + "\n")
                 num_lines += 1
     return num_lines
 
@@ -148,6 +151,18 @@ def _answers(connection: duckdb.DuckDBPyConnection) -> Iterator[_Answers]:
             row["scores"] = scores.get(row["answer_id"], {})
             row["grades"] = grades.get(row["answer_id"], {})
         yield _Answers(arm, suite, rows)
+
+
+def _named(answers: _Answers) -> _Answers:
+    """Returns answers with names that a log can show; their texts stay what they are."""
+    arm, suite, rows = answers
+    named = [{**row, "grades": _by_name(row["grades"])} for row in rows]
+    named = [{**row, "scores": all_visible(row["scores"])} for row in named]
+    return _Answers(all_visible(arm), all_visible(suite), named)
+
+
+def _by_name(grades: dict[str, Rows]) -> dict[str, Rows]:
+    return {visible(grader): rows for grader, rows in grades.items()}
 
 
 def _values(row: dict[str, Any], grader: dict[str, Any]) -> dict[str, float | None]:
@@ -351,5 +366,5 @@ def _time(value: datetime) -> str:
 def _file_name(log: "EvalLog") -> str:
     """Returns time, task and id as Inspect names its logs, so that its viewer lists them."""
     time = log.eval.created.replace(":", "-").replace("+", "-")
-    task = "".join(sign if sign.isalnum() else "-" for sign in log.eval.task)
+    task = "".join(sign if sign.isalnum() else "-" for sign in log.eval.task)[:_LONGEST_NAME]
     return f"{time}_{task}_{log.eval.task_id}"

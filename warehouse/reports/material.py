@@ -110,7 +110,7 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.grids or self.figures or self.text)
+        return not (self.grids or self.figures or self.text or self.terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,10 @@ class Material:
     """Arms that rerun another arm under a reasoning budget: shown by length of reasoning alone."""
     faults: Mapping[tuple[str, str], str]
     """By arm and suite, why the arm is not reportable there."""
+    graders: Rows = ()
 
     @classmethod
-    def of(cls, tables: Mapping[str, Rows], arms: Rows) -> "Material":
+    def of(cls, tables: Mapping[str, Rows], arms: Rows, graders: Rows = ()) -> "Material":
         faults = {
             (row["arm"], row["suite"]): _fault(row)
             for row in tables.get("evaluation_quality", ())
@@ -136,7 +137,8 @@ class Material:
         limited = frozenset(
             arm["arm"] for arm in arms if arm["budget"] is not None and arm["model"] in free
         )
-        return cls(tables, tuple(dict.fromkeys(arm["arm"] for arm in arms)), limited, faults)
+        names = tuple(dict.fromkeys(arm["arm"] for arm in arms))
+        return cls(tables, names, limited, faults, graders)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Returns the answer to a question in the order of the report, with names for labels."""

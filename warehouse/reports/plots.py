@@ -8,10 +8,13 @@ same bytes.
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from warehouse.characters import all_visible, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +74,7 @@ def calibration_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
 def png(plot: Plot, rows: Rows, *, title: str, names: Names = ()) -> bytes:
     """Returns a figure as PNG on white, for places that show no SVG."""
     draw = _DRAWN[plot]
+    rows, title, names = _shown(rows), _shown(title), _shown(names)
     return _save(draw, rows, title, names, form="png", ink="#1a1a1a", dpi=160, facecolor="white")
 
 
@@ -154,7 +158,7 @@ def _draw_calibration(figure: "Figure", rows: Rows, title: str, names: Names) ->
                 markeredgecolor=_ink(),
                 markeredgewidth=0.6,
                 linewidth=1.2,
-                label=f"{threshold:g}",
+                label=_marked(f"{threshold:g}"),
             )
         axes.set_ylabel(name)
         axes.set_ylim(-0.03, 1.03)
@@ -171,6 +175,11 @@ _DRAWN: dict[Plot, Draw] = {
     compute_plot: _draw_compute,
     calibration_plot: _draw_calibration,
 }
+
+
+def _shown(value: Any) -> Any:
+    """Returns names as lines that XML can hold."""
+    return all_visible(value, one_line)
 
 
 def _names(rows: Rows, column: str) -> list[Any]:
@@ -218,8 +227,13 @@ def _marker(
         markerfacecolor=look[0] if is_reportable else "none",
         markeredgecolor=_ink(),
         markeredgewidth=0.6 if is_reportable else 1.2,
-        label=label,
+        label=_marked(label),
     )
+
+
+def _marked(name: Any) -> str:
+    """Returns a name as a label of matplotlib, which leaves out labels that begin with `_`."""
+    return f"={name}"
 
 
 def _across(axes: "Axes", names: Sequence[str], title: str) -> None:
@@ -245,11 +259,12 @@ def _legend(figure: "Figure", axes: "Axes", *, title: str | None = None) -> None
     )
     once = {label: handle for handle, label in reversed(pairs)}
     order = list(dict.fromkeys(labels))
+    names = [label.removeprefix("=") for label in order]
     figure.legend(
         [once[label] for label in order],
-        order,
+        names,
         loc="outside lower left",
-        ncols=_columns(order),
+        ncols=_columns(names),
         frameon=False,
         title=title,
         alignment="left",
@@ -305,7 +320,10 @@ def _save(
         "axes.spines.right": False,
         "axes.facecolor": "none",
     }
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # A name may be in a script that the font lacks, or longer than the figure is wide: the page
+        # has fonts of its own, and the figure is drawn all the same.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font|constrained_layout not")
         figure = Figure(layout="constrained", facecolor=options.pop("facecolor", "none"))
         draw(figure, rows, title, names)
         buffer = io.BytesIO()
@@ -316,6 +334,7 @@ def _save(
 
 def _svg(draw: Draw, rows: Rows, title: str, names: Names) -> str:
     """Returns a figure as an SVG element that can stand in a page beside others."""
+    rows, title, names = _shown(rows), _shown(title), _shown(names)
     root = ElementTree.fromstring(_save(draw, rows, title, names, form="svg", ink=_INK))
     # A style element would apply to the whole page.
     for parent, name in ((root, "metadata"), (root.find(f"{{{_SVG}}}defs"), "style")):

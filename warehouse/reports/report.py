@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from warehouse.catalog import ask, choose_run, look_up, prepare
+from warehouse.characters import all_visible, json_text
 from warehouse.files import write_whole
+from warehouse.reports.graders import graders
 from warehouse.reports.grids import Grid, Row, Rows, number, percent, plain, rounded, shown
 from warehouse.reports.material import Material, Section, listed_if_any
 from warehouse.reports.sections import sections
@@ -110,12 +112,13 @@ def as_markdown(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """Returns all that the report is made from."""
-    return json.dumps(asdict(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(asdict(report), indent=1, allow_nan=False) + "\n"
 
 
 def pictures(report: Report) -> Iterator[tuple[str, bytes]]:
     """Yields the main plots as PNG, each with its title: arms side by side, and by length."""
-    for section in sections(Material.of(report.tables, report.arms)):
+    tables, arms = all_visible(report.tables), all_visible(report.arms)
+    for section in sections(Material.of(tables, arms)):
         if section.name in ("plots", "compute"):
             for figure in section.figures:
                 yield figure.title, figure.png
@@ -132,8 +135,7 @@ def write(report: Report, folder: str | Path) -> list[Path]:
         # is entered last: if it cannot be replaced, no other file is.
         partials = [stack.enter_context(write_whole(path)) for path in reversed(paths)]
         for partial, text in zip(reversed(partials), texts, strict=True):
-            # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes its number.
-            partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+            partial.write_text(text, encoding="utf-8", newline="")
     return paths
 
 
@@ -181,13 +183,18 @@ def _jsonable(value: Any) -> Any:
 
 
 def _render(name: str, report: Report) -> str:
-    material = Material.of(report.tables, report.arms)
+    # The page says what JSON holds, but obeys no character of it.
+    report = Report(
+        **{part.name: all_visible(getattr(report, part.name)) for part in fields(report)}
+    )
+    material = Material.of(report.tables, report.arms, report.graders)
+    told = [graders(report.graders, report.recipe["resolved"]), *sections(material)]
     return (
         _templates()
         .get_template(name)
         .render(
             report=report,
-            sections=[*sections(material), *_made_from(report)],
+            sections=[section for section in (*told, *_made_from(report)) if not section.is_empty],
             faults=[
                 (arm, suite, fault)
                 for (arm, suite), fault in material.faults.items()
@@ -208,7 +215,13 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"line": _as_line, "number": number, "svg": Markup}
+    environment.filters |= {
+        "line": _as_line,
+        "heading": lambda text: Markup(_as_line(text).replace("#", r"\#")),
+        "words": lambda text: " ".join(str(text).split()),
+        "number": number,
+        "svg": Markup,
+    }
     return environment
 
 

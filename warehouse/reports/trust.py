@@ -1,7 +1,7 @@
 """Sections on how far an evaluation can be trusted: agreement, faithfulness, quality gates."""
 
 from warehouse.reports import plots
-from warehouse.reports.grids import Cell, Row, number, percent, rounded, shown, split, table
+from warehouse.reports.grids import Cell, Row, Rows, number, percent, rounded, shown, split, table
 from warehouse.reports.material import (
     CALIBRATION,
     KAPPA,
@@ -22,6 +22,7 @@ def agreement(material: Material) -> Section:
     return Section(
         name="agreement",
         title="Agreement and calibration",
+        about=_unlike(material, agreement),
         terms=(KAPPA if agreement else {}) | (CALIBRATION if calibration else {}),
         grids=(
             *listed_if_any(
@@ -58,6 +59,27 @@ def agreement(material: Material) -> Section:
             Figure(plots.calibration_plot, f"{grader} against {gold}", ours)
             for grader, gold, ours in split(calibration, "grader", "gold")
         ),
+    )
+
+
+def _unlike(material: Material, agreement: Rows) -> str:
+    """Returns which judges are held against no gold, because that judges more than they saw."""
+    saw = {row["grader"]: row["saw"] for row in material.graders}
+    judges = {row["grader"] for row in material.graders if row["reduce"] == "rating"}
+    pairs = {
+        (judge, gold)
+        for row in agreement
+        if row["score"] == "handled right"
+        for judge, gold in (
+            (row["grader"], row["other"]),
+            (row["other"], row["grader"]),
+        )
+        if judge in judges and saw.get(gold, "answer") not in ("answer", saw[judge])
+    }
+    return " ".join(
+        f"{judge} was shown the answer alone and {gold} goes by the reasoning as well, so that "
+        "there is no precision of the one against the other."
+        for judge, gold in sorted(pairs)
     )
 
 

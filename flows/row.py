@@ -1,0 +1,179 @@
+"""Prints whatever has an id, whole: a row with its texts, and the rows that belong to it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from flows import terminal
+from flows.show import SHORT_ID, table, value_text
+from specs.parts import rule_text
+from warehouse.catalog import connect
+from warehouse.home import Home
+from warehouse.rows import NOUNS, FoundRow, find_row
+
+_TEXTS = ("text", "message", "reasoning", "answer", "rationale")
+"""Columns that are printed below the others, in this order."""
+_TABLES = ("completions", "judgements", "grades", "answers", "stages", "rows", "examples")
+"""Rows around a row that are printed as a table."""
+_JSON = ("versions", "resolved_recipe", "figures", "config", "metrics")
+
+
+def show_row(home: Home, row_id: str, *, as_json: bool) -> None:
+    """Prints what has an id; the first characters of the id are enough."""
+    found = find_row(connect(home), row_id)
+    if as_json:
+        terminal.as_json({**found.row, **found.related})
+    elif found.kind == "rules":
+        _rule(found)
+    elif found.kind == "specs":
+        terminal.heading(f"spec {found.row_id}")
+        terminal.text(found.row["text"])
+    else:
+        _any(found)
+
+
+def _any(found: FoundRow) -> None:
+    """Prints what became of a row, its chats and texts, its columns, and the rows around it."""
+    terminal.heading(f"{NOUNS[found.kind]} {found.row_id}")
+    if found.kind == "completions":
+        terminal.fields(_standing(found))
+    for row in (*found.related.get("prompt", ()), *found.related.get("case", ()), found.row):
+        _chats(row)
+    for row in (found.row, *found.related.get("completion", ()), *found.related.get("answer", ())):
+        _texts(row)
+    terminal.line("")
+    terminal.fields(
+        [
+            (name, _column(name, value))
+            for name, value in found.row.items()
+            if name not in _TEXTS and not _is_chat(value)
+        ]
+    )
+    for name, rows in found.related.items():
+        if name in _TABLES and (rows or name != "examples"):
+            terminal.line("")
+            table(pa.Table.from_pylist(_plain(rows)), title=name.capitalize())
+
+
+def _column(name: str, value: Any) -> str:
+    """Returns a value of a row; JSON with a key a line, without the log of every step."""
+    if name not in _JSON or not isinstance(value, str):
+        return value_text(_scores(value))
+    held = json.loads(value)
+    if name == "metrics" and isinstance(held, dict) and "log" in held:
+        steps = len(held.pop("log"))
+        held["log"] = f"{steps} entries, which --json prints"
+    return json.dumps(held, indent=2, ensure_ascii=False)
+
+
+def _is_chat(value: Any) -> bool:
+    return _holds_structs(value) and "role" in value[0]
+
+
+def _holds_structs(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _chats(row: Mapping[str, Any]) -> None:
+    """Prints the turns of each chat of a row, one that is told twice once."""
+    chats = {name: value for name, value in row.items() if _is_chat(value) and "role" in value[0]}
+    if chats.get("original") == chats.get("messages"):
+        chats.pop("original", None)
+    for name, turns in chats.items():
+        told = "" if name == "messages" else f" ({name})"
+        for turn in turns:
+            terminal.block(f"{turn['role']}{told}", turn["content"])
+
+
+def _texts(row: Mapping[str, Any]) -> None:
+    for name in _TEXTS:
+        if row.get(name):
+            terminal.block(name, row[name])
+
+
+def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows without columns that are null in all, and scores as "safe 1, right 0.5"."""
+    told = [
+        name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)
+    ]
+    return [{name: _scores(row[name]) for name in told} for row in rows]
+
+
+def _scores(value: Any) -> Any:
+    """Returns the scores of a grade in words, and any other value as it is."""
+    if not _holds_structs(value):
+        return value
+    return ", ".join(f"{score['name']} {value_text(score['value'])}" for score in value)
+
+
+def _standing(found: FoundRow) -> list[tuple[str, str]]:
+    """Returns what became of a completion: its verdicts, and why it is not accepted."""
+    said: list[tuple[str, str]] = []
+    for prompt in found.related["prompt"]:
+        said += [
+            ("category", "+".join(prompt["categories"]) or "none"),
+            ("ideal response", prompt["ideal_response"] or "nobody said"),
+        ]
+    for verdict in found.related["verdicts"]:
+        said += [
+            ("verdict", f"{verdict['verdict']}{_because(found, verdict)}"),
+            ("threshold", f"{verdict['threshold']:g}"),
+        ]
+    if not found.related["verdicts"]:
+        said.append(("verdict", "none: the latest run of no recipe wants this completion"))
+    for example in found.related["examples"][:1]:
+        said.append(
+            ("example", f"{example['status']} ({example['reason']}) in set {example['set_id']}")
+        )
+    return said
+
+
+def _because(found: FoundRow, verdict: Mapping[str, Any]) -> str:
+    """Returns why a completion is not accepted, in words; nothing if it is."""
+    completion = found.row
+    judging_id = verdict["judging_id"]
+    judged = [row for row in found.related["judgements"] if row["judging_id"] == judging_id]
+    if verdict["verdict"] == "failed":
+        reason = f", {completion['reason']}" if completion["reason"] else ""
+        return f": it is {completion['status']}{reason}"
+    if verdict["verdict"] == "rejected":
+        lowest, threshold = verdict["min_score"], verdict["threshold"]
+        samples = [str(row["sample_index"]) for row in judged if row["score"] == lowest]
+        return (
+            f": sample {' and '.join(samples)} of the judge gave {lowest:g}, which is under the "
+            f"threshold {threshold:g}"
+        )
+    if verdict["verdict"] == "held":
+        run_id = verdict["held_by"][:SHORT_ID]
+        return f": {verdict['alarm']}; precept approve {run_id} lets its judgements in"
+    if verdict["verdict"] == "unjudged":
+        unread = [
+            f"sample {row['sample_index']} is {row['status']}"
+            + (f" ({row['reason']})" if row["reason"] else "")
+            for row in judged
+            if row["score"] is None
+        ]
+        missing = verdict["num_judgements"] - verdict["num_judged"]
+        unread += [f"{missing} are still to be made"] if missing > 0 else []
+        read = f"{verdict['num_parsed']} of {verdict['num_judgements']} judge samples were read"
+        return ": " + "; ".join([read, *unread])
+    return ""
+
+
+def _rule(found: FoundRow) -> None:
+    """Prints a rule as the specs of each pack have it."""
+    for spec in found.related["specs"]:
+        category, text = rule_text(spec["text"], found.row_id) or ("", "")
+        terminal.heading(f"rule {found.row_id}")
+        terminal.fields(
+            [
+                ("pack", f"{spec['pack']} {spec['pack_version']}"),
+                ("category", category or "+".join(spec["categories"])),
+                ("spec", spec["spec_id"]),
+                ("wanted by the latest run", "yes" if spec["is_current"] else "no"),
+                ("completions that cite it", str(spec["num_citing"])),
+            ]
+        )
+        terminal.block("text", text or spec["text"])
