@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.interrupt import ended_by_signals
+
 app = typer.Typer(
     name="precept",
     help="A data factory for deliberative alignment.",
@@ -40,10 +42,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 @contextmanager
 def _user_errors() -> Iterator[None]:
     """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
-    import duckdb
-
     try:
+        import duckdb
+
         yield
+    except KeyboardInterrupt:
+        # Click would add a word of its own; `ended_by_signals` says what there is to say.
+        raise typer.Exit(130) from None
     except (ValueError, FileNotFoundError, duckdb.Error) as error:
         # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
         is_whole = type(error) is not duckdb.Error
@@ -81,11 +86,11 @@ Work = Callable[[Any, str | None], Any]
 """(recipe, home) → the outcome of a flow."""
 
 
-def recipe_command(printer: str) -> Callable[[Work], Work]:
+def recipe_command(printer: str, *, is_flow: bool = True) -> Callable[[Work], Work]:
     """Makes a command of a function of recipe and home.
 
     The recipe is read and checked before the function imports its flow; `printer` names the
-    function of flows/show.py that prints the outcome.
+    function of flows/show.py that prints the outcome. A flow needs a Prefect server.
     """
 
     def decorate(work: Work) -> Work:
@@ -96,7 +101,12 @@ def recipe_command(printer: str) -> Callable[[Work], Work]:
             as_json: AsJson = False,
         ) -> None:
             with _user_errors():
-                outcome = work(_load(recipe, set_), home)
+                loaded = _load(recipe, set_)
+                if is_flow:
+                    from flows.server import start_server
+
+                    start_server()
+                outcome = work(loaded, home)
                 from flows import show
 
                 if as_json:
@@ -158,7 +168,7 @@ def run(recipe: Any, home: str | None) -> Any:
     return align(recipe, home)
 
 
-@recipe_command("estimated")
+@recipe_command("estimated", is_flow=False)
 def estimate(recipe: Any, home: str | None) -> Any:
     """Says what a refresh would make, and what it would cost; makes and writes nothing."""
     from flows.estimate import estimate as work
@@ -466,7 +476,8 @@ def main() -> None:
     """Entry point of `precept`."""
     # Registered before Prefect and Ray are imported, so it runs after their own exit handlers.
     atexit.register(_end_event_loops)
-    app()
+    with ended_by_signals():
+        app()
 
 
 if __name__ == "__main__":

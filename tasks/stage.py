@@ -218,19 +218,26 @@ class Stage:
     def _make(self, wave: pa.Table) -> Iterator[Committed]:
         """Makes the rows of one wave; yields each block as it is committed."""
         handles = self.pool.start_for(self.engine)
-        with ThreadPoolExecutor(1) as starter:
-            blocks = self._spread(wave, handles)
-            # Asks for the first block now, so that the workers start while the models load.
-            first = starter.submit(next, blocks, None)
-            try:
-                self.pool.wait()
-                self._usage_before = self._usage_before or self.pool.usage()
-                self._began = self._began or time.monotonic()
-                committed = first.result()
-            except BaseException:
-                # The starter thread may be waiting for these engines: end them, or it never ends.
-                self.pool.close()
-                raise
+        starter = ThreadPoolExecutor(1)
+        blocks = self._spread(wave, handles)
+        # Asks for the first block now, so that the workers start while the models load.
+        first = starter.submit(next, blocks, None)
+        try:
+            self.pool.wait()
+            self._usage_before = self._usage_before or self.pool.usage()
+            self._began = self._began or time.monotonic()
+            committed = first.result()
+        except Exception:
+            # The starter thread may be waiting for these engines: end them, or it never ends.
+            self.pool.close()
+            starter.shutdown()
+            raise
+        except BaseException:
+            # The process is to end, and does not wait for what loads.
+            self.pool.close(seconds=1.0)
+            starter.shutdown(wait=False)
+            raise
+        starter.shutdown()
         yield from itertools.chain([committed] if committed else [], blocks)
 
     def _spread(self, wave: pa.Table, handles: Sequence[Any]) -> Iterator[Committed]:

@@ -5,6 +5,10 @@ A run joins the cluster at `$RAY_ADDRESS`, or starts one on this machine that en
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -27,20 +31,34 @@ def start_ray() -> None:
     if address is None:
         # Without a dashboard Ray Train looks for one for 12 s at the end of every training.
         os.environ.setdefault("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
-    ray.init(
-        # "local", because Ray would otherwise join a cluster that was left running here.
-        address=address or "local",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    with _own_sigterm():
+        ray.init(
+            # "local", because Ray would otherwise join a cluster that was left running here.
+            address=address or "local",
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Keeps the class of an exception that our code raised.
     context.raise_original_map_exception = True
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps the handler of SIGTERM, by which the command or Prefect ends a run, from Ray's own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def autoscales() -> bool:

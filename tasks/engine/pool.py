@@ -122,10 +122,10 @@ class EnginePool:
                 continue
         return total
 
-    def close(self) -> None:
-        """Stops the engines and frees what they held."""
+    def close(self, *, seconds: float = 20.0) -> None:
+        """Stops the engines and frees what they held, within `seconds` if they answer or not."""
         if self._handles:
-            end_actors(self._handles)
+            end_actors(self._handles, seconds=seconds)
         self._handles = []
         self._starting = []
         self._config = None

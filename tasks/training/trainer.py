@@ -312,6 +312,10 @@ def fit(loop: Callable[[Job, Data], None], job: Job, data: Data) -> Finished:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    class _LeavesSignals(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Leaves Ctrl-C to the command: Ray's handler would wait for the workers."""
+
     workers = job.workers
     require_room(
         ray.available_resources(),
@@ -320,7 +324,7 @@ def fit(loop: Callable[[Job, Data], None], job: Job, data: Data) -> Finished:
         remedy=f"lower {job.name}.workers.num_workers or num_cpus, or use a recipe for this "
         "machine",
     )
-    trainer = TorchTrainer(
+    trainer = _LeavesSignals(
         partial(loop, job, data),
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,
