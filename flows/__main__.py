@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 
+from flows.errors import discard_log, libraries_logged, tell
 from flows.interrupt import ended_by_signals
 
 app = typer.Typer(
@@ -41,45 +43,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
-    try:
-        import duckdb
+    """Turns a user's mistake into one sentence and exit code 2, any other error into exit code 1.
 
+    The traceback of an error that is no mistake stands in a log whose path is told.
+    """
+    try:
         yield
     except KeyboardInterrupt:
         # Click would add a word of its own; `ended_by_signals` says what there is to say.
         raise typer.Exit(130) from None
-    except (ValueError, FileNotFoundError, duckdb.Error) as error:
-        # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
-        is_whole = type(error) is not duckdb.Error
-        typer.echo(
-            f"precept: {error if is_whole else str(error).strip().splitlines()[-1]}", err=True
-        )
-        raise typer.Exit(2 if is_whole else 1) from error
-    except _failures() as error:
-        typer.echo(f"precept: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Returns the errors that are no mistake of the user's; imported once a command has failed."""
-    import httpx
-    from botocore.exceptions import BotoCoreError
-
-    from tasks.engine.cluster import RoomError
-    from tasks.engine.requests import EngineError
-    from tasks.stage import StageError
-    from tasks.training.trainer import TrainError
-
-    return (
-        EngineError,
-        RoomError,
-        StageError,
-        TrainError,
-        OSError,
-        httpx.HTTPError,
-        BotoCoreError,
-    )
+    except (typer.Exit, typer.Abort, click.ClickException):
+        raise
+    except Exception as error:
+        told = tell(error)
+        typer.echo(told.sentence, err=True)
+        raise typer.Exit(told.exit_code) from error
 
 
 Work = Callable[[Any, str | None], Any]
@@ -94,6 +72,8 @@ def recipe_command(printer: str, *, is_flow: bool = True) -> Callable[[Work], Wo
     """
 
     def decorate(work: Work) -> Work:
+        name: Any = work.__name__
+
         def command(
             recipe: RecipeName,
             set_: Overrides = None,
@@ -102,6 +82,9 @@ def recipe_command(printer: str, *, is_flow: bool = True) -> Callable[[Work], Wo
         ) -> None:
             with _user_errors():
                 loaded = _load(recipe, set_)
+                from flows.preflight import check
+
+                check(name, loaded, home)
                 if is_flow:
                     from flows.server import start_server
 
@@ -114,7 +97,7 @@ def recipe_command(printer: str, *, is_flow: bool = True) -> Callable[[Work], Wo
                 else:
                     getattr(show, printer)(outcome, show.Place(recipe, home))
 
-        app.command(work.__name__, help=work.__doc__)(command)
+        app.command(name, help=work.__doc__)(command)
         return work
 
     return decorate
@@ -205,10 +188,12 @@ def report(
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
     with _user_errors():
+        from flows.preflight import require_output
         from warehouse.catalog import connect, latest_evaluation
         from warehouse.reports import inspect_log
         from warehouse.reports import report as reporting
 
+        require_output(out, is_folder=True)
         connection = connect(_home(home))
         chosen = run_id or latest_evaluation(connection)
         files = reporting.write(reporting.gather(connection, chosen), out)
@@ -242,6 +227,7 @@ def diff(
 def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -> None:
     """Offers every flow in the Prefect UI and refreshes by the recipe's schedule; stays."""
     with _user_errors():
+        from flows.preflight import require_prefect
         from flows.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides=set_ or [])
@@ -251,6 +237,7 @@ def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -
                 "PREFECT_API_URL is not set, and a schedule needs a Prefect server that stays: "
                 "start one with prefect server start, and set it to http://127.0.0.1:4200/api"
             )
+        require_prefect()
         name = str(Path(recipe).absolute()) if Path(recipe).is_file() else recipe
         # Each run is a process of its own, which finds warehouse and recipe by the environment.
         os.environ["PRECEPT_HOME"] = _home(home).url
@@ -275,13 +262,11 @@ def approve(
 
 
 def _load(recipe: str, overrides: list[str] | None) -> Any:
-    """Returns the recipe, checked before anything slow is imported for it."""
+    """Returns the recipe, whose keys are checked before anything slow is imported for it."""
     _quiet_libraries()
     from flows.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides=overrides or [])
-    loaded.load_pack()
-    return loaded
+    return load_recipe(recipe, overrides=overrides or [])
 
 
 def _quiet_libraries() -> None:
@@ -380,9 +365,11 @@ def export(
 ) -> None:
     """Writes the answer to a named question into one file, as TRL and others read it."""
     with _user_errors():
+        from flows.preflight import require_output
         from warehouse.catalog import connect
         from warehouse.catalog import export as write
 
+        require_output(out)
         typer.echo(f"{write(connect(_home(home)), question, out)} rows in {out}")
 
 
@@ -476,7 +463,7 @@ def main() -> None:
     """Entry point of `precept`."""
     # Registered before Prefect and Ray are imported, so it runs after their own exit handlers.
     atexit.register(_end_event_loops)
-    with ended_by_signals():
+    with libraries_logged(), ended_by_signals(at_end=discard_log):
         app()
 
 

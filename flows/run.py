@@ -291,7 +291,7 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
             except OSError as second:
                 # The cause of the failure must not be hidden by a store that is away.
                 error.add_note(f"its record could not be written: {second}")
-            context.engines.close(seconds=1.0 if is_ended else 20.0)
+            context.engines.close()
             raise
         try:
             context.finish("completed", error=None, seconds=time.monotonic() - began)

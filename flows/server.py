@@ -13,6 +13,8 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
 _PR_SET_PDEATHSIG = 1
+_SECONDS_TO_START = 180
+"""Prefect's own limit of 20 s is too short for a busy machine."""
 
 
 class _OwnSession(SubprocessASGIServer):
@@ -48,4 +50,4 @@ def start_server() -> None:
         return
     # Prefect's clients look for the server of no given port here.
     SubprocessASGIServer._instances[None] = _OwnSession()
-    SubprocessASGIServer().start()
+    SubprocessASGIServer().start(timeout=_SECONDS_TO_START)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.engine.cluster import message_of, root_cause
+from tasks.engine.cluster import causes, message_of, root_cause
 from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
 from tasks.engine.requests import Engine, EngineConfig, Usage
@@ -234,7 +234,7 @@ class Stage:
             raise
         except BaseException:
             # The process is to end, and does not wait for what loads.
-            self.pool.close(seconds=1.0)
+            self.pool.close()
             starter.shutdown(wait=False)
             raise
         starter.shutdown()
@@ -278,8 +278,9 @@ class Stage:
 
     def _fault(self, error: BaseException) -> StageError:
         """Returns what a fault of Ray Data means for the stage."""
-        cause = root_cause(error, links=("cause", "__cause__"))
-        passes = isinstance(cause, _lost_by_ray()) or may_pass(cause)
+        cause = root_cause(error)
+        chain = list(causes(error))
+        passes = isinstance(chain[-1], _lost_by_ray()) or any(map(may_pass, chain))
         kind = StageInterrupted if passes else StageError
         return kind(
             f"stage {self.work.table.name} stopped: {type(cause).__name__}: {message_of(cause)}; "
