@@ -55,7 +55,7 @@ def _is_raised_here(error: BaseException) -> bool:
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
         return True
-    return str(frames[-1][0].f_globals.get("__name__", "")).split(".")[0] in (*_OWN, "tests")
+    return str(frames[-1][0].f_globals.get("__name__", "")).split(".")[0] in _OWN
 
 
 def _is_mistake(error: BaseException) -> bool:

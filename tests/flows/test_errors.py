@@ -12,6 +12,7 @@ import pytest
 
 from flows import errors
 from flows.errors import one_line, tell
+from flows.recipe import RecipeError, load_recipe
 from tasks.engine.requests import EngineError
 from tasks.stage import StageError
 from warehouse.home import ShardError
@@ -87,7 +88,15 @@ def test_cause_in_a_group_and_by_worker_is_told() -> None:
 
 def test_own_words_are_kept_before_what_they_were_raised_from() -> None:
     error = wrapped(ValueError("no data set x; give its path"), TimeoutError("read"), "__cause__")
-    assert tell(error).sentence == "precept: no data set x; give its path"
+    assert tell(error).sentence.startswith("precept: no data set x; give its path")
+
+
+def test_mistake_that_precept_found_needs_no_log(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as seen:
+        load_recipe("habour")
+    told = tell(seen.value)
+    assert told.sentence == f"precept: {seen.value}" and told.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_traceback_stands_in_the_log_that_is_told() -> None:
