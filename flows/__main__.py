@@ -11,16 +11,18 @@ import os
 import select
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, NoReturn
 
+import click
 import typer
 from typer.core import TyperGroup
 
 from flows import terminal
+from flows.errors import discard_log, libraries_logged, tell
+from flows.interrupt import ended_by_signals
 from warehouse.characters import one_line
 
 
@@ -80,9 +82,10 @@ Limit = Annotated[
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """Turns a user's mistake into one sentence and exit code 2, a failed stage into exit code 1."""
-    import duckdb
+    """Turns a user's mistake into one sentence and exit code 2, any other error into exit code 1.
 
+    The traceback of an error that is no mistake stands in a log whose path is told.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -95,16 +98,15 @@ def _user_errors() -> Iterator[None]:
         if not isinstance(error.__context__, BrokenPipeError):
             raise
         _end_quietly()
-    except (ValueError, FileNotFoundError, duckdb.Error) as error:
-        # DuckDB's base class wraps the traceback of a file system; its last line is the fault.
-        is_whole = type(error) is not duckdb.Error
-        terminal.text(
-            f"precept: {error if is_whole else str(error).strip().splitlines()[-1]}", err=True
-        )
-        raise typer.Exit(2 if is_whole else 1) from error
-    except _failures() as error:
-        terminal.text(f"precept: {error}", err=True)
-        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        # Click would add a word of its own; `ended_by_signals` says what there is to say.
+        raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort, click.ClickException):
+        raise
+    except Exception as error:
+        told = tell(error)
+        terminal.text(told.sentence, err=True)
+        raise typer.Exit(told.exit_code) from error
 
 
 def _is_closed(stream: IO[str]) -> bool:
@@ -134,39 +136,20 @@ def _reading(home: str | None) -> Iterator[Any]:
             yield place
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """Returns the errors that are no mistake of the user's; imported once a command has failed."""
-    import httpx
-    from botocore.exceptions import BotoCoreError
-
-    from tasks.engine.cluster import RoomError
-    from tasks.engine.requests import EngineError
-    from tasks.stage import StageError
-    from tasks.training.trainer import TrainError
-
-    return (
-        EngineError,
-        RoomError,
-        StageError,
-        TrainError,
-        OSError,
-        httpx.HTTPError,
-        BotoCoreError,
-    )
-
-
 Work = Callable[[Any, str | None], Any]
 """(recipe, home) → the outcome of a flow."""
 
 
-def recipe_command(printer: str) -> Callable[[Work], Work]:
+def recipe_command(printer: str, *, is_flow: bool = True) -> Callable[[Work], Work]:
     """Makes a command of a function of recipe and home.
 
-    The recipe is read and checked before the function imports its flow; `printer` names the
-    function of flows/show.py that prints the outcome.
+    `printer` names the function of flows/show.py that prints the outcome. A flow needs a Prefect
+    server and a place to write to.
     """
 
     def decorate(work: Work) -> Work:
+        name = work.__name__
+
         def command(
             recipe: RecipeName,
             set_: Overrides = None,
@@ -174,25 +157,42 @@ def recipe_command(printer: str) -> Callable[[Work], Work]:
             as_json: AsJson = False,
         ) -> None:
             with _user_errors():
-                loaded = _load(recipe, set_)
-                if work is not estimate:
-                    loaded.check_models()
-                from flows import reading, show
+                outcome = _carry_out(name, work, _load(recipe, set_), home, is_flow=is_flow)
+                _print_outcome(outcome, printer, (recipe, home), as_json=as_json)
 
-                # An estimate makes nothing, not even the folder.
-                coming = reading.planning if work is estimate else reading.writing
-                with coming(_home(home)):
-                    outcome = work(loaded, home)
-
-                if as_json:
-                    show.as_json(outcome)
-                else:
-                    getattr(show, printer)(outcome, show.Place(recipe, home))
-
-        app.command(work.__name__, help=work.__doc__)(command)
+        app.command(name, help=work.__doc__)(command)
         return work
 
     return decorate
+
+
+def _carry_out(name: Any, work: Work, recipe: Any, home: str | None, *, is_flow: bool) -> Any:
+    """Returns the outcome of a command's work on a recipe, which is checked before anything slow is
+    imported for it or started."""
+    from flows import reading
+    from flows.preflight import check
+
+    check(name, recipe, home)
+    # An estimate makes nothing, not even the folder.
+    coming = reading.writing if is_flow else reading.planning
+    with coming(_home(home)):
+        if is_flow:
+            from flows.server import start_server
+
+            start_server()
+        return work(recipe, home)
+
+
+def _print_outcome(
+    outcome: Any, printer: str, place: tuple[str, str | None], *, as_json: bool
+) -> None:
+    """Prints the outcome of a flow; `place` is the recipe's name and the home that were given."""
+    from flows import show
+
+    if as_json:
+        show.as_json(outcome)
+    else:
+        getattr(show, printer)(outcome, show.Place(*place))
 
 
 @recipe_command("refreshed")
@@ -226,29 +226,23 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluates the base model and the newest checkpoints, side by side."""
+
+    def work(loaded: Any, home: str | None) -> Any:
+        from flows.evaluate import evaluate as flow
+
+        return flow(loaded, home, checkpoint or None)
+
     with _user_errors():
         loaded = _load(recipe, set_)
-        # Before Prefect starts; the flow checks and looks up again.
-        from flows.recipe import SUITES
-        from tasks.evaluation.evaluation import check
-
-        if loaded.evaluate:
-            check(loaded.evaluate, shipped=SUITES, pack_folder=loaded.pack_folder)
         if checkpoint:
             from warehouse.catalog import connect
             from warehouse.lineage import choose_checkpoints
 
+            # Before Prefect starts; the flow looks up again.
             with _reading(home) as place:
                 choose_checkpoints(connect(place), checkpoint)
-        from flows import reading, show
-        from flows.evaluate import evaluate as flow
-
-        with reading.writing(_home(home)):
-            outcome = flow(loaded, home, checkpoint or None)
-        if as_json:
-            show.as_json(outcome)
-        else:
-            show.evaluated(outcome, show.Place(recipe, home))
+        outcome = _carry_out("evaluate", work, loaded, home, is_flow=True)
+        _print_outcome(outcome, "evaluated", (recipe, home), as_json=as_json)
 
 
 @recipe_command("evaluated")
@@ -275,7 +269,7 @@ def run(recipe: Any, home: str | None) -> Any:
     return align(recipe, home)
 
 
-@recipe_command("estimated")
+@recipe_command("estimated", is_flow=False)
 def estimate(recipe: Any, home: str | None) -> Any:
     """Says what a refresh would make, and what it would cost; makes and writes nothing."""
     from flows.estimate import estimate as work
@@ -312,10 +306,12 @@ def report(
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
     with _reading(home) as place:
+        from flows.preflight import require_output
         from warehouse.catalog import connect, latest_evaluation
         from warehouse.reports import inspect_log
         from warehouse.reports import report as reporting
 
+        require_output(out, is_folder=True)
         connection = connect(place)
         chosen = run_id or latest_evaluation(connection)
         files = reporting.write(reporting.gather(connection, chosen), out)
@@ -357,6 +353,7 @@ def diff(
 def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -> None:
     """Offers every flow in the Prefect UI and refreshes by the recipe's schedule; stays."""
     with _user_errors():
+        from flows.preflight import require_prefect
         from flows.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides=set_ or [])
@@ -366,6 +363,7 @@ def serve(recipe: RecipeName, set_: Overrides = None, home: HomeOption = None) -
                 "PREFECT_API_URL is not set, and a schedule needs a Prefect server that stays: "
                 "start one with prefect server start, and set it to http://127.0.0.1:4200/api"
             )
+        require_prefect()
         name = str(Path(recipe).absolute()) if Path(recipe).is_file() else recipe
         from warehouse.home import make_home
 
@@ -399,13 +397,11 @@ def approve(
 
 
 def _load(recipe: str, overrides: list[str] | None) -> Any:
-    """Returns the recipe, checked before anything slow is imported for it."""
+    """Returns the recipe, whose keys are checked before anything slow is imported for it."""
     _quiet_libraries()
     from flows.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides=overrides or [])
-    loaded.load_pack()
-    return loaded
+    return load_recipe(recipe, overrides=overrides or [])
 
 
 def _quiet_libraries() -> None:
@@ -666,12 +662,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows few characters is shown the numbers of the others.
             stream.reconfigure(errors="backslashreplace")
-    try:
+    with libraries_logged(), ended_by_signals(at_end=discard_log):
         app()
-    except Exception:
-        # A traceback quotes what was read, which the terminal must not obey either.
-        terminal.text(traceback.format_exc(), err=True, end="")
-        sys.exit(1)
 
 
 if __name__ == "__main__":

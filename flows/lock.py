@@ -20,6 +20,7 @@ from warehouse.home import Home
 from warehouse.models import scratch
 
 _LEASE_REQUEST_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
 
 
 class BusyError(ValueError):
@@ -38,6 +39,12 @@ def lock(home: Home) -> Iterator[None]:
         if not home.is_local and _has_server():
             locks.enter_context(_lease(home, patience))
         yield
+
+
+def require_free(home: Home) -> None:
+    """Raises BusyError if another run writes to the warehouse and the command would not wait."""
+    if float(os.environ.get("PRECEPT_WAIT_SECONDS", "0")) <= 0 and is_locked(home):
+        raise _busy(home)
 
 
 def is_locked(home: Home) -> bool:
@@ -71,17 +78,21 @@ def _file_lock(home: Home, patience: float) -> Iterator[None]:
     lock = FileLock(path)
     holder = _holder_path(home)
     try:
-        lock.acquire(timeout=patience)
+        # A look whether it is held holds it for a moment.
+        lock.acquire(timeout=max(patience, _LOOK_SECONDS))
     except Timeout:
-        name = holder.read_text() if holder.exists() else "another process"
-        raise BusyError(
-            f"{name} is writing to {home.url}; wait for it to end, or give another --home"
-        ) from None
+        raise _busy(home) from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         lock.release()
+
+
+def _busy(home: Home) -> BusyError:
+    holder = _holder_path(home)
+    name = holder.read_text() if holder.exists() else "another process"
+    return BusyError(f"{name} is writing to {home.url}; wait for it to end, or give another --home")
 
 
 def _lock_path(home: Home) -> Path:

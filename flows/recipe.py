@@ -4,6 +4,7 @@ A recipe composes the configurations of the tasks. What defines the data is hash
 how it is run (`stage`, the engines' sizes) is not. Unknown keys are refused by name.
 """
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -212,6 +213,22 @@ class Recipe(Config):
         """The folder of the policy pack."""
         return find(self.pack, accept=Path.is_dir) or Path(self.pack)
 
+    def require(self, command: str, *sections: str) -> None:
+        """Raises RecipeError if the recipe has none of the sections, of which a command needs one;
+        or if the command trains what the recipe cannot train."""
+        names = [f"[{section}]" for section in sections]
+        if sections and not any(getattr(self, section) for section in sections):
+            wanted = " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+            raise RecipeError(
+                f"recipe {self.name} has no section {wanted}, and precept {command} needs one: "
+                "add it, or take a recipe that has it"
+            )
+        if self.rl and command in ("train", "run") and self.engine.reasoning_parser:
+            raise RecipeError(
+                "rl needs a model whose reasoning stands between <think> tags, and "
+                f"engine.reasoning_parser is {self.engine.reasoning_parser!r}; take rl out"
+            )
+
     def load_pack(self) -> Pack:
         """Returns the policy pack; raises PackError if it cannot be used."""
         folder = find(self.pack, accept=Path.is_dir)
@@ -248,14 +265,43 @@ def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not TOML: {error}") from error
     data.setdefault("name", path.stem)
+    changed = copy.deepcopy(data)
     for override in overrides:
-        _override(data, override)
+        _override(changed, override)
+    # Relative paths in the recipe are looked up beside it first.
+    context = {"folder": str(path.parent.absolute())}
     try:
-        # Relative paths in the recipe are looked up beside it first.
-        return Recipe.model_validate(data, context={"folder": str(path.parent.absolute())})
+        return Recipe.model_validate(changed, context=context)
     except ValidationError as error:
-        faults = "; ".join(_sentence(fault) for fault in error.errors())
-        raise RecipeError(f"{path}: {faults}") from error
+        own = {_sentence(fault) for fault in _faults(data, context)} if overrides else None
+        faults = []
+        for fault in error.errors():
+            sentence = _sentence(fault)
+            is_own = own is None or sentence in own
+            faults.append(f"{path if is_own else _blamed(fault, overrides)}: {sentence}")
+        raise RecipeError("; ".join(faults)) from error
+
+
+def _faults(data: dict[str, Any], context: dict[str, str]) -> list[Any]:
+    """Returns the faults of a recipe as its file has it."""
+    try:
+        Recipe.model_validate(data, context=context)
+    except ValidationError as error:
+        return list(error.errors())
+    return []
+
+
+def _blamed(fault: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """Returns the overrides that a fault is due to: those at its place, or in its section."""
+    place = [str(part) for part in fault["loc"]]
+
+    def is_near(override: str) -> bool:
+        key = override.partition("=")[0].strip().split(".")
+        shared = min(len(key), len(place))
+        return key[:shared] == place[:shared]
+
+    near = [override for override in overrides if is_near(override)]
+    return " ".join(f"--set {override}" for override in near or overrides)
 
 
 def _override(data: dict[str, Any], text: str) -> None:
@@ -264,9 +310,11 @@ def _override(data: dict[str, Any], text: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {text!r} is not key=value; write it as judge.samples=8")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        given = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        parsed = value
+        given = {}
+    # A line break in a text may make it look like further keys.
+    parsed = given["value"] if len(given) == 1 else value
     *parents, last = key.strip().split(".")
     place: Any = data
     for depth, parent in enumerate(parents):
@@ -304,8 +352,9 @@ def _sentence(fault: Mapping[str, Any]) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if not where:
         return message
-    given = f" (given: {fault['input']!r})" if fault["type"] != "missing" else ""
-    return f"{where}: {message}{given}"
+    # A whole section is no help: the message says which of its keys.
+    is_value = fault["type"] != "missing" and not isinstance(fault["input"], dict | list)
+    return f"{where}: {message}" + (f" (given: {fault['input']!r})" if is_value else "")
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -310,17 +310,27 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
         try:
             yield context
         except BaseException as error:
-            fault = f"{type(error).__name__}: {error}"
+            is_ended = _is_from_outside(error)
+            status = "interrupted" if is_ended else "failed"
+            fault = None if is_ended else f"{type(error).__name__}: {error}"
             try:
-                context.finish("failed", error=fault, seconds=time.monotonic() - began)
+                context.finish(status, error=fault, seconds=time.monotonic() - began)
             except OSError as second:
                 # The cause of the failure must not be hidden by a store that is away.
                 error.add_note(f"its record could not be written: {second}")
+            context.engines.close()
             raise
-        else:
+        try:
             context.finish("completed", error=None, seconds=time.monotonic() - began)
         finally:
             context.engines.close()
+
+
+def _is_from_outside(error: BaseException) -> bool:
+    """Returns True for Ctrl-C and SIGTERM, which Prefect turns into an exception of its own."""
+    from prefect.exceptions import TerminationSignal
+
+    return isinstance(error, KeyboardInterrupt | TerminationSignal)
 
 
 def _first_record(flow: str, recipe: Recipe) -> Run:

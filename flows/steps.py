@@ -43,7 +43,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Making = Callable[Concatenate[RunContext, P], R]
 
-_LINE_EVERY_SECONDS = 30.0
+_LINE_EVERY_SECONDS = 10.0
 _ARTIFACT_EVERY_SECONDS = 2.0
 
 
@@ -189,7 +189,8 @@ def progress_bar(
 ) -> Iterator[Callable[[int], None]]:
     """Shows the progress of a stage on stderr; yields a function that takes newly finished rows.
 
-    A terminal gets a bar with rate and time left, anything else a line every half minute.
+    A terminal gets a bar with rate and time left; anything else a line at the start and the end,
+    and at most one every ten seconds between.
     `publish` takes the finished share in percent, every two seconds.
     """
     console, title = terminal.console(err=True), one_line(title)
@@ -204,6 +205,12 @@ def progress_bar(
         disable=not console.is_terminal,
     )
     state = _State()
+
+    def say(words: str) -> None:
+        if not console.is_terminal:
+            terminal.line(f"{title}: {words}", err=True)
+
+    say(f"{total} to do")
     with bar:
         row = bar.add_task(title, total=total)
 
@@ -218,15 +225,14 @@ def progress_bar(
             if now - state.published > _ARTIFACT_EVERY_SECONDS:
                 state.published = now
                 publish(100 * state.done / max(1, total))
-            if not console.is_terminal and now - state.printed > _LINE_EVERY_SECONDS:
+            if now - state.printed > _LINE_EVERY_SECONDS:
                 state.printed = now
                 rate = (state.done - state.before) / max(0.1, now - state.began)
                 left = (total - state.done) / max(0.01, rate)
-                terminal.line(
-                    f"{title}: {state.done} of {total}, {rate:.1f}/s, {left:.0f} s left", err=True
-                )
+                say(f"{state.done} of {total}, {rate:.1f}/s, {left:.0f} s left")
 
         yield advance
+    say(f"{state.done} of {total} done")
     publish(100.0)
 
 

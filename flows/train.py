@@ -16,7 +16,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
-from flows.recipe import Recipe, RecipeError
+from flows.recipe import Recipe
 from flows.run import RunContext, home_at, open_run
 from flows.steps import describe_asset, makes, prefect_progress, progress_bar
 from tasks.data.assign import assigned
@@ -54,10 +54,7 @@ class Trained:
 @flow(name="train", flow_run_name="train {recipe.name}", persist_result=False, log_prints=False)
 def train(recipe: Recipe, home: str | None = None) -> Trained:
     """Trains what the recipe asks for, on the examples that are there."""
-    if not (recipe.sft or recipe.dpo or recipe.rl):
-        raise RecipeError(
-            f"recipe {recipe.name} trains nothing; give it a section [sft], [dpo] or [rl]"
-        )
+    recipe.require("train", *_CONFIGS)
     with open_run("train", recipe, home_at(home)) as run:
         checkpoints: dict[str, Checkpoint] = {}
         if recipe.sft:
@@ -112,11 +109,6 @@ def prefer(run: RunContext, config: DpoConfig, parent: Parent) -> Checkpoint:
 def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
     """Refines by reinforcement learning, with the recipe's judge as the reward."""
     recipe = run.recipe
-    if recipe.engine.reasoning_parser:
-        raise RecipeError(
-            "rl needs a model whose reasoning stands between <think> tags, and "
-            f"engine.reasoning_parser is {recipe.engine.reasoning_parser!r}; take rl out"
-        )
     # The prompts that the sources hold now: others may have left them since the refresh.
     run.relations["candidates"] = assigned(run.collect(), run.warehouse())
     prompts = choose_prompts(

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.engine.cluster import message_of, root_cause
+from tasks.engine.cluster import causes, message_of, root_cause
 from tasks.engine.families import marks_of
 from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
@@ -230,19 +230,26 @@ class Stage:
     def _make(self, wave: pa.Table) -> Iterator[Committed]:
         """Makes the rows of one wave; yields each block as it is committed."""
         handles = self.pool.start_for(self.engine)
-        with ThreadPoolExecutor(1) as starter:
-            blocks = self._spread(wave, handles)
-            # Asks for the first block now, so that the workers start while the models load.
-            first = starter.submit(next, blocks, None)
-            try:
-                self.pool.wait()
-                self._usage_before = self._usage_before or self.pool.usage()
-                self._began = self._began or time.monotonic()
-                committed = first.result()
-            except BaseException:
-                # The starter thread may be waiting for these engines: end them, or it never ends.
-                self.pool.close()
-                raise
+        starter = ThreadPoolExecutor(1)
+        blocks = self._spread(wave, handles)
+        # Asks for the first block now, so that the workers start while the models load.
+        first = starter.submit(next, blocks, None)
+        try:
+            self.pool.wait()
+            self._usage_before = self._usage_before or self.pool.usage()
+            self._began = self._began or time.monotonic()
+            committed = first.result()
+        except Exception:
+            # The starter thread may be waiting for these engines: end them, or it never ends.
+            self.pool.close()
+            starter.shutdown()
+            raise
+        except BaseException:
+            # The process is to end, and does not wait for what loads.
+            self.pool.close()
+            starter.shutdown(wait=False)
+            raise
+        starter.shutdown()
         yield from itertools.chain([committed] if committed else [], blocks)
 
     def _spread(self, wave: pa.Table, handles: Sequence[Any]) -> Iterator[Committed]:
@@ -283,8 +290,9 @@ class Stage:
 
     def _fault(self, error: BaseException) -> StageError:
         """Returns what a fault of Ray Data means for the stage."""
-        cause = root_cause(error, links=("cause", "__cause__"))
-        passes = isinstance(cause, _lost_by_ray()) or may_pass(cause)
+        cause = root_cause(error)
+        chain = list(causes(error))
+        passes = isinstance(chain[-1], _lost_by_ray()) or any(map(may_pass, chain))
         kind = StageInterrupted if passes else StageError
         return kind(
             f"stage {self.work.table.name} stopped: {type(cause).__name__}: {message_of(cause)}; "

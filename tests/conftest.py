@@ -1,5 +1,6 @@
 """Settings and warehouses that tests share."""
 
+import atexit
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,11 +10,15 @@ import fsspec
 import pytest
 from hypothesis import settings
 
+from flows.__main__ import _end_event_loops
 from tests.servers import running
 from warehouse.home import Home
 
 # What commands print must not depend on the terminal of whoever runs the tests.
 os.environ.pop("COLUMNS", None)
+# As `precept` does; DuckDB would report its types as leaks.
+atexit.register(_end_event_loops)
+
 # A busy machine is no fault of the code, and the same code gives the same result.
 settings.register_profile("precept", deadline=None, derandomize=True, database=None)
 settings.load_profile("precept")

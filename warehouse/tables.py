@@ -569,7 +569,8 @@ class Run:
     recipe: str
     """Name of the recipe."""
     status: str
-    """`running`, `completed` or `failed`; a killed run stays at `running`."""
+    """`running`, `completed`, `failed`, or `interrupted` by Ctrl-C or SIGTERM; a killed run stays
+    at `running`."""
     revision: int
     """Number of earlier records of the run; the highest counts."""
     generation_id: str | None

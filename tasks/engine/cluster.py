@@ -6,8 +6,16 @@ A run joins the cluster at `$RAY_ADDRESS`, or starts one on this machine that en
 import logging
 import os
 import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import dropwhile
+from pathlib import Path
 from typing import Any
+
+_SECONDS_AT_AN_END = 1.5
 
 
 class RoomError(RuntimeError):
@@ -29,20 +37,62 @@ def start_ray() -> None:
     if address is None:
         # Without a dashboard Ray Train looks for one for 12 s at the end of every training.
         os.environ.setdefault("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
-    ray.init(
-        # "local", because Ray would otherwise join a cluster that was left running here.
-        address=address or "local",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    # Messages of Ray's own processes, which it would print among a command's results.
+    ray._private.worker._worker_logs_enabled = False
+    with _own_sigterm():
+        ray.init(
+            # "local", because Ray would otherwise join a cluster that was left running here.
+            address=address or "local",
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Keeps the class of an exception that our code raised.
     context.raise_original_map_exception = True
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # It prints the traceback of a fault that it raises as well.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps the handler of SIGTERM, by which the command or Prefect ends a run, from Ray's own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def logs_of_engines() -> str:
+    """Returns the folder, on the node of an engine, that holds what the engine printed."""
+    import ray
+
+    session = ray.get_runtime_context().get_session_name()
+    return f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/{session}/logs"
+
+
+def printed_cause(error: BaseException) -> str | None:
+    """Returns the last exception that an actor's processes printed, where its own says no more.
+
+    vLLM's engine is a process below the actor: its exception says only that the cause was printed.
+    None if the actor is on another node, or its exception says more.
+    """
+    # Ray's exception has no attribute for the process once it has taken the class of its cause.
+    process = re.search(r"pid=(\d+)", str(error))
+    if process is None or not re.search(r"(root cause|stack trace) \(?above", str(error)):
+        return None
+    for file in Path(logs_of_engines()).glob(f"worker-*-{process[1]}.err"):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if printed := [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]:
+            return printed[-1]
+    return None
 
 
 def autoscales() -> bool:
@@ -67,15 +117,44 @@ def require_room(
             )
 
 
-def root_cause(error: BaseException, *, links: tuple[str, ...]) -> BaseException:
-    """Returns the innermost exception of a chain; `links` are the attributes that lead inward.
+_WRAPPING = ("ray", "prefect", "vllm")
+"""Packages whose exceptions say less than those that they wrap."""
 
-    Ray wraps what a worker raised several times: Ray Core under `cause` and `__cause__`, Ray Train
-    under `_base_exc`.
+
+def root_cause(error: BaseException) -> BaseException:
+    """Returns the exception that Ray, vLLM, Prefect or a group of tasks wrapped, however often.
+
+    What any other exception was raised from stays behind it: its own words were chosen.
     """
-    while inner := next(filter(None, (getattr(error, name, None) for name in links)), None):
-        error = inner
-    return error
+    for cause in causes(error):
+        is_group = isinstance(cause, BaseExceptionGroup)
+        if not is_group and type(cause).__module__.split(".")[0] not in _WRAPPING:
+            return cause
+    return cause
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception, what it wraps or was raised from, and so on inward."""
+    seen: list[BaseException] = []
+    inner: BaseException | None = error
+    while inner is not None and all(inner is not each for each in seen):
+        seen.append(inner)
+        yield inner
+        inner = _inner(inner)
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    """Returns the exception that this one wraps, or None.
+
+    Ray Core keeps it under `cause`, Ray Train under `_base_exc` and by worker, all others under
+    `__cause__`.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.exceptions[0]
+    failures = getattr(error, "worker_failures", None)
+    found = list(failures.values())[-1:] if isinstance(failures, dict) else []
+    found += [getattr(error, name, None) for name in ("_base_exc", "cause", "__cause__")]
+    return next((each for each in found if isinstance(each, BaseException)), None)
 
 
 _FRAME = re.compile(r'^\s+File ".*", line \d+.*$', re.MULTILINE)
@@ -118,9 +197,14 @@ def _behind_frames(text: str) -> str:
 
 
 def end_actors(handles: list[Any], *, seconds: float = 20.0) -> None:
-    """Ends actors that hold engines, and frees what they held."""
+    """Ends actors that hold engines, and frees what they held.
+
+    Waits at most `seconds`, and hardly at all where Ctrl-C or its like ends the process.
+    """
     import ray
 
+    if not isinstance(sys.exc_info()[1], Exception | None):
+        seconds = min(seconds, _SECONDS_AT_AN_END)
     # vLLM frees its memory only if it is told to stop; a killed actor would leave it behind.
     stopping = [handle.stop.remote() for handle in handles]
     ray.wait(stopping, num_returns=len(stopping), timeout=seconds)

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.engine.cluster import autoscales, end_actors, require_room
+from tasks.engine.cluster import (
+    autoscales,
+    end_actors,
+    logs_of_engines,
+    message_of,
+    printed_cause,
+    require_room,
+    root_cause,
+)
 from tasks.engine.requests import EngineConfig, EngineError, Usage
 
 
@@ -97,11 +105,11 @@ class EnginePool:
         except RayError as error:
             assert config is not None
             self.close()
-            words = str(getattr(error, "cause", None) or error).strip() or type(error).__name__
+            cause = printed_cause(error) or message_of(root_cause(error))
             raise EngineError(
-                f"no engine for {config.model}: {words.splitlines()[-1]}; check engine.model, its "
-                "revision and the memory that engine.max_model_len and the cache ask for; the "
-                "engine's own output is in /tmp/ray/session_latest/logs"
+                f"no engine for {config.model}: {cause}; check "
+                "engine.model, its revision and the memory that engine.max_model_len and the cache "
+                f"ask for; the engine's own output is in {logs_of_engines()}"
             ) from error
 
     def adopt(self, config: EngineConfig, handles: Sequence[Any]) -> None:

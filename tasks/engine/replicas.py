@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tasks.engine.cluster import message_of
 from tasks.engine.requests import Request, Sample, failed
 
 _ATTEMPTS = 3
@@ -49,7 +50,7 @@ class Replicas:
                     await self._until(lambda: not any(replica.in_flight for replica in self._all))
                     return await (await self._ready()).ask(requests)
             except RayActorError as error:
-                reason = f"engine died: {str(error).splitlines()[0]}"
+                reason = f"engine died: {message_of(error)}"
             finally:
                 async with self._changed:
                     self._changed.notify_all()

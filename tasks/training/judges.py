@@ -151,7 +151,7 @@ class Judges:
             ray.get([handle.start.remote() for handle in judges.handles])
         except RayError as error:
             judges.stop()
-            cause = root_cause(error, links=("cause",))
+            cause = root_cause(error)
             raise EngineError(
                 f"no judge from {engine.model}: {message_of(cause)}; check the recipe's judge and "
                 "the memory it asks for"
@@ -231,7 +231,7 @@ class JudgePool:
             return JudgeReply(scores=task.result())
         if isinstance(error, TimeoutError):
             return JudgeReply(fault=f"no score within {self.limits.call_seconds:g} s")
-        cause = root_cause(error, links=("cause",))
+        cause = root_cause(error)
         return JudgeReply(fault=f"{type(cause).__name__}: {message_of(cause)}")
 
 

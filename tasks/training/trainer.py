@@ -312,6 +312,10 @@ def fit(loop: Callable[[Job, Data], None], job: Job, data: Data) -> Finished:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    class _LeavesSignals(TorchTrainer):  # type: ignore[misc]  # ray is not followed
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Leaves Ctrl-C to the command: Ray's handler would wait for the workers."""
+
     workers = job.workers
     require_room(
         ray.available_resources(),
@@ -320,7 +324,7 @@ def fit(loop: Callable[[Job, Data], None], job: Job, data: Data) -> Finished:
         remedy=f"lower {job.name}.workers.num_workers or num_cpus, or use a recipe for this "
         "machine",
     )
-    trainer = TorchTrainer(
+    trainer = _LeavesSignals(
         partial(loop, job, data),
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,
@@ -349,8 +353,7 @@ def fit(loop: Callable[[Job, Data], None], job: Job, data: Data) -> Finished:
 
 def _fault(job: Job, error: BaseException) -> TrainError:
     """Returns what a failure of Ray Train means for the training."""
-    failures = list((getattr(error, "worker_failures", None) or {}).values())
-    cause = root_cause(failures[-1] if failures else error, links=("_base_exc", "cause"))
+    cause = root_cause(error)
     refused = isinstance(cause, TrainError | ValueError | TypeError)
     return (TrainError if refused else WorkersLost)(
         f"{job.name} stopped: {type(cause).__name__}: {message_of(cause)}; its latest checkpoint "

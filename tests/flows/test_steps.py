@@ -53,6 +53,19 @@ def test_only_what_may_pass_is_tried_again(error: Exception, again: bool) -> Non
     assert is_transient(None, None, Failed(data=error)) is again
 
 
+def test_progress_is_told_in_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from flows.steps import progress_bar
+
+    shares: list[float] = []
+    with progress_bar("judge", 3, publish=shares.append) as advance:
+        advance(2)
+        advance(1)
+    assert capsys.readouterr().err == "judge: 3 to do\njudge: 3 of 3 done\n"
+    assert shares[-1] == 100.0
+
+
 class Run:
     """As much of a run as a task needs to be told apart."""
 

@@ -232,8 +232,9 @@ def _log(run: dict[str, Any], answers: _Answers, graders: Sequence[dict[str, Any
 
     arm, rows = answers.arm, answers.rows
     used = [g for g in graders if any(g["grader"] in row["scores"] for row in rows)]
+    status = {"completed": "success", "failed": "error", "interrupted": "cancelled"}
     return EvalLog(
-        status={"completed": "success", "failed": "error"}.get(run["status"], "started"),
+        status=status.get(run["status"], "started"),
         eval=_spec(run, answers, used),
         results=EvalResults(
             total_samples=len(rows),

@@ -1,0 +1,144 @@
+"""What can be known to be wrong with a command before Prefect, Ray or a model starts.
+
+Each check takes a moment, reads no more than the beginning of a file, and raises the error that the
+run itself would come to minutes later.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from flows.lock import require_free
+from flows.recipe import SUITES, Recipe
+from flows.run import home_at
+from specs.prompts import load_template
+from tasks.data.candidates import read_source
+from tasks.evaluation import evaluation
+from tasks.evaluation.suites import load_suites
+from tasks.training.trainer import DataError
+from warehouse.catalog import check_version, connect, latest_set
+from warehouse.home import Home, make_home
+
+Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate"]
+
+_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "train": ("sft", "dpo", "rl"),
+    "evaluate": ("evaluate",),
+    "calibrate": ("calibrate",),
+    "ablate": ("ablate",),
+}
+"""By command, the sections of a recipe of which it needs one."""
+_SECONDS_TO_ANSWER = 2.0
+
+
+class AddressError(ValueError):
+    """A server that was named and does not answer."""
+
+
+class OutputError(ValueError):
+    """A place that a command cannot write its result to."""
+
+
+def check(command: Command, recipe: Recipe, home: str | None) -> None:
+    """Raises a ValueError or an OSError in one sentence if the command cannot do its work."""
+    recipe.load_pack()
+    recipe.require(command, *_NEEDS.get(command, ()))
+    if command in ("refresh", "run", "ablate", "estimate"):
+        _check_data(recipe)
+    _check_evaluations(command, recipe)
+    if command == "estimate":
+        return
+    recipe.check_models()
+    place = home_at(home)
+    make_home(place)
+    require_free(place)
+    check_version(place)
+    if command == "train":
+        _require_examples(recipe, place)
+    require_prefect()
+    require_ray()
+
+
+def _check_data(recipe: Recipe) -> None:
+    """Reads the beginning of every source on this machine, and the templates."""
+    for source in recipe.sources:
+        # A data set on Hugging Face would be downloaded.
+        if source.path is not None:
+            next(iter(read_source(source)), None)
+    load_template("generator", recipe.generate.template)
+    load_template("judge", recipe.judge.template)
+
+
+def _check_evaluations(command: Command, recipe: Recipe) -> None:
+    """Reads the suites, graders and attacks that the command asks for."""
+    config = recipe.calibrate if command == "calibrate" else recipe.evaluate
+    if command not in ("evaluate", "run", "ablate", "calibrate") or config is None:
+        return
+    evaluation.check(config, shipped=SUITES, pack_folder=recipe.pack_folder)
+    if command == "ablate" and recipe.ablate is not None:
+        load_suites(recipe.ablate.suites, SUITES)
+
+
+def _require_examples(recipe: Recipe, home: Home) -> None:
+    """Raises DataError if a training has nothing to learn from."""
+    if recipe.sft and latest_set(connect(home), recipe.name) is None:
+        raise DataError(
+            f"recipe {recipe.name} has no examples in {home.url}; run precept refresh first"
+        )
+
+
+def require_output(path: str, *, is_folder: bool = False) -> None:
+    """Raises OutputError if a file, or a folder of files, cannot be written at a path."""
+    place = Path(path).absolute()
+    if not is_folder and place.is_dir():
+        raise OutputError(f"{path} is a folder; give the path of a file")
+    folder = place if is_folder else place.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}: {folder}); give another place"
+        ) from error
+
+
+def require_prefect() -> None:
+    """Raises AddressError if `$PREFECT_API_URL` is set and nothing answers there."""
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return
+    try:
+        urlopen(f"{url.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, ValueError) as error:
+        # A server with a password answers too.
+        if isinstance(error, HTTPError) and error.code in (401, 403):
+            return
+        cause = getattr(error, "reason", None) or error
+        raise AddressError(
+            f"no Prefect server answers at PREFECT_API_URL={url} ({cause}); give the address of "
+            "its API, such as http://127.0.0.1:4200/api, start it with prefect server start, or "
+            "unset PREFECT_API_URL to have one for this command alone"
+        ) from error
+
+
+def require_ray() -> None:
+    """Raises AddressError if `$RAY_ADDRESS` names a cluster and nothing answers there."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if address in ("", "auto", "local"):
+        return
+    try:
+        place = (parts.hostname or "", parts.port or 10001)
+        socket.create_connection(place, timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, ValueError) as error:
+        raise AddressError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it, give the "
+            "address of its head, or unset RAY_ADDRESS to run on this machine"
+        ) from error
