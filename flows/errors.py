@@ -147,13 +147,13 @@ def _log_python(log: TextIO) -> None:
     """Sends warnings, stray log lines and errors that Python cannot raise to the log."""
 
     def unraisable(fault: Any) -> None:
-        print(f"ignored in {fault.object!r}:", file=log)
-        _print(fault.exc_type, fault.exc_value, fault.exc_traceback)
+        log.write(f"ignored in {fault.object!r}:\n")
+        note(fault.exc_type, fault.exc_value, fault.exc_traceback)
 
     def in_thread(fault: threading.ExceptHookArgs) -> None:
-        _print(fault.exc_type, fault.exc_value, fault.exc_traceback)
+        note(fault.exc_type, fault.exc_value, fault.exc_traceback)
 
-    def _print(
+    def note(
         kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(OSError, ValueError):

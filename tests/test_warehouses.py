@@ -17,7 +17,8 @@ from warehouse.tables import COMPLETIONS, SCHEMA_VERSION, TABLES
 from warehouse.upkeep import compact, mend
 
 WAREHOUSES = Path(__file__).parent / "warehouses"
-OLD, TODAY = WAREHOUSES / "schema_2", WAREHOUSES / "schema_3"
+OLD = {version: WAREHOUSES / f"schema_{version}" for version in (2, 3)}
+TODAY = WAREHOUSES / "schema_4"
 """Two prompts of one policy, followed from their source to the evaluation of a trained model."""
 
 ROWS = {
@@ -44,11 +45,13 @@ def test_every_table_of_todays_schema_is_read() -> None:
 def test_questions_about_a_warehouse_of_todays_schema_are_answered() -> None:
     connection = connect(Home(str(TODAY)))
     assert [tuple(row.values()) for row in ask(connection, "funnel").to_pylist()] == [
+        ("read", 2, ""),
         ("prompts", 2, ""),
         ("generated", 4, ""),
         ("parsed", 3, "1 unclosed"),
         ("judged", 3, ""),
         ("accepted", 2, "1 under the threshold 8"),
+        ("examples", 2, ""),
     ]
     assert {
         (row["arm"], row["metric"], row["mean"])
@@ -72,8 +75,11 @@ def test_shards_of_todays_schema_are_whole_and_say_their_version(tmp_path: Path)
             assert version.decode() == SCHEMA_VERSION
 
 
-def test_older_warehouse_is_refused_in_one_sentence_and_left_as_it_is(tmp_path: Path) -> None:
-    home = Home(str(shutil.copytree(OLD, tmp_path / "home")))
+@pytest.mark.parametrize("version", OLD)
+def test_older_warehouse_is_refused_in_one_sentence_and_left_as_it_is(
+    tmp_path: Path, version: int
+) -> None:
+    home = Home(str(shutil.copytree(OLD[version], tmp_path / "home")))
     before = sorted((tmp_path / "home").rglob("*"))
     refused: list[Callable[[Home], object]] = [
         connect,
@@ -82,27 +88,32 @@ def test_older_warehouse_is_refused_in_one_sentence_and_left_as_it_is(tmp_path: 
         lambda home: open_run("refresh", load_recipe("harbour"), home).__enter__(),
     ]
     for call in refused:
-        with pytest.raises(ShardError, match="written with schema version 2") as refusal:
+        with pytest.raises(ShardError, match=f"written with schema version {version}") as refusal:
             call(home)
         message = str(refusal.value)
         assert home.url in message and "precept export sft_examples" in message
         assert "\n" not in message
     code, _, stderr = invoke("status", "--home", home.url)
-    assert code == 2 and stderr.count("\n") == 1 and "schema version 2" in stderr
+    assert code == 2 and stderr.count("\n") == 1 and f"schema version {version}" in stderr
     assert sorted((tmp_path / "home").rglob("*")) == before
 
 
-@pytest.mark.parametrize("table", sorted(folder.name for folder in OLD.iterdir()))
-def test_older_warehouse_is_known_by_any_of_its_tables(tmp_path: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "table"),
+    [(version, table.name) for version, home in OLD.items() for table in sorted(home.iterdir())],
+)
+def test_older_warehouse_is_known_by_any_of_its_tables(
+    tmp_path: Path, version: int, table: str
+) -> None:
     home = Home(str(tmp_path / "home"))
-    shutil.copytree(OLD / table, tmp_path / "home" / table)
+    shutil.copytree(OLD[version] / table, tmp_path / "home" / table)
     for call in (connect, mend):
-        with pytest.raises(ShardError, match="written with schema version 2"):
+        with pytest.raises(ShardError, match=f"written with schema version {version}"):
             call(home)
 
 
 def test_older_shards_beside_a_run_of_today_are_refused(tmp_path: Path) -> None:
     shutil.copytree(TODAY / "runs", tmp_path / "home" / "runs")
-    shutil.copytree(OLD / "cases", tmp_path / "home" / "cases")
+    shutil.copytree(OLD[2] / "cases", tmp_path / "home" / "cases")
     with pytest.raises(ShardError, match="written with schema version 2"):
         connect(Home(str(tmp_path / "home")))

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 FORMER_TABLES = ("policies",)
 """Tables that only older schema versions have; such a folder shows a warehouse to be old."""
 

@@ -297,7 +297,7 @@ def test_an_unmapped_ideal_response_is_refused_without_quoting_a_long_text(
     path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "label": "word " * 500}])
     with pytest.raises(ValueError, match="must be one of comply, refuse, safe_complete") as caught:
         list(read_source(source(path, categories=["boats"], ideal_response="label")))
-    assert len(str(caught.value)) < 250
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(
