@@ -410,7 +410,7 @@ def test_outcomes_of_flows_are_printed_as_text(
         funnel = [{"stage": text, "num_rows": 1, "left_behind": text}]
         show.refreshed(Refreshed("r", str(tmp_path), funnel, text, 0, figures, 0), place)
         show.evaluated(Evaluated("r", text, [row], 1, 1, {}), place)
-        show.calibrated(Calibrated("r", text, [held]), place)
+        show.calibrated(Calibrated("r", text, [held], {}), place)
         show.trained(Trained("r", text, {text: checkpoint("c", reason=text)}, 1), place)
         show.checks([Check(text, False, text, text)], as_json=False)
         printed = capsys.readouterr()
