@@ -36,7 +36,7 @@ class Told:
 def tell(error: BaseException) -> Told:
     """Returns the sentence and the exit code for an error; logs the traceback unless the error is a
     mistake of the user's that Precept itself found."""
-    from tasks.engine.cluster import root_cause
+    from tasks.engine.faults import root_cause
 
     cause = error if _is_own(error) else root_cause(error)
     is_mistake = _is_mistake(cause)
@@ -69,7 +69,7 @@ def _is_mistake(error: BaseException) -> bool:
 
 def _words(error: BaseException) -> str:
     """Returns an error's words in one line, with its type if they say little without it."""
-    text = one_line(str(error))
+    text = joined_lines(str(error))
     httpx: Any = sys.modules.get("httpx")
     if httpx is not None and isinstance(error, httpx.TransportError):
         # Prefect's client is the only user of httpx in a command's own process.
@@ -79,7 +79,7 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def one_line(text: str) -> str:
+def joined_lines(text: str) -> str:
     """Returns a library's message as one line: of a traceback its end, of a query not its text."""
     if "Traceback (most recent call last)" in text:
         return text.strip().splitlines()[-1].strip()

@@ -21,8 +21,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks import Config
-from tasks.engine.cluster import causes, message_of, root_cause
 from tasks.engine.families import marks_of
+from tasks.engine.faults import causes, message_of, root_cause
 from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
 from tasks.engine.requests import Engine, EngineConfig, Usage

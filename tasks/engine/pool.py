@@ -10,15 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.engine.cluster import (
-    autoscales,
-    end_actors,
-    logs_of_engines,
-    message_of,
-    printed_cause,
-    require_room,
-    root_cause,
-)
+from tasks.engine.cluster import autoscales, end_actors, logs_of_engines, require_room
+from tasks.engine.faults import message_of, printed_cause, root_cause
 from tasks.engine.requests import EngineConfig, EngineError, Usage
 
 

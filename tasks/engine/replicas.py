@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tasks.engine.cluster import message_of
+from tasks.engine.faults import message_of
 from tasks.engine.requests import Request, Sample, failed
 
 _ATTEMPTS = 3

@@ -14,7 +14,8 @@ from specs.policy import Spec
 from specs.prompts import Message, answer_messages, judge_messages, load_template
 from specs.replies import VERDICT_REGEX, read_verdict
 from tasks.data.judge import JudgeConfig
-from tasks.engine.cluster import end_actors, message_of, root_cause
+from tasks.engine.cluster import end_actors
+from tasks.engine.faults import message_of, root_cause
 from tasks.engine.pool import actor_options, count_replicas
 from tasks.engine.requests import Engine, EngineConfig, EngineError, Request
 from warehouse.tables import content_id

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 from pydantic import Field, model_validator
 
 from tasks import Config
-from tasks.engine.cluster import message_of, require_room, root_cause
+from tasks.engine.cluster import require_room
+from tasks.engine.faults import message_of, root_cause
 
 _RUNTIME_ARGUMENTS = (
     "fsdp",

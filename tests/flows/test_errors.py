@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from flows import errors
-from flows.errors import one_line, tell
+from flows.errors import joined_lines, tell
 from flows.recipe import RecipeError, load_recipe
 from tasks.engine.requests import EngineError
 from tasks.stage import StageError
@@ -116,9 +116,9 @@ def test_value_error_of_a_library_is_logged() -> None:
 def test_query_is_not_repeated_and_of_a_traceback_the_end_is_told() -> None:
     with pytest.raises(duckdb.Error) as seen:
         duckdb.sql("selec 1")
-    assert one_line(str(seen.value)) == 'Parser Error: syntax error at or near "selec"'
+    assert joined_lines(str(seen.value)) == 'Parser Error: syntax error at or near "selec"'
     trace = 'Traceback (most recent call last):\n  File "x", line 1\nOSError: the store hung up'
-    assert one_line(trace) == "OSError: the store hung up"
+    assert joined_lines(trace) == "OSError: the store hung up"
 
 
 NOISE = """
