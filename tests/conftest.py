@@ -24,7 +24,7 @@ settings.register_profile("precept", deadline=None, derandomize=True, database=N
 settings.load_profile("precept")
 
 
-@pytest.fixture(params=["disk", "store"])
+@pytest.fixture(params=["disk", pytest.param("store", marks=pytest.mark.slow)])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     """A warehouse on a disk, and one on a file system that is not local."""
     if request.param == "disk":

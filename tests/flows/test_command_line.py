@@ -54,6 +54,7 @@ def test_help_needs_no_heavy_library() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_command_that_used_prefect_ends_without_a_word_on_stderr(home: str) -> None:
     # A flow leaves timers on Prefect's loop, in a context that leads to functions over the catalog,
     # whose annotations hold classes of DuckDB.

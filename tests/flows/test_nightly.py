@@ -249,6 +249,7 @@ def test_a_run_that_is_cancelled_says_why(disk: Home, monkeypatch: pytest.Monkey
     assert f"is writing to {disk.url}" in found["state"]["message"]
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_ended_unless_it_limits_itself(
     disk: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

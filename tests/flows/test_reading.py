@@ -125,6 +125,7 @@ def test_query_comes_from_an_argument_a_file_or_stdin(home: str, tmp_path: Path)
         assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "json", "csv", "parquet"])
 def test_closed_pipe_is_no_fault(tmp_path: Path, kind: str) -> None:
     place = Home(str(tmp_path / "home"))

@@ -145,6 +145,7 @@ def test_compaction_leaves_damaged_shards_alone(disk: Home) -> None:
     assert [stray.path for stray in examine(disk, deep=True)] == [str(damaged)]
 
 
+@pytest.mark.slow
 def test_damage_that_a_query_meets_is_named_and_a_fault_of_the_query_is_not(disk: Home) -> None:
     path = write_shard(disk, COMPLETIONS, [completion("c", answer="word " * 5000)])
     content = bytearray(Path(str(path)).read_bytes())
@@ -171,11 +172,11 @@ def answers(home: Home) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "folders",
     [
-        "status=ok/run_id=7/env=prod",
-        "completion_id=x/created_at=2020/score=3",
+        "status=ok/run_id=7/env=prod/completion_id=x/created_at=2020/score=3",
         "it's=a/[b]=c/*=d/model=__HIVE_DEFAULT_PARTITION__",
     ],
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
+import pytest
 
 from tests.rows import completion, prompt
 from tests.warehouse.test_catalog import write_small_warehouse
@@ -21,6 +22,7 @@ def opened(home: Home) -> duckdb.DuckDBPyConnection:
     return plain
 
 
+@pytest.mark.slow
 def test_bare_duckdb_answers_every_question_as_precept_does(tmp_path: Path) -> None:
     home = Home(str(tmp_path / "it's [a] status=ok" / "wh"))
     write_small_warehouse(home)
@@ -35,6 +37,7 @@ def test_bare_duckdb_answers_every_question_as_precept_does(tmp_path: Path) -> N
         assert plain.sql(query).fetchall() == own.sql(query).fetchall()
 
 
+@pytest.mark.slow
 def test_bare_duckdb_answers_questions_about_an_evaluation(disk: Home) -> None:
     study = Study(disk)
     study.case("bad", ideal_response="refuse")

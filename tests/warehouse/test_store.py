@@ -28,6 +28,8 @@ from warehouse.statement import run_statement
 from warehouse.tables import COMPLETIONS, PROMPTS, TABLES
 from warehouse.upkeep import compact, mend
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:

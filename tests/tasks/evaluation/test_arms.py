@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.recipe import AblateConfig, load_recipe
@@ -107,6 +107,7 @@ def test_any_order_of_ids_gives_the_same_names_and_the_same_order_of_tables(
 ) -> None:
     connection = connect(trained)
 
+    @settings(max_examples=20)
     @given(st.permutations(list(NAMES)))
     def holds(ids: list[str]) -> None:
         chosen = choose_checkpoints(connection, ids)
