@@ -409,6 +409,10 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if not sys.stderr.isatty():
+        # A bar that is drawn over and over fills a file with its pieces.
+        for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(name, "1")
     # Prefect's level does not reach these two, which log at the end of a short run.
     for name in ("EventsWorker", "APILogWorker"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
