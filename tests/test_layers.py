@@ -56,7 +56,13 @@ HEAVY = {
     "matplotlib",
     "inspect_ai",
 }
-LIGHT_FLOWS = ("flows/recipe.py", "flows/__main__.py")
+LIGHT_FLOWS = (
+    "flows/recipe.py",
+    "flows/__main__.py",
+    "flows/command.py",
+    "flows/making.py",
+    "flows/looking.py",
+)
 
 
 def name_of(file: Path) -> str:
