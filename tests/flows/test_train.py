@@ -356,4 +356,4 @@ def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
     [(status,)] = (
         connect(Home(str(home))).sql("SELECT status FROM runs WHERE flow='train'").fetchall()
     )
-    assert status == "failed"
+    assert status == "interrupted"
