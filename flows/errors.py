@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+_PLACES = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""Faults of a file or folder that the user named or owns."""
 _OWN = ("flows", "tasks", "warehouse", "specs", "infra")
 """Packages whose exceptions say what is wrong and what to do."""
 
@@ -64,7 +66,7 @@ def _is_mistake(error: BaseException) -> bool:
     if duckdb is not None and isinstance(error, duckdb.Error):
         # The base class is a fault of the files that a query reads.
         return type(error) is not duckdb.Error
-    return isinstance(error, ValueError | FileNotFoundError)
+    return isinstance(error, (ValueError, *_PLACES))
 
 
 def _words(error: BaseException) -> str:
@@ -74,6 +76,8 @@ def _words(error: BaseException) -> str:
     if httpx is not None and isinstance(error, httpx.TransportError):
         # Prefect's client is the only user of httpx in a command's own process.
         return f"Prefect's server does not answer ({text or type(error).__name__})"
+    if isinstance(error, _PLACES) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}; mend it, or name another place"
     if _is_own(error) or isinstance(error, OSError | ValueError) or ": " in text:
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
@@ -23,6 +23,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _SECONDS_TO_UNWIND = 4.0
 _SECONDS_TO_STOP = 1.5
+_ROUNDS = 3
+"""Times that what is left is killed: a raylet may start workers anew."""
 _SAME_PRESS_SECONDS = 0.3
 """A signal this soon after the first is the same one, sent to the process and to its group."""
 _PR_SET_CHILD_SUBREAPER = 36
@@ -87,8 +89,11 @@ class _Watch:
         """Says so, ends every process that this one started, and then itself."""
         if self._has_told.acquire(blocking=False):
             _tell()
-        end_children(seconds=seconds)
+        raylets = end_children(seconds=seconds)
         self._at_end()
+        for raylet in raylets:
+            with suppress(psutil.Error):
+                raylet.kill()
         # Exit handlers of libraries would wait for processes and threads that are gone.
         os._exit(128 + number)
 
@@ -129,20 +134,41 @@ def ended_by_signals(at_end: Callable[[], None] = lambda: None) -> Iterator[None
         watch.is_done = True
 
 
-def end_children(*, seconds: float) -> None:
-    """Ends all descendants of this process: asks them, and kills those left after `seconds`."""
+def end_children(*, seconds: float) -> list[psutil.Process]:
+    """Ends all descendants of this process: asks them, and kills those left after `seconds`.
+
+    Returns those that still run: Ray's own `raylet` must be the last to go, because Ray ends a
+    process with exit code 1 as soon as it misses the raylet.
+    """
     if sys.platform == "linux":
         # Processes whose parents end first become children of this one, so none is lost sight of.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     me = psutil.Process()
-    asked = me.children(recursive=True)
+    asked, raylets = _parted(me.children(recursive=True))
     for child in asked if seconds else []:
         with suppress(psutil.Error):
             child.terminate()
     psutil.wait_procs(asked, timeout=seconds)
-    while left := me.children(recursive=True):
+    for _ in range(_ROUNDS):
+        left, raylets = _parted(me.children(recursive=True))
+        if not left:
+            break
         for child in left:
             with suppress(psutil.Error):
                 child.kill()
-        if not psutil.wait_procs(left, timeout=1.0)[0]:
-            break
+        psutil.wait_procs(left, timeout=1.0)
+    return raylets
+
+
+def _parted(
+    processes: Iterable[psutil.Process],
+) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """Returns the processes that are no raylets, and the raylets."""
+    others: list[psutil.Process] = []
+    raylets: list[psutil.Process] = []
+    for process in processes:
+        name = ""
+        with suppress(psutil.Error):
+            name = process.name()
+        (raylets if name == "raylet" else others).append(process)
+    return others, raylets

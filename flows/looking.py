@@ -127,11 +127,11 @@ def ask(
             terminal.text(text)
             return
     with reading_from(home) as place:
-        from flows.reading import print_rows
+        from flows.reading import chosen_format, print_rows
         from warehouse.catalog import answer_batches, connect
 
         rows = answer_batches(connect(place), question, limit=limit)
-        print_rows(rows, "json" if as_json else format_)
+        print_rows(rows, chosen_format(format_, as_json=as_json))
 
 
 @app.command()
@@ -150,13 +150,14 @@ def sql(
 ) -> None:
     """Runs your own DuckDB query over the views of the warehouse; it can only read."""
     with user_errors():
-        from flows.reading import print_rows, query_of
+        from flows.reading import chosen_format, print_rows, query_of
         from warehouse.statement import check_statement, run_statement
 
         text = query_of(query, file)
         check_statement(text)
     with reading_from(home) as place:
-        print_rows(run_statement(place, text, limit=limit), "json" if as_json else format_)
+        kind = chosen_format(format_, as_json=as_json)
+        print_rows(run_statement(place, text, limit=limit), kind)
 
 
 @app.command()

@@ -56,13 +56,13 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
         return
     recipe.check_models()
     place = home_at(home)
-    make_home(place)
     require_free(place)
     check_version(place)
     if command == "train":
         _require_examples(recipe, place)
     require_prefect()
     require_ray()
+    make_home(place)
 
 
 def _check_data(recipe: Recipe) -> None:

@@ -79,6 +79,13 @@ def told_once() -> Iterator[None]:
         LOG.propagate = propagates
 
 
+def chosen_format(kind: Format, *, as_json: bool) -> Format:
+    """Returns the format of --format or --json; raises QuestionError if they contradict."""
+    if as_json and kind not in ("table", "json"):
+        raise QuestionError(f"--json and --format {kind} contradict each other; give one of them")
+    return "json" if as_json else kind
+
+
 def print_rows(rows: pa.RecordBatchReader, kind: Format) -> None:
     """Prints rows; Parquet goes to a file or a pipe only."""
     if kind == "table":

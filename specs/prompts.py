@@ -9,6 +9,7 @@ like a turn of the conversation.
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +39,13 @@ _FOLDER = Path(__file__).parent / "templates"
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
 _TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?think>"
-_TURN_LIKE = re.compile(r"(?:system|developer|user|assistant|tool)\s*[:∶꞉]", re.IGNORECASE)
+_TURN_LIKE = re.compile(
+    r"(?:[>*_#`(\[-]+\s*)*(?:system|developer|user|human|assistant|model|gpt|bot|tool|function)"
+    r"[\s*_`)\]]*(?:\([^)\n]{0,40}\)[\s*_`]*)?[:∶꞉։]",
+    re.IGNORECASE,
+)
+_LIKE_LATIN = str.maketrans("аеорсухѕіԁһӏмтνοαιу", "aeopcyxsidhlmtvoaiy")
+"""Cyrillic and Greek letters that look like those of a role."""
 _METADATA_INSTRUCTION = (
     "Another AI's finding may be wrong: on a line of its own begin Agree: or Disagree: "
     "and say in brief why. "
@@ -239,7 +246,14 @@ def _shown(text: str) -> str:
     looks like it.
     """
     lines = neutralise(text).splitlines(keepends=True)
-    return "".join(f" {line}" if _TURN_LIKE.match(fold(line)) else line for line in lines)
+    return "".join(f" {line}" if _TURN_LIKE.match(_look(line)) else line for line in lines)
+
+
+def _look(line: str) -> str:
+    """Returns a line as an eye takes it: without marks on letters, and lookalikes in Latin."""
+    letters = unicodedata.normalize("NFD", fold(line).casefold())
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return bare.translate(_LIKE_LATIN)
 
 
 def _shown_turns(messages: Sequence[Message]) -> list[Message]:

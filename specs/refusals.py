@@ -22,8 +22,9 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ＇′´`", "'"))
 _SENTENCE_END = re.compile(r"(?<=[.!?。])[*_]*\s+|\n+")
 _SIGNS = " \t*_>#-•([{"
 _VERBS = (
-    r"(?:answer|assess|assist|comment|comply|continue|discuss|do|engage|evaluate|fulfill?|give"
-    r"|grade|help|judge|offer|participate|proceed|provide|rate|review|score)\b"
+    r"(?:answer|assess|assist|comment|comply|continue|discuss|do|engage|evaluate|fulfill?"
+    r"|give (?:an? |any )?(?:answer|assessment|grade|judge?ment|opinion|rating|score|verdict)"
+    r"|grade|help(?! but)|judge|offer|participate|proceed|provide|rate|review|score)\b"
 )
 _LEAD = (
     r"(?:(?:unfortunately|regrettably|sorry|apologies|my apologies|however|but|so|therefore"
@@ -31,7 +32,7 @@ _LEAD = (
     r"[,;:.—–-]* +)*"
 )
 _DECLINES = re.compile(
-    rf"{_LEAD}(?:(?:I'm|I am) sorry\b|I won't\b|I will not {_VERBS}"
+    rf"{_LEAD}(?:(?:I'm|I am) sorry\b|I won't(?: {_VERBS}|[.!]|$)|I will not {_VERBS}"
     r"|I (?:(?:must )?decline|(?:have to|must) refuse|refuse to)\b"
     rf"|(?:(?:I'm|I am) afraid (?:that )?)?I (?:can't|cannot|can not) {_VERBS}"
     rf"|(?:I'm|I am) (?:unable|not able|unwilling) to {_VERBS})",

@@ -129,21 +129,28 @@ def unread_files(connection: duckdb.DuckDBPyConnection) -> list[Stray]:
 
 
 def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> None:
-    """Raises ShardError if the shards of a table lack one of its columns."""
-    present = connection.table(f"{table.name}_raw").columns
-    missing = [name for name in table.schema.names if name not in present]
-    if missing:
+    """Raises ShardError if the shards of a table lack one of its columns, or have another type."""
+    shards, schema = connection.table(f"{table.name}_raw"), _schema_of(connection, table)
+    present = dict(zip(shards.columns, map(str, shards.types), strict=True))
+    odd = [name for name, kind in schema.items() if present.get(name) != kind]
+    if odd:
         raise ShardError(
-            f"{home.url}: the shards of table {table.name} lack {', '.join(missing)}; run "
-            "precept doctor --mend, which sets such shards aside"
+            f"{home.url}: the shards of table {table.name} lack {', '.join(odd)}, or have it of "
+            "another type; run precept doctor --mend, which sets such shards aside"
         )
+
+
+def _schema_of(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
+    """Returns the type of each column of a table, in DuckDB's words."""
+    empty = connection.from_arrow(table.schema.empty_table())
+    return dict(zip(empty.columns, map(str, empty.types), strict=True))
 
 
 @cache
 def _evaluation_names() -> re.Pattern[str]:
     """Returns a pattern of the names that `views/evaluation.sql` defines."""
     names = re.findall(r"^CREATE (?:VIEW|MACRO) (\w+)", evaluation_views(), re.MULTILINE)
-    return re.compile(rf"\b(?:{'|'.join(names)})\b")
+    return re.compile(rf"\b(?:{'|'.join(names)})\b", re.IGNORECASE)
 
 
 def show_evaluation(connection: duckdb.DuckDBPyConnection) -> None:

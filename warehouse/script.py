@@ -4,7 +4,7 @@ import re
 
 from warehouse.catalog import open_catalog
 from warehouse.definitions import empty_query, evaluation_views, sql_text, view_statements
-from warehouse.home import Home
+from warehouse.home import Home, ShardError
 from warehouse.tables import SCHEMA_VERSION, TABLES, Table
 
 _HEAD = """\
@@ -20,9 +20,15 @@ SET TimeZone = 'UTC';
 def views_script(home: Home) -> str:
     """Returns SQL that makes the views, with absolute paths; it may run more than once.
 
-    Raises ShardError if another version of Precept wrote the warehouse.
+    Raises ShardError if another version of Precept wrote the warehouse, or if files lie among the
+    shards that are not read: the script, which names files by a pattern, would read them.
     """
     catalog = open_catalog(home)
+    if strays := catalog.listing.strays:
+        raise ShardError(
+            f"{home.url}: files that are no shards of Precept's would be read by the script, such "
+            f"as {strays[0].path}; run precept doctor --mend first, which sets them aside"
+        )
     shards = catalog.listing.shards
     raw = [
         f"CREATE VIEW {table.name}_raw AS {_raw_query(home, table)};"

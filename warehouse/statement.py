@@ -70,7 +70,12 @@ def check_statement(query: str) -> None:
         [(text,)] = parser.execute(
             "SELECT json_serialize_sql($query::VARCHAR)", {"query": statement.query}
         ).fetchall()
-    tree = json.loads(text)
+    try:
+        tree = json.loads(text)
+    except RecursionError as error:
+        raise QuestionError(
+            "the statement is nested too deeply to be checked; split it with WITH"
+        ) from error
     if tree["error"]:
         raise QuestionError(f"the statement cannot be checked: {tree['error_message']}; {_ALLOWED}")
     for node in _nodes(tree):

@@ -14,6 +14,7 @@ from specs.policy import Outcome
 from specs.prompts import Message
 from tasks.data.chats import (
     BadRowError,
+    has_calls,
     is_chat,
     is_missing,
     read_content,
@@ -49,8 +50,8 @@ class Candidate:
     """The chat ended on the assistant and is asked up to its last user turn."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, key_stands_twice, `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply,
-    left_out."""
+    not_a_chat, tool_calls, key_stands_twice, `unknown_role: ROLE`, not_on_user_turn,
+    nested_too_deeply, left_out."""
 
     @property
     def prompt_id(self) -> str:
@@ -288,7 +289,7 @@ class _Reader:
         if "user" not in roles or roles[-1] not in ("user", "assistant"):
             raise BadRowError("not_on_user_turn")
         length = len(roles) - roles[::-1].index("user")
-        if any(is_missing(read_content(turn)) for turn in turns[: length - 1]):
+        if any(is_missing(read_content(one)) and not has_calls(one) for one in turns[: length - 1]):
             raise BadRowError("no_content")
         return _Prompt(read_messages(turns[:length], self.roles), length < len(turns))
 

@@ -28,6 +28,8 @@ _ROLES = {
 """From the roles that clients and data sets write to those of a chat."""
 _ROLE_KEYS = ("role", "from")
 _CONTENT_KEYS = ("content", "value")
+_CALL_KEYS = ("tool_calls", "function_call")
+"""Keys of calls that are no text, and would be lost."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 """Types of the parts of a content that are text."""
 _LONGEST_ROLE = 40
@@ -94,6 +96,11 @@ def read_content(turn: Turn) -> object:
     return _first(turn, _CONTENT_KEYS)
 
 
+def has_calls(turn: Turn) -> bool:
+    """Returns True for a turn that calls tools, which no text of a prompt can show."""
+    return any(turn.get(key) for key in _CALL_KEYS)
+
+
 def read_text(content: object) -> str:
     """Returns a content as text, the text parts of a list joined by line breaks.
 
@@ -118,10 +125,14 @@ def _part_text(part: object) -> str:
 
 def read_messages(turns: Sequence[Turn], role_map: Mapping[str, str]) -> list[Message]:
     """Returns turns as messages; raises BadRowError if one of them cannot be read."""
-    return [
-        {"role": read_role(turn, role_map), "content": read_text(read_content(turn))}
-        for turn in turns
-    ]
+    return [_message(turn, role_map) for turn in turns]
+
+
+def _message(turn: Turn, role_map: Mapping[str, str]) -> Message:
+    role = read_role(turn, role_map)
+    if has_calls(turn):
+        raise BadRowError("tool_calls")
+    return {"role": role, "content": read_text(read_content(turn))}
 
 
 def _first(turn: Turn, keys: Sequence[str]) -> object:

@@ -11,8 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from specs.characters import is_blank
+from specs.replies import CLOSE_TAG, OPEN_TAG, split_text
 from tasks.data.chats import (
     BadRowError,
+    Turn,
     is_missing,
     read_content,
     read_messages,
@@ -24,6 +27,7 @@ from tasks.data.sources import SourceConfig
 from tasks.training.trainer import DataError
 
 _REASONING = "reasoning_content"
+_REASONING_KEYS = (_REASONING, "reasoning")
 _BATCH_ROWS = 2_000
 _TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 _SCHEMA = pa.schema(
@@ -90,12 +94,28 @@ def _chat(row: Row) -> dict[str, Any]:
     )
     if reply["role"] != "assistant":
         raise BadRowError("not_on_assistant_turn")
-    chat = {
-        "messages": messages,
-        "reasoning": _text(turns[-1].get(_REASONING)),
-        "answer": reply["content"],
-    }
+    if not any(message["role"] == "user" for message in messages):
+        raise BadRowError("no_prompt")
+    reasoning, answer = _parts(turns[-1], reply["content"])
+    chat = {"messages": messages, "reasoning": reasoning, "answer": answer}
     return {"row_id": _row_id(row.values, chat), **chat}
+
+
+def _parts(turn: Turn, content: str) -> tuple[str, str]:
+    """Returns the reasoning and the answer of a turn, by keys of their own or by marks in its text.
+
+    Raises BadRowError with the form of a reply that has no answer.
+    """
+    key = next((key for key in _REASONING_KEYS if not is_missing(turn.get(key))), None)
+    reasoning = read_text(turn[key]) if key and turn[key] != "" else ""
+    if any(mark in content for mark in (OPEN_TAG, CLOSE_TAG)):
+        reply = split_text(content)
+        if reasoning or not reply.has_answer:
+            raise BadRowError("malformed" if reasoning else reply.status.value)
+        return reply.reasoning, reply.answer
+    if is_blank(content):
+        raise BadRowError("empty_answer")
+    return reasoning, content
 
 
 def _text(content: object) -> str:

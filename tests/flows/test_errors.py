@@ -49,7 +49,11 @@ def wrapping(package: str) -> type[Exception]:
     [
         (ValueError("judge.k is unknown"), "judge.k is unknown", 2),
         (ShardError("another schema"), "another schema", 2),
-        (FileNotFoundError(2, "No such file", "a.csv"), "[Errno 2] No such file: 'a.csv'", 2),
+        (
+            FileNotFoundError(2, "No such file", "a.csv"),
+            "a.csv: no such file; mend it, or name another place",
+            2,
+        ),
         (EngineError("no engine for m: out of memory"), "no engine for m: out of memory", 1),
         (StageError("most rows are errors"), "most rows are errors", 1),
         (OSError(28, "No space left on device"), "[Errno 28] No space left on device", 1),

@@ -200,3 +200,11 @@ def test_rows_that_hold_their_prompt_in_different_usual_columns_are_all_read(
     )
     assert texts(rows) == ["one", "May I sail?", "three", "four"]
     assert rows[4].fault == "empty_prompt"
+
+
+@pytest.mark.parametrize("content", ["", None, "I call it."])
+@pytest.mark.parametrize("key", ["tool_calls", "function_call"])
+def test_a_call_that_would_be_lost_is_told(tmp_path: Path, content: Any, key: str) -> None:
+    call = {"role": "assistant", "content": content, key: [{"name": "tides"}]}
+    [row] = read(tmp_path, {"messages": [USER, call, {"role": "tool", "content": "4"}, USER]})
+    assert row.fault == "tool_calls"

@@ -181,6 +181,42 @@ def test_capability_data_is_read_by_its_own_name_and_columns(tmp_path: Path, end
     assert row["answer"] == "There."
 
 
+@pytest.mark.parametrize(
+    ("odd", "fault"),
+    [
+        (chat(None), "empty_answer"),
+        (chat("\u200b"), "empty_answer"),
+        (chat("", tool_calls=[{"name": "tides"}]), "tool_calls"),
+        (chat("<think>a</think>b"), "malformed"),
+        (chat("<think>a", reasoning=None), "unclosed"),
+        ({"messages": chat("Take it.")["messages"][1:]}, "no_prompt"),
+    ],
+)
+def test_capability_row_without_prompt_or_answer_is_left_out(
+    tmp_path: Path, odd: dict[str, Any], fault: str
+) -> None:
+    path = Path(jsonl(tmp_path / "chats.jsonl", [chat("Take it."), odd]))
+    assert write_chats(path, tmp_path / "chats") == {
+        f"{fault} in capability data, first at chats.jsonl:2": 1
+    }
+
+
+def test_reasoning_of_a_capability_row_is_found_in_every_usual_place(tmp_path: Path) -> None:
+    rows = [
+        chat("Take it.", reasoning=None),
+        chat("<think>B3 allows it.</think>Take it.", reasoning=None),
+        chat("Take it.", reasoning=None),
+        chat("Take it."),
+    ]
+    rows[2]["messages"][1]["reasoning"] = "B3 allows it."
+    path = Path(jsonl(tmp_path / "chats.jsonl", rows))
+    assert write_chats(path, tmp_path / "chats") == {}
+    stored = pq.read_table(tmp_path / "chats").to_pylist()
+    found = [(row["reasoning"], row["answer"]) for row in stored]
+    allowed = ("B3 allows it.", "Take it.")
+    assert found == [("", "Take it."), allowed, allowed, ("A ferry is allowed.", "Take it.")]
+
+
 def test_reasoning_that_first_appears_late_is_learned(
     disk: Home, tokenizer: Any, tmp_path: Path
 ) -> None:
