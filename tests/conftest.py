@@ -51,8 +51,12 @@ def prefect_server(
     if not any(item.get_closest_marker("slow") for item in request.session.items):
         yield
         return
+    from prefect.context import refresh_global_settings_context
+
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     command = ("prefect", "server", "start", "--port")
     with running(*command, answers="/api/health", seconds=120) as url:
         os.environ["PREFECT_API_URL"] = f"{url}/api"
+        # Prefect read its settings when a test module imported it.
+        refresh_global_settings_context()
         yield
