@@ -23,7 +23,7 @@ from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
 from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
-from warehouse.home import Home, make_home
+from warehouse.home import Home, has_warehouse, make_home
 
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate"]
 
@@ -56,13 +56,15 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
         return
     recipe.check_models()
     place = home_at(home)
+    if command == "train" and not has_warehouse(place):
+        raise _no_examples(recipe, place)
+    make_home(place)
     require_free(place)
     check_version(place)
     if command == "train":
         _require_examples(recipe, place)
     require_prefect()
     require_ray()
-    make_home(place)
 
 
 def _check_data(recipe: Recipe) -> None:
@@ -88,9 +90,13 @@ def _check_evaluations(command: Command, recipe: Recipe) -> None:
 def _require_examples(recipe: Recipe, home: Home) -> None:
     """Raises DataError if a training has nothing to learn from."""
     if recipe.sft and latest_set(connect(home), recipe.name) is None:
-        raise DataError(
-            f"recipe {recipe.name} has no examples in {home.url}; run precept refresh first"
-        )
+        raise _no_examples(recipe, home)
+
+
+def _no_examples(recipe: Recipe, home: Home) -> DataError:
+    return DataError(
+        f"recipe {recipe.name} has no examples in {home.url}; run precept refresh first"
+    )
 
 
 def require_output(path: str, *, is_folder: bool = False) -> None:

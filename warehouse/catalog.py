@@ -132,11 +132,13 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Tab
     """Raises ShardError if the shards of a table lack one of its columns, or have another type."""
     shards, schema = connection.table(f"{table.name}_raw"), _schema_of(connection, table)
     present = dict(zip(shards.columns, map(str, shards.types), strict=True))
-    odd = [name for name, kind in schema.items() if present.get(name) != kind]
-    if odd:
+    missing = [name for name in schema if name not in present]
+    odd = [name for name, kind in schema.items() if present.get(name, kind) != kind]
+    if missing or odd:
+        fault = f"lack {', '.join(missing)}" if missing else f"have another type of {odd[0]}"
         raise ShardError(
-            f"{home.url}: the shards of table {table.name} lack {', '.join(odd)}, or have it of "
-            "another type; run precept doctor --mend, which sets such shards aside"
+            f"{home.url}: the shards of table {table.name} {fault}; run precept doctor --mend, "
+            "which sets such shards aside"
         )
 
 

@@ -23,6 +23,8 @@ def command(body: str, *, unwind: float = 60.0) -> Iterator[subprocess.Popen[str
     """A process that runs `body` as a command does, and has said that it is ready."""
     script = (
         "import os, signal, subprocess, sys, time\n"
+        # Whoever runs the tests may ignore it, as nohup does.
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from flows import interrupt\n"
         f"interrupt._SECONDS_TO_UNWIND = {unwind}\n"
         "def ready(*words): print('ready', *words, flush=True)\n"
