@@ -1,5 +1,4 @@
-"""What the commands of `precept` share: options, the way to a recipe and a warehouse, and how a
-mistake is told.
+"""The frame of every command of `precept`: options, recipe, warehouse, and the word on a mistake.
 
 Heavy libraries are imported inside what needs them, so that `--help` is instant.
 """
@@ -7,7 +6,6 @@ Heavy libraries are imported inside what needs them, so that `--help` is instant
 import logging
 import os
 import select
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,7 +115,7 @@ def _is_closed(stream: IO[str]) -> bool:
 
 def _end_quietly() -> NoReturn:
     """Ends the command: whoever read its output has had enough, which is no fault."""
-    # What Python still holds back would fail again when it is flushed at exit.
+    # Python would flush what it still holds back at exit, and fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(0)
 
@@ -211,11 +209,6 @@ def quiet_libraries() -> None:
     # Prefect's level does not reach these two, which log at the end of a short run.
     for name in ("EventsWorker", "APILogWorker"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def home_option(home: str | None) -> str:
-    """Returns the option of the warehouse as the user gave it, for commands that are suggested."""
-    return f" --home {shlex.quote(home)}" if home else ""
 
 
 def home_of(home: str | None) -> Any:

@@ -155,23 +155,18 @@ def _warehouse(home: Home, *, move: bool) -> Check:
         return Check("warehouse", False, str(error), "give another --home")
     if is_locked(home):
         return Check("warehouse", True, f"{home.url}: a run is writing, shards not checked")
-    if not move:
-        found = tell_strays(look_over(home, deep=True))
-        return Check(
-            "warehouse",
-            not found,
-            "; ".join(found) or f"{home.url}: every shard reads",
+    if move:
+        moved = mend(home, deep=True, every_file=True)
+        faults = [f"{one.path}: {one.reason}, moved to {one.moved_to}" for one in moved]
+        remedy = "run the same refresh again: it makes the missing rows"
+    else:
+        faults = tell_strays(look_over(home, deep=True))
+        remedy = (
             "run precept doctor --mend, and then run the same refresh again: it makes what is "
-            "missing",
+            "missing"
         )
-    moved = mend(home, deep=True, every_file=True)
-    listed = "; ".join(f"{one.path}: {one.reason}, moved to {one.moved_to}" for one in moved)
-    return Check(
-        "warehouse",
-        not moved,
-        listed or f"{home.url}: every shard reads",
-        "run the same refresh again: it makes the missing rows",
-    )
+    found = "; ".join(faults) or f"{home.url}: every shard reads"
+    return Check("warehouse", not faults, found, remedy)
 
 
 def _ray() -> Check:

@@ -1,4 +1,4 @@
-"""What a command says of an error: one sentence on stderr; the traceback stands in a log.
+"""An error → one sentence on stderr, and its traceback in a log.
 
 The log also takes what libraries write to stderr past Python, so that the terminal shows only what
 is the user's business.
@@ -29,7 +29,7 @@ _OWN = ("flows", "tasks", "warehouse", "specs", "infra")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the user is told of an error."""
+    """The word to the user on an error."""
 
     sentence: str
     exit_code: int

@@ -10,6 +10,8 @@ import duckdb
 
 from flows.recipe import Recipe
 from flows.run import assign_work, home_at, plan_for
+from specs.policy import Pack
+from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
 from tasks.data.collect import Collected, collect
 from tasks.data.conflicts import Conflicts
@@ -90,8 +92,11 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
     """Returns what `refresh` would make now. Raises what it would raise of a recipe or a source."""
     connection = connect(home_at(home))
     stored = {row["prompt_id"] for row in look_up(connection, "prompt_ids")}
-    collected = _collect(recipe, connection)
-    missing = _count_missing(recipe, connection, collected)
+    pack, assign = recipe.load_pack(), None
+    if recipe.assigns:
+        assign = assign_work(recipe, pack, model=recipe.judging_engine.version)
+    collected = _collect(recipe, pack, connection, assign)
+    missing = _count_missing(recipe, connection, assign)
     prompt_ids = collected.prompts["prompt_id"].to_pylist()
     # Prompts whose attempts at a category are used up are neither asked about nor wanted.
     num_given_up = collected.unassigned.num_rows - missing.assignments
@@ -138,14 +143,13 @@ def _price(
     }
 
 
-def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> Collected:
+def _collect(
+    recipe: Recipe, pack: Pack, connection: duckdb.DuckDBPyConnection, assign: AssignWork | None
+) -> Collected:
     """Reads the sources as a refresh would, and shows the connection what it would want.
 
     What a refresh would store goes to a folder that is deleted again.
     """
-    pack = recipe.load_pack()
-    assigns = any(source.assign_category for source in recipe.sources)
-    model = recipe.judging_engine.version if assigns else ""
     with tempfile.TemporaryDirectory() as folder:
         collected = collect(
             recipe.sources,
@@ -153,7 +157,7 @@ def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> Collected
             pack_categories=list(pack.policies),
             home=Home(folder),
             connection=connection,
-            assigning_id=assign_work(recipe, pack, model=model).assigning_id if assigns else None,
+            assigning_id=assign.assigning_id if assign else None,
         )
         show_prompts_of(connection, Home(folder))
     connection.register("wanted", plan_for(pack, collected.prompts).wanted)
@@ -162,18 +166,14 @@ def _collect(recipe: Recipe, connection: duckdb.DuckDBPyConnection) -> Collected
 
 
 def _count_missing(
-    recipe: Recipe, connection: duckdb.DuckDBPyConnection, collected: Collected
+    recipe: Recipe, connection: duckdb.DuckDBPyConnection, assign: AssignWork | None
 ) -> _Missing:
     """Returns the rows that the stages would find missing.
 
     Completions that are still to be made will lack all their judge samples, and prompts whose
     category is still to be chosen all their completions.
     """
-    assignments = 0
-    if collected.unassigned.num_rows:
-        model = recipe.judging_engine.version
-        assign = assign_work(recipe, recipe.load_pack(), model=model)
-        assignments = assign.pending(connection).num_units
+    assignments = assign.pending(connection).num_units if assign else 0
     generate = GenerateWork(
         config=recipe.generate,
         stage=recipe.stage,

@@ -33,7 +33,7 @@ def lock(home: Home) -> Iterator[None]:
 
     Waits `$PRECEPT_WAIT_SECONDS` for another run (default 0), then raises BusyError.
     """
-    patience = float(os.environ.get("PRECEPT_WAIT_SECONDS", "0"))
+    patience = _patience()
     with ExitStack() as locks:
         locks.enter_context(_file_lock(home, patience))
         if not home.is_local and _has_server():
@@ -43,8 +43,13 @@ def lock(home: Home) -> Iterator[None]:
 
 def require_free(home: Home) -> None:
     """Raises BusyError if another run writes to the warehouse and the command would not wait."""
-    if float(os.environ.get("PRECEPT_WAIT_SECONDS", "0")) <= 0 and is_locked(home):
+    if _patience() <= 0 and is_locked(home):
         raise _busy(home)
+
+
+def _patience() -> float:
+    """Returns the seconds that a run waits for another one to end."""
+    return float(os.environ.get("PRECEPT_WAIT_SECONDS", "0"))
 
 
 def is_locked(home: Home) -> bool:

@@ -15,7 +15,6 @@ from flows.command import (
     Overrides,
     RecipeName,
     app,
-    home_option,
     reading_from,
     user_errors,
 )
@@ -24,7 +23,7 @@ from flows.command import (
 @app.command()
 def report(
     run_id: Annotated[
-        str | None, typer.Argument(help="Id of a run, or its start; none: the latest evaluation.")
+        str | None, typer.Argument(help="Id of a run, or its start. Unset: the latest evaluation.")
     ] = None,
     out: Annotated[str, typer.Option("--out", help="Folder to write to.")] = "report",
     inspect_logs: Annotated[
@@ -56,7 +55,7 @@ def report(
         terminal.lines(
             *map(str, files),
             f"next: open {shlex.quote(str(files[0]))} in a browser; every answer whole: "
-            f"{again} --jsonl{home_option(home)}",
+            f"{again} --jsonl{terminal.home_option(home)}",
         )
 
 
@@ -106,7 +105,7 @@ def status(home: HomeOption = None, as_json: AsJson = False) -> None:
 @app.command()
 def ask(
     question: Annotated[
-        str | None, typer.Argument(help="A named question; none lists them.")
+        str | None, typer.Argument(help="A named question. Unset: lists them.")
     ] = None,
     home: HomeOption = None,
     format_: FormatOption = "table",
@@ -138,7 +137,9 @@ def ask(
 def sql(
     query: Annotated[
         str | None,
-        typer.Argument(help="SQL over the views, see `precept status`; `-` or none: read stdin."),
+        typer.Argument(
+            help="SQL over the views, see `precept status`. Unset, or `-`: reads stdin."
+        ),
     ] = None,
     file: Annotated[
         str | None, typer.Option("--file", "-f", help="A file that holds the query.")

@@ -16,7 +16,6 @@ from flows.command import (
     app,
     carry_out,
     home_of,
-    home_option,
     load,
     print_outcome,
     quiet_libraries,
@@ -155,16 +154,16 @@ def approve(
     home: HomeOption = None,
 ) -> None:
     """Lets the judgements of a held refresh into the examples of the next one."""
-    with reading_from(home):
+    with reading_from(home) as place:
         quiet_libraries()
         from flows.nightly import approve as flow
         from flows.nightly import recipe_of
 
         approved = flow(run_id, home, note=note)
-        recipe = recipe_of(home_of(home), approved)
+        recipe = recipe_of(place, approved)
         terminal.lines(
             f"approved run {approved}: the next refresh of recipe {recipe} takes in what it judged",
-            f"next: precept refresh {shlex.quote(recipe)}{home_option(home)}",
+            f"next: precept refresh {shlex.quote(recipe)}{terminal.home_option(home)}",
         )
 
 

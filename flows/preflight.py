@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a command before Prefect, Ray or a model starts.
+"""Checks of what a command needs, before Prefect, Ray or a model starts.
 
 Each check takes a moment, reads no more than the beginning of a file, and raises the error that the
 run itself would come to minutes later.
@@ -23,6 +23,7 @@ from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
 from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
+from warehouse.files import OutputError
 from warehouse.home import Home, has_warehouse, make_home
 
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate"]
@@ -39,10 +40,6 @@ _SECONDS_TO_ANSWER = 2.0
 
 class AddressError(ValueError):
     """A server that was named and does not answer."""
-
-
-class OutputError(ValueError):
-    """A place that a command cannot write its result to."""
 
 
 def check(command: Command, recipe: Recipe, home: str | None) -> None:

@@ -8,7 +8,6 @@ from flows.recipe import Recipe
 from specs.prompts import Message, generator_messages, judge_messages, load_template
 from tasks.data.candidates import Candidate, SourceNotes, read_source
 from tasks.data.files import skipped_files
-from tasks.engine.model_check import check_model
 from tasks.engine.requests import EngineConfig
 
 TokenCounter = Callable[[str], int]
@@ -20,10 +19,9 @@ def preview(recipe: Recipe, *, count: int) -> None:
     Raises ValueError if a model cannot be served, or there is no tokenizer.
     """
     pack = recipe.load_pack()
-    recipe.check_models()
-    generates, judges = (
-        check_model(engine).turns for engine in (recipe.engine, recipe.judging_engine)
-    )
+    models = recipe.check_models()
+    generates = models["engine"].turns
+    judges = models.get("judge_engine", models["engine"]).turns
     count_tokens = _token_counter(recipe.engine)
     generator = load_template("generator", recipe.generate.template)
     judge = load_template("judge", recipe.judge.template)

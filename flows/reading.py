@@ -1,4 +1,4 @@
-"""How commands come to a warehouse, and how they hand its rows over.
+"""The way of commands to a warehouse, and of its rows to the user.
 
 A place that is no warehouse is told before anything else is done. What lies there and is not read
 is told on stderr, once a command.
@@ -89,7 +89,7 @@ def chosen_format(kind: Format, *, as_json: bool) -> Format:
 def print_rows(rows: pa.RecordBatchReader, kind: Format) -> None:
     """Prints rows; Parquet goes to a file or a pipe only."""
     if kind == "table":
-        show.table(rows.read_all(), as_json=False)
+        show.table(rows.read_all())
         return
     if kind == "parquet" and sys.stdout.isatty():
         raise QuestionError(

@@ -22,7 +22,7 @@ from tasks.data.drift import DriftConfig
 from tasks.data.generate import GenerateConfig
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
-from tasks.engine.model_check import check_model
+from tasks.engine.model_check import CheckedModel, check_model
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import Context
 from tasks.evaluation.evaluation import EvaluateConfig
@@ -195,18 +195,28 @@ class Recipe(Config):
         return self.judge_engine or self.engine
 
     @property
+    def assigns(self) -> bool:
+        """True if the judge model is to choose the categories of a source."""
+        return any(source.assign_category for source in self.sources)
+
+    @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
         engines = {"engine": self.engine, "judge_engine": self.judge_engine}
         return {name: engine for name, engine in engines.items() if engine is not None}
 
-    def check_models(self) -> None:
-        """Raises RecipeError in one sentence if an engine cannot serve its model."""
+    def check_models(self) -> dict[str, CheckedModel]:
+        """Returns the models of the engines by the names of their sections.
+
+        Raises RecipeError in one sentence if an engine cannot serve its model.
+        """
+        models = {}
         for name, engine in self.engines.items():
             try:
-                check_model(engine)
+                models[name] = check_model(engine)
             except ValueError as error:
                 raise RecipeError(f"{name}: {error}") from error
+        return models
 
     @property
     def pack_folder(self) -> Path:

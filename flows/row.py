@@ -78,7 +78,7 @@ def _holds_structs(value: Any) -> bool:
 
 def _chats(row: Mapping[str, Any]) -> None:
     """Prints the turns of each chat of a row, one that is told twice once."""
-    chats = {name: value for name, value in row.items() if _is_chat(value) and "role" in value[0]}
+    chats = {name: value for name, value in row.items() if _is_chat(value)}
     if chats.get("original") == chats.get("messages"):
         chats.pop("original", None)
     for name, turns in chats.items():

@@ -209,14 +209,13 @@ class RunContext:
 
     def collect(self) -> Collected:
         """Reads the sources of the recipe and stores the prompts that are new."""
-        assigns = any(source.assign_category for source in self.recipe.sources)
         return collect(
             self.recipe.sources,
             config=self.recipe.collect,
             pack_categories=list(self.pack.policies),
             home=self.home,
             connection=self.warehouse(),
-            assigning_id=self.assign_work.assigning_id if assigns else None,
+            assigning_id=self.assign_work.assigning_id if self.recipe.assigns else None,
         )
 
     def adopt(self, prompts: pa.Table) -> Plan:
@@ -321,9 +320,8 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
             except OSError as second:
                 # The cause of the failure must not be hidden by a store that is away.
                 error.add_note(f"its record could not be written: {second}")
-            context.engines.close()
             raise
-        try:
+        else:
             context.finish("completed", error=None, seconds=time.monotonic() - began)
         finally:
             context.engines.close()

@@ -116,4 +116,4 @@ _NOUNS = {
     "accepted": "judged completions",
     "examples": "accepted completions",
 }
-"""What each stage starts from."""
+"""The rows that each stage starts from."""

@@ -34,12 +34,8 @@ _ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 _MOST_CONFLICTS = 5
 
 
-def table(data: pa.Table, *, as_json: bool = False, title: str | None = None) -> None:
-    """Prints rows with the first digits of their ids; or as JSON, an object a row, with all."""
-    if as_json:
-        for row in data.to_pylist():
-            terminal.as_json(row)
-        return
+def table(data: pa.Table, *, title: str | None = None) -> None:
+    """Prints rows with the first digits of their ids."""
     columns = [
         Column(name, is_number=_is_number(column.type))
         for name, column in zip(data.column_names, data.columns, strict=True)
@@ -84,7 +80,7 @@ class Place:
     @property
     def option(self) -> str:
         """The --home option to print in a suggested command."""
-        return f" --home {shlex.quote(self.home)}" if self.home else ""
+        return terminal.home_option(self.home)
 
 
 def as_json(outcome: Any) -> None:

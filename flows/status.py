@@ -1,4 +1,4 @@
-"""What a warehouse holds and what is being done in it: its tables, its last runs, its engines."""
+"""The state of a warehouse: its tables, its last runs, and the engines at work."""
 
 import json
 import time

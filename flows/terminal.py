@@ -7,6 +7,7 @@ and not at all where there is neither a terminal nor `$COLUMNS`.
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,11 @@ def table(
         if number:
             line("")
         fields([(column.name, value) for column, value in zip(columns, row, strict=True)])
+
+
+def home_option(home: str | None) -> str:
+    """Returns the option of the warehouse as the user gave it, for commands that are suggested."""
+    return f" --home {shlex.quote(home)}" if home else ""
 
 
 def console(*, err: bool = False) -> Console:

@@ -54,7 +54,7 @@ def fold(text: str) -> str:
 
 
 class _Folded(dict[int, str]):
-    """What each character is folded into, by its code; worked out when it is first met."""
+    """By its code, the text that a character is folded into; worked out when it is first met."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)

@@ -13,7 +13,7 @@ from typing import Literal
 Detail = Literal["full", "summary"]
 
 NO_CATEGORY = "none"
-"""What a judge writes in the place of a category if none fits."""
+"""The word of a judge for a prompt that no category fits."""
 
 
 class Outcome(StrEnum):

@@ -39,8 +39,22 @@ _FOLDER = Path(__file__).parent / "templates"
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
 _TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?think>"
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+"""From the roles that clients and data sets write to those of a chat."""
 _TURN_LIKE = re.compile(
-    r"(?:[>*_#`(\[-]+\s*)*(?:system|developer|user|human|assistant|model|gpt|bot|tool|function)"
+    rf"(?:[>*_#`(\[-]+\s*)*(?:{'|'.join(ROLES)})"
     r"[\s*_`)\]]*(?:\([^)\n]{0,40}\)[\s*_`]*)?[:∶꞉։]",
     re.IGNORECASE,
 )

@@ -9,7 +9,7 @@ reasoning can reach the answer, and nothing visible can be hidden from a judge.
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -291,15 +291,24 @@ class CategoryChoice:
 def read_category(reply: Reply, categories: Sequence[str]) -> CategoryChoice:
     """Reads the last line `Category: id` or `Category: none` of a judge's answer."""
     names = {name.casefold(): name for name in categories}
-    form = "|".join(map(re.escape, [*names, NO_CATEGORY]))
-    ending = read_ending(reply.answer, {"category": form}) if reply.has_answer else None
+    form = {"category": _names_of(names)}
+    ending = read_ending(reply.answer, form) if reply.has_answer else None
     if ending is None:
         return CategoryChoice("unread")
     category = names.get(ending.values["category"].casefold())
     return CategoryChoice("ok", category) if category else CategoryChoice("none")
 
 
+def category_line(categories: Sequence[str]) -> str:
+    """Returns the pattern of the line that chooses one of these categories, or none."""
+    return f"Category: ({_names_of(categories)})"
+
+
 def category_pattern(categories: Sequence[str]) -> str:
-    """Returns the pattern of a judge's reply that chooses one of these categories, or none."""
-    names = "|".join(map(re.escape, [*categories, NO_CATEGORY]))
-    return engine_pattern(f"Category: ({names})")
+    """Returns the pattern of a judge's reply that ends on such a line."""
+    return engine_pattern(category_line(categories))
+
+
+def _names_of(categories: Iterable[str]) -> str:
+    """Returns the pattern of a category's name, or of the word for none."""
+    return "|".join(map(re.escape, [*categories, NO_CATEGORY]))

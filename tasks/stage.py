@@ -239,15 +239,11 @@ class Stage:
             self._usage_before = self._usage_before or self.pool.usage()
             self._began = self._began or time.monotonic()
             committed = first.result()
-        except Exception:
-            # The starter thread may be waiting for these engines: end them, or it never ends.
+        except BaseException as error:
+            # The starter thread may be waiting for these engines: end them, or it never ends. A
+            # process that is to end does not wait for what loads.
             self.pool.close()
-            starter.shutdown()
-            raise
-        except BaseException:
-            # The process is to end, and does not wait for what loads.
-            self.pool.close()
-            starter.shutdown(wait=False)
+            starter.shutdown(wait=isinstance(error, Exception))
             raise
         starter.shutdown()
         yield from itertools.chain([committed] if committed else [], blocks)

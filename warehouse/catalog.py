@@ -24,7 +24,14 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.characters import visible
-from warehouse.definitions import evaluation_views, location_query, raw_query, view_statements
+from warehouse.definitions import (
+    column_types,
+    evaluation_views,
+    named_rows,
+    raw_query,
+    shards_query,
+    view_statements,
+)
 from warehouse.home import Home, ShardError
 from warehouse.listing import Listing, list_warehouse, tell_strays
 from warehouse.shards import Stray, list_shards
@@ -68,14 +75,14 @@ def open_catalog(home: Home) -> Catalog:
     """Returns the connection of `connect`, with the files that it reads."""
     catalog = _open(home)
     connection, shards = catalog.connection, catalog.listing.shards
-    locations = []
+    sources = {}
     for table in TABLES.values():
         paths = [home.pattern(path) for path in shards[table.name]]
-        query = raw_query(connection, paths, table)
-        connection.execute(f"CREATE VIEW {table.name}_raw AS {query}")
-        _check_columns(connection, home, table)
-        locations.append(location_query(paths, table))
-    connection.execute(f"CREATE VIEW shards AS {' UNION ALL '.join(locations)}")
+        connection.execute(f"CREATE VIEW {table.name}_raw AS {raw_query(paths, table)}")
+        if paths:
+            _check_columns(connection, home, table)
+            sources[table.name] = named_rows(paths)
+    connection.execute(f"CREATE VIEW shards AS {shards_query(sources)}")
     _show_unread(connection, catalog.listing.strays)
     for statement in view_statements():
         connection.execute(statement)
@@ -130,7 +137,7 @@ def unread_files(connection: duckdb.DuckDBPyConnection) -> list[Stray]:
 
 def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Table) -> None:
     """Raises ShardError if the shards of a table lack one of its columns, or have another type."""
-    shards, schema = connection.table(f"{table.name}_raw"), _schema_of(connection, table)
+    shards, schema = connection.table(f"{table.name}_raw"), column_types(table)
     present = dict(zip(shards.columns, map(str, shards.types), strict=True))
     missing = [name for name in schema if name not in present]
     odd = [name for name, kind in schema.items() if present.get(name, kind) != kind]
@@ -140,12 +147,6 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Tab
             f"{home.url}: the shards of table {table.name} {fault}; run precept doctor --mend, "
             "which sets such shards aside"
         )
-
-
-def _schema_of(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
-    """Returns the type of each column of a table, in DuckDB's words."""
-    empty = connection.from_arrow(table.schema.empty_table())
-    return dict(zip(empty.columns, map(str, empty.types), strict=True))
 
 
 @cache

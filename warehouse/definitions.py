@@ -1,6 +1,7 @@
 """The SQL of the catalog's views, made from the tables and from the files in `views/`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -42,33 +43,52 @@ def sql_text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def raw_query(connection: duckdb.DuckDBPyConnection, paths: Sequence[str], table: Table) -> str:
+def raw_query(paths: Sequence[str], table: Table) -> str:
     """Returns the query of every row of every shard; without a shard, of no row of those types."""
     if paths:
         # Without this, a folder above the warehouse that is named key=value would add a column.
         return f"SELECT * FROM read_parquet({sql_list(paths)}, hive_partitioning = false)"
-    return empty_query(connection, table)
+    return empty_query(table)
 
 
-def empty_query(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
+def named_rows(paths: Sequence[str]) -> str:
+    """Returns what to read the rows of shards from, each with its `filename`."""
+    return f"read_parquet({sql_list(paths)}, filename = true, hive_partitioning = false)"
+
+
+def empty_query(table: Table) -> str:
     """Returns the query of no row that has the columns of a table, in their types."""
-    relation = connection.from_arrow(table.schema.empty_table())
-    columns = ", ".join(
-        f'NULL::{kind} AS "{name}"'
-        for name, kind in zip(relation.columns, relation.types, strict=True)
-    )
+    columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in column_types(table).items())
     return f"SELECT {columns} WHERE false"
 
 
-def location_query(paths: Sequence[str], table: Table) -> str:
-    """Returns the query of which row lies in which shard: `kind`, `row_id`, `shard`."""
-    if not paths:
-        return "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
-    return (
-        f"SELECT '{table.name}' AS kind, concat_ws('|', {', '.join(table.key)}) AS row_id, "
-        "filename AS shard "
-        f"FROM read_parquet({sql_list(paths)}, filename = true, hive_partitioning = false)"
-    )
+def column_types(table: Table) -> Mapping[str, str]:
+    """Returns the type of each column of a table, in DuckDB's words."""
+    return _types()[table.name]
+
+
+@cache
+def _types() -> Mapping[str, Mapping[str, str]]:
+    types = {}
+    with duckdb.connect() as connection:
+        for name, table in TABLES.items():
+            relation = connection.from_arrow(table.schema.empty_table())
+            types[name] = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    return types
+
+
+def shards_query(sources: Mapping[str, str]) -> str:
+    """Returns the query of which row lies in which shard: `kind`, `row_id`, `shard`.
+
+    `sources` has, by the name of its table, what to read the rows and their `filename` from.
+    """
+    queries = [
+        f"SELECT '{name}' AS kind, concat_ws('|', {', '.join(TABLES[name].key)}) AS row_id, "
+        f"filename AS shard FROM {source}"
+        for name, source in sources.items()
+    ]
+    none = "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
+    return " UNION ALL ".join(queries or [none])
 
 
 def _once_query(table: Table) -> str:

@@ -3,7 +3,13 @@
 import re
 
 from warehouse.catalog import open_catalog
-from warehouse.definitions import empty_query, evaluation_views, sql_text, view_statements
+from warehouse.definitions import (
+    empty_query,
+    evaluation_views,
+    shards_query,
+    sql_text,
+    view_statements,
+)
 from warehouse.home import Home, ShardError
 from warehouse.tables import SCHEMA_VERSION, TABLES, Table
 
@@ -33,16 +39,13 @@ def views_script(home: Home) -> str:
     raw = [
         f"CREATE VIEW {table.name}_raw AS {_raw_query(home, table)};"
         if shards[table.name]
-        else f"CREATE VIEW {table.name}_raw AS {empty_query(catalog.connection, table)};"
+        else f"CREATE VIEW {table.name}_raw AS {empty_query(table)};"
         for table in TABLES.values()
     ]
-    located = " UNION ALL ".join(
-        _location_query(home, table) for table in TABLES.values() if shards[table.name]
-    )
-    empty = "SELECT '' AS kind, '' AS row_id, '' AS shard WHERE false"
+    sources = {name: _rows(home, table) for name, table in TABLES.items() if shards[name]}
     statements = [
         *raw,
-        f"CREATE VIEW shards AS {located or empty};",
+        f"CREATE VIEW shards AS {shards_query(sources)};",
         *view_statements(),
         evaluation_views(),
     ]
@@ -72,11 +75,3 @@ def _rows(home: Home, table: Table) -> str:
 
 def _raw_query(home: Home, table: Table) -> str:
     return f"SELECT * EXCLUDE (filename) FROM {_rows(home, table)}"
-
-
-def _location_query(home: Home, table: Table) -> str:
-    key = ", ".join(table.key)
-    return (
-        f"SELECT '{table.name}' AS kind, concat_ws('|', {key}) AS row_id, filename AS shard "
-        f"FROM {_rows(home, table)}"
-    )

@@ -1,6 +1,5 @@
 """prompts ← prompts without a category: the judge model chooses one of the pack's."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,9 +8,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from specs.policy import NO_CATEGORY, Pack
+from specs.policy import Pack, Spec
 from specs.prompts import assign_messages, load_template
-from specs.replies import CategoryChoice, category_pattern, read_category
+from specs.replies import CategoryChoice, category_line, category_pattern, read_category
 from tasks.data.collect import Collected, with_version
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
@@ -88,27 +87,30 @@ class AssignWork:
 
     async def make(self, units: Sequence[AssignUnit], engine: Engine) -> list[Prompt]:
         """Returns the next revision of each prompt, with the judge's choice."""
-        outputs = await engine.generate([self._request(unit) for unit in units])
-        return [self._row(unit, sample) for unit, (sample,) in zip(units, outputs, strict=True)]
+        summaries, assigning_id = self.pack.spec([], detail="summary"), self.assigning_id
+        outputs = await engine.generate([self._request(unit, summaries) for unit in units])
+        return [
+            self._row(unit, sample, assigning_id)
+            for unit, (sample,) in zip(units, outputs, strict=True)
+        ]
 
-    def _request(self, unit: AssignUnit) -> Request:
+    def _request(self, unit: AssignUnit, summaries: Spec) -> Request:
         categories = list(self.pack.policies)
         messages = assign_messages(
             load_template("assign", "spec_first"),
             unit.prompt["messages"],
-            spec=self.pack.spec([], detail="summary"),
+            spec=summaries,
             categories=categories,
         )
         request = Request(messages=messages, num_samples=1, sampling=self.sampling)
         if not self.constrain:
             return request
         if unit.was_unread:
-            names = "|".join(map(re.escape, [*categories, NO_CATEGORY]))
             reasoning = "" if self.reasons else None
-            return replace(request, pattern=f"Category: ({names})", reasoning=reasoning)
+            return replace(request, pattern=category_line(categories), reasoning=reasoning)
         return replace(request, pattern=category_pattern(categories))
 
-    def _row(self, unit: AssignUnit, sample: Sample) -> Prompt:
+    def _row(self, unit: AssignUnit, sample: Sample, assigning_id: str) -> Prompt:
         choice = CategoryChoice("unread")
         if sample.is_whole:
             choice = read_category(sample.reply, list(self.pack.policies))
@@ -116,17 +118,13 @@ class AssignWork:
             "categories": [choice.category] if choice.category else [],
             "status": sample.fault or _STATUSES[choice.status],
             "reason": _reason(sample, choice),
-            "assigning_id": self.assigning_id,
+            "assigning_id": assigning_id,
             "assigning_attempt": unit.assigning_attempt,
             "revision": unit.revision,
             "created_at": datetime.now(UTC),
             "messages": [Turn(**turn) for turn in unit.prompt["messages"]],
         }
         return with_version(Prompt(**(unit.prompt | changes)))
-
-
-_STATUSES = {"ok": "ok", "none": "unassigned", "unread": "unread"}
-"""The status of a prompt by that of the judge's choice."""
 
 
 def _reason(sample: Sample, choice: CategoryChoice) -> str | None:

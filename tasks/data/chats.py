@@ -9,23 +9,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from specs.prompts import Message
+from specs.prompts import ROLES, Message
 from tasks.data.json_documents import RepeatedKeyError, decode
 
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
-"""From the roles that clients and data sets write to those of a chat."""
 _ROLE_KEYS = ("role", "from")
 _CONTENT_KEYS = ("content", "value")
 _CALL_KEYS = ("tool_calls", "function_call")
@@ -83,7 +69,7 @@ def read_role(turn: Turn, role_map: Mapping[str, str]) -> str:
     """
     given = _first(turn, _ROLE_KEYS)
     role = str(given).strip().casefold()
-    mapped = role_map.get(role) or _ROLES.get(role)
+    mapped = role_map.get(role) or ROLES.get(role)
     if mapped is None:
         name = str(given) if str(given).isprintable() else repr(given)
         short = name if len(name) <= _LONGEST_ROLE else name[: _LONGEST_ROLE - 1] + "…"

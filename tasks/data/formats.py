@@ -138,15 +138,21 @@ def _csv_records(path: Path, source: SourceConfig) -> Iterator[tuple[int, list[s
 
 
 def _csv_columns(path: Path, source: SourceConfig) -> list[str]:
-    _, header = next(_csv_records(path, source), (1, list[str]()))
+    return _csv_header(_csv_records(path, source), path)
+
+
+def _csv_header(records: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
+    """Returns the names in the first record; raises ValueError if one stands twice."""
+    _, header = next(records, (1, list[str]()))
     names = [name or f"column_{number}" for number, name in enumerate(header, 1)]
     _require_unique(names, f"{path}:1")
     return names
 
 
 def _csv_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
-    header = _csv_columns(path, source)
-    for line, record in itertools.islice(_csv_records(path, source), 1, None):
+    records = _csv_records(path, source)
+    header = _csv_header(records, path)
+    for line, record in records:
         fits = len(record) == len(header)
         yield Row(line, dict(zip(header, record, strict=True)) if fits else {})
 

@@ -244,12 +244,13 @@ def _row(config: SuiteConfig, prompt: Candidate) -> SuiteRow:
     original = _original(config, prompt)
     original_id = messages_id(original)
     of_original = {"category": prompt.categories, "ideal_response": prompt.ideal_response}
-    given = [str(prompt.kept[config.answer])] if config.answer else []
     target = _target(config, prompt)
     return SuiteRow(
         prompt=prompt,
         original=original,
-        asked_id=content_id(messages_id(prompt.messages), _attack_in_file(config, prompt), *given),
+        asked_id=content_id(
+            messages_id(prompt.messages), _attack_in_file(config, prompt), *_given(config, prompt)
+        ),
         original_id=original_id,
         says={
             **of_original,
@@ -285,6 +286,11 @@ def _original(config: SuiteConfig, prompt: Candidate) -> list[Message]:
     if len(original) > 1:
         return original
     return [*(turn for turn in prompt.messages if turn["role"] == "system"), *original]
+
+
+def _given(config: SuiteConfig, prompt: Candidate) -> list[str]:
+    """Returns the answer that a row has already as its ids hash it; an empty list without one."""
+    return [str(prompt.kept[config.answer])] if config.answer else []
 
 
 def _answer(config: SuiteConfig, prompt: Candidate) -> str | None:
@@ -351,7 +357,6 @@ def _cases(config: SuiteConfig, row: SuiteRow, marks: Marks | None) -> Iterator[
 def _case(config: SuiteConfig, row: SuiteRow, rendering: _Rendering) -> Case:
     prompt, prompt_id = row.prompt, row.original_id
     target = _target(config, prompt)
-    given = [str(prompt.kept[config.answer])] if config.answer else []
     # The target as the file has it: the id keeps what kind of value it is.
     context = (prompt_id, prompt.categories, prompt.ideal_response, target)
     return Case(
@@ -363,7 +368,7 @@ def _case(config: SuiteConfig, row: SuiteRow, rendering: _Rendering) -> Case:
             rendering.attack_version,
             rendering.seed,
             config.sanitised,
-            *given,
+            *_given(config, prompt),
         ),
         suite=config.name,
         prompt_id=prompt_id,

@@ -129,7 +129,8 @@ def test_ids_print_twelve_digits_that_differ_and_all_in_json() -> None:
     assert f" {ids[1][:12]} " in text and ids[1] not in text
     assert alike[0] in text and text.count("0" * 32) == 1
     with printed() as out:
-        show.table(data, as_json=True)
+        for row in data.to_pylist():
+            terminal.as_json(row)
     assert [json.loads(line)["run_id"] for line in out.getvalue().splitlines()] == ids
 
 
