@@ -6,9 +6,7 @@ run itself would come to minutes later.
 
 import os
 import socket
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -23,7 +21,6 @@ from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
 from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
-from warehouse.files import OutputError
 from warehouse.home import Home, has_warehouse, make_home
 
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate"]
@@ -94,22 +91,6 @@ def _no_examples(recipe: Recipe, home: Home) -> DataError:
     return DataError(
         f"recipe {recipe.name} has no examples in {home.url}; run precept refresh first"
     )
-
-
-def require_output(path: str, *, is_folder: bool = False) -> None:
-    """Raises OutputError if a file, or a folder of files, cannot be written at a path."""
-    place = Path(path).absolute()
-    if not is_folder and place.is_dir():
-        raise OutputError(f"{path} is a folder; give the path of a file")
-    folder = place if is_folder else place.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}: {folder}); give another place"
-        ) from error
 
 
 def require_prefect() -> None:
