@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from flows.lock import require_free
-from flows.recipe import SUITES, Recipe
+from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at
 from specs.prompts import load_template
 from tasks.data.candidates import read_source
@@ -49,6 +49,8 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     if command == "estimate":
         return
     recipe.check_models()
+    if command in ("train", "run", "ablate"):
+        _require_student(recipe)
     place = home_at(home)
     if command == "train" and not has_warehouse(place):
         raise _no_examples(recipe, place)
@@ -59,6 +61,20 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
         _require_examples(recipe, place)
     require_prefect()
     require_ray()
+
+
+def _require_student(recipe: Recipe) -> None:
+    """Raises RecipeError if the recipe names a student whose chats cannot be learned."""
+    if recipe.student is None or not (recipe.sft or recipe.dpo or recipe.rl):
+        return
+    # transformers takes seconds to import.
+    from tasks.engine.chat_template import ChatTemplate
+
+    try:
+        ChatTemplate.of(recipe.student)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise RecipeError(f"student: {recipe.student.model}: {line}") from error
 
 
 def _check_data(recipe: Recipe) -> None:
