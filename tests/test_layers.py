@@ -36,6 +36,7 @@ ACROSS = {
         "tasks.data.formats",
         "tasks.data.judge",
         "tasks.data.sources",
+        "tasks.evaluation.graders",
     },
     "tasks.evaluation": {
         "tasks.data.candidates",

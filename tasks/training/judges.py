@@ -12,12 +12,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from specs.policy import Spec
 from specs.prompts import Message, answer_messages, judge_messages, load_template
-from specs.replies import VERDICT_REGEX, read_verdict
+from specs.replies import MAX_SCORE, VERDICT_REGEX, read_verdict
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import end_actors
 from tasks.engine.faults import message_of, root_cause
 from tasks.engine.pool import actor_options, count_replicas
 from tasks.engine.requests import Engine, EngineConfig, EngineError, Request
+from tasks.evaluation.graders import GraderFunction
 from warehouse.tables import content_id
 
 Criterion = Literal["compliance", "helpfulness"]
@@ -47,6 +48,50 @@ class JudgeReply:
     scores: Sequence[float | None] = ()
     """One for each judge sample, from 0 to 10; None if it could not be read."""
     fault: str | None = None
+
+
+class Judging(Protocol):
+    """Whoever scores the answers of a training."""
+
+    async def ask(self, requests: Sequence[JudgeRequest]) -> dict[JudgeRequest, JudgeReply]:
+        """Returns the reply to each request."""
+        ...
+
+
+class FunctionJudge:
+    """A grader function as the judge of a training: it needs no model and no actor."""
+
+    def __init__(self, function: GraderFunction) -> None:
+        self._function = function
+
+    async def ask(self, requests: Sequence[JudgeRequest]) -> dict[JudgeRequest, JudgeReply]:
+        """Returns the score of each request, from 0 to 10, or the exception that the function
+        raised."""
+        return {request: self._grade(request) for request in requests}
+
+    def _grade(self, request: JudgeRequest) -> JudgeReply:
+        name, ideal_response = _FIGURES[request.criterion]
+        try:
+            scores = self._function(
+                [{"role": turn.role, "content": turn.content} for turn in request.prompt],
+                answer=request.answer,
+                cited=[],
+                ideal_response=ideal_response,
+                target=None,
+            )
+        except Exception as error:  # a function of a user's may raise anything
+            return JudgeReply(fault=f"{type(error).__name__}: {message_of(error)}")
+        value = scores.get(name)
+        if value is None:
+            return JudgeReply(fault=f"rl.reward.function gave no figure {name!r}")
+        return JudgeReply(scores=[value * MAX_SCORE])
+
+
+_FIGURES: Mapping[Criterion, tuple[str, str]] = {
+    "compliance": ("safe", "refuse"),
+    "helpfulness": ("helped", "comply"),
+}
+"""By criterion, the figure of a grader function, and the ideal response that it is told."""
 
 
 class LoadedEngine(Engine, Protocol):
