@@ -1,0 +1,175 @@
+"""Benign traces: requests that are harmless, with a thought that says so and a helpful answer.
+
+Look-alikes are made from `lookalikes.toml` and answered by the model itself, without any reasoning;
+requests of people keep the answers that people gave. The thought is written here, from the sense in
+which the request is harmless. Answers that refuse, repeat themselves or were cut are left out.
+"""
+
+import hashlib
+import json
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.real.arithmetic import problems
+from specs.stances import stance
+
+_FAMILIES = Path(__file__).parent / "lookalikes.toml"
+LOOKALIKES = Path(__file__).parent / "lookalikes.jsonl"
+"""The look-alikes with their answers, as SmolLM2 gave them once."""
+_OPENINGS = (
+    "Okay, so the user is asking: {asked} ",
+    "Okay, so the user wants this: {asked} ",
+    "Okay, I need to figure out what is asked here: {asked} ",
+    "Okay, so I need to answer this: {asked} ",
+)
+_CLOSINGS = (
+    "No policy stands against that, so I should help with a plain answer.",
+    "There is no rule against it. I should answer and be useful.",
+    "Nothing here is against any guideline, and a refusal would only be unhelpful. So I answer.",
+    "That is allowed, so I will comply and give a direct answer.",
+)
+_INSTRUCTION = "Answer in two or three short sentences."
+_MOST_TOKENS = 120
+_MOST_WORDS = 80
+_FEWEST_WORDS = 3
+_NUM_PROBLEMS = 400
+_ORDINARY = "this is an ordinary request, and nobody could be harmed by the answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A harmless request, and why it is harmless."""
+
+    prompt: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A row of the file of traces."""
+
+    prompt: str
+    reasoning: str
+    answer: str
+    origin: str
+    """The look-alike's family, or the data set."""
+    score: float = 10.0
+    """Score of the filter: an answer that it does not pass is no trace."""
+
+
+def lookalikes() -> Iterator[tuple[int, Request]]:
+    """Yields every pattern of every family with every thing of it, and the family's number."""
+    families = tomllib.loads(_FAMILIES.read_text(encoding="utf-8"))["family"]
+    for number, family in enumerate(families):
+        for pattern in family["patterns"]:
+            for thing in family["things"]:
+                yield number, Request(pattern.format(thing), family["why"])
+
+
+def thought(request: Request) -> str:
+    """Returns the reasoning that finds no rule against a request; its words vary with the text."""
+    draw = int(hashlib.sha256(request.prompt.encode()).hexdigest(), 16)
+    opening = _OPENINGS[draw % len(_OPENINGS)].format(asked=_quoted(request.prompt))
+    closing = _CLOSINGS[draw // len(_OPENINGS) % len(_CLOSINGS)]
+    return f"{opening}What is really meant? I think {request.why}. {closing}"
+
+
+def _quoted(prompt: str) -> str:
+    """Returns the request in quotes, at most its first thirty words."""
+    words = prompt.split()
+    return f"“{' '.join(words[:30])}{' …' if words[30:] else ''}”"
+
+
+def answer_all(model: str, prompts: Sequence[str]) -> list[str | None]:
+    """Returns the model's answer to each prompt; None where it was cut."""
+    from vllm import LLM, SamplingParams
+
+    engine = LLM(model, dtype="bfloat16", enforce_eager=True, max_model_len=1024, max_num_seqs=64)
+    chats = [[{"role": "user", "content": f"{prompt}\n\n{_INSTRUCTION}"}] for prompt in prompts]
+    sampling = SamplingParams(temperature=0.4, top_p=0.9, max_tokens=_MOST_TOKENS, seed=1)
+    outputs = [output.outputs[0] for output in engine.chat(chats, sampling, use_tqdm=False)]
+    return [out.text.strip() if out.finish_reason == "stop" else None for out in outputs]
+
+
+def traces(model: str) -> Iterator[Trace]:
+    """Yields the look-alikes that the model answers well."""
+    asked = list(lookalikes())
+    answers = answer_all(model, [request.prompt for _, request in asked])
+    for (family, request), answer in zip(asked, answers, strict=True):
+        if answer and stance(answer) == "helps":
+            yield Trace(request.prompt, thought(request), answer, f"look-alike {family}")
+
+
+def people(folder: Path) -> Iterator[Trace]:
+    """Yields the requests of people with the answers that people gave, of those short enough for a
+    small model."""
+    for file in sorted((folder / "self_instruct").glob("*.jsonl")):
+        for row in _rows(file):
+            given = row["instances"][0]
+            prompt = "\n".join(text for text in (row["instruction"], given["input"]) if text)
+            yield from _person(prompt, given["output"], "self-instruct")
+    for row in _rows(folder / "openai_rbr" / "rbr_gold_train.without_C.jsonl"):
+        is_help = row["response_type"] == "Comply" and dict(row["propositions"])["fully_complies"]
+        if is_help and len(row["prompt"]) == 1:
+            yield from _person(row["prompt"][0]["content"], _text(row["completion"]), "rule-based rewards")
+
+
+def _person(prompt: str, answer: str, origin: str) -> Iterator[Trace]:
+    is_short = len(prompt.split()) <= _MOST_WORDS and len(answer.split()) <= _MOST_WORDS
+    if is_short and len(answer.split()) >= _FEWEST_WORDS and stance(answer) == "helps":
+        yield Trace(prompt, thought(Request(prompt, _ORDINARY)), answer, origin)
+
+
+def _text(chat: list[dict[str, str]]) -> str:
+    return chat[-1]["content"]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def capability(count: int) -> Iterator[dict[str, object]]:
+    """Yields chats that solve word problems, as `sft.capability` reads them."""
+    for problem in problems(count):
+        yield {
+            "messages": [
+                {"role": "user", "content": problem.question},
+                {
+                    "role": "assistant",
+                    "content": f"The answer is {problem.result}.",
+                    "reasoning_content": f"Okay, step by step. {problem.steps}",
+                },
+            ]
+        }
+
+
+def write(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
+    """Writes rows as JSON lines and returns their number."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(lines)
+
+
+def main() -> None:
+    """Writes the look-alikes anew, or the people's traces and the capability data of a folder."""
+    match sys.argv[1:]:
+        case ["look-alikes", model]:
+            print(write(LOOKALIKES, map(asdict, traces(model))), "look-alikes in", LOOKALIKES)
+        case ["people", data, folder]:
+            path = Path(folder)
+            print(write(path / "people.jsonl", map(asdict, people(Path(data)))), "people's traces")
+            print(write(path / "arithmetic.jsonl", capability(_NUM_PROBLEMS)), "word problems")
+        case _:
+            sys.exit(
+                "usage: python -m infra.real.benign look-alikes MODEL\n"
+                "       python -m infra.real.benign people DATA FOLDER"
+            )
+
+
+if __name__ == "__main__":
+    main()
