@@ -15,7 +15,7 @@ from specs.policy import Pack
 from specs.prompts import Message, assign_messages, load_template
 from specs.replies import CategoryChoice, category_pattern, read_category, split_text
 from tasks.data.assign import AssignWork, assigned, count_assignments
-from tasks.data.collect import CollectConfig, Collected, collect
+from tasks.data.collect import CollectConfig, Collected, Origin, collect
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.paths import PROJECT
@@ -60,7 +60,7 @@ def collected_from(
         pack_categories=pack_categories,
         home=home,
         connection=connect(home),
-        assigning_id=assigning_id,
+        origin=Origin(assigning_id=assigning_id),
     )
 
 
