@@ -45,6 +45,8 @@ class Estimate:
     gpu_hours: float | None = None
     cost: float | None = None
     """GPU-hours at the recipe's price; None if the recipe has no price."""
+    student: str | None = None
+    """Model that learns from the examples; None if it is the generator."""
     notes: Mapping[str, SourceNotes] = field(default_factory=dict)
     """By source and evaluation set, files that are skipped and places of bad rows, if any."""
 
@@ -66,6 +68,7 @@ class Estimate:
                 f"- hours of engines: {hours}",
                 *([f"- GPU-hours: {self.gpu_hours:.2g}"] if self.gpu_hours else []),
                 *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
+                *([f"- student, which learns from them: {self.student}"] if self.student else []),
                 *(f"- source {name}: {notes}" for name, notes in self.notes.items()),
             ]
         )
@@ -111,6 +114,7 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         assignments=missing.assignments,
         completions=missing.completions,
         judgements=missing.judgements,
+        student=recipe.student.model if recipe.student else None,
         notes=collected.notes,
         **_price(connection, recipe, missing),
     )

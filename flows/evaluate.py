@@ -101,8 +101,8 @@ def check_suites(recipe: Recipe, config: EvaluateConfig) -> None:
 
 
 def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
-    """Returns the recipe's own model, untrained, as an arm."""
-    engine = run.recipe.engine
+    """Returns the student, untrained, as an arm."""
+    engine = run.recipe.student_engine
     return ServedArm.of_base(engine, config, name=name, model=run.version(engine))
 
 
@@ -212,8 +212,8 @@ def build_suites(run: RunContext, config: EvaluateConfig) -> list[Suite]:
 def render_suites(
     recipe: Recipe, pack: Pack, configs: Sequence[SuiteConfig], *, limit: int | None
 ) -> list[Suite]:
-    """Returns every suite with at most `limit` prompts, as the recipe's model is asked."""
-    marks = evaluation.find_marks(recipe.engine, configs)
+    """Returns every suite with at most `limit` prompts, as the student is asked."""
+    marks = evaluation.find_marks(recipe.student_engine, configs)
     categories = list(pack.policies)
     return [
         suites.build_suite(config, marks=marks, limit=limit, pack_categories=categories)

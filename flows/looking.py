@@ -36,12 +36,12 @@ def report(
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
     with reading_from(home) as place:
-        from flows.preflight import require_output
         from warehouse.catalog import connect, latest_evaluation
+        from warehouse.files import require_folder
         from warehouse.reports import inspect_log
         from warehouse.reports import report as reporting
 
-        require_output(out, is_folder=True)
+        require_folder(out)
         connection = connect(place)
         chosen = run_id or latest_evaluation(connection)
         files = reporting.write(reporting.gather(connection, chosen), out)

@@ -208,6 +208,7 @@ def change_report(home: Home, recipe: Recipe, done: Refreshed, before: Before) -
             else f"- policies: {len(cost['spec_ids'])}, all new",
             *(_stage_line(name, done) for name in ("generate", "judge")),
             f"- examples: {done.num_examples}",
+            *([f"- {done.shortfall}"] if done.shortfall else []),
             f"- {cost['seconds']:.0f} s, {gpu_hours:g} GPU-hours{paid}",
             "",
             "| stage | rows | left behind |",

@@ -151,6 +151,8 @@ class Recipe(Config):
     """The model that generates."""
     judge_engine: EngineConfig | None = None
     """The model that judges. Unset: the generator judges as well, in the same warm engine."""
+    student: EngineConfig | None = None
+    """The model that is trained and evaluated. Unset: the generator is the student."""
     generate: GenerateConfig = GenerateConfig()
     """Number, template and sampling of completions."""
     judge: JudgeConfig = JudgeConfig()
@@ -185,6 +187,8 @@ class Recipe(Config):
         if not names:
             raise ValueError("sources is empty: add a [[sources]] section")
         require_own_names("sources", names)
+        if self.student and "model" not in self.student.model_fields_set:
+            raise ValueError("student names no model; set student.model")
         self.generate.sampling.require_variety("generate", self.generate.samples)
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
@@ -195,6 +199,11 @@ class Recipe(Config):
         return self.judge_engine or self.engine
 
     @property
+    def student_engine(self) -> EngineConfig:
+        """The engine of the model that is trained and evaluated."""
+        return self.student or self.engine
+
+    @property
     def assigns(self) -> bool:
         """True if the judge model is to choose the categories of a source."""
         return any(source.assign_category for source in self.sources)
@@ -202,7 +211,11 @@ class Recipe(Config):
     @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
-        engines = {"engine": self.engine, "judge_engine": self.judge_engine}
+        engines = {
+            "engine": self.engine,
+            "judge_engine": self.judge_engine,
+            "student": self.student,
+        }
         return {name: engine for name, engine in engines.items() if engine is not None}
 
     def check_models(self) -> dict[str, CheckedModel]:
@@ -233,10 +246,12 @@ class Recipe(Config):
                 f"recipe {self.name} has no section {wanted}, and precept {command} needs one: "
                 "add it, or take a recipe that has it"
             )
-        if self.rl and command in ("train", "run") and self.engine.reasoning_parser:
+        parser = self.student_engine.reasoning_parser
+        if self.rl and command in ("train", "run") and parser:
+            section = "student" if self.student else "engine"
             raise RecipeError(
                 "rl needs a model whose reasoning stands between <think> tags, and "
-                f"engine.reasoning_parser is {self.engine.reasoning_parser!r}; take rl out"
+                f"{section}.reasoning_parser is {parser!r}; take rl out"
             )
 
     def load_pack(self) -> Pack:

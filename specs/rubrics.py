@@ -75,6 +75,17 @@ class Rubric(Protocol):
     @property
     def template(self) -> Template: ...
 
+    @property
+    def shows_spec(self) -> bool:
+        """True if the grader is shown the spec of the request's categories."""
+        ...
+
+    @property
+    def shown_id(self) -> str:
+        """Id of what the grader is shown with every request beside the template; empty if that is
+        nothing."""
+        ...
+
     def messages(self, request: GradingRequest) -> list[Message]:
         """Returns what the grader is sent; an empty list if there is nothing to ask."""
         ...
@@ -95,6 +106,8 @@ class PolicyRubric:
 
     pack: Pack
     name: ClassVar[str] = "policy"
+    shows_spec: ClassVar[bool] = True
+    shown_id: ClassVar[str] = ""
     template: Template = field(default_factory=partial(load_template, "judge", "spec_first"))
 
     def spec(self, categories: Sequence[str]) -> Spec:
@@ -129,12 +142,17 @@ class RetrievalRubric:
 
     pack: Pack
     name: ClassVar[str] = "retrieval"
+    shows_spec: ClassVar[bool] = False
     template: Template = field(default_factory=partial(load_template, "retrieval", "spec_first"))
 
     @property
     def spec(self) -> Spec:
         """The spec that the grader is shown: the summaries of all policies."""
         return self.pack.spec([], detail="summary")
+
+    @property
+    def shown_id(self) -> str:
+        return self.spec.id
 
     def messages(self, request: GradingRequest) -> list[Message]:
         excerpts = policy_excerpts(request.reasoning or "")
@@ -169,6 +187,8 @@ class StrongRejectRubric:
 
     template: Template = field(default_factory=partial(load_template, "strongreject", "spec_first"))
     name: ClassVar[str] = "strongreject"
+    shows_spec: ClassVar[bool] = False
+    shown_id: ClassVar[str] = ""
 
     def messages(self, request: GradingRequest) -> list[Message]:
         return answer_messages(self.template, request.conversation, answer=request.answer)
@@ -199,6 +219,8 @@ class ClassesRubric:
 
     template: Template = field(default_factory=partial(load_template, "classes", "spec_first"))
     name: ClassVar[str] = "classes"
+    shows_spec: ClassVar[bool] = False
+    shown_id: ClassVar[str] = ""
 
     def messages(self, request: GradingRequest) -> list[Message]:
         return answer_messages(self.template, request.conversation, answer=request.answer)
@@ -234,7 +256,12 @@ class PropositionsRubric:
 
     adherence: Adherence
     name: ClassVar[str] = "propositions"
+    shows_spec: ClassVar[bool] = False
     template: Template = field(default_factory=partial(load_template, "propositions", "spec_first"))
+
+    @property
+    def shown_id(self) -> str:
+        return self.adherence.version
 
     def messages(self, request: GradingRequest) -> list[Message]:
         lines = [f"- {name}: {text}" for name, text in self._propositions(request).items()]

@@ -109,6 +109,11 @@ class ChatTemplate:
                 f"{type(tokenizer).__name__} does not tell where its tokens stand in a text; "
                 "use a model that has a tokenizer.json"
             )
+        if tokenizer.chat_template is None:
+            raise ChatError(
+                "tokenizer has no chat template; use a model that was tuned for chats, or put its "
+                "chat_template.jinja into the folder"
+            )
         self._tokenizer = tokenizer
         self._kwargs = dict(chat_template_kwargs)
         self._neutral = Neutraliser(tokenizer)

@@ -221,21 +221,16 @@ class RubricGrader:
     @classmethod
     def of(cls, config: GraderConfig, *, rubric: Rubric, model: str) -> "RubricGrader":
         """Returns the grader of a configuration with a rubric."""
-        shown = ""
-        if isinstance(rubric, PropositionsRubric):
-            shown = rubric.adherence.version
-        elif isinstance(rubric, RetrievalRubric):
-            shown = rubric.spec.id
         form = ["held to its form"] if config.constrain else []
         grading_id = content_id(
-            rubric.template.id, shown, model, config.sampling.identity, config.saw, *form
+            rubric.template.id, rubric.shown_id, model, config.sampling.identity, config.saw, *form
         )
         return cls(config=config, rubric=rubric, model=model, grading_id=grading_id)
 
     @property
     def shows_spec(self) -> bool:
         """True if the judge is shown the spec of the case's categories."""
-        return isinstance(self.rubric, PolicyRubric)
+        return self.rubric.shows_spec
 
     def question(self, request: GradingRequest, *, num_samples: int) -> Request | None:
         """Returns what the judge model is asked about an answer, or None if there is nothing to
@@ -271,4 +266,10 @@ def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -
                 f"it a file {ADHERENCE_FILE}"
             )
         return PropositionsRubric(adherence)
-    return StrongRejectRubric() if config.rubric == "strongreject" else ClassesRubric()
+    if config.rubric == "strongreject":
+        return StrongRejectRubric()
+    if config.rubric == "classes":
+        return ClassesRubric()
+    raise GraderError(
+        f"grader {config.name!r} has no rubric: give it one of {', '.join(get_args(RubricName))}"
+    )
