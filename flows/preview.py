@@ -25,7 +25,7 @@ def preview(recipe: Recipe, *, count: int) -> None:
     count_tokens = _token_counter(recipe.engine)
     generator = load_template("generator", recipe.generate.template)
     judge = load_template("judge", recipe.judge.template)
-    for source in recipe.sources:
+    for source in recipe.all_sources:
         if notes := str(SourceNotes(skipped_files=skipped_files(source))):
             terminal.line(f"source {source.name}: {notes}")
     for candidate in islice(_candidates(recipe), count):
@@ -54,7 +54,7 @@ def preview(recipe: Recipe, *, count: int) -> None:
 
 def _candidates(recipe: Recipe) -> Iterator[Candidate]:
     """Yields the prompts of all sources that can be used."""
-    for source in recipe.sources:
+    for source in recipe.all_sources:
         yield from (candidate for candidate in read_source(source) if not candidate.fault)
 
 

@@ -130,8 +130,8 @@ class SpecText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sample of the generator, or a trace that was made elsewhere: its reasoning and its answer,
-    or the fault of its output."""
+    """One sample of the generator, or a trace that was made elsewhere: reasoning and answer, or the
+    fault of the output."""
 
     completion_id: str
     """Hash of prompt, spec, template, model, sampling and sample index; of a trace: of prompt, the
@@ -182,8 +182,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One sample of the judge, or one score that came with a trace. A score that could not be read is
-    null, never 0."""
+    """One sample of the judge, or one score that came with a trace. A score that could not be read
+    is null, never 0."""
 
     judgement_id: str
     """Hash of completion and its text, spec, judge model, template, sampling and sample index; of a

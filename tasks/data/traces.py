@@ -26,10 +26,10 @@ from specs.replies import (
 from tasks.data.candidates import Candidate, read_source, short
 from tasks.data.chats import BadRowError, is_missing, read_content, read_text
 from tasks.data.generate import REASONS
-from tasks.data.judge import REASONS as UNREAD
 from tasks.data.json_documents import decode
+from tasks.data.judge import REASONS as UNREAD
 from tasks.data.sources import SourceConfig
-from warehouse.tables import content_id, text_id
+from warehouse.tables import TracePlan, content_id, text_id
 
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Keys of a chat's turn that hold its reasoning."""
@@ -125,6 +125,15 @@ class TraceConfig(SourceConfig):
         """Hash of what all scores of one judge share: its name and the criteria; None without
         scores."""
         return content_id("scores", self.judge, *self.named_criteria) if self.judge else None
+
+    @property
+    def plan(self) -> TracePlan:
+        """The record of which traces and scores a run wanted."""
+        return TracePlan(
+            generation_id=self.generation_id,
+            judging_id=self.judging_id,
+            num_judgements=len(self.named_criteria) if self.judge else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
--- Completions that lack judge samples, of view `wanted_completions`; scores that came with a trace
--- take the place of the judge. A judge that races asks for no more samples of a completion that has a score under the threshold.
+-- Completions of view `wanted_completions` that lack judge samples; scores that came with a trace
+-- take the place of the judge. A judge that races asks for no more samples of a completion that has
+-- a score under the threshold.
 CREATE OR REPLACE TEMP TABLE pending_units AS
 WITH candidates AS (
     SELECT c.completion_id, c.text_id, w.spec_id, c.prompt_id

@@ -123,7 +123,7 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
     new_rows = judge(home, collected, pack, engine)
     assert sorted(row.status for row in new_rows) == ["ok", "ok", "unassigned", "unread"]
     prompts = assigned(collected, connect(home))
-    assert prompts.column_names == ["prompt_id", "categories"]
+    assert prompts.column_names == ["prompt_id", "categories", "is_asked"]
     assert prompts["categories"].to_pylist() == [["boats"], ["fish"], ["bread"]]
     assert all(request.pattern for request in engine.requests)
 

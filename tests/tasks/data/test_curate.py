@@ -46,7 +46,6 @@ def freeze(home: Home, *, run_id: str = "r", **options: Any) -> Curated:
         connection,
         config=CurateConfig(**options),
         home=home,
-        generation_id="g",
         judging_id="j",
         run_id=run_id,
     )
