@@ -330,7 +330,9 @@ def examples(folder: Path) -> dict[str, str]:
     return {
         "set": curate(connection, config=CurateConfig(), home=home, **plan).set_id,
         "set of more": curate(connection, config=more, home=home, **plan).set_id,
-        "set of pairs": choose_pairs(connection, chats, config=DpoConfig(), generation_id="g", **plan).set_id,
+        "set of pairs": choose_pairs(
+            connection, chats, config=DpoConfig(), generation_id="g", **plan
+        ).set_id,
     }
 
 

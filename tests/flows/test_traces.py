@@ -39,8 +39,11 @@ SCORED = {"scores": "score", "criteria": ["safe", "sound"], "judge": "a judge"}
 def pack(folder: Path, *names: str, text: str = "One is stolen.") -> Path:
     """A pack of policies with one rule each."""
     folder.mkdir(exist_ok=True)
-    style = "# Comply\n\nHelp.\n\n# Refuse\n\nDecline.\n\n# Safe-complete\n\nName who can help.\n"
-    (folder / "style.md").write_text(f"---\nid: town\ntitle: Town\nversion: 1\n---\n\n{style}")
+    sections = "\n\n".join(
+        f"# {name}\n\nHelp." for name in ("Principles", "comply", "refuse", "safe_complete")
+    )
+    head = "---\nid: town\ntitle: Town\nversion: 1\n---"
+    (folder / "style.md").write_text(f"{head}\n\n{sections}\n")
     for letter, name in zip("BCDEFGHJK", names, strict=False):
         (folder / f"{name}.md").write_text(POLICY.format(name=name, letter=letter, text=text))
     return folder
@@ -287,7 +290,7 @@ STAR1_CATEGORIES = {
 
 def star1(folder: Path) -> tuple[Recipe, list[dict[str, Any]]]:
     """A recipe of STAR-1's traces with their own scores, and the rows of its file."""
-    path = real("star1/STAR-1.json")
+    path = Path(real("star1/STAR-1.json"))
     traces = {
         "name": "star1",
         "path": str(path),
