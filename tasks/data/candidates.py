@@ -50,8 +50,8 @@ class Candidate:
     """The chat ended on the assistant and is asked up to its last user turn."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, tool_calls, key_stands_twice, `unknown_role: ROLE`, not_on_user_turn,
-    nested_too_deeply, left_out."""
+    not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
+    `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out."""
 
     @property
     def prompt_id(self) -> str:
@@ -61,9 +61,9 @@ class Candidate:
 
 def messages_id(messages: Sequence[Message]) -> str:
     """Returns the hash of the canonical messages: the same however a file spells a chat."""
-    return content_id(
-        json.dumps(messages, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    )
+    # The warehouse gives null for a key that a message does not have.
+    given = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
+    return content_id(json.dumps(given, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def short(text: object) -> str:
