@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 FORMER_TABLES = ("policies",)
 """Tables that only older schema versions have; such a folder shows a warehouse to be old."""
 
@@ -49,6 +49,13 @@ class Turn:
     """`system`, `user`, `assistant` or `tool`."""
     content: str
     """Text of the turn."""
+    tool_calls: str | None = None
+    """Calls of tools that an assistant's turn makes, as a JSON list of id, name and arguments; null
+    without one."""
+    tool_call_id: str | None = None
+    """Id of the call whose result a tool's turn is; null without one."""
+    name: str | None = None
+    """Name of the tool, if no call of the chat tells it; null otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

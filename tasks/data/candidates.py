@@ -53,8 +53,9 @@ class Candidate:
     """The turns after the last user turn."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, tool_calls, key_stands_twice, `unknown_role: ROLE`, not_on_user_turn,
-    nested_too_deeply, left_out; of a trace also no_answer, several_answers."""
+    not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
+    `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out; of a trace
+    also no_answer, several_answers."""
 
     @property
     def prompt_id(self) -> str:
@@ -64,9 +65,9 @@ class Candidate:
 
 def messages_id(messages: Sequence[Message]) -> str:
     """Returns the hash of the canonical messages: the same however a file spells a chat."""
-    return content_id(
-        json.dumps(messages, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    )
+    # The warehouse gives null for a key that a message does not have.
+    given = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
+    return content_id(json.dumps(given, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def short(text: object) -> str:

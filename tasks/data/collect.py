@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
+from specs.prompts import Message
 from tasks import Config
 from tasks.data.candidates import Candidate, NoteTaker, SourceNotes, read_source
 from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
@@ -422,9 +423,13 @@ def _batches(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
     num_characters = 0
     for candidate in candidates:
         batch.append(candidate)
-        num_characters += sum(len(message["content"]) for message in candidate.messages)
+        num_characters += sum(map(_num_characters, candidate.messages))
         if len(batch) == ROWS_PER_SHARD or num_characters >= _CHARACTERS_PER_SHARD:
             yield batch
             batch, num_characters = [], 0
     if batch:
         yield batch
+
+
+def _num_characters(message: Message) -> int:
+    return len(message["content"]) + len(message.get("tool_calls") or "")
