@@ -77,6 +77,8 @@ def _tokenizer(weights: Path) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(weights.parent), gguf_file=weights.name)
+    # Taken up by transformers as cleaning that would eat spaces.
+    tokenizer.clean_up_tokenization_spaces = False
     # The file names <|im_start|> as the end of a text, on which no reply would ever end.
     tokenizer.bos_token = "<|im_start|>"
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"

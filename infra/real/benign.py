@@ -72,10 +72,14 @@ def lookalikes() -> Iterator[tuple[int, Request]]:
 
 def thought(request: Request) -> str:
     """Returns the reasoning that finds no rule against a request; its words vary with the text."""
-    draw = int(hashlib.sha256(request.prompt.encode()).hexdigest(), 16)
+    draw = int(_digest(request.prompt), 16)
     opening = _OPENINGS[draw % len(_OPENINGS)].format(asked=_quoted(request.prompt))
     closing = _CLOSINGS[draw // len(_OPENINGS) % len(_CLOSINGS)]
     return f"{opening}What is really meant? I think {request.why}. {closing}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _quoted(prompt: str) -> str:
@@ -148,8 +152,12 @@ def capability(count: int) -> Iterator[dict[str, object]]:
 
 
 def write(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
-    """Writes rows as JSON lines and returns their number."""
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    """Writes rows as JSON lines and returns their number.
+
+    Traces are in the order of a hash, so that the first rows of a file are a fair draw.
+    """
+    ordered = sorted(rows, key=lambda row: _digest(str(row.get("prompt", ""))))
+    lines = [json.dumps(row, ensure_ascii=False) for row in ordered]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
