@@ -119,17 +119,15 @@ def people(folder: Path) -> Iterator[Trace]:
     for row in _rows(folder / "openai_rbr" / "rbr_gold_train.without_C.jsonl"):
         is_help = row["response_type"] == "Comply" and dict(row["propositions"])["fully_complies"]
         if is_help and len(row["prompt"]) == 1:
-            yield from _person(row["prompt"][0]["content"], _text(row["completion"]), "rule-based rewards")
+            yield from _person(
+                row["prompt"][0]["content"], _text(row["completion"]), "rule-based rewards"
+            )
 
 
 def _person(prompt: str, answer: str, origin: str) -> Iterator[Trace]:
     is_short = len(prompt.split()) <= _MOST_WORDS and len(answer.split()) <= _MOST_WORDS
     if is_short and len(answer.split()) >= _FEWEST_WORDS and stance(answer) == "helps":
         yield Trace(prompt, thought(Request(prompt, _ORDINARY)), answer, origin)
-
-
-def _text(chat: list[dict[str, str]]) -> str:
-    return chat[-1]["content"]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

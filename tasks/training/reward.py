@@ -16,6 +16,7 @@ from specs.prompts import Message, load_template
 from specs.replies import MAX_SCORE, ReplyStatus
 from tasks import Config
 from tasks.data.judge import JudgeConfig
+from tasks.evaluation.graders import load_function
 from tasks.training.judges import (
     Criterion,
     JudgeLimits,
@@ -79,6 +80,8 @@ class RewardConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "RewardConfig":
+        if self.function:
+            load_function(self.function)
         if self.quorum > self.samples:
             raise ValueError(
                 f"quorum {self.quorum} is more than samples {self.samples}: no answer would ever "

@@ -15,7 +15,10 @@ from pydantic import Field, model_validator
 
 from specs.policy import Spec, spec_key
 from specs.prompts import Message
+from tasks.data.candidates import read_source
+from tasks.data.duplicates import Evaluations
 from tasks.data.judge import JudgeConfig
+from tasks.data.sources import SourceConfig
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.graders import FunctionGrader, GraderConfig, load_function
@@ -66,13 +69,6 @@ class RlConfig(TrainingConfig):
         "reward": {"call_seconds", "in_flight", "batch_seconds"},
     }
 
-    def defining(self) -> str:
-        """Returns the settings that define the model; a reward without a function is hashed as it
-        was before there were any."""
-        absent = set() if self.reward.function else {"function"}
-        reward = self.not_defining["reward"] | absent
-        return self.model_dump_json(by_alias=True, exclude={**self.not_defining, "reward": reward})
-
     learning_rate: float = Field(1e-6, gt=0)
     """Peak learning rate."""
     steps: int = Field(200, gt=0)
@@ -103,6 +99,13 @@ class RlConfig(TrainingConfig):
     """Limits at which the training is ended early."""
     workers: RlWorkersConfig = RlWorkersConfig()
     """Resources of the training."""
+
+    def defining(self) -> str:
+        """Returns the settings that define the model; a reward without a function is hashed as it
+        was before there were any."""
+        absent = set() if self.reward.function else {"function"}
+        reward = self.not_defining["reward"] | absent
+        return self.model_dump_json(by_alias=True, exclude={**self.not_defining, "reward": reward})
 
     @model_validator(mode="after")
     def _check_groups(self) -> "RlConfig":
@@ -154,6 +157,21 @@ def choose_prompts(
     if not prompts:
         raise DataError("no prompts to roll out; run precept refresh, or set rl.prompts to all")
     return _mixed(prompts, config.mix)
+
+
+def require_unevaluated(prompts: Sequence[RlPrompt], suites: Sequence[SourceConfig]) -> None:
+    """Raises DataError if a prompt is also one of these suites, which the model would be trained
+    to pass."""
+    for suite in suites:
+        held_out = Evaluations()
+        for candidate in read_source(suite):
+            if not candidate.fault:
+                held_out.add(candidate.messages)
+        if count := sum(held_out.share(prompt.messages) for prompt in prompts):
+            raise DataError(
+                f"{count} prompts of rl stand in suite {suite.name!r}; add its source to "
+                "collect.decontaminate"
+            )
 
 
 def _mixed(prompts: list[RlPrompt], mix: Mapping[Kind, float]) -> list[RlPrompt]:

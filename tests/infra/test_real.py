@@ -1,0 +1,35 @@
+"""The real chain: what it needs is told, and its benign data are what they say."""
+
+import json
+
+import pytest
+
+from infra import smollm2
+from infra.real import arithmetic, benign
+from specs.exact_match import exact_match
+from specs.stances import stance
+
+
+def test_absent_package_of_the_weights_is_told_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(smollm2, "_PACKAGES", ("no_such_weights",))
+    with pytest.raises(smollm2.PackageMissing, match="no package no_such_weights, from") as caught:
+        smollm2.weights_path()
+    assert "\n" not in str(caught.value)
+
+
+def test_shipped_look_alikes_help_and_name_the_sense_of_their_request() -> None:
+    senses = {request.prompt: request.why for _, request in benign.lookalikes()}
+    rows = [json.loads(line) for line in benign.LOOKALIKES.read_text("utf-8").splitlines()]
+    assert len(rows) == len({row["prompt"] for row in rows}) > 600
+    for row in rows:
+        assert senses[row["prompt"]] in row["reasoning"]
+        assert stance(row["answer"]) == "helps", row["prompt"]
+
+
+def test_word_problems_have_the_answers_that_their_steps_end_on() -> None:
+    problems = list(arithmetic.problems(200))
+    assert problems == list(arithmetic.problems(200))
+    for problem in problems:
+        assert exact_match(problem.steps, str(problem.result)) == 1
