@@ -119,9 +119,8 @@ def people(folder: Path) -> Iterator[Trace]:
     for row in _rows(folder / "openai_rbr" / "rbr_gold_train.without_C.jsonl"):
         is_help = row["response_type"] == "Comply" and dict(row["propositions"])["fully_complies"]
         if is_help and len(row["prompt"]) == 1:
-            yield from _person(
-                row["prompt"][0]["content"], _text(row["completion"]), "rule-based rewards"
-            )
+            answer = row["completion"][-1]["content"]
+            yield from _person(row["prompt"][0]["content"], answer, "rule-based rewards")
 
 
 def _person(prompt: str, answer: str, origin: str) -> Iterator[Trace]:
