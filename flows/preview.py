@@ -5,7 +5,8 @@ from itertools import islice
 
 from flows import terminal
 from flows.recipe import Recipe
-from specs.prompts import Message, generator_messages, judge_messages, load_template
+from specs.prompts import Message, generator_messages, judge_messages
+from specs.template import load_template
 from tasks.data.candidates import Candidate, SourceNotes, read_source
 from tasks.data.files import skipped_files
 from tasks.engine.requests import EngineConfig
@@ -24,7 +25,9 @@ def preview(recipe: Recipe, *, count: int) -> None:
     judges = models.get("judge_engine", models["engine"]).turns
     count_tokens = _token_counter(recipe.engine)
     generator = load_template("generator", recipe.generate.template)
-    judge = load_template("judge", recipe.judge.template)
+    judge = recipe.judge.template_of("judge")
+    for reader, template in (("generator", generator), ("judge", judge)):
+        terminal.line(f"template of the {reader}: {template.name}, {template.id[:12]}")
     for source in recipe.sources:
         if notes := str(SourceNotes(skipped_files=skipped_files(source))):
             terminal.line(f"source {source.name}: {notes}")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from specs.pack import load_pack
 from specs.policy import Pack, PackError
+from specs.template import check_templates
 from tasks import Config, require_own_names
 from tasks.data.collect import CollectConfig
 from tasks.data.curate import CurateConfig
@@ -189,6 +190,9 @@ class Recipe(Config):
         require_own_names("sources", names)
         if self.student and "model" not in self.student.model_fields_set:
             raise ValueError("student names no model; set student.model")
+        check_templates(self.generate.template)
+        if self.judge.template != self.generate.template:
+            check_templates(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self

@@ -18,6 +18,7 @@ import pyarrow as pa
 from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
+from specs.template import forget_templates
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
 from tasks.data.collect import Collected, collect
@@ -97,6 +98,7 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
         sampling=recipe.judge.sampling,
         constrain=recipe.judge.constrain,
         reasons=bool(recipe.judging_engine.reasons),
+        template=recipe.judge.template_of("assign"),
     )
 
 
@@ -304,6 +306,8 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
     """
     check_version(home)
     with lock(home):
+        # A process that makes many runs reads a template that was edited between two of them.
+        forget_templates()
         began = time.monotonic()
         record = _first_record(flow, recipe)
         live = f"{home.root}/engines/{record.run_id}" if home.is_local else None

@@ -12,8 +12,9 @@ import pytest
 
 from specs.pack import load_pack
 from specs.policy import Pack
-from specs.prompts import Message, assign_messages, load_template
+from specs.prompts import Message, assign_messages
 from specs.replies import CategoryChoice, category_pattern, read_category, split_text
+from specs.template import load_template
 from tasks.data.assign import AssignWork, assigned, count_assignments
 from tasks.data.collect import CollectConfig, Collected, collect
 from tasks.data.sources import SourceConfig
