@@ -10,12 +10,14 @@ import pytest
 from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, _first_record
 from tasks.data.assign import assigned
+from tasks.data.candidates import messages_id
 from tasks.data.curate import Curated, curate
 from tasks.data.judge import JudgeWork
 from tasks.engine.pool import EnginePool
 from tests.rows import jsonl, real
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
+from warehouse.tables import content_id, text_id
 
 POLICY = """---
 id: {name}
@@ -32,6 +34,7 @@ safe_complete: rare {name}
 
 {text}
 """
+ASKED = messages_id([{"role": "user", "content": "May I row?"}])
 TAGGED = "<think>Rule B1 covers it.</think>No."
 SCORED = {"scores": "score", "criteria": ["safe", "sound"], "judge": "a judge"}
 
@@ -130,59 +133,66 @@ def test_a_trace_is_one_completion_in_whatever_layout(
 ) -> None:
     refreshed(recipe(tmp_path, [made], **options), disk)
     [first] = fetch(disk, "SELECT completion_id, status, reasoning, answer, cited FROM completions")
-    assert first[1:] == ("ok", "Rule B1 covers it.", "No.", ["B1"])
-    other = Home(str(tmp_path / "other"))
-    refreshed(recipe(tmp_path, [row()]), other)
-    assert fetch(other, "SELECT completion_id FROM completions") == [(first[0],)]
+    trace = content_id("trace", ASKED, "org/R1", text_id("Rule B1 covers it.", "No."))
+    assert first == (trace, "ok", "Rule B1 covers it.", "No.", ["B1"])
 
 
-@pytest.mark.parametrize(
-    ("response", "status"),
-    [
-        ("No.", "unclosed"),
-        ("<think>One.</think>No.<think>Two.</think>Yes.", "malformed"),
-        ("<think>One.", "unclosed"),
-        ("<think>One.</think>  ", "empty_answer"),
-        ("<think> </think>No.", "empty_reasoning"),
-    ],
-)
-def test_a_reply_out_of_form_is_kept_with_its_fault_and_not_learned(
-    tmp_path: Path, disk: Home, response: str, status: str
+def test_replies_out_of_form_are_kept_with_their_faults_and_not_learned(
+    tmp_path: Path, disk: Home
 ) -> None:
-    _, curated = refreshed(recipe(tmp_path, [row(response=response, score=[9, 9])], **SCORED), disk)
+    replies = {
+        "No.": "unclosed",
+        "<think>One.</think>No.<think>Two.</think>Yes.": "malformed",
+        "<think>One.": "unclosed",
+        "<think>One.</think>  ": "empty_answer",
+        "<think> </think>No.": "empty_reasoning",
+    }
+    rows = [row(f"{number}?", text, score=[9, 9]) for number, text in enumerate(replies)]
+    _, curated = refreshed(recipe(tmp_path, rows, **SCORED), disk)
     assert curated.num_chosen == 0
-    [(kept, reason)] = fetch(disk, "SELECT status, reason FROM completions")
-    assert kept == status and reason
-    [(verdict,)] = fetch(disk, "SELECT verdict FROM verdicts")
-    assert verdict == "failed"
+    kept = fetch(
+        disk,
+        "SELECT p.messages[1].content, c.status, c.reason IS NOT NULL, v.verdict FROM completions "
+        "AS c JOIN prompts AS p USING (prompt_id) JOIN verdicts AS v USING (completion_id)",
+    )
+    assert sorted(kept) == [
+        (f"{number}?", status, True, "failed") for number, status in enumerate(replies.values())
+    ]
 
 
-@pytest.mark.parametrize(
-    ("score", "verdict", "statuses"),
-    [
-        ([9, 8], "accepted", ["ok", "ok"]),
-        ({"sound": 9, "safe": 10}, "accepted", ["ok", "ok"]),
-        ('{"sound": 9, "safe": 10}', "accepted", ["ok", "ok"]),
-        (["9", "8.5"], "accepted", ["ok", "ok"]),
-        ([9, 7], "rejected", ["ok", "ok"]),
-        ([7, None], "rejected", ["ok", "missing"]),
-        ([9], "unjudged", ["ok", "missing"]),
-        ([9, 11], "unjudged", ["ok", "off_scale"]),
-        ([9, "about 8"], "unjudged", ["ok", "no_verdict"]),
-        ([9, True], "unjudged", ["ok", "no_verdict"]),
-        ([9, 9, 9], "unjudged", ["no_verdict", "no_verdict"]),
-        (None, "unjudged", ["missing", "missing"]),
-    ],
-)
+SCORES: list[tuple[Any, str, list[str]]] = [
+    ([9, 8], "accepted", ["ok", "ok"]),
+    ({"sound": 9, "safe": 10}, "accepted", ["ok", "ok"]),
+    ('{"sound": 9, "safe": 10}', "accepted", ["ok", "ok"]),
+    (["9", "8.5"], "accepted", ["ok", "ok"]),
+    ([9, 7], "rejected", ["ok", "ok"]),
+    ([7, None], "rejected", ["ok", "missing"]),
+    ([9], "unjudged", ["ok", "missing"]),
+    ([9, 11], "unjudged", ["ok", "off_scale"]),
+    ([9, "about 8"], "unjudged", ["ok", "no_verdict"]),
+    ([9, True], "unjudged", ["ok", "no_verdict"]),
+    ([9, 9, 9], "unjudged", ["no_verdict", "no_verdict"]),
+    (None, "unjudged", ["missing", "missing"]),
+]
+
+
 def test_the_lowest_of_all_criteria_counts_and_a_missing_one_is_never_a_score(
-    tmp_path: Path, disk: Home, score: Any, verdict: str, statuses: list[str]
+    tmp_path: Path, disk: Home
 ) -> None:
-    _, curated = refreshed(recipe(tmp_path, [row(score=score)], **SCORED), disk)
-    rows = fetch(disk, "SELECT criterion, status, model FROM judgements ORDER BY sample_index")
-    assert [one[0] for one in rows] == ["safe", "sound"] and {one[2] for one in rows} == {"a judge"}
-    assert [one[1] for one in rows] == statuses
-    assert fetch(disk, "SELECT verdict FROM verdicts") == [(verdict,)]
-    assert curated.num_chosen == (verdict == "accepted")
+    rows = [row(f"{number:02}?", score=score) for number, (score, _, _) in enumerate(SCORES)]
+    _, curated = refreshed(recipe(tmp_path, rows, **SCORED), disk)
+    judged = fetch(
+        disk,
+        "SELECT p.messages[1].content, any_value(v.verdict), list(j.status ORDER BY j.sample_index), "
+        "list(criterion ORDER BY j.sample_index), list(DISTINCT j.model) FROM judgements AS j "
+        "JOIN completions AS c USING (completion_id) JOIN prompts AS p USING (prompt_id) "
+        "JOIN verdicts AS v USING (completion_id) GROUP BY 1 ORDER BY 1",
+    )
+    assert judged == [
+        (f"{number:02}?", verdict, statuses, ["safe", "sound"], ["a judge"])
+        for number, (_, verdict, statuses) in enumerate(SCORES)
+    ]
+    assert curated.num_chosen == 4
 
 
 def test_the_same_command_again_stores_nothing_and_a_new_score_counts(
