@@ -183,10 +183,11 @@ def test_the_lowest_of_all_criteria_counts_and_a_missing_one_is_never_a_score(
     _, curated = refreshed(recipe(tmp_path, rows, **SCORED), disk)
     judged = fetch(
         disk,
-        "SELECT p.messages[1].content, any_value(v.verdict), list(j.status ORDER BY j.sample_index), "
-        "list(criterion ORDER BY j.sample_index), list(DISTINCT j.model) FROM judgements AS j "
-        "JOIN completions AS c USING (completion_id) JOIN prompts AS p USING (prompt_id) "
-        "JOIN verdicts AS v USING (completion_id) GROUP BY 1 ORDER BY 1",
+        "SELECT p.messages[1].content, any_value(v.verdict), "
+        "list(j.status ORDER BY j.sample_index), list(criterion ORDER BY j.sample_index), "
+        "list(DISTINCT j.model) FROM judgements AS j JOIN completions AS c USING (completion_id) "
+        "JOIN prompts AS p USING (prompt_id) JOIN verdicts AS v USING (completion_id) "
+        "GROUP BY 1 ORDER BY 1",
     )
     assert judged == [
         (f"{number:02}?", verdict, statuses, ["safe", "sound"], ["a judge"])
