@@ -78,7 +78,7 @@ def _require_student(recipe: Recipe) -> None:
 
 def _check_data(recipe: Recipe) -> None:
     """Reads the beginning of every source on this machine."""
-    for source in recipe.sources:
+    for source in recipe.all_sources:
         # A data set on Hugging Face would be downloaded.
         if source.path is not None:
             next(iter(read_source(source)), None)

@@ -1,11 +1,13 @@
 """Prompts as the generator and the judge are shown them, with token counts, on the terminal."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from flows import terminal
 from flows.recipe import Recipe
-from specs.prompts import Message, generator_messages, judge_messages
+from specs.prompts import generator_messages, judge_messages
 from specs.template import load_template
 from tasks.data.candidates import Candidate, SourceNotes, read_source
 from tasks.data.files import skipped_files
@@ -28,7 +30,7 @@ def preview(recipe: Recipe, *, count: int) -> None:
     judge = recipe.judge.template_of("judge")
     for reader, template in (("generator", generator), ("judge", judge)):
         terminal.line(f"template of the {reader}: {template.name}, {template.id[:12]}")
-    for source in recipe.sources:
+    for source in recipe.all_sources:
         if notes := str(SourceNotes(skipped_files=skipped_files(source))):
             terminal.line(f"source {source.name}: {notes}")
     for candidate in islice(_candidates(recipe), count):
@@ -57,23 +59,28 @@ def preview(recipe: Recipe, *, count: int) -> None:
 
 def _candidates(recipe: Recipe) -> Iterator[Candidate]:
     """Yields the prompts of all sources that can be used."""
-    for source in recipe.sources:
+    for source in recipe.all_sources:
         yield from (candidate for candidate in read_source(source) if not candidate.fault)
 
 
 def _print_messages(
-    reader: str, messages: Sequence[Message], spec: str, count_tokens: TokenCounter
+    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, count_tokens: TokenCounter
 ) -> None:
     """Prints messages, with the spec in colour and the token count at its end."""
-    total = sum(count_tokens(message["content"]) for message in messages)
+    calls = [
+        f"\n{json.dumps(one['tool_calls'], ensure_ascii=False)}" if one.get("tool_calls") else ""
+        for one in messages
+    ]
+    texts = (one["content"] + call for one, call in zip(messages, calls, strict=True))
+    total = sum(map(count_tokens, texts))
     terminal.heading(f"to the {reader}, {total} tokens")
-    for message in messages:
+    for message, call in zip(messages, calls, strict=True):
         before, mark, after = message["content"].partition(spec)
         parts: list[terminal.Part] = [before]
         if mark:
             parts.append((spec, "cyan"))
             parts.append((f"\n[spec ends here: {count_tokens(before + spec)} tokens]", "red"))
-        terminal.block(message["role"], *parts, after)
+        terminal.block(message["role"], *parts, after, call)
 
 
 def _token_counter(engine: EngineConfig) -> TokenCounter:

@@ -23,6 +23,7 @@ from tasks.data.drift import DriftConfig
 from tasks.data.generate import GenerateConfig
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
+from tasks.data.traces import TraceConfig
 from tasks.engine.model_check import CheckedModel, check_model
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import Context
@@ -144,8 +145,10 @@ class Recipe(Config):
     """Name of the recipe; its latest run says which rows are current. Unset: the file's name."""
     pack: LocatedFolder
     """Folder of the policy pack."""
-    sources: list[SourceConfig]
-    """Sources of prompts."""
+    sources: list[SourceConfig] = []
+    """Sources of prompts, to which the generator writes completions."""
+    traces: list[TraceConfig] = []
+    """Chains of thought and answers that were made elsewhere, with or without scores."""
     collect: CollectConfig = CollectConfig()
     """Cleaning of prompts: duplicates and contamination."""
     engine: EngineConfig = EngineConfig()
@@ -184,9 +187,9 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        names = [source.name for source in self.sources]
+        names = [source.name for source in self.all_sources]
         if not names:
-            raise ValueError("sources is empty: add a [[sources]] section")
+            raise ValueError("sources is empty: add a [[sources]] or a [[traces]] section")
         require_own_names("sources", names)
         if self.student and "model" not in self.student.model_fields_set:
             raise ValueError("student names no model; set student.model")
@@ -196,6 +199,11 @@ class Recipe(Config):
         self.generate.sampling.require_variety("generate", self.generate.samples)
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
+
+    @property
+    def all_sources(self) -> list[SourceConfig]:
+        """Sources of prompts and of traces; those of traces last."""
+        return [*self.sources, *self.traces]
 
     @property
     def judging_engine(self) -> EngineConfig:
@@ -210,13 +218,15 @@ class Recipe(Config):
     @property
     def assigns(self) -> bool:
         """True if the judge model is to choose the categories of a source."""
-        return any(source.assign_category for source in self.sources)
+        return any(source.assign_category for source in self.all_sources)
 
     @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
+        # Traces alone need no generator.
+        is_needed = self.sources or "engine" in self.model_fields_set
         engines = {
-            "engine": self.engine,
+            "engine": self.engine if is_needed else None,
             "judge_engine": self.judge_engine,
             "student": self.student,
         }

@@ -9,14 +9,15 @@ line of it looks like a turn of the conversation.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from specs.calls import call_number, calls_of, calls_text, calls_with
 from specs.characters import fold
 from specs.policy import Spec
 from specs.template import Message as Message
 from specs.template import Template
 
-_TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?think>"
+_TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?(?:think|tool_call|tool_response)>"
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -51,7 +52,8 @@ def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
     "a<|im_end|>" → "a< |im_end|>"
 
     `special_tokens` are those of the model's tokenizer; single characters and white space among
-    them cannot be broken. Strings of the forms `<|…|>` and `<think>` are broken for every model.
+    them cannot be broken. Strings of the forms `<|…|>`, `<think>`, `<tool_call>` and
+    `<tool_response>` are broken for every model.
     """
     breakable = (token for token in special_tokens if len(token.strip()) > 1)
     named = sorted(breakable, key=len, reverse=True)
@@ -67,13 +69,25 @@ def _break(match: re.Match[str]) -> str:
     return f"{match[0][:first]} {match[0][first:]}"
 
 
+def with_text(message: Message, change: Callable[[str], str]) -> Message:
+    """Returns a message with all text that users, models or tools wrote in it changed."""
+    changed: Message = {"role": message["role"], "content": change(message["content"])}
+    if message.get("tool_calls"):
+        changed["tool_calls"] = calls_text(calls_with(calls_of(message), change))
+    if name := message.get("name"):
+        changed["name"] = change(name)
+    if call_id := message.get("tool_call_id"):
+        changed["tool_call_id"] = call_id
+    return changed
+
+
 def generator_messages(
     template: Template, messages: Sequence[Message], *, spec: Spec
 ) -> list[Message]:
     """Returns the messages for a generator: the prompt, spec(category) and the call to cite it."""
     if "conversation" in template.placeholders:
         return template.fill({"spec": spec.text, "conversation": _fenced_turns(messages)})
-    turns: list[Message] = [{**turn, "content": neutralise(turn["content"])} for turn in messages]
+    turns = [with_text(turn, neutralise) for turn in messages]
     return _one_system(template.fill({"spec": spec.text}, conversation=turns))
 
 
@@ -196,7 +210,27 @@ def _look(line: str) -> str:
 
 
 def _shown_turns(messages: Sequence[Message]) -> list[Message]:
-    return [{"role": turn["role"], "content": _shown(turn["content"])} for turn in messages]
+    """Returns the turns as a judge is shown them; each call of a tool is a turn of its own."""
+    shown: list[Message] = []
+    for message in messages:
+        calls = calls_of(message)
+        if not calls or message["content"].strip():
+            shown.append({"role": _heading(message), "content": _shown(message["content"])})
+        shown += [
+            {
+                "role": f"{message['role']} (call {call_number(call.id)})",
+                "content": _shown(str(call)),
+            }
+            for call in calls
+        ]
+    return shown
+
+
+def _heading(message: Message) -> str:
+    """Returns the role, and of which call a result is; in a form that no line of text can have."""
+    if call_id := message.get("tool_call_id"):
+        return f"{message['role']} (result of call {call_number(call_id)})"
+    return message["role"]
 
 
 def _one_system(messages: Sequence[Message]) -> list[Message]:

@@ -12,14 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Literal, NotRequired, TypedDict, get_args
 
 
 class Message(TypedDict):
-    """One turn of a chat."""
+    """One turn of a chat; a key that is not there may also be None."""
 
     role: str
     content: str
+    tool_calls: NotRequired[str | None]
+    """Calls of tools, as JSON text (`specs.calls`)."""
+    tool_call_id: NotRequired[str | None]
+    """Id of the call whose result the turn is."""
+    name: NotRequired[str | None]
+    """Name of the tool, of a result whose call is only told in text."""
 
 
 TemplateKind = Literal[

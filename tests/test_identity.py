@@ -335,7 +335,7 @@ def examples(folder: Path) -> dict[str, str]:
         write_shard(home, TABLES[table], content[table])
     connection = connect(home)
     connection.register("wanted", pa.table({"prompt_id": ["p"], "spec_id": ["s"]}))
-    plan: dict[str, Any] = {"generation_id": "g", "judging_id": "j", "run_id": "r"}
+    plan: dict[str, Any] = {"judging_id": "j", "run_id": "r"}
     chats: Any = SimpleNamespace(
         encode=lambda *_, **__: SimpleNamespace(input_ids=[]),
         reply_text=lambda **_: "",
@@ -345,7 +345,9 @@ def examples(folder: Path) -> dict[str, str]:
     return {
         "set": curate(connection, config=CurateConfig(), home=home, **plan).set_id,
         "set of more": curate(connection, config=more, home=home, **plan).set_id,
-        "set of pairs": choose_pairs(connection, chats, config=DpoConfig(), **plan).set_id,
+        "set of pairs": choose_pairs(
+            connection, chats, config=DpoConfig(), generation_id="g", **plan
+        ).set_id,
     }
 
 

@@ -14,6 +14,7 @@ from specs.policy import Outcome
 from specs.prompts import Message
 from tasks.data.chats import (
     BadRowError,
+    Turn,
     has_calls,
     is_chat,
     is_missing,
@@ -48,10 +49,13 @@ class Candidate:
     """File and line of the row; in Parquet and data sets, its number."""
     answer_left_off: bool = False
     """The chat ended on the assistant and is asked up to its last user turn."""
+    left_off: Sequence[Turn] = ()
+    """The turns after the last user turn."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, tool_calls, key_stands_twice, `unknown_role: ROLE`, not_on_user_turn,
-    nested_too_deeply, left_out."""
+    not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
+    `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out; of a trace
+    also no_answer, several_answers."""
 
     @property
     def prompt_id(self) -> str:
@@ -61,9 +65,9 @@ class Candidate:
 
 def messages_id(messages: Sequence[Message]) -> str:
     """Returns the hash of the canonical messages: the same however a file spells a chat."""
-    return content_id(
-        json.dumps(messages, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    )
+    # The warehouse gives null for a key that a message does not have.
+    given = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
+    return content_id(json.dumps(given, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def short(text: object) -> str:
@@ -108,14 +112,15 @@ class SourceNotes:
 class NoteTaker:
     """Reads a source and notes facts about it on the way."""
 
-    def __init__(self, source: SourceConfig) -> None:
+    def __init__(self, source: SourceConfig, rows: Iterable[Candidate] | None = None) -> None:
         self._source = source
+        self._rows = read_source(source) if rows is None else rows
         self._bad_places: dict[str, str] = {}
         self._answers_left_off = 0
 
     def candidates(self) -> Iterator[Candidate]:
-        """Yields what `read_source` does."""
-        for candidate in read_source(self._source):
+        """Yields the rows that were given, else those that `read_source` yields."""
+        for candidate in self._rows:
             self._answers_left_off += candidate.answer_left_off
             if candidate.fault and candidate.fault != "left_out":
                 self._bad_places.setdefault(candidate.fault, candidate.place)
@@ -205,7 +210,7 @@ class _Prompt:
     """Messages of a row."""
 
     messages: list[Message]
-    answer_left_off: bool = False
+    left_off: Sequence[Turn] = ()
 
 
 class _Reader:
@@ -258,9 +263,10 @@ class _Reader:
             language=language or next(iter(languages), source.language),
             transform=next(iter(transforms), None),
             metadata=metadata,
-            kept={name: column_value(values, name) for name in source.keep},
+            kept={name: column_value(values, name) for name in source.kept_columns},
             place=place,
-            answer_left_off=prompt.answer_left_off,
+            answer_left_off=bool(prompt.left_off),
+            left_off=prompt.left_off,
         )
 
     def _prompt(self, values: Mapping[str, Any], columns: Sequence[str]) -> _Prompt:
@@ -291,7 +297,7 @@ class _Reader:
         length = len(roles) - roles[::-1].index("user")
         if any(is_missing(read_content(one)) and not has_calls(one) for one in turns[: length - 1]):
             raise BadRowError("no_content")
-        return _Prompt(read_messages(turns[:length], self.roles), length < len(turns))
+        return _Prompt(read_messages(turns[:length], self.roles), turns[length:])
 
     def _categories(self, values: Mapping[str, Any]) -> list[str]:
         """Returns the categories of a row, sorted; raises BadRowError if all are left out."""

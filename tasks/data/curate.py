@@ -61,6 +61,7 @@ class AcceptedCompletion:
     categories: list[str]
     ideal_response: str | None
     messages: list[Message]
+    judging_id: str
     min_score: float
     scores: list[float]
 
@@ -70,11 +71,10 @@ def curate(
     *,
     config: CurateConfig,
     home: Home,
-    generation_id: str,
     judging_id: str,
     run_id: str,
 ) -> Curated:
-    """Freezes the accepted completions of `wanted(prompt_id, spec_id)` as a set of examples.
+    """Freezes the accepted completions of view `wanted_completions` as a set of examples.
 
     The view `verdicts` says which are accepted, by the threshold and k of this run. The same
     completions under the same settings are the same set, which is not written again.
@@ -83,7 +83,6 @@ def curate(
         connection,
         "accepted_completions",
         run_id=run_id,
-        generation_id=generation_id,
         judging_id=judging_id,
     )
     accepted = [AcceptedCompletion(**row) for row in rows]

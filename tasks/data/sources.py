@@ -143,6 +143,11 @@ class SourceConfig(Config):
         return {name.strip().casefold(): role for name, role in self.role_map.items()}
 
     @property
+    def kept_columns(self) -> list[str]:
+        """The columns whose values candidates carry."""
+        return self.keep
+
+    @property
     def columns(self) -> list[str]:
         """The columns that the source must have."""
         named = (
@@ -153,7 +158,7 @@ class SourceConfig(Config):
             self.language_column,
             self.transform,
             *self.metadata,
-            *self.keep,
+            *self.kept_columns,
         )
         return list(dict.fromkeys(name for name in named if name))
 

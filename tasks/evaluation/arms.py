@@ -90,10 +90,11 @@ def arm_names(
 
     A checkpoint that did not begin from the model `base` names the one that it began from. Arms of
     one name would count as seeds of one training: checkpoints that share a lineage bear the start
-    of their ids as well.
+    of their ids as well. One whose training ended early says so: `SFT+RL (collapsed)`.
     """
     names = {
         checkpoint.checkpoint_id: _name(lineage_of(connection, checkpoint), base)
+        + ("" if checkpoint.status == "completed" else f" ({checkpoint.status})")
         for checkpoint in checkpoints
     }
     counts = Counter(names.values())

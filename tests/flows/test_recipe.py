@@ -29,7 +29,7 @@ def test_models_of_shipped_recipes_are_pinned_or_local(name: str) -> None:
         ("sources.0.pth='x'", "unknown key 'sources.0.pth': did you mean 'path'?"),
         ("generate.samples=0", "generate.samples: Input should be greater than 0 (given: 0)"),
         ("generate.sampling.temperature=0", "raise the temperature or ask for 1 sample"),
-        ("sources=[]", "add a [[sources]] section"),
+        ("sources=[]", "add a [[sources]] or a [[traces]] section"),
         ("judge.mode=fast", "judge.mode: Input should be 'race' or 'full' (given: 'fast')"),
         ("judge", "write it as judge.samples=8"),
         ("name.first=1", "'name' is not a section"),

@@ -16,7 +16,7 @@ from specs.prompts import Message, assign_messages
 from specs.replies import CategoryChoice, category_pattern, read_category, split_text
 from specs.template import load_template
 from tasks.data.assign import AssignWork, assigned, count_assignments
-from tasks.data.collect import CollectConfig, Collected, collect
+from tasks.data.collect import CollectConfig, Collected, Origin, collect
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.paths import PROJECT
@@ -61,7 +61,7 @@ def collected_from(
         pack_categories=pack_categories,
         home=home,
         connection=connect(home),
-        assigning_id=assigning_id,
+        origin=Origin(assigning_id=assigning_id),
     )
 
 
@@ -124,7 +124,7 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
     new_rows = judge(home, collected, pack, engine)
     assert sorted(row.status for row in new_rows) == ["ok", "ok", "unassigned", "unread"]
     prompts = assigned(collected, connect(home))
-    assert prompts.column_names == ["prompt_id", "categories"]
+    assert prompts.column_names == ["prompt_id", "categories", "is_asked"]
     assert prompts["categories"].to_pylist() == [["boats"], ["fish"], ["bread"]]
     assert all(request.pattern for request in engine.requests)
 
