@@ -13,7 +13,7 @@ from specs.policy import Pack, Spec
 from specs.prompts import assign_messages
 from specs.replies import CategoryChoice, category_line, category_pattern, read_category
 from specs.template import DEFAULT_SET, Template, load_template
-from tasks.data.collect import Collected
+from tasks.data.collected import Collected
 from tasks.data.prompt_rows import with_version
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
