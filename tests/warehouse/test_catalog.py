@@ -121,7 +121,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
             "comply",
             10.0,
             ["B1"],
-            [{"role": "user", "content": "How do I use the ferry?"}],
+            [asdict(Turn(role="user", content="How do I use the ferry?"))],
             [
                 {
                     "role": "assistant",
