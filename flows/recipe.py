@@ -217,10 +217,16 @@ class Recipe(Config):
         return any(source.assign_category for source in self.all_sources)
 
     @property
+    def judges(self) -> bool:
+        """True if the judge model is to judge completions, or to choose their categories."""
+        return bool(self.sources) or self.assigns or not all(one.judge for one in self.traces)
+
+    @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
-        # Traces alone need no generator.
-        is_needed = self.sources or "engine" in self.model_fields_set
+        # Traces alone need no generator, but perhaps a judge.
+        is_judge = self.judges and self.judge_engine is None
+        is_needed = self.sources or is_judge or "engine" in self.model_fields_set
         engines = {
             "engine": self.engine if is_needed else None,
             "judge_engine": self.judge_engine,

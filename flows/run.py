@@ -20,7 +20,8 @@ from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
-from tasks.data.collect import Collected, Origin, collect
+from tasks.data.collect import collect
+from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.counts import Counts
 from tasks.data.curate import Curated

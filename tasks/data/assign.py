@@ -11,7 +11,7 @@ import pyarrow as pa
 from specs.policy import Pack, Spec
 from specs.prompts import assign_messages, load_template
 from specs.replies import CategoryChoice, category_line, category_pattern, read_category
-from tasks.data.collect import Collected
+from tasks.data.collected import Collected
 from tasks.data.prompt_rows import with_version
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig

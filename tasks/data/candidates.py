@@ -57,7 +57,7 @@ class Candidate:
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
     not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
     `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out; of a trace
-    also no_answer, several_answers."""
+    also no_answer, several_answers, calls_tools."""
 
     @property
     def prompt_id(self) -> str:
