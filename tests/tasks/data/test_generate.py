@@ -15,14 +15,15 @@ import specs
 from specs.pack import load_pack
 from specs.prompts import Message
 from specs.template import forget_templates
+from tasks.data.candidates import read_source
 from tasks.data.generate import CompletionUnit, GenerateConfig, GenerateWork
 from tasks.engine.requests import Engine, Request, Sample, Sampling, ScriptedEngine, failed
 from tasks.stage import StageConfig
-from tests.rows import prompt
+from tests.rows import jsonl, prompt, source
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
-from warehouse.tables import COMPLETIONS, PROMPTS, Completion, Prompt, content_id
+from warehouse.tables import COMPLETIONS, PROMPTS, Completion, Prompt, Turn, content_id
 from warehouse.upkeep import mend
 
 PACK = load_pack(Path(specs.__file__).parent / "harbour")
@@ -270,3 +271,24 @@ def test_words_of_a_template_travel_with_the_work_to_machines_that_lack_its_file
     [row] = asyncio.run(work.make([unit], engine))
     assert engine.requests[0].messages[0]["content"].startswith("You know by heart:\n")
     assert row.generation_id == work.generation_id != GenerateConfig().generation_id("generator@1")
+
+
+def test_calls_of_tools_are_stored_and_reach_the_generator_as_they_were(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "home"))
+    call = {"name": "get_tides", "arguments": '{"day": "Monday"}'}
+    chat = [
+        {"role": "user", "content": "When is high water?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "function": call}]},
+        {"role": "tool", "tool_call_id": "x", "content": "at four"},
+        {"role": "user", "content": "May I sail then?"},
+    ]
+    chosen = source(jsonl(tmp_path / "a.jsonl", [{"messages": chat}]), categories=["boats"])
+    [candidate] = read_source(chosen)
+    turns = [Turn(**message) for message in candidate.messages]
+    row = prompt("", prompt_id=candidate.prompt_id, messages=turns)
+    write_shard(home, PROMPTS, [row])
+    engine = constant(GOOD)
+    Factory(home, [(row, BOATS.id)], GenerateConfig(samples=1)).make(engine)
+    [request] = engine.requests
+    given = [{k: v for k, v in turn.items() if v is not None} for turn in request.messages]
+    assert given[1:] == candidate.messages
