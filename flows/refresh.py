@@ -17,7 +17,7 @@ from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.shortfall import shortfall
 from flows.steps import RETRIED, describe_asset, makes, run_stage
 from tasks.data.assign import assigned, count_assignments
-from tasks.data.collect import Collected
+from tasks.data.collected import Collected
 from tasks.data.curate import Curated, curate
 from tasks.data.drift import watch
 from tasks.data.generate import GenerateWork

@@ -1,8 +1,9 @@
-"""Benign traces: requests that are harmless, with a thought that says so and a helpful answer.
+"""Traces whose thought is written here: harmless requests with help, their contrasts with a no.
 
 Look-alikes are made from `lookalikes.toml` and answered by the model itself, without any reasoning;
-requests of people keep the answers that people gave. The thought is written here, from the sense in
-which the request is harmless. Answers that refuse, repeat themselves or were cut are left out.
+requests of people keep the answers that people gave. Answers that refuse, repeat themselves or were
+cut are left out. Contrasts are made from `contrasts.toml` and refused. The thought asks of both
+what is meant, and follows from the sense that their family names.
 """
 
 import hashlib

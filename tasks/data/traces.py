@@ -24,7 +24,7 @@ from specs.replies import (
     split_text,
 )
 from tasks.data.candidates import Candidate, read_source, short
-from tasks.data.chats import BadRowError, is_missing, read_content, read_text
+from tasks.data.chats import BadRowError, has_calls, is_missing, read_content, read_text
 from tasks.data.generate import REASONS
 from tasks.data.json_documents import decode
 from tasks.data.judge import REASONS as UNREAD
@@ -228,6 +228,8 @@ def _reply_text(candidate: Candidate, source: TraceConfig) -> str:
     if len(candidate.left_off) != 1:
         raise BadRowError("several_answers" if candidate.left_off else "no_answer")
     [turn] = candidate.left_off
+    if has_calls(turn):
+        raise BadRowError("calls_tools")
     reasoning = next((turn[key] for key in _REASONING_KEYS if turn.get(key)), None)
     answer = _text(read_content(turn))
     return answer if reasoning is None else _joined(_text(reasoning), answer)

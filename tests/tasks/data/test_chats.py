@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tasks.data.candidates import messages_id, read_source
+from tasks.data.candidates import NoteTaker, messages_id, read_source
 from tests.rows import jsonl, source
 from tests.tasks.data.test_sources import texts
 
@@ -309,3 +311,31 @@ def test_calls_and_results_that_do_not_belong_together_are_told(
 def test_a_chat_that_ends_on_a_call_is_asked_without_it(tmp_path: Path) -> None:
     [row] = read(tmp_path, {"messages": [USER, CALL]})
     assert (row.messages, row.answer_left_off) == ([USER], True)
+
+
+def test_a_chat_may_be_written_as_python_writes_it(tmp_path: Path) -> None:
+    [row, broken] = read(tmp_path, {"messages": str([USER, SAID, USER])}, {"messages": "[USER]"})
+    assert (row.messages, broken.fault) == ([USER, SAID, USER], "not_a_chat")
+
+
+def test_columns_of_a_system_message_are_joined_and_tools_are_shown_there(tmp_path: Path) -> None:
+    tools = [{"name": "get_tides", "parameters": {"day": "text"}}]
+    row = {"prompt": "May I sail?", "role": "Be brief.", "tools": tools}
+    rows = [row, {"prompt": "And?", "role": "", "tools": None}]
+    first, second = read(tmp_path, *rows, system=["role", "tools"])
+    assert first.messages[0] == {"role": "system", "content": f"Be brief.\n\n{json.dumps(tools)}"}
+    assert second.messages == [{"role": "user", "content": "And?"}]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_rows_with_tools_that_are_not_shown_are_counted(tmp_path: Path, ending: str) -> None:
+    rows = [{"prompt": "May I?", "tools": '["row"]'}, {"prompt": "And?", "tools": "[]"}]
+    path = tmp_path / f"rows{ending}"
+    if ending == ".jsonl":
+        jsonl(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    for options, told in (({}, True), ({"system": "tools"}, False)):
+        reader = NoteTaker(source(path, categories=["boats"], **options))
+        assert len(list(reader.candidates())) == 2
+        assert ("1 rows asked without their list of tools" in str(reader.notes)) is told
