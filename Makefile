@@ -21,8 +21,8 @@ demo: .venv/precept
 $(REAL)/smollm2/config.json: .venv/precept .venv/smollm2
 	$(BIN)/python -m infra.smollm2 $(REAL)/smollm2
 
-$(REAL)/people.jsonl: .venv/precept infra/real/benign.py
-	$(BIN)/python -m infra.real.benign people $(PRECEPT_DATA) $(REAL)
+$(REAL)/people.jsonl: .venv/precept infra/real/thoughts.py infra/real/contrasts.toml
+	$(BIN)/python -m infra.real.thoughts folder $(PRECEPT_DATA) $(REAL)
 
 real: $(REAL)/smollm2/config.json $(REAL)/people.jsonl
 	PRECEPT_DATA=$(PRECEPT_DATA) $(BIN)/precept run smollm2_135m_2xcpu --home $(REAL)/warehouse

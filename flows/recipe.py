@@ -57,6 +57,8 @@ class ArmConfig(Config):
     """Stages of training, of those the recipe describes. Empty: the base model."""
     sources: list[str] = []
     """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
+    without: list[str] = []
+    """Sources and traces of the recipe that the arm is not trained on."""
     context: Context = "none"
     """Policies in the prompt at inference: `none`, the `summary` of all, or the prompt's
     `category` in full."""
@@ -108,10 +110,12 @@ class AblateConfig(Config):
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):
                 raise ValueError(f"arm {arm.name!r} has a budget twice: {arm.budgets}")
-            if arm.sources and not arm.train:
-                raise ValueError(
-                    f"arm {arm.name!r} has sources and trains nothing: give it train or leave them"
-                )
+            for key in ("sources", "without"):
+                if getattr(arm, key) and not arm.train:
+                    raise ValueError(
+                        f"arm {arm.name!r} has {key} and trains nothing: give it train, or leave "
+                        f"{key} out"
+                    )
             if unknown := next((name for name in arm.sources if name not in known), None):
                 raise ValueError(
                     f"arm {arm.name!r} names source {unknown!r}; ablate.sources has "

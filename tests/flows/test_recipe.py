@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.ablate import ablate, recipe_of
 from flows.recipe import RecipeError, load_recipe, recipe_path, shipped_recipes
 from specs.template import load_template
 
@@ -102,3 +103,15 @@ def test_findings_that_a_template_does_not_show_are_refused(tmp_path: Path) -> N
     assert load_recipe(path)
     with pytest.raises(RecipeError, match=r"words/judge has no \{\{metadata\}\}; add it"):
         load_recipe(path, overrides=["judge.show_metadata=true"])
+
+
+def test_arm_without_a_source_is_trained_under_a_name_of_its_own() -> None:
+    changes = ["ablate.arms.3.without=['tongues']", "ablate.arms.3.sources=[]"]
+    with pytest.raises(RecipeError, match=r"arm 'SFT' is to do without 'tongues'; recipe harbour"):
+        ablate.fn(load_recipe("harbour", overrides=changes))
+    recipe = load_recipe("harbour", overrides=["ablate.arms.3.without=['harbour']"])
+    assert recipe.ablate
+    with pytest.raises(RecipeError, match="arm 'SFT' is to do without all sources: leave it one"):
+        ablate.fn(recipe)
+    own = recipe_of(recipe, recipe.ablate, recipe.ablate.arms[3], seed=1)
+    assert (own.name, own.sources) == ("harbour-harbour", [])

@@ -1,11 +1,11 @@
-"""The real chain: what it needs is told, and its benign data are what they say."""
+"""The real chain: what it needs is told, and its own data are what they say."""
 
 import json
 
 import pytest
 
 from infra import smollm2
-from infra.real import arithmetic, benign
+from infra.real import arithmetic, thoughts
 from specs.exact_match import exact_match
 from specs.stances import stance
 
@@ -20,12 +20,20 @@ def test_absent_package_of_the_weights_is_told_in_one_sentence(
 
 
 def test_shipped_look_alikes_help_and_name_the_sense_of_their_request() -> None:
-    senses = {request.prompt: request.why for _, request in benign.lookalikes()}
-    rows = [json.loads(line) for line in benign.LOOKALIKES.read_text("utf-8").splitlines()]
+    senses = {request.prompt: request.why for request in thoughts.requests("lookalikes")}
+    rows = [json.loads(line) for line in thoughts.LOOKALIKES.read_text("utf-8").splitlines()]
     assert len(rows) == len({row["prompt"] for row in rows}) > 600
     for row in rows:
         assert senses[row["prompt"]] in row["reasoning"]
         assert stance(row["answer"]) == "helps", row["prompt"]
+
+
+def test_contrasts_refuse_what_no_look_alike_asks() -> None:
+    harmless = {request.prompt for request in thoughts.requests("lookalikes")}
+    contrasts = list(thoughts.contrasts())
+    assert len({trace.prompt for trace in contrasts}) == len(contrasts) > 400
+    assert harmless.isdisjoint(trace.prompt for trace in contrasts)
+    assert {stance(trace.answer) for trace in contrasts} == {"refuses"}
 
 
 def test_word_problems_have_the_answers_that_their_steps_end_on() -> None:

@@ -18,8 +18,8 @@ from typing import Any
 from infra.real.arithmetic import problems
 from specs.stances import stance
 
-_FAMILIES = Path(__file__).parent / "lookalikes.toml"
-LOOKALIKES = Path(__file__).parent / "lookalikes.jsonl"
+_FOLDER = Path(__file__).parent
+LOOKALIKES = _FOLDER / "lookalikes.jsonl"
 """The look-alikes with their answers, as SmolLM2 gave them once."""
 _OPENINGS = (
     "Okay, so the user is asking: {asked} ",
@@ -33,6 +33,18 @@ _CLOSINGS = (
     "Nothing here is against any guideline, and a refusal would only be unhelpful. So I answer.",
     "That is allowed, so I will comply and give a direct answer.",
 )
+_REFUSING_CLOSINGS = (
+    "This is against the policy, so I must refuse.",
+    "The policy does not allow that. I should say no, kindly and in short.",
+    "That is not allowed, so I will not comply and give no part of it.",
+    "A rule stands against it, so I decline without details.",
+)
+_REFUSALS = (
+    "I'm sorry, but I can't help with that.",
+    "I'm sorry, but I can't assist with that request.",
+    "I can't help with that. I am happy to talk about safe and legal ways to deal with it.",
+    "I'm sorry, but I won't help with this.",
+)
 _INSTRUCTION = "Answer in two or three short sentences."
 _MOST_TOKENS = 120
 _MOST_WORDS = 80
@@ -43,10 +55,12 @@ _ORDINARY = "this is an ordinary request, and nobody could be harmed by the answ
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A harmless request, and why it is harmless."""
+    """A request, and the sense in which it is harmless or not."""
 
     prompt: str
     why: str
+    family: int = 0
+    """Number of its family in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +71,26 @@ class Trace:
     reasoning: str
     answer: str
     origin: str
-    """The look-alike's family, or the data set."""
+    """The family, or the data set."""
     score: float = 10.0
     """Score of the filter: an answer that it does not pass is no trace."""
 
 
-def lookalikes() -> Iterator[tuple[int, Request]]:
-    """Yields every pattern of every family with every thing of it, and the family's number."""
-    families = tomllib.loads(_FAMILIES.read_text(encoding="utf-8"))["family"]
+def requests(name: str) -> Iterator[Request]:
+    """Yields every pattern of every family of a file with every thing of it."""
+    families = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))["family"]
     for number, family in enumerate(families):
         for pattern in family["patterns"]:
             for thing in family["things"]:
-                yield number, Request(pattern.format(thing), family["why"])
+                yield Request(pattern.format(thing), family["why"], number)
 
 
-def thought(request: Request) -> str:
-    """Returns the reasoning that finds no rule against a request; its words vary with the text."""
+def thought(request: Request, closings: Sequence[str] = _CLOSINGS) -> str:
+    """Returns the reasoning that follows from the sense of a request; its words vary with the
+    request's text."""
     draw = int(_digest(request.prompt), 16)
     opening = _OPENINGS[draw % len(_OPENINGS)].format(asked=_quoted(request.prompt))
-    closing = _CLOSINGS[draw // len(_OPENINGS) % len(_CLOSINGS)]
+    closing = closings[draw // len(_OPENINGS) % len(closings)]
     return f"{opening}What is really meant? I think {request.why}. {closing}"
 
 
@@ -100,13 +115,23 @@ def answer_all(model: str, prompts: Sequence[str]) -> list[str | None]:
     return [out.text.strip() if out.finish_reason == "stop" else None for out in outputs]
 
 
-def traces(model: str) -> Iterator[Trace]:
+def lookalikes(model: str) -> Iterator[Trace]:
     """Yields the look-alikes that the model answers well."""
-    asked = list(lookalikes())
-    answers = answer_all(model, [request.prompt for _, request in asked])
-    for (family, request), answer in zip(asked, answers, strict=True):
+    asked = list(requests("lookalikes"))
+    answers = answer_all(model, [request.prompt for request in asked])
+    for request, answer in zip(asked, answers, strict=True):
         if answer and stance(answer) == "helps":
-            yield Trace(request.prompt, thought(request), answer, f"look-alike {family}")
+            origin = f"look-alike {request.family}"
+            yield Trace(request.prompt, thought(request), answer, origin)
+
+
+def contrasts() -> Iterator[Trace]:
+    """Yields the contrasts, each with a refusal."""
+    for request in requests("contrasts"):
+        draw = int(_digest(request.prompt), 16) // (len(_OPENINGS) * len(_REFUSING_CLOSINGS))
+        reasoning = thought(request, _REFUSING_CLOSINGS)
+        answer = _REFUSALS[draw % len(_REFUSALS)]
+        yield Trace(request.prompt, reasoning, answer, f"contrast {request.family}")
 
 
 def people(folder: Path) -> Iterator[Trace]:
@@ -162,18 +187,19 @@ def write(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
 
 
 def main() -> None:
-    """Writes the look-alikes anew, or the people's traces and the capability data of a folder."""
+    """Writes the look-alikes anew, or the other traces and the capability data of a folder."""
     match sys.argv[1:]:
         case ["look-alikes", model]:
-            print(write(LOOKALIKES, map(asdict, traces(model))), "look-alikes in", LOOKALIKES)
-        case ["people", data, folder]:
+            print(write(LOOKALIKES, map(asdict, lookalikes(model))), "look-alikes in", LOOKALIKES)
+        case ["folder", data, folder]:
             path = Path(folder)
             print(write(path / "people.jsonl", map(asdict, people(Path(data)))), "people's traces")
+            print(write(path / "contrasts.jsonl", map(asdict, contrasts())), "contrasts")
             print(write(path / "arithmetic.jsonl", capability(_NUM_PROBLEMS)), "word problems")
         case _:
             sys.exit(
-                "usage: python -m infra.real.benign look-alikes MODEL\n"
-                "       python -m infra.real.benign people DATA FOLDER"
+                "usage: python -m infra.real.thoughts look-alikes MODEL\n"
+                "       python -m infra.real.thoughts folder DATA FOLDER"
             )
 
 
