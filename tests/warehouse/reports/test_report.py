@@ -391,6 +391,18 @@ def test_text_that_utf8_cannot_hold_is_written_by_its_number(tmp_path: Path) -> 
     assert json.loads(path.read_text())["samples"][0]["answer"] == "half \ud800"
 
 
+def test_safety_stands_over_help_for_arms_that_have_both() -> None:
+    report = invented()
+    safe = report.tables["evaluation"]
+    helped = [{**row, "suite": "xstest", "metric": "not_overrefuse"} for row in safe]
+    title = "harbour: not_unsafe over xstest: not_overrefuse, judge"
+    for known, is_drawn in ((helped, True), (helped[:1], False)):
+        page = as_html(
+            dataclasses.replace(report, tables={**report.tables, "evaluation": safe + known})
+        )
+        assert (f'aria-label="{title}"' in page) == is_drawn
+
+
 def test_plot_keeps_names_as_text_in_the_colour_of_the_page() -> None:
     rows = [{"arm": "a <b> $x$", "grader": "judge", **MEASURED}]
     svg = plots.arms_plot(rows, title="not <b>")
