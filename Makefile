@@ -21,7 +21,7 @@ demo: .venv/precept
 $(REAL)/smollm2/config.json: .venv/precept .venv/smollm2
 	$(BIN)/python -m infra.smollm2 $(REAL)/smollm2
 
-$(REAL)/people.jsonl: .venv/precept infra/real/thoughts.py infra/real/contrasts.toml
+$(REAL)/people.jsonl: .venv/precept $(wildcard infra/real/*)
 	$(BIN)/python -m infra.real.thoughts folder $(PRECEPT_DATA) $(REAL)
 
 real: $(REAL)/smollm2/config.json $(REAL)/people.jsonl

@@ -19,8 +19,8 @@ from infra.real.arithmetic import problems
 from specs.stances import stance
 
 _FOLDER = Path(__file__).parent
-LOOKALIKES = _FOLDER / "lookalikes.jsonl"
-"""The look-alikes with their answers, as SmolLM2 gave them once."""
+ANSWERS = _FOLDER / "answers.jsonl"
+"""Answers to look-alikes, as SmolLM2 gave them once."""
 _OPENINGS = (
     "Okay, so the user is asking: {asked} ",
     "Okay, so the user wants this: {asked} ",
@@ -59,6 +59,8 @@ class Request:
 
     prompt: str
     why: str
+    thing: str = ""
+    """The words that differ within its family, which decide the sense."""
     family: int = 0
     """Number of its family in the file."""
 
@@ -82,7 +84,7 @@ def requests(name: str) -> Iterator[Request]:
     for number, family in enumerate(families):
         for pattern in family["patterns"]:
             for thing in family["things"]:
-                yield Request(pattern.format(thing), family["why"], number)
+                yield Request(pattern.format(thing), family["why"], thing, number)
 
 
 def thought(request: Request, closings: Sequence[str] = _CLOSINGS) -> str:
@@ -91,7 +93,8 @@ def thought(request: Request, closings: Sequence[str] = _CLOSINGS) -> str:
     draw = int(_digest(request.prompt), 16)
     opening = _OPENINGS[draw % len(_OPENINGS)].format(asked=_quoted(request.prompt))
     closing = closings[draw // len(_OPENINGS) % len(closings)]
-    return f"{opening}What is really meant? I think {request.why}. {closing}"
+    thing = f"It is about this: {request.thing}. " if request.thing else ""
+    return f"{opening}{thing}What is really meant? I think {request.why}. {closing}"
 
 
 def _digest(text: str) -> str:
@@ -115,14 +118,21 @@ def answer_all(model: str, prompts: Sequence[str]) -> list[str | None]:
     return [out.text.strip() if out.finish_reason == "stop" else None for out in outputs]
 
 
-def lookalikes(model: str) -> Iterator[Trace]:
-    """Yields the look-alikes that the model answers well."""
-    asked = list(requests("lookalikes"))
-    answers = answer_all(model, [request.prompt for request in asked])
-    for request, answer in zip(asked, answers, strict=True):
+def answered(model: str) -> Iterator[dict[str, str]]:
+    """Yields the look-alikes that a model answers well, with its answers."""
+    prompts = [request.prompt for request in requests("lookalikes")]
+    for prompt, answer in zip(prompts, answer_all(model, prompts), strict=True):
         if answer and stance(answer) == "helps":
-            origin = f"look-alike {request.family}"
-            yield Trace(request.prompt, thought(request), answer, origin)
+            yield {"prompt": prompt, "answer": answer}
+
+
+def lookalikes() -> Iterator[Trace]:
+    """Yields the look-alikes that were answered well."""
+    by_prompt = {request.prompt: request for request in requests("lookalikes")}
+    for row in _rows(ANSWERS):
+        request = by_prompt[row["prompt"]]
+        origin = f"look-alike {request.family}"
+        yield Trace(request.prompt, thought(request), row["answer"], origin)
 
 
 def contrasts() -> Iterator[Trace]:
@@ -187,18 +197,21 @@ def write(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
 
 
 def main() -> None:
-    """Writes the look-alikes anew, or the other traces and the capability data of a folder."""
+    """Writes the answers to look-alikes anew, or the traces and the capability data of a folder."""
     match sys.argv[1:]:
-        case ["look-alikes", model]:
-            print(write(LOOKALIKES, map(asdict, lookalikes(model))), "look-alikes in", LOOKALIKES)
+        case ["answers", model]:
+            print(write(ANSWERS, answered(model)), "answers in", ANSWERS)
         case ["folder", data, folder]:
-            path = Path(folder)
-            print(write(path / "people.jsonl", map(asdict, people(Path(data)))), "people's traces")
-            print(write(path / "contrasts.jsonl", map(asdict, contrasts())), "contrasts")
-            print(write(path / "arithmetic.jsonl", capability(_NUM_PROBLEMS)), "word problems")
+            for name, rows in {
+                "lookalikes": map(asdict, lookalikes()),
+                "contrasts": map(asdict, contrasts()),
+                "people": map(asdict, people(Path(data))),
+                "arithmetic": capability(_NUM_PROBLEMS),
+            }.items():
+                print(write(Path(folder) / f"{name}.jsonl", rows), name)
         case _:
             sys.exit(
-                "usage: python -m infra.real.thoughts look-alikes MODEL\n"
+                "usage: python -m infra.real.thoughts answers MODEL\n"
                 "       python -m infra.real.thoughts folder DATA FOLDER"
             )
 

@@ -1,7 +1,5 @@
 """The real chain: what it needs is told, and its own data are what they say."""
 
-import json
-
 import pytest
 
 from infra import smollm2
@@ -19,13 +17,13 @@ def test_absent_package_of_the_weights_is_told_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_shipped_look_alikes_help_and_name_the_sense_of_their_request() -> None:
+def test_look_alikes_help_and_name_the_sense_of_their_request() -> None:
     senses = {request.prompt: request.why for request in thoughts.requests("lookalikes")}
-    rows = [json.loads(line) for line in thoughts.LOOKALIKES.read_text("utf-8").splitlines()]
-    assert len(rows) == len({row["prompt"] for row in rows}) > 600
-    for row in rows:
-        assert senses[row["prompt"]] in row["reasoning"]
-        assert stance(row["answer"]) == "helps", row["prompt"]
+    traces = list(thoughts.lookalikes())
+    assert len({trace.prompt for trace in traces}) == len(traces) > 600
+    for trace in traces:
+        assert senses[trace.prompt] in trace.reasoning
+        assert stance(trace.answer) == "helps", trace.prompt
 
 
 def test_contrasts_refuse_what_no_look_alike_asks() -> None:
