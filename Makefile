@@ -25,7 +25,8 @@ $(REAL)/people.jsonl: .venv/precept $(wildcard infra/real/*)
 	$(BIN)/python -m infra.real.thoughts folder $(PRECEPT_DATA) $(REAL)
 
 real: $(REAL)/smollm2/config.json $(REAL)/people.jsonl
-	PRECEPT_DATA=$(PRECEPT_DATA) $(BIN)/precept run smollm2_135m_2xcpu --home $(REAL)/warehouse
+	PRECEPT_DATA=$(PRECEPT_DATA) $(BIN)/precept ablate smollm2_135m_2xcpu --home $(REAL)/warehouse
+	$(BIN)/precept report --home $(REAL)/warehouse
 
 test: .venv/precept
 	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=
