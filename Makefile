@@ -26,7 +26,7 @@ $(REAL)/people.jsonl: .venv/precept $(wildcard infra/real/*)
 
 real: $(REAL)/smollm2/config.json $(REAL)/people.jsonl
 	PRECEPT_DATA=$(PRECEPT_DATA) $(BIN)/precept ablate smollm2_135m_2xcpu --home $(REAL)/warehouse
-	$(BIN)/precept report --home $(REAL)/warehouse
+	$(BIN)/precept report --home $(REAL)/warehouse --out $(REAL)/report
 
 test: .venv/precept
 	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=
