@@ -252,6 +252,7 @@ def test_a_row_is_left_out_only_if_all_its_labels_are_mapped_to_nothing(tmp_path
         ("rows.json", '{"a": [1], "b": {"c" 2}}', r"rows.json:1: not JSON"),
         ("rows.json", "[" * 100_000, "rows.json:1: not JSON .nested too deeply"),
         ("rows.json", '{"a": [], "b": []}', r"2 keys .* \(a, b\); say in rows_key"),
+        ("rows.json", '{"prompt": {"0": "a"}}', "no key of the object holds a list of rows; write"),
         ("rows.json", "7", "rows.json: must be a list of rows"),
         ("rows.json", "[7]", "row 1 is not an object"),
         ("rows.jsonl", "[" * 100_000, "rows.jsonl:1: not JSON"),
