@@ -56,9 +56,9 @@ class Candidate:
     """Columns with tools or a system text of the row that no key of the source names."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
-    `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out; of a trace
-    also no_answer, several_answers, calls_tools."""
+    not_a_chat, unreadable_call, call_of_other_role, call_without_result, result_without_call,
+    key_stands_twice, no_role, `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply,
+    left_out; of a trace also no_answer, several_answers, calls_tools."""
 
     @property
     def prompt_id(self) -> str:
@@ -337,16 +337,17 @@ class _Reader:
         if not source.ideal_response:
             return source.ideal_response_value.value if source.ideal_response_value else None
         label = column_value(values, source.ideal_response)
-        outcome = next(iter(self.ideal_responses.meanings(label)), "")
-        if outcome and outcome not in tuple(Outcome):
+        # A list may have labels that do not say.
+        outcomes = sorted({text for text in self.ideal_responses.meanings(label) if text})
+        if len(outcomes) > 1 or not set(outcomes) <= set(Outcome):
             raise ValueError(
-                f"source {source.name!r}: ideal response {short(outcome)} ({place}) must be one of "
-                f"{', '.join(Outcome)}; map it in ideal_response_map"
+                f"source {source.name!r}: ideal response {short(', '.join(outcomes))} ({place}) "
+                f"must be one of {', '.join(Outcome)}; map it in ideal_response_map"
             )
-        return outcome or None
+        return outcomes[0] if outcomes else None
 
 
-_NOTHING = ([], ["[]"])
+_NOTHING: tuple[list[str], ...] = ([], ["[]"])
 """The texts of a column that holds nothing, or a list of nothing."""
 
 

@@ -290,6 +290,7 @@ RESULT = {"role": "tool", "content": "high at 4"}
         ([USER, CALL, RESULT | {"tool_call_id": "2"}, USER], "result_without_call"),
         ([USER, CALL, RESULT, RESULT, USER], "result_without_call"),
         ([USER, SAID, RESULT | {"tool_call_id": "1"}, USER], "result_without_call"),
+        ([USER | {"tool_calls": CALL["tool_calls"]}, SAID, USER], "call_of_other_role"),
         ([USER, CALL, USER], "call_without_result"),
         ([USER, CALL, SAID, USER], "call_without_result"),
         ([USER, CALL, RESULT], "not_on_user_turn"),
