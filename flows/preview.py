@@ -9,7 +9,7 @@ from flows import terminal
 from flows.recipe import Recipe
 from specs.prompts import generator_messages, judge_messages
 from specs.template import load_template
-from tasks.data.candidates import Candidate, SourceNotes, read_source
+from tasks.data.candidates import Candidate, NoteTaker, SourceNotes
 from tasks.data.files import skipped_files
 from tasks.data.sources import SourceConfig
 from tasks.data.traces import TraceConfig
@@ -21,7 +21,7 @@ TokenCounter = Callable[[str], int]
 def preview(recipe: Recipe, *, count: int) -> None:
     """Prints the first `count` usable prompts, in the turns that the models' chat templates take.
 
-    Raises ValueError if a model cannot be served, or there is no tokenizer.
+    Raises ValueError if a model cannot be served, there is no tokenizer, or no prompt is usable.
     """
     pack = recipe.load_pack()
     shown = [one for one in recipe.all_sources if not (isinstance(one, TraceConfig) and one.judge)]
@@ -33,11 +33,8 @@ def preview(recipe: Recipe, *, count: int) -> None:
     count_tokens = _token_counter(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
     judge = recipe.judge.template_of("judge")
-    for source in recipe.all_sources:
-        if notes := str(SourceNotes(skipped_files=skipped_files(source))):
-            terminal.line(f"source {source.name}: {notes}")
     # Read first: a source that cannot be read is told before anything is printed.
-    candidates = list(islice(_candidates(shown), count))
+    candidates = _read_beginning(recipe, shown, count)
     for reader, template in (("generator", generator), ("judge", judge)):
         terminal.line(f"template of the {reader}: {template.name}, {template.id[:12]}")
     for source, candidate in candidates:
@@ -64,10 +61,34 @@ def preview(recipe: Recipe, *, count: int) -> None:
             _print_messages(reader, messages, spec.text, count_tokens)
 
 
-def _candidates(sources: Sequence[SourceConfig]) -> Iterator[tuple[SourceConfig, Candidate]]:
+def _read_beginning(
+    recipe: Recipe, shown: Sequence[SourceConfig], count: int
+) -> list[tuple[SourceConfig, Candidate]]:
+    """Returns the first `count` usable prompts, each with its source, and prints what is left out
+    before the last of them.
+
+    Raises ValueError if there is none.
+    """
+    readers = {source.name: NoteTaker(source) for source in shown}
+    candidates = list(islice(_candidates(shown, readers), count))
+    for source in recipe.all_sources:
+        # Not the counts: the rest of the rows is not read.
+        bad_places = readers[source.name].notes.bad_places if source.name in readers else {}
+        notes = SourceNotes(bad_places=bad_places, skipped_files=skipped_files(source))
+        if str(notes):
+            terminal.line(f"source {source.name}: {notes}")
+    if count and not candidates:
+        raise ValueError("no row of the sources can be shown; check which columns they name")
+    return candidates
+
+
+def _candidates(
+    sources: Sequence[SourceConfig], readers: Mapping[str, NoteTaker]
+) -> Iterator[tuple[SourceConfig, Candidate]]:
     """Yields the prompts of sources that can be used, each with its source."""
     for source in sources:
-        yield from ((source, candidate) for candidate in read_source(source) if not candidate.fault)
+        rows = readers[source.name].candidates()
+        yield from ((source, candidate) for candidate in rows if not candidate.fault)
 
 
 def _print_messages(

@@ -153,7 +153,7 @@ def curate_examples(run: RunContext) -> Curated:
 @task(name="report", cache_policy=NO_CACHE, **RETRIED)
 def report(run: RunContext, curated: Curated) -> Refreshed:
     """Publishes the funnel and a sample of accepted completions to Prefect."""
-    connection = run.warehouse()
+    connection, recipe = run.warehouse(), run.recipe
     funnel: list[dict[str, Any]] = ask(connection, "funnel").to_pylist()
     unread = count_assignments(connection).reasons
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
@@ -166,7 +166,9 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
         num_examples=curated.num_chosen,
         figures=run.figures,
         models_loaded=run.engines.num_started,
-        shortfall=None if curated.num_chosen else shortfall(funnel, unread),
+        shortfall=None
+        if curated.num_chosen
+        else shortfall(funnel, unread, of_traces=not recipe.sources, of_scores=not recipe.judges),
     )
 
 

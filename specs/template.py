@@ -62,10 +62,12 @@ _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
 }
 _OPTIONAL: Mapping[str, tuple[str, ...]] = {"judge": ("metadata", "metadata_instruction")}
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
-_HEADER_LIKE = re.compile(r"\s*={2,}\s*(?P<role>[\w ]*?)\s*={2,}\s*")
+_HEADER_LIKE = re.compile(r"\s*={2,}\s*(?P<role>\w[\w ]*?)\s*={2,}\s*")
+"""A line of nothing but such marks underlines a heading of Markdown."""
 _PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
 _PLACEHOLDER_LIKE = re.compile(r"\{\{(?P<name>[^{}\n]*)\}\}")
 _ROLES = ("system", "user", "assistant")
+_LONGEST_QUOTE = 40
 
 
 class TemplateError(ValueError):
@@ -217,6 +219,10 @@ def _faults(kind: TemplateKind, path: Path, text: str) -> Iterator[str]:
             yield f"{path}:{last}: nothing shows the model the {name}; add {wanted}"
 
 
+def _has_placeholder(text: str) -> bool:
+    return any(match["name"] == "conversation" for match in _PLACEHOLDER.finditer(text))
+
+
 def _has_turns(text: str) -> bool:
     return any(match["role"] == "conversation" for match in _SECTION.finditer(text))
 
@@ -231,6 +237,11 @@ def _faults_of_sections(kind: TemplateKind, path: Path, text: str) -> Iterator[s
             if not roles and line.strip():
                 roles.append("")
                 yield f"{path}:{number}: text before the first section; begin with === system ==="
+            elif roles and roles[-1] == "conversation" in allowed and line.strip():
+                yield (
+                    f"{path}:{number}: text in section conversation would be lost, as the turns "
+                    f"take its place: {line.strip()[:_LONGEST_QUOTE]!r}; put it under another role"
+                )
             continue
         role = header["role"]
         if role not in allowed:
@@ -241,6 +252,11 @@ def _faults_of_sections(kind: TemplateKind, path: Path, text: str) -> Iterator[s
             yield (
                 f"{path}:{number}: a system section stands first and alone, as chat templates "
                 "allow one; join the two"
+            )
+        elif role == "conversation" and ("conversation" in roles or _has_placeholder(text)):
+            yield (
+                f"{path}:{number}: the conversation stands in the template twice; leave one of "
+                "the two out"
             )
         roles.append(role)
     if not {"user", "conversation"} & set(roles):

@@ -19,6 +19,9 @@ USUAL_COLUMNS = ("messages", "prompt", "conversations", "conversation")
 TOOL_COLUMNS = ("tools", "functions")
 """The columns in which data sets list the tools of a chat."""
 
+BESIDE_CHAT = (*TOOL_COLUMNS, "system", "system_prompt")
+"""The columns that belong to a chat, and are shown to a model only where `system` names them."""
+
 _EXCLUSIVE = (
     ("prompt", "messages"),
     ("prompt", "turns"),
@@ -179,6 +182,6 @@ class SourceConfig(Config):
     def needed(self, columns: Sequence[str]) -> list[str]:
         """Returns those of a file's columns that are read."""
         usual = () if self.text_columns else USUAL_COLUMNS
-        named = {*self.columns, *usual, *TOOL_COLUMNS}
+        named = {*self.columns, *usual, *BESIDE_CHAT}
         tops = {top_column(name) for name in named}
         return [name for name in columns if name in named or name in tops]

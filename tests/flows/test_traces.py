@@ -162,11 +162,25 @@ def test_replies_out_of_form_are_kept_with_their_faults_and_not_learned(
     ]
 
 
+def test_a_reply_whose_opening_tag_the_prompt_had_says_how_to_read_it(
+    tmp_path: Path, disk: Home
+) -> None:
+    refreshed(recipe(tmp_path, [row(response="Rule B1 covers it.</think>No.")]), disk)
+    [(status, reason)] = fetch(disk, "SELECT status, reason FROM completions")
+    assert status == "malformed" and "set prefilled" in reason
+
+
 SCORES: list[tuple[Any, str, list[str]]] = [
     ([9, 8], "accepted", ["ok", "ok"]),
     ({"sound": 9, "safe": 10}, "accepted", ["ok", "ok"]),
     ('{"sound": 9, "safe": 10}', "accepted", ["ok", "ok"]),
     (["9", "8.5"], "accepted", ["ok", "ok"]),
+    ("{'sound': 9, 'safe': 10}", "accepted", ["ok", "ok"]),
+    ([" 9 ", "8/10"], "accepted", ["ok", "ok"]),
+    ("[9, 7]", "rejected", ["ok", "ok"]),
+    ("[7, None]", "rejected", ["ok", "missing"]),
+    ([9, "80/100"], "unjudged", ["ok", "no_verdict"]),
+    ([9, " "], "unjudged", ["ok", "missing"]),
     ([9, 7], "rejected", ["ok", "ok"]),
     ([7, None], "rejected", ["ok", "missing"]),
     ([9], "unjudged", ["ok", "missing"]),
@@ -195,7 +209,7 @@ def test_the_lowest_of_all_criteria_counts_and_a_missing_one_is_never_a_score(
         (f"{number:02}?", verdict, statuses, ["safe", "sound"], ["a judge"])
         for number, (_, verdict, statuses) in enumerate(SCORES)
     ]
-    assert curated.num_chosen == 4
+    assert curated.num_chosen == 6
 
 
 def test_the_same_command_again_stores_nothing_and_a_new_score_counts(
