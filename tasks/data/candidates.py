@@ -350,14 +350,14 @@ class _Reader:
         if not source.ideal_response:
             return source.ideal_response_value.value if source.ideal_response_value else None
         label = column_value(values, source.ideal_response)
-        # A list may have labels that do not say.
-        outcomes = sorted({text for text in self.ideal_responses.meanings(label) if text})
-        if len(outcomes) > 1 or not set(outcomes) <= set(Outcome):
+        # Of a list, the first label that says one: others may be mapped to nothing.
+        outcome = next(filter(None, self.ideal_responses.meanings(label)), "")
+        if outcome and outcome not in tuple(Outcome):
             raise ValueError(
-                f"source {source.name!r}: ideal response {short(', '.join(outcomes))} ({place}) "
-                f"must be one of {', '.join(Outcome)}; map it in ideal_response_map"
+                f"source {source.name!r}: ideal response {short(outcome)} ({place}) must be one of "
+                f"{', '.join(Outcome)}; map it in ideal_response_map"
             )
-        return outcomes[0] if outcomes else None
+        return outcome or None
 
 
 _NOTHING: tuple[list[str], ...] = ([], ["[]"])
