@@ -7,7 +7,7 @@ candidate with a fault.
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,8 @@ class SourceNotes:
     """Rows with tools or a system text in a column that is not read, by column."""
     skipped_files: Sequence[str] = ()
     """Files that lie with the others and are of no kind that can be read."""
+    files_without_rows: Sequence[str] = ()
+    """Paths of files that can be read and hold nothing."""
 
     def __str__(self) -> str:
         """The facts in one line; empty if there are none."""
@@ -111,26 +113,26 @@ class SourceNotes:
             parts.append(
                 f"{count} rows asked without their column {column!r} (name it in system to show it)"
             )
-        if self.skipped_files:
-            noun = "file" if len(self.skipped_files) == 1 else "files"
-            names = ", ".join(self.skipped_files)
-            parts.append(f"{len(self.skipped_files)} {noun} skipped: {names}")
+        for names, fate in ((self.skipped_files, "skipped"), (self.files_without_rows, "empty")):
+            if names:
+                noun = "file" if len(names) == 1 else "files"
+                parts.append(f"{len(names)} {noun} {fate}: {', '.join(names)}")
         return "; ".join(parts)
 
 
 class NoteTaker:
     """Reads a source and notes facts about it on the way."""
 
-    def __init__(self, source: SourceConfig, rows: Iterable[Candidate] | None = None) -> None:
+    def __init__(self, source: SourceConfig) -> None:
         self._source = source
-        self._rows = read_source(source) if rows is None else rows
         self._bad_places: dict[str, str] = {}
         self._answers_left_off = 0
         self._columns_left_off: Counter[str] = Counter()
+        self._files_without_rows: list[str] = []
 
-    def candidates(self) -> Iterator[Candidate]:
-        """Yields the rows that were given, else those that `read_source` yields."""
-        for candidate in self._rows:
+    def candidates(self, read: "Read | None" = None) -> Iterator[Candidate]:
+        """Yields the rows of the source, as `read` does; unset, as `read_source` does."""
+        for candidate in (read or read_source)(self._source, self._files_without_rows):
             self._answers_left_off += candidate.answer_left_off
             self._columns_left_off.update(candidate.columns_left_off)
             if candidate.fault and candidate.fault != "left_out":
@@ -145,6 +147,7 @@ class NoteTaker:
             self._answers_left_off,
             dict(self._columns_left_off),
             tuple(skipped_files(self._source)),
+            tuple(self._files_without_rows),
         )
 
 
@@ -152,8 +155,16 @@ _HEAD_ROWS = 1000
 """Rows that tell which columns a JSON file has, unless one of those that are named is missing."""
 
 
-def read_source(source: SourceConfig) -> Iterator[Candidate]:
+Read = Callable[[Any, list[str]], Iterator[Candidate]]
+"""Yields the rows of a source, and adds the paths of its empty files to a list."""
+
+
+def read_source(
+    source: SourceConfig, files_without_rows: list[str] | None = None
+) -> Iterator[Candidate]:
     """Yields the rows of a source; a row that cannot be used has a fault and no messages.
+
+    Adds the paths of files without any row to a list, if one is given.
 
     Raises ValueError if the source cannot be read, lacks a column, has an ideal response that it
     does not map, or has no rows.
@@ -161,6 +172,8 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
     num_rows = 0
     for table in read_tables(source):
         if next(table.rows(), None) is None:
+            if files_without_rows is not None:
+                files_without_rows.append(table.place)
             continue
         reader = _Reader(source, table.place, _usual_column(source, table))
         for row in table.rows():
@@ -337,14 +350,14 @@ class _Reader:
         if not source.ideal_response:
             return source.ideal_response_value.value if source.ideal_response_value else None
         label = column_value(values, source.ideal_response)
-        # A list may have labels that do not say.
-        outcomes = sorted({text for text in self.ideal_responses.meanings(label) if text})
-        if len(outcomes) > 1 or not set(outcomes) <= set(Outcome):
+        # Of a list, the first label that says one: others may be mapped to nothing.
+        outcome = next(filter(None, self.ideal_responses.meanings(label)), "")
+        if outcome and outcome not in tuple(Outcome):
             raise ValueError(
-                f"source {source.name!r}: ideal response {short(', '.join(outcomes))} ({place}) "
-                f"must be one of {', '.join(Outcome)}; map it in ideal_response_map"
+                f"source {source.name!r}: ideal response {short(outcome)} ({place}) must be one of "
+                f"{', '.join(Outcome)}; map it in ideal_response_map"
             )
-        return outcomes[0] if outcomes else None
+        return outcome or None
 
 
 _NOTHING: tuple[list[str], ...] = ([], ["[]"])

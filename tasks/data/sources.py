@@ -96,7 +96,8 @@ class SourceConfig(Config):
     assign_category: bool = False
     """Let the judge model choose the category of prompts that have none the pack knows."""
     ideal_response: str | None = None
-    """Column with the ideal response: comply, refuse or safe_complete."""
+    """Column with the ideal response: comply, refuse or safe_complete; of a list, the first label
+    that says one."""
     ideal_response_map: dict[str, Literal["comply", "refuse", "safe_complete", ""]] = {}
     """From the source's labels to ideal responses; "" if a label does not say."""
     ideal_response_value: Outcome | None = None

@@ -168,13 +168,15 @@ class TraceCandidate(Candidate):
         return bytes.fromhex(self.completion_id)
 
 
-def read_traces(source: TraceConfig) -> Iterator[Candidate]:
+def read_traces(
+    source: TraceConfig, files_without_rows: list[str] | None = None
+) -> Iterator[Candidate]:
     """Yields the rows of a source of traces, as `read_source` does.
 
     A row whose prompt or reply cannot be read is a `Candidate` with a fault, all others are a
     `TraceCandidate`.
     """
-    for candidate in read_source(source):
+    for candidate in read_source(source, files_without_rows):
         if candidate.fault:
             yield candidate
             continue

@@ -302,19 +302,16 @@ def test_an_unmapped_ideal_response_is_refused_without_quoting_a_long_text(
     assert len(str(caught.value)) < 300
 
 
-def test_a_list_of_labels_has_one_ideal_response_or_is_refused(tmp_path: Path) -> None:
+def test_a_list_of_labels_has_the_ideal_response_of_the_first_that_says_one(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "label": ["violent", "harmful"]}, {"prompt": "b", "label": ["violent"]}]
     options = {
         "categories": ["boats"],
         "ideal_response": "label",
-        "ideal_response_map": {"violent": "", "harmful": "refuse", "fine": "comply"},
+        "ideal_response_map": {"violent": "", "harmful": "refuse"},
     }
     path = jsonl(tmp_path / "rows.jsonl", rows)
     ideals = [row.ideal_response for row in read_source(source(path, **options))]
     assert ideals == ["refuse", None]
-    jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "label": ["harmful", "fine"]}])
-    with pytest.raises(ValueError, match=r"'comply, refuse' \(.*rows.jsonl:1\) must be one of"):
-        list(read_source(source(path, **options)))
 
 
 @pytest.mark.parametrize(
