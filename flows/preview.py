@@ -29,10 +29,10 @@ def preview(recipe: Recipe, *, count: int) -> None:
         terminal.line("no model is shown anything: the recipe has only traces with scores")
         return
     models = recipe.check_models()
-    judges = models["judge_engine" if recipe.judge_engine else "engine"].turns
+    judges = models[next(iter(recipe.judging_engines))].turns
     count_tokens = _token_counter(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
-    judge = recipe.judge.template_of("judge")
+    judge = recipe.judge.judging_template
     for source in recipe.all_sources:
         if notes := str(SourceNotes(skipped_files=skipped_files(source))):
             terminal.line(f"source {source.name}: {notes}")
