@@ -9,8 +9,8 @@
 
 Completions are written at temperature 2, so that many are wrong. Both judges are asked for all
 votes of all completions; every filter is then computed from the same scores. Afterwards the same
-completions are judged twice more, by newly drawn votes: each judge racing alone, and the jury racing
-over its judges.
+completions are judged twice more, by newly drawn votes: each judge racing alone, and the jury
+racing over its judges.
 """
 
 import argparse
