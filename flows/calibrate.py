@@ -24,14 +24,16 @@ class Calibrated:
     run_id: str
     home: str
     table: list[dict[str, Any]]
-    """Rows of question `calibration`: one for each threshold and k."""
+    """Rows of question `calibration`: one for each threshold and k, also of single criteria."""
     suites: Mapping[str, SuiteFigures]
     """By suite, what became of the rows of its source."""
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The row with the highest F1 at the largest k; of several, the strictest threshold."""
-        scored = [row for row in self.table if row["f1"] is not None]
+        # One criterion alone is not what the filter goes by.
+        whole = [row for row in self.table if row["criterion"] is None]
+        scored = [row for row in whole if row["f1"] is not None]
         largest = max((row["k"] for row in scored), default=0)
         rows = [row for row in scored if row["k"] == largest]
         return max(rows, key=lambda row: (row["f1"], row["threshold"]), default=None)

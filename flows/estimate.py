@@ -38,8 +38,8 @@ class Estimate:
     that it finds one for each."""
     completions: int
     judgements: int
-    """An upper bound: a judge that races stops at the first score under the threshold, and a
-    completion that is not well formed is not judged."""
+    """An upper bound, over all judges: a judge that races stops at the first score under the
+    threshold, and a completion that is not well formed is not judged."""
     output_tokens: int | None = None
     """None if the recipe never made such rows here."""
     hours: float | None = None
@@ -81,7 +81,8 @@ class _Missing:
 
     assignments: int
     completions: int
-    judgements: int
+    judgements: Mapping[str, int]
+    """By the stage of each judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         conflicts=collected.conflicts,
         assignments=missing.assignments,
         completions=missing.completions,
-        judgements=missing.judgements,
+        judgements=sum(missing.judgements.values()),
         student=recipe.student.model if recipe.student else None,
         notes=collected.notes,
         **_price(connection, recipe, missing),
@@ -126,11 +127,11 @@ def _price(
     connection: duckdb.DuckDBPyConnection, recipe: Recipe, missing: _Missing
 ) -> dict[str, Any]:
     """Returns what the missing rows take, by the fields of `Estimate`; empty if it is not known."""
-    judging, generating = recipe.judging_engine.num_gpus, recipe.engine.num_gpus
+    gpus = [engine.num_gpus for engine in recipe.judging_engines.values()]
     stages = (
-        ("assign", missing.assignments, judging),
-        ("generate", missing.completions, generating),
-        ("judge", missing.judgements, judging),
+        ("assign", missing.assignments, gpus[0]),
+        ("generate", missing.completions, recipe.engine.num_gpus),
+        *((*judged, num) for judged, num in zip(missing.judgements.items(), gpus, strict=True)),
     )
     tokens = seconds = gpu_seconds = 0.0
     for stage, num_rows, num_gpus in stages:
@@ -194,21 +195,30 @@ def _count_missing(
         all_rule_ids=(),
         run_id="",
     )
-    judge = JudgeWork(
-        config=recipe.judge,
-        stage=recipe.stage,
-        model=recipe.judging_engine.version,
-        generation_id=generate.generation_id,
-        num_completions=recipe.generate.samples,
-        specs={},
-        run_id="",
-    )
     completions = generate.pending(connection).num_samples
     completions += assignments * recipe.generate.samples
-    judgements = judge.pending(connection).num_samples
-    return _Missing(
-        assignments, completions, judgements + (completions + num_traces) * recipe.judge.samples
-    )
+    new = (completions + num_traces) * recipe.judge.samples
+    judges = _judge_works(recipe, generate.generation_id)
+    judgements = {work.name: work.pending(connection).num_samples + new for work in judges}
+    return _Missing(assignments, completions, judgements)
+
+
+def _judge_works(recipe: Recipe, generation_id: str) -> list[JudgeWork]:
+    """Returns the work of each judge."""
+    models = [engine.version for engine in recipe.judging_engines.values()]
+    return [
+        JudgeWork(
+            config=recipe.judge,
+            stage=recipe.stage,
+            model=model,
+            jury=models if len(models) > 1 else (),
+            generation_id=generation_id,
+            num_completions=recipe.generate.samples,
+            specs={},
+            run_id="",
+        )
+        for model in models
+    ]
 
 
 def _cost(

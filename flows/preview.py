@@ -29,10 +29,10 @@ def preview(recipe: Recipe, *, count: int) -> None:
         terminal.line("no model is shown anything: the recipe has only traces with scores")
         return
     models = recipe.check_models()
-    judges = models["judge_engine" if recipe.judge_engine else "engine"].turns
+    judges = models[next(iter(recipe.judging_engines))].turns
     count_tokens = _token_counter(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
-    judge = recipe.judge.template_of("judge")
+    judge = recipe.judge.judging_template
     # Read first: a source that cannot be read is told before anything is printed.
     candidates = _read_beginning(recipe, shown, count)
     for reader, template in (("generator", generator), ("judge", judge)):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from specs.criteria import check_criteria
 from specs.pack import load_pack
 from specs.policy import Pack, PackError
 from specs.template import check_templates
@@ -159,6 +160,10 @@ class Recipe(Config):
     """The model that generates."""
     judge_engine: EngineConfig | None = None
     """The model that judges. Unset: the generator judges as well, in the same warm engine."""
+    judge_engines: list[EngineConfig] = []
+    """The models of a jury, instead of `judge_engine`: a completion is accepted if all of them
+    accept it. In a race each is asked only about what those before it let pass, so put the cheapest
+    first. The first alone chooses categories, grades answers and is the reward of RL."""
     student: EngineConfig | None = None
     """The model that is trained and evaluated. Unset: the generator is the student."""
     generate: GenerateConfig = GenerateConfig()
@@ -195,11 +200,17 @@ class Recipe(Config):
         if not names:
             raise ValueError("sources is empty: add a [[sources]] or a [[traces]] section")
         require_own_names("sources", names)
+        if self.judge_engines and self.judge_engine:
+            raise ValueError(
+                "judge_engine and judge_engines are both set: put all judges into judge_engines, "
+                "or leave it out"
+            )
         if self.student and "model" not in self.student.model_fields_set:
             raise ValueError("student names no model; set student.model")
         check_templates(self.generate.template)
         if self.judge.template != self.generate.template:
             check_templates(self.judge.template)
+        check_criteria(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
@@ -211,8 +222,15 @@ class Recipe(Config):
 
     @property
     def judging_engine(self) -> EngineConfig:
-        """The engine that judges."""
-        return self.judge_engine or self.engine
+        """The engine that judges; of a jury, the first."""
+        return next(iter(self.judging_engines.values()))
+
+    @property
+    def judging_engines(self) -> dict[str, EngineConfig]:
+        """The engines that judge, by the names of their sections, in the order of asking."""
+        if self.judge_engines:
+            return {f"judge_engines.{n}": one for n, one in enumerate(self.judge_engines)}
+        return {"judge_engine": self.judge_engine} if self.judge_engine else {"engine": self.engine}
 
     @property
     def student_engine(self) -> EngineConfig:
@@ -233,11 +251,11 @@ class Recipe(Config):
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
         # Traces alone need no generator, but perhaps a judge.
-        is_judge = self.judges and self.judge_engine is None
+        is_judge = self.judges and "engine" in self.judging_engines
         is_needed = self.sources or is_judge or "engine" in self.model_fields_set
         engines = {
             "engine": self.engine if is_needed else None,
-            "judge_engine": self.judge_engine,
+            **{name: one for name, one in self.judging_engines.items() if name != "engine"},
             "student": self.student,
         }
         return {name: engine for name, engine in engines.items() if engine is not None}
@@ -253,6 +271,8 @@ class Recipe(Config):
                 models[name] = check_model(engine)
             except ValueError as error:
                 raise RecipeError(f"{name}: {error}") from error
+        if self.judge_engines:
+            require_own_versions([engine.version for engine in self.judge_engines])
         return models
 
     @property
@@ -286,6 +306,17 @@ class Recipe(Config):
                 f"no policy pack at {self.pack} ({places()}); give the folder of its Markdown files"
             )
         return load_pack(folder)
+
+
+def require_own_versions(judges: Sequence[str]) -> None:
+    """Raises RecipeError if two judges of a jury are the same model by their `name@revision`."""
+    for number, version in enumerate(judges):
+        if version in judges[:number]:
+            raise RecipeError(
+                f"judge_engines.{judges.index(version)} and judge_engines.{number} are the same "
+                f"judge, {version}, whose votes would count twice: give another model or revision, "
+                "or leave one out"
+            )
 
 
 def recipe_path(name: str | Path) -> Path:

@@ -108,8 +108,13 @@ def refreshed(done: Refreshed, place: Place) -> None:
     accepted = ask(connect(Home(done.home)), "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
         _print_chain(accepted[0])
-    for name in ("generate", "judge"):
+    for name in ("generate", *_judges(figures.stages)):
         terminal.line(_stage_line(name, figures.stages.get(name, StageFigures())))
+    for judge, fault in figures.silent_judges.items():
+        terminal.line(
+            f"judge {judge} could not be asked: {one_line(fault)}; completions without its scores "
+            "are unjudged, and the next refresh asks it again"
+        )
     if done.shortfall:
         terminal.line(done.shortfall)
     terminal.lines(
@@ -118,6 +123,11 @@ def refreshed(done: Refreshed, place: Place) -> None:
         f"warehouse: {done.home} (tables {', '.join(TABLES)})",
         f"next: precept ask acceptance_by_category{place.option}",
     )
+
+
+def _judges(stages: Mapping[str, StageFigures]) -> list[str]:
+    """Returns the stage of a lone judge, or those of a jury."""
+    return [name for name in stages if name.startswith("judge ")] or ["judge"]
 
 
 def _counted(counts: Mapping[str, Any]) -> str:
@@ -230,10 +240,14 @@ def _interval(row: dict[str, Any] | None) -> str:
 
 def calibrated(done: "Calibrated", place: Place) -> None:
     """Prints precision and recall of the filter by k and threshold, and the best threshold."""
-    for grader, gold in dict.fromkeys((row["grader"], row["gold"]) for row in done.table):
-        rows = [row for row in done.table if (row["grader"], row["gold"]) == (grader, gold)]
-        title = f"{grader} against {gold}: precision and, below it, recall of what it accepts"
-        _print_calibration(title, rows)
+    keys = [(row["grader"], row["criterion"], row["gold"]) for row in done.table]
+    for key in dict.fromkeys(keys):
+        grader, criterion, gold = key
+        judge = f"{grader} on {criterion}" if criterion else grader
+        title = f"{judge} against {gold}: precision and, below it, recall of what it accepts"
+        _print_calibration(
+            title, [row for row, own in zip(done.table, keys, strict=True) if own == key]
+        )
     _print_suites(done.suites)
     if best := done.best:
         terminal.lines(

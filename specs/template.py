@@ -31,6 +31,7 @@ class Message(TypedDict):
 TemplateKind = Literal[
     "generator",
     "judge",
+    "criteria",
     "helpfulness",
     "assign",
     "strongreject",
@@ -52,6 +53,7 @@ SETS = Path(__file__).parent / "templates"
 _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "generator": ("spec", "conversation"),
     "judge": ("spec", "conversation", "reasoning", "answer"),
+    "criteria": ("spec", "conversation", "reasoning", "answer", "criteria", "form"),
     "helpfulness": ("conversation", "answer"),
     "assign": ("spec", "categories", "conversation"),
     "strongreject": ("conversation", "answer"),
@@ -60,7 +62,8 @@ _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "attacker": ("goal", "conversation"),
     "retrieval": ("spec", "categories", "excerpts"),
 }
-_OPTIONAL: Mapping[str, tuple[str, ...]] = {"judge": ("metadata", "metadata_instruction")}
+_METADATA = ("metadata", "metadata_instruction")
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {"judge": _METADATA, "criteria": _METADATA}
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
 _HEADER_LIKE = re.compile(r"\s*={2,}\s*(?P<role>\w[\w ]*?)\s*={2,}\s*")
 """A line of nothing but such marks underlines a heading of Markdown."""
@@ -139,7 +142,7 @@ def forget_templates() -> None:
 @cache
 def _load(kind: TemplateKind, names: tuple[str, ...]) -> Template:
     path = next(path for path in _places(kind, names) if path.is_file())
-    text = _read(path)
+    text = read_template(path)
     if faults := list(_faults(kind, path, text)):
         raise TemplateError("\n".join(faults))
     return Template(name=f"{path.parent.name}/{kind}", text=text)
@@ -147,10 +150,11 @@ def _load(kind: TemplateKind, names: tuple[str, ...]) -> Template:
 
 def _places(kind: str, names: Sequence[str]) -> list[Path]:
     """Returns the files in which a template may stand, the first choice first."""
-    return [_folder(name) / f"{kind}.md" for name in (*names, DEFAULT_SET)]
+    return [folder_of(name) / f"{kind}.md" for name in (*names, DEFAULT_SET)]
 
 
-def _folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
+    """Returns the folder of a set, or a folder as it is named."""
     return SETS / name if name in shipped_sets() else Path(name)
 
 
@@ -158,9 +162,9 @@ def check_templates(names: TemplateNames) -> None:
     """Raises TemplateError with all faults of the sets and folders, or if one is none."""
     faults = []
     for name in (names,) if isinstance(names, str) else names:
-        folder = _folder(name)
+        folder = folder_of(name)
         files = sorted(folder.glob("*.md")) if folder.is_dir() else []
-        if not files:
+        if not files and not any(folder.glob("criteria/*.md")):
             raise TemplateError(
                 f"no templates at {name}: give one of the sets {', '.join(shipped_sets())}, or a "
                 "folder that holds some, such as judge.md"
@@ -181,12 +185,13 @@ def _faults_of_file(path: Path) -> list[str]:
         hint = f"did you mean {close[0]}.md?" if close else f"name it one of {', '.join(kinds)}"
         return [f"{path}: not the name of a template; {hint}"]
     try:
-        return list(_faults(path.stem, path, _read(path)))  # type: ignore[arg-type]
+        return list(_faults(path.stem, path, read_template(path)))  # type: ignore[arg-type]
     except TemplateError as error:
         return [str(error)]
 
 
-def _read(path: Path) -> str:
+def read_template(path: Path) -> str:
+    """Returns the text of a file; raises TemplateError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

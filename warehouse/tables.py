@@ -188,6 +188,16 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CriterionScore:
+    """What a judge sample gives a completion by one criterion."""
+
+    criterion: str
+    """Name of the criterion, such as `compliance`."""
+    score: float
+    """Score from 0 to 10."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """One sample of the judge, or one score that came with a trace. A score that could not be read
     is null, never 0."""
@@ -205,7 +215,8 @@ class Judgement:
     """Hash of what all judgements of a run share: template, model@revision, sampling, view; of
     scores that came with traces: of their judge and its criteria."""
     criterion: str | None = None
-    """Criterion that the score is for; null if it is for the completion as a whole."""
+    """Criterion that a score that came with a trace is for; null if it is for the completion as a
+    whole, and for samples of the recipe's judge, which have `criteria`."""
     sample_index: int
     """Place among the judgements of one completion, or of its criterion; from 0."""
     attempt: int
@@ -217,7 +228,9 @@ class Judgement:
     reason: str | None
     """The reason that there is no score; null with one."""
     score: float | None
-    """Score from 0 to 10; null if it could not be read."""
+    """Score from 0 to 10, of several criteria the lowest; null if it could not be read."""
+    criteria: list[CriterionScore] = field(default_factory=list)
+    """The score of each criterion; empty if the judge was asked for one score of the whole."""
     agrees: bool | None
     """True if the judge agreed with the prompt's metadata; null if it was shown none or did not
     say."""
@@ -606,7 +619,10 @@ class Run:
     generation_id: str | None
     """Hash that all completions of the run share; null if it wanted none."""
     judging_id: str | None
-    """Hash that all judgements of the run share; null if it wanted none."""
+    """Hash that all judgements of the run share, or that of all judges of a jury together; null if
+    it wanted none."""
+    jury: list[str] = field(default_factory=list)
+    """Hashes that the judgements of each judge of a jury share, sorted; empty for a lone judge."""
     spec_ids: list[str]
     """Ids of the specs that the run wanted; with generation_id and judging_id they tell which rows
     are current."""
@@ -615,7 +631,7 @@ class Run:
     num_samples: int
     """Completions per prompt that the run wanted."""
     num_judgements: int
-    """Judge samples per completion that the run wanted."""
+    """Judge samples per completion that the run wanted, of each judge."""
     threshold: float
     """Lowest accepted score of the run, from 0 to 10."""
     set_id: str | None

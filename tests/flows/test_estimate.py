@@ -281,3 +281,17 @@ def test_prompts_whose_attempts_at_a_category_are_used_up_are_left_behind(
     result = estimate(recipe, disk.url)
     assert (result.prompts, result.assignments) == (1, 1)
     assert result.left_behind == {"unread": 1}
+
+
+def test_estimate_counts_the_samples_of_every_judge_of_a_jury(tmp_path: Path, disk: Home) -> None:
+    lone = rafts(tmp_path)
+    second = lone.engine.model_copy(update={"dtype": "float32"})
+    jury = lone.model_copy(update={"judge_engines": [lone.engine, second]})
+    assert estimate(jury, disk.url).judgements == 2 * estimate(lone, disk.url).judgements
+    refresh = Refresh(lone, disk)
+    refresh.collect()
+    refresh.make(refresh.generate)
+    refresh.make(refresh.judge)
+    # What the first judge gave as a lone one counts.
+    assert estimate(lone, disk.url).judgements == 0
+    assert estimate(jury, disk.url).judgements == 3 * lone.generate.samples * lone.judge.samples

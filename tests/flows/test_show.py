@@ -185,7 +185,11 @@ def test_rationales_are_shown_whole_at_any_width(
             "bad",
             "verdict: rejected: sample 1 of the judge gave 3, which is under the threshold 8\n",
         ),
-        ("open", "verdict: unjudged: 1 of 2 judge samples were read; sample 1 is no_verdict\n"),
+        (
+            "open",
+            "verdict: unjudged: 1 of 2 judge samples were read; "
+            "sample 1 of the judge is no_verdict\n",
+        ),
         ("short", "verdict: failed: it is truncated, cut at 160 tokens\n"),
     ],
 )
@@ -403,7 +407,14 @@ def test_outcomes_of_flows_are_printed_as_text(
             **{"mean": 0.5, "low": 0.25, "high": 0.75, "num_prompts": 3, "num_unread": 1},
         }
         held = {
-            **{"grader": text, "gold": text, "threshold": 8, "k": 1, "precision": 0.5},
+            **{
+                "grader": text,
+                "criterion": text,
+                "gold": text,
+                "threshold": 8,
+                "k": 1,
+                "precision": 0.5,
+            },
             **{"recall": 0.5, "f1": 0.5, "num_answers": 2, "num_gold": 1},
         }
         place = show.Place(text, str(tmp_path))

@@ -619,6 +619,24 @@ def test_calibration_counts_what_a_judge_would_accept(study: Study) -> None:
     assert row["f1"] == pytest.approx(2 * 0.5 * 0.25 / 0.75, abs=1e-4)
 
 
+def test_calibration_knows_each_criterion_of_a_judge(study: Study) -> None:
+    study.grader("judge", reduce="rating")
+    lenient = {"rating": 0.6, "rating_compliance": 0.9, "rating_reasoning": 0.6}
+    study.say("good", {**lenient, "rating": 0.9, "rating_reasoning": 0.9}, grader="judge")
+    study.say("bad", lenient, grader="judge")
+    study.say("good", {"right": 1})
+    study.say("bad", {"right": 0})
+    found = {
+        row["criterion"]: values(row, "precision", "recall", "num_accepted", "num_answers")
+        for row in study.ask("calibration", threshold=8)
+    }
+    assert found == {
+        None: (1.0, 1.0, 1, 2),
+        "compliance": (0.5, 1.0, 2, 2),
+        "reasoning": (1.0, 1.0, 1, 2),
+    }
+
+
 @pytest.mark.parametrize(
     ("judge", "gold", "is_held"),
     [

@@ -39,7 +39,7 @@ def agreement(material: Material) -> Section:
             *(
                 table(
                     ours,
-                    caption=f"{grader} against {gold}",
+                    caption=_held(grader, criterion, gold),
                     corner="grades and threshold",
                     label="{k} at {threshold:g}",
                     columns={
@@ -52,14 +52,21 @@ def agreement(material: Material) -> Section:
                     },
                     folded=True,
                 )
-                for grader, gold, ours in split(calibration, "grader", "gold")
+                for grader, criterion, gold, ours in split(
+                    calibration, "grader", "criterion", "gold"
+                )
             ),
         ),
         figures=tuple(
-            Figure(plots.calibration_plot, f"{grader} against {gold}", ours)
-            for grader, gold, ours in split(calibration, "grader", "gold")
+            Figure(plots.calibration_plot, _held(grader, criterion, gold), ours)
+            for grader, criterion, gold, ours in split(calibration, "grader", "criterion", "gold")
         ),
     )
+
+
+def _held(grader: str, criterion: str | None, gold: str) -> str:
+    """Returns what is held against gold: a grader, or one of its criteria."""
+    return f"{grader}{f' on {criterion}' if criterion else ''} against {gold}"
 
 
 def _unlike(material: Material, agreement: Rows) -> str:

@@ -65,7 +65,8 @@ def invented(**changes: Any) -> Report:
         ],
         "calibration": [
             {
-                **{"grader": "judge", "gold": "oracle", "threshold": threshold, "k": k, "f1": 0.5},
+                **{"criterion": None, "grader": "judge", "gold": "oracle"},
+                **{"threshold": threshold, "k": k, "f1": 0.5},
                 **{"precision": 0.5, "recall": 0.5, "num_accepted": 8, "num_gold": 8},
                 "num_answers": 16,
             }
