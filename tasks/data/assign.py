@@ -59,7 +59,7 @@ class AssignWork:
     constrain: bool = True
     """Hold the visible reply to the form of a choice by structured outputs."""
     reasons: bool = True
-    """True if the judge reasons before it answers."""
+    """True if the judge reasons before it answers, and can be given empty reasoning instead."""
     name: str = "assign"
     table: Table = PROMPTS
     unit: type[AssignUnit] = AssignUnit

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from specs.prompts import Message, attacker_messages, load_template
-from tasks.engine.requests import Engine, Request, Sampling
+from tasks.engine.requests import Engine, Request, Sampling, require_asked
 from tasks.paths import find, places
 from warehouse.tables import content_id
 
@@ -110,6 +110,7 @@ class ModelAttacker:
             sampling=self.sampling,
         )
         [samples] = await self.engine.generate([request])
+        require_asked(samples)
         if samples and all(sample.fault for sample in samples):
             raise AttackerDown(samples[0].reason or samples[0].fault)
         replies = (sample.reply for sample in samples if not sample.fault)

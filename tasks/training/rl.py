@@ -250,6 +250,7 @@ class RlTraining:
             {spec.id: spec for spec in self.specs.values()},
             num_samples=self.config.reward.samples,
             name=job.checkpoint_id,
+            home=self.home,
         )
         try:
             data = RlData(rows=rows, judges=judges.handles, home=self.home, run_id=self.run_id)
