@@ -57,9 +57,10 @@ class Ledger:
         self._folder = f"{home.root}/{FOLDER}/{name}" if home else ""
         self._path = f"{self._folder}/{uuid.uuid4().hex}.json"
         self._before = self._read()
-        self._own = Charge()
+        self._own = self._written = Charge()
         self._reserved: list[Charge] = []
         self._changed = asyncio.Condition()
+        self._writing = asyncio.Lock()
 
     async def reserve(self, most: Charge) -> bool:
         """Sets aside the most that a request could take; returns False if the budget lacks it.
@@ -79,8 +80,13 @@ class Ledger:
             self._reserved.remove(most)
             self._own += actual
             self._changed.notify_all()
-        if actual != Charge() and self._home is not None:
-            await asyncio.to_thread(self._write, self._home, self._own)
+        if self._home is None:
+            return
+        # One at a time: an earlier sum must not come to stand over a later one.
+        async with self._writing:
+            if self._written != (own := self._own):
+                await asyncio.to_thread(self._write, self._home, own)
+                self._written = own
 
     def refusal(self, most: Charge) -> str:
         """Returns the sentence on a request that the budget does not allow."""
