@@ -48,7 +48,18 @@ def run_checks(home: Home, recipe: Recipe | None = None, *, mend: bool = False) 
         _ray(),
         _prefect(),
         *(_model(name, engine) for name, engine in (recipe.engines if recipe else {}).items()),
+        *([_templates(recipe)] if recipe else []),
     ]
+
+
+def _templates(recipe: Recipe) -> Check:
+    """Names the templates of a recipe, which were checked when it was read."""
+    sets = {"generator": recipe.generate.template, "judge": recipe.judge.template}
+    named = (
+        f"{reader} from {names if isinstance(names, str) else ', '.join(names)}"
+        for reader, names in sets.items()
+    )
+    return Check("templates", True, ", ".join(named))
 
 
 def _model(name: str, engine: EngineConfig) -> Check:

@@ -13,7 +13,8 @@ from flows.run import assign_work, home_at, plan_for
 from specs.policy import Pack
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
-from tasks.data.collect import Collected, Origin, collect
+from tasks.data.collect import collect
+from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork

@@ -104,8 +104,10 @@ def check_suites(recipe: Recipe, config: EvaluateConfig) -> None:
 
 def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
     """Returns the student, untrained, as an arm."""
-    engine = run.recipe.student_engine
-    return ServedArm.of_base(engine, config, name=name, model=run.version(engine))
+    engine, templates = run.recipe.student_engine, run.recipe.generate.template
+    return ServedArm.of_base(
+        engine, config, name=name, model=run.version(engine), templates=templates
+    )
 
 
 def trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
@@ -175,9 +177,14 @@ def set_up(
         spec_ids={key: spec.id for key, spec in specs.items()},
         arms=tuple(arms),
         graders=evaluation.graders_of(
-            config, pack=pack, pack_folder=recipe.pack_folder, judge=judge
+            config,
+            pack=pack,
+            pack_folder=recipe.pack_folder,
+            judge=judge,
+            templates=recipe.judge.template,
         ),
         judge=judge,
+        templates=recipe.judge.template,
         stage=recipe.stage,
         run_id=run.id,
     )

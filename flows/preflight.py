@@ -15,7 +15,6 @@ from urllib.request import urlopen
 from flows.lock import require_free
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at
-from specs.prompts import load_template
 from tasks.data.candidates import read_source
 from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
@@ -68,23 +67,20 @@ def _require_student(recipe: Recipe) -> None:
     if recipe.student is None or not (recipe.sft or recipe.dpo or recipe.rl):
         return
     # transformers takes seconds to import.
-    from tasks.engine.chat_template import ChatTemplate
+    from tasks.engine.chat_template import ChatError, ChatTemplate
 
     try:
         ChatTemplate.of(recipe.student)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise RecipeError(f"student: {recipe.student.model}: {line}") from error
+    except ChatError as error:
+        raise RecipeError(f"student: {recipe.student.model}: {error}") from error
 
 
 def _check_data(recipe: Recipe) -> None:
-    """Reads the beginning of every source on this machine, and the templates."""
+    """Reads the beginning of every source on this machine."""
     for source in recipe.all_sources:
         # A data set on Hugging Face would be downloaded.
         if source.path is not None:
             next(iter(read_source(source)), None)
-    load_template("generator", recipe.generate.template)
-    load_template("judge", recipe.judge.template)
 
 
 def _check_evaluations(command: Command, recipe: Recipe) -> None:

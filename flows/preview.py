@@ -8,9 +8,12 @@ from typing import Any
 
 from flows import terminal
 from flows.recipe import Recipe
-from specs.prompts import generator_messages, judge_messages, load_template
-from tasks.data.candidates import Candidate, SourceNotes, read_source
+from specs.prompts import generator_messages, judge_messages
+from specs.template import load_template
+from tasks.data.candidates import Candidate, NoteTaker, SourceNotes
 from tasks.data.files import skipped_files
+from tasks.data.sources import SourceConfig
+from tasks.data.traces import TraceConfig
 from tasks.engine.requests import EngineConfig
 
 
@@ -25,28 +28,29 @@ class _Measure:
 def preview(recipe: Recipe, *, count: int) -> None:
     """Prints the first `count` usable prompts, in the turns that the models' chat templates take.
 
-    Raises ValueError if a model cannot be served, or there is no tokenizer.
+    Raises ValueError if a model cannot be served, there is no tokenizer, or no prompt is usable.
     """
     pack = recipe.load_pack()
+    shown = [one for one in recipe.all_sources if not (isinstance(one, TraceConfig) and one.judge)]
+    if not shown:
+        terminal.line("no model is shown anything: the recipe has only traces with scores")
+        return
     models = recipe.check_models()
-    generates = models["engine"].turns
-    judges = models.get("judge_engine", models["engine"]).turns
-    measure = _measure(recipe.engine)
+    judges = models["judge_engine" if recipe.judge_engine else "engine"].turns
+    measure = _measure(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
-    judge = load_template("judge", recipe.judge.template)
-    for source in recipe.all_sources:
-        if notes := str(SourceNotes(skipped_files=skipped_files(source))):
-            terminal.line(f"source {source.name}: {notes}")
-    for candidate in islice(_candidates(recipe), count):
+    judge = recipe.judge.template_of("judge")
+    # Read first: a source that cannot be read is told before anything is printed.
+    candidates = _read_beginning(recipe, shown, count)
+    for reader, template in (("generator", generator), ("judge", judge)):
+        terminal.line(f"template of the {reader}: {template.name}, {template.id[:12]}")
+    for source, candidate in candidates:
         categories = [name for name in candidate.categories if name in pack.policies]
         if not categories:
             categories = [next(iter(pack.policies))]
             terminal.line(f"no category yet; shown as {categories[0]}")
         spec = pack.spec(categories)
         shown_to = {
-            "generator": generates.apply(
-                generator_messages(generator, candidate.messages, spec=spec)
-            ),
             "judge": judges.apply(
                 judge_messages(
                     judge,
@@ -57,14 +61,41 @@ def preview(recipe: Recipe, *, count: int) -> None:
                 )
             ),
         }
+        if not isinstance(source, TraceConfig):
+            asked = generator_messages(generator, candidate.messages, spec=spec)
+            shown_to = {"generator": models["engine"].turns.apply(asked), **shown_to}
         for reader, messages in shown_to.items():
             _print_messages(reader, messages, spec.text, measure)
 
 
-def _candidates(recipe: Recipe) -> Iterator[Candidate]:
-    """Yields the prompts of all sources that can be used."""
+def _read_beginning(
+    recipe: Recipe, shown: Sequence[SourceConfig], count: int
+) -> list[tuple[SourceConfig, Candidate]]:
+    """Returns the first `count` usable prompts, each with its source, and prints what is left out
+    before the last of them.
+
+    Raises ValueError if there is none.
+    """
+    readers = {source.name: NoteTaker(source) for source in shown}
+    candidates = list(islice(_candidates(shown, readers), count))
     for source in recipe.all_sources:
-        yield from (candidate for candidate in read_source(source) if not candidate.fault)
+        # Not the counts: the rest of the rows is not read.
+        bad_places = readers[source.name].notes.bad_places if source.name in readers else {}
+        notes = SourceNotes(bad_places=bad_places, skipped_files=skipped_files(source))
+        if str(notes):
+            terminal.line(f"source {source.name}: {notes}")
+    if count and not candidates:
+        raise ValueError("no row of the sources can be shown; check which columns they name")
+    return candidates
+
+
+def _candidates(
+    sources: Sequence[SourceConfig], readers: Mapping[str, NoteTaker]
+) -> Iterator[tuple[SourceConfig, Candidate]]:
+    """Yields the prompts of sources that can be used, each with its source."""
+    for source in sources:
+        rows = readers[source.name].candidates()
+        yield from ((source, candidate) for candidate in rows if not candidate.fault)
 
 
 def _print_messages(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from specs.pack import load_pack
 from specs.policy import Pack, PackError
+from specs.template import check_templates
 from tasks import Config, require_own_names
 from tasks.data.collect import CollectConfig
 from tasks.data.curate import CurateConfig
@@ -192,6 +193,9 @@ class Recipe(Config):
         require_own_names("sources", names)
         if self.student and "model" not in self.student.model_fields_set:
             raise ValueError("student names no model; set student.model")
+        check_templates(self.generate.template)
+        if self.judge.template != self.generate.template:
+            check_templates(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
@@ -217,10 +221,16 @@ class Recipe(Config):
         return any(source.assign_category for source in self.all_sources)
 
     @property
+    def judges(self) -> bool:
+        """True if the judge model is to judge completions, or to choose their categories."""
+        return bool(self.sources) or self.assigns or not all(one.judge for one in self.traces)
+
+    @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
-        # Traces alone need no generator.
-        is_needed = self.sources or "engine" in self.model_fields_set
+        # Traces alone need no generator, but perhaps a judge.
+        is_judge = self.judges and self.judge_engine is None
+        is_needed = self.sources or is_judge or "engine" in self.model_fields_set
         engines = {
             "engine": self.engine if is_needed else None,
             "judge_engine": self.judge_engine,

@@ -17,7 +17,7 @@ from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.shortfall import shortfall
 from flows.steps import RETRIED, describe_asset, makes, run_stage
 from tasks.data.assign import assigned, count_assignments
-from tasks.data.collect import Collected
+from tasks.data.collected import Collected
 from tasks.data.curate import Curated, curate
 from tasks.data.drift import watch
 from tasks.data.generate import GenerateWork
@@ -153,7 +153,7 @@ def curate_examples(run: RunContext) -> Curated:
 @task(name="report", cache_policy=NO_CACHE, **RETRIED)
 def report(run: RunContext, curated: Curated) -> Refreshed:
     """Publishes the funnel and a sample of accepted completions to Prefect."""
-    connection = run.warehouse()
+    connection, recipe = run.warehouse(), run.recipe
     funnel: list[dict[str, Any]] = ask(connection, "funnel").to_pylist()
     unread = count_assignments(connection).reasons
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
@@ -166,7 +166,9 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
         num_examples=curated.num_chosen,
         figures=run.figures,
         models_loaded=run.engines.num_started,
-        shortfall=None if curated.num_chosen else shortfall(funnel, unread),
+        shortfall=None
+        if curated.num_chosen
+        else shortfall(funnel, unread, of_traces=not recipe.sources, of_scores=not recipe.judges),
     )
 
 

@@ -18,9 +18,11 @@ import pyarrow as pa
 from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
+from specs.template import forget_templates
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
-from tasks.data.collect import Collected, Origin, collect
+from tasks.data.collect import collect
+from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.counts import Counts
 from tasks.data.curate import Curated
@@ -109,6 +111,7 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
         sampling=recipe.judge.sampling,
         constrain=recipe.judge.constrain,
         reasons=recipe.judging_engine.takes_reasoning,
+        template=recipe.judge.template_of("assign"),
     )
 
 
@@ -327,6 +330,8 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
     """
     check_version(home)
     with lock(home):
+        # A process that makes many runs reads a template that was edited between two of them.
+        forget_templates()
         began = time.monotonic()
         record = _first_record(flow, recipe)
         live = f"{home.root}/engines/{record.run_id}" if home.is_local else None

@@ -1,44 +1,22 @@
 """(prompt, spec) → the messages that a generator, a judge or a grader is sent.
 
-Templates are Markdown files cut into messages by lines such as `=== system ===` and filled by
-name in one pass, so that text put in is never read as a placeholder. Text that users or models
-wrote can never become structure: special tokens in it are broken by a space, a judge sees it
-between marks that carry a nonce which the text between them cannot foresee, and no line of it looks
-like a turn of the conversation.
+Templates are filled by name in one pass, so that text put in is never read as a placeholder. Text
+that users or models wrote can never become structure: special tokens in it are broken by a space, a
+judge sees it between marks that carry a nonce which the text between them cannot foresee, and no
+line of it looks like a turn of the conversation.
 """
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from collections.abc import Callable, Sequence
 
 from specs.calls import call_number, calls_of, calls_text, calls_with
 from specs.characters import fold
 from specs.policy import Spec
+from specs.template import Message as Message
+from specs.template import Template
 
-TemplateSet = Literal["spec_first", "paper"]
-"""`spec_first` puts the text that rows share first, so that an engine's prefix cache serves it;
-`paper` keeps the order of figures 5 and 6 of arXiv 2412.16339."""
-TemplateKind = Literal[
-    "generator",
-    "judge",
-    "helpfulness",
-    "assign",
-    "strongreject",
-    "classes",
-    "propositions",
-    "attacker",
-    "retrieval",
-]
-"""The file stem of a template; set `paper` has `generator` and `judge` alone."""
-
-_FOLDER = Path(__file__).parent / "templates"
-_SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
 _TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?(?:think|tool_call|tool_response)>"
 ROLES = {
     "system": "system",
@@ -65,65 +43,6 @@ _METADATA_INSTRUCTION = (
     "Another AI's finding may be wrong: on a line of its own begin Agree: or Disagree: "
     "and say in brief why. "
 )
-
-
-class Message(TypedDict):
-    """One turn of a chat; a key that is not there may also be None."""
-
-    role: str
-    content: str
-    tool_calls: NotRequired[str | None]
-    """Calls of tools, as JSON text (`specs.calls`)."""
-    tool_call_id: NotRequired[str | None]
-    """Id of the call whose result the turn is."""
-    name: NotRequired[str | None]
-    """Name of the tool, of a result whose call is only told in text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A prompt with placeholders, cut into messages by lines such as `=== system ===`."""
-
-    name: str
-    text: str
-
-    @property
-    def id(self) -> str:
-        """The template version: the first 32 hex digits of the SHA-256 of its text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
-
-    def fill(
-        self, values: Mapping[str, str], *, conversation: Sequence[Message] = ()
-    ) -> list[Message]:
-        """Returns the template as messages; a section `conversation` becomes the turns given.
-
-        A line of nothing but empty placeholders is left out. Raises KeyError if `values` lacks a
-        placeholder.
-        """
-        messages: list[Message] = []
-        for role, body in self._sections():
-            if role == "conversation":
-                messages += conversation
-                continue
-            lines = []
-            for line in body.splitlines():
-                filled = _PLACEHOLDER.sub(lambda match: values[match["name"]], line)
-                if filled or not line:
-                    lines.append(filled)
-            messages.append({"role": role, "content": "\n".join(lines)})
-        return messages
-
-    def _sections(self) -> list[tuple[str, str]]:
-        """Returns role and text of each section."""
-        parts = _SECTION.split(self.text)
-        return list(zip(parts[1::2], parts[2::2], strict=True))
-
-
-@cache
-def load_template(kind: TemplateKind, name: TemplateSet) -> Template:
-    """Returns the shipped template of that kind and set."""
-    text = (_FOLDER / name / f"{kind}.md").read_text(encoding="utf-8")
-    return Template(name=f"{name}/{kind}", text=text)
 
 
 def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
@@ -166,7 +85,7 @@ def generator_messages(
     template: Template, messages: Sequence[Message], *, spec: Spec
 ) -> list[Message]:
     """Returns the messages for a generator: the prompt, spec(category) and the call to cite it."""
-    if template.name.startswith("paper/"):
+    if "conversation" in template.placeholders:
         return template.fill({"spec": spec.text, "conversation": _fenced_turns(messages)})
     turns = [with_text(turn, neutralise) for turn in messages]
     return _one_system(template.fill({"spec": spec.text}, conversation=turns))
@@ -316,11 +235,13 @@ def _heading(message: Message) -> str:
 
 def _one_system(messages: Sequence[Message]) -> list[Message]:
     """Joins the prompt's own system messages to ours: chat templates allow one, at the start."""
-    first, *rest = messages
+    ours = [message["content"] for message in messages[:1] if message["role"] == "system"]
+    rest = messages[len(ours) :]
     own = [message["content"] for message in rest if message["role"] == "system"]
     if not own:
         return list(messages)
-    content = "\n".join([first["content"], "# Instructions of this conversation", *own])
+    heading = ["# Instructions of this conversation"] if ours else []
+    content = "\n".join([*ours, *heading, *own])
     turns = [message for message in rest if message["role"] != "system"]
     return [{"role": "system", "content": content}, *turns]
 

@@ -19,11 +19,9 @@ from specs.lines import read_ending
 from specs.policy import Pack, Spec
 from specs.prompts import (
     Message,
-    Template,
     answer_messages,
     fenced_answer,
     judge_messages,
-    load_template,
     retrieval_messages,
 )
 from specs.reasoning import policy_excerpts
@@ -38,6 +36,7 @@ from specs.replies import (
     read_verdict,
     unread,
 )
+from specs.template import DEFAULT_SET, Template, load_template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ class PolicyRubric:
     name: ClassVar[str] = "policy"
     shows_spec: ClassVar[bool] = True
     shown_id: ClassVar[str] = ""
-    template: Template = field(default_factory=partial(load_template, "judge", "spec_first"))
+    template: Template = field(default_factory=partial(load_template, "judge", DEFAULT_SET))
 
     def spec(self, categories: Sequence[str]) -> Spec:
         """Returns the spec that the grader is shown for these categories."""
@@ -143,7 +142,7 @@ class RetrievalRubric:
     pack: Pack
     name: ClassVar[str] = "retrieval"
     shows_spec: ClassVar[bool] = False
-    template: Template = field(default_factory=partial(load_template, "retrieval", "spec_first"))
+    template: Template = field(default_factory=partial(load_template, "retrieval", DEFAULT_SET))
 
     @property
     def spec(self) -> Spec:
@@ -185,7 +184,7 @@ class StrongRejectRubric:
     template is our own, so figures compare with published ones in kind, not to the digit.
     """
 
-    template: Template = field(default_factory=partial(load_template, "strongreject", "spec_first"))
+    template: Template = field(default_factory=partial(load_template, "strongreject", DEFAULT_SET))
     name: ClassVar[str] = "strongreject"
     shows_spec: ClassVar[bool] = False
     shown_id: ClassVar[str] = ""
@@ -217,7 +216,7 @@ class ClassesRubric:
     and `says_refuse` tell what the answer amounts to.
     """
 
-    template: Template = field(default_factory=partial(load_template, "classes", "spec_first"))
+    template: Template = field(default_factory=partial(load_template, "classes", DEFAULT_SET))
     name: ClassVar[str] = "classes"
     shows_spec: ClassVar[bool] = False
     shown_id: ClassVar[str] = ""
@@ -257,7 +256,7 @@ class PropositionsRubric:
     adherence: Adherence
     name: ClassVar[str] = "propositions"
     shows_spec: ClassVar[bool] = False
-    template: Template = field(default_factory=partial(load_template, "propositions", "spec_first"))
+    template: Template = field(default_factory=partial(load_template, "propositions", DEFAULT_SET))
 
     @property
     def shown_id(self) -> str:

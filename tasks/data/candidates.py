@@ -6,6 +6,7 @@ candidate with a fault.
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +28,8 @@ from tasks.data.chats import (
 from tasks.data.columns import column_value, has_column
 from tasks.data.files import skipped_files
 from tasks.data.formats import Row, Table, read_tables
-from tasks.data.labels import LabelMap, texts_of
-from tasks.data.sources import USUAL_COLUMNS, SourceConfig
+from tasks.data.labels import LabelMap, texts_of, value_text
+from tasks.data.sources import BESIDE_CHAT, TOOL_COLUMNS, USUAL_COLUMNS, SourceConfig
 from warehouse.tables import content_id
 
 
@@ -51,11 +52,13 @@ class Candidate:
     """The chat ended on the assistant and is asked up to its last user turn."""
     left_off: Sequence[Turn] = ()
     """The turns after the last user turn."""
+    columns_left_off: Sequence[str] = ()
+    """Columns with tools or a system text of the row that no key of the source names."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
-    `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out; of a trace
-    also no_answer, several_answers."""
+    not_a_chat, unreadable_call, call_of_other_role, call_without_result, result_without_call,
+    key_stands_twice, no_role, `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply,
+    left_out; of a trace also no_answer, several_answers, calls_tools."""
 
     @property
     def prompt_id(self) -> str:
@@ -94,6 +97,8 @@ class SourceNotes:
     """File and line of the first row that cannot be used, by reason."""
     answers_left_off: int = 0
     """Chats that ended on the assistant and are asked up to their last user turn."""
+    columns_left_off: Mapping[str, int] = field(default_factory=dict)
+    """Rows with tools or a system text in a column that is not read, by column."""
     skipped_files: Sequence[str] = ()
     """Files that lie with the others and are of no kind that can be read."""
 
@@ -102,6 +107,10 @@ class SourceNotes:
         parts = [f"first {reason} at {place}" for reason, place in self.bad_places.items()]
         if self.answers_left_off:
             parts.append(f"{self.answers_left_off} chats asked without their last answer")
+        for column, count in self.columns_left_off.items():
+            parts.append(
+                f"{count} rows asked without their column {column!r} (name it in system to show it)"
+            )
         if self.skipped_files:
             noun = "file" if len(self.skipped_files) == 1 else "files"
             names = ", ".join(self.skipped_files)
@@ -117,11 +126,13 @@ class NoteTaker:
         self._rows = read_source(source) if rows is None else rows
         self._bad_places: dict[str, str] = {}
         self._answers_left_off = 0
+        self._columns_left_off: Counter[str] = Counter()
 
     def candidates(self) -> Iterator[Candidate]:
         """Yields the rows that were given, else those that `read_source` yields."""
         for candidate in self._rows:
             self._answers_left_off += candidate.answer_left_off
+            self._columns_left_off.update(candidate.columns_left_off)
             if candidate.fault and candidate.fault != "left_out":
                 self._bad_places.setdefault(candidate.fault, candidate.place)
             yield candidate
@@ -130,7 +141,10 @@ class NoteTaker:
     def notes(self) -> SourceNotes:
         """The facts about the rows so far and the files."""
         return SourceNotes(
-            self._bad_places, self._answers_left_off, tuple(skipped_files(self._source))
+            self._bad_places,
+            self._answers_left_off,
+            dict(self._columns_left_off),
+            tuple(skipped_files(self._source)),
         )
 
 
@@ -178,7 +192,9 @@ def _usual_column(source: SourceConfig, table: Table) -> str | None:
     if not missing and (source.text_columns or usual):
         return None if source.text_columns else usual
     listed = f"its columns are {', '.join(map(str, columns)) or 'none'}"
-    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+    if (num_lines := table.num_lines_to_skip()) is not None:
+        listed += f" (set skip_lines = {num_lines}: line {num_lines + 1} has the columns)"
+    elif len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         listed += " (set delimiter to the character that separates them)"
     if missing:
         raise ValueError(
@@ -267,6 +283,11 @@ class _Reader:
             place=place,
             answer_left_off=bool(prompt.left_off),
             left_off=prompt.left_off,
+            columns_left_off=[
+                name
+                for name in BESIDE_CHAT
+                if name not in source.columns and _texts(values, name) not in _NOTHING
+            ],
         )
 
     def _prompt(self, values: Mapping[str, Any], columns: Sequence[str]) -> _Prompt:
@@ -284,8 +305,10 @@ class _Reader:
             prompt = _Prompt([_user_message("\n\n".join(texts))])
         if not prompt.messages or not prompt.messages[-1]["content"].strip():
             raise BadRowError("empty_prompt")
-        for system in _given([column_value(values, self.source.system)]):
-            prompt.messages.insert(0, {"role": "system", "content": read_text(system)})
+        columns = self.source.system_columns
+        systems = [_system_text(name, column_value(values, name)) for name in columns]
+        if text := "\n\n".join(_given(systems)):
+            prompt.messages.insert(0, {"role": "system", "content": text})
         return prompt
 
     def _chat(self, value: object) -> _Prompt:
@@ -314,17 +337,31 @@ class _Reader:
         if not source.ideal_response:
             return source.ideal_response_value.value if source.ideal_response_value else None
         label = column_value(values, source.ideal_response)
-        outcome = next(iter(self.ideal_responses.meanings(label)), "")
-        if outcome and outcome not in tuple(Outcome):
+        # A list may have labels that do not say.
+        outcomes = sorted({text for text in self.ideal_responses.meanings(label) if text})
+        if len(outcomes) > 1 or not set(outcomes) <= set(Outcome):
             raise ValueError(
-                f"source {source.name!r}: ideal response {short(outcome)} ({place}) must be one of "
-                f"{', '.join(Outcome)}; map it in ideal_response_map"
+                f"source {source.name!r}: ideal response {short(', '.join(outcomes))} ({place}) "
+                f"must be one of {', '.join(Outcome)}; map it in ideal_response_map"
             )
-        return outcome or None
+        return outcomes[0] if outcomes else None
+
+
+_NOTHING: tuple[list[str], ...] = ([], ["[]"])
+"""The texts of a column that holds nothing, or a list of nothing."""
 
 
 def _texts(values: Mapping[str, Any], name: str | None) -> list[str]:
     return texts_of(column_value(values, name))
+
+
+def _system_text(column: str, value: object) -> str | None:
+    """Returns the text of a system message; a list of tools as JSON."""
+    if texts_of(value) in _NOTHING:
+        return None
+    if column in TOOL_COLUMNS and not isinstance(value, str):
+        return value_text(value)
+    return read_text(value)
 
 
 def _user_message(content: object) -> Message:

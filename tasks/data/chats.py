@@ -13,7 +13,7 @@ from typing import Any
 
 from specs.calls import Call, call_id, calls_text, map_strings
 from specs.prompts import ROLES, Message
-from tasks.data.json_documents import RepeatedKeyError, decode
+from tasks.data.json_documents import RepeatedKeyError, decode, written_list
 
 _ROLE_KEYS = ("role", "from")
 _CONTENT_KEYS = ("content", "value")
@@ -55,12 +55,7 @@ def is_chat(value: object) -> bool:
 def read_turns(value: object) -> list[Turn]:
     """Returns the turns of a chat, which may be JSON text; raises BadRowError if it is none."""
     if isinstance(value, str) and value.strip():
-        try:
-            value = decode(value)
-        except RepeatedKeyError:
-            raise BadRowError("key_stands_twice") from None
-        except (ValueError, RecursionError):
-            raise BadRowError("not_a_chat") from None
+        value = _decoded_chat(value)
     if is_missing(value) or not value or (isinstance(value, str) and not value.strip()):
         raise BadRowError("empty_prompt")
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
@@ -68,12 +63,26 @@ def read_turns(value: object) -> list[Turn]:
     return value
 
 
+def _decoded_chat(text: str) -> object:
+    """Returns a chat that is written as JSON, or as Python writes a list."""
+    try:
+        return decode(text)
+    except RepeatedKeyError:
+        raise BadRowError("key_stands_twice") from None
+    except (ValueError, RecursionError):
+        if (turns := written_list(text)) is None:
+            raise BadRowError("not_a_chat") from None
+        return turns
+
+
 def read_role(turn: Turn, role_map: Mapping[str, str]) -> str:
     """Returns the role of a turn; `role_map` has its keys case-folded.
 
-    Raises BadRowError, which names the role, if it is unknown.
+    Raises BadRowError if there is none, or if it is unknown, which it then names.
     """
     given = _first(turn, _ROLE_KEYS)
+    if given is None:
+        raise BadRowError("no_role")
     role = str(given).strip().casefold()
     mapped = role_map.get(role) or ROLES.get(role) or _role_of_calls(role)
     if mapped is None:
@@ -128,6 +137,8 @@ def read_messages(turns: Sequence[Turn], role_map: Mapping[str, str]) -> list[Me
         if role == "tool":
             messages.append(tools.result(turn))
             continue
+        if role != "assistant" and has_calls(turn):
+            raise BadRowError("call_of_other_role")
         tools.require_result()
         tools.answering = role == "assistant"
         message: Message = {"role": role, "content": ""}

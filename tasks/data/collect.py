@@ -9,7 +9,7 @@ and the newest counts.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +21,8 @@ from specs.prompts import Message
 from tasks import Config
 from tasks.data.candidates import Candidate, NoteTaker, SourceNotes, read_source
 from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
-from tasks.data.conflicts import ConflictLog, Conflicts, Label, Labels
+from tasks.data.collected import PROMPTS_SCHEMA, UNASSIGNED_SCHEMA, Collected, Origin
+from tasks.data.conflicts import ConflictLog, Label, Labels
 from tasks.data.counts import Counts, usable
 from tasks.data.duplicates import Evaluations, NearDuplicates
 from tasks.data.prompt_rows import assign_unit, prompt_row
@@ -48,54 +49,12 @@ class CollectConfig(Config):
     out. Words are what the language has for words, also where it is written without spaces."""
     conflicts: Literal["leave_out", "join"] = "leave_out"
     """Prompts of which rows give different categories or ideal responses, in one source or in
-    several: `leave_out` keeps none of their rows; `join` keeps the prompt with all the categories,
-    and without an ideal response if that is disputed. They are counted and named either way."""
+    several, and traces of which rows give different scores: `leave_out` keeps none of their rows;
+    `join` keeps the prompt with all the categories, and without an ideal response if that is
+    disputed, and the trace with the lowest scores. They are counted and named either way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """The prompts of the sources."""
-
-    prompts: pa.Table
-    """Columns prompt_id, categories and is_asked, in the order of the sources. Categories are null
-    until they are assigned; a prompt that only traces have is not asked of the generator."""
-    traces: pa.Table
-    """The traces that the run wants, with the columns of `trace_rows.WANTED`."""
-    unassigned: pa.Table
-    """Columns block_key and prompt: prompts whose category the judge model has yet to choose."""
-    counts: Mapping[str, Counts]
-    """By source."""
-    evaluations: Mapping[str, Counts]
-    """By evaluation set: rows that were read, kept to compare with, and bad."""
-    conflicts: Conflicts
-    """Prompts that rows of sources or of evaluation sets label in different ways."""
-    notes: Mapping[str, SourceNotes]
-    """By source and evaluation set, if there is anything to note."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The run that collects."""
-
-    run_id: str = ""
-    rule_ids: Sequence[str] = ()
-    """Rules of the pack, which the reasoning of traces may cite."""
-    assigning_id: str | None = None
-    """By what the judge chooses categories: a prompt for which it found none is asked again only if
-    it would now be asked otherwise. None: never."""
-
-
-_PROMPTS = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("categories", pa.list_(pa.string())),
-        ("is_asked", pa.bool_()),
-    ]
-)
 _NO_ORIGIN = Origin()
-_UNASSIGNED = pa.schema(
-    [("block_key", pa.string()), ("prompt", pa.struct(list(PROMPTS.schema.remove_metadata())))]
-)
 
 
 def collect(
@@ -241,9 +200,9 @@ class _Collecting:
 
     def result(self) -> Collected:
         return Collected(
-            prompts=pa.concat_tables([_PROMPTS.empty_table(), *self.prompts]),
+            prompts=pa.concat_tables([PROMPTS_SCHEMA.empty_table(), *self.prompts]),
             traces=pa.concat_tables([WANTED.empty_table(), *self.traces]),
-            unassigned=pa.concat_tables([_UNASSIGNED.empty_table(), *self.unassigned]),
+            unassigned=pa.concat_tables([UNASSIGNED_SCHEMA.empty_table(), *self.unassigned]),
             counts=self.counts,
             evaluations=self.evaluation_counts,
             conflicts=self.conflicts.summary(),
@@ -380,8 +339,8 @@ class _Collecting:
             if self.has_traces:
                 self.outcomes[bytes.fromhex(prompt_id)] = _outcome(categories)
         write_shard(self.home, PROMPTS, new_rows)
-        self.unassigned.append(pa.Table.from_pylist(units, schema=_UNASSIGNED))
-        self.prompts.append(pa.Table.from_pylist(prompts, schema=_PROMPTS))
+        self.unassigned.append(pa.Table.from_pylist(units, schema=UNASSIGNED_SCHEMA))
+        self.prompts.append(pa.Table.from_pylist(prompts, schema=PROMPTS_SCHEMA))
         return len(new_rows)
 
     def _stored(self, prompt_ids: Sequence[str]) -> dict[str, _Stored]:

@@ -29,6 +29,7 @@ from specs.rubrics import (
     Rubric,
     StrongRejectRubric,
 )
+from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks import Config
 from tasks.engine.requests import Request, Sampling
 from warehouse.tables import content_id
@@ -250,26 +251,31 @@ Grader = FunctionGrader | RubricGrader
 """A grader of the recipe, ready to grade."""
 
 
-def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -> Rubric:
-    """Returns the rubric that a configuration names.
+def make_rubric(
+    config: GraderConfig,
+    pack: Pack,
+    adherence: Adherence | None,
+    templates: TemplateNames = DEFAULT_SET,
+) -> Rubric:
+    """Returns the rubric that a configuration names, with its template of a set or folder.
 
     Raises GraderError if that is the propositions of a pack without any.
     """
     if config.rubric == "policy":
-        return PolicyRubric(pack=pack)
+        return PolicyRubric(pack=pack, template=load_template("judge", templates))
     if config.rubric == "retrieval":
-        return RetrievalRubric(pack=pack)
+        return RetrievalRubric(pack=pack, template=load_template("retrieval", templates))
     if config.rubric == "propositions":
         if adherence is None:
             raise GraderError(
                 f"grader {config.name!r} asks about propositions and pack {pack.id} has none; give "
                 f"it a file {ADHERENCE_FILE}"
             )
-        return PropositionsRubric(adherence)
+        return PropositionsRubric(adherence, load_template("propositions", templates))
     if config.rubric == "strongreject":
-        return StrongRejectRubric()
+        return StrongRejectRubric(load_template("strongreject", templates))
     if config.rubric == "classes":
-        return ClassesRubric()
+        return ClassesRubric(load_template("classes", templates))
     raise GraderError(
         f"grader {config.name!r} has no rubric: give it one of {', '.join(get_args(RubricName))}"
     )

@@ -282,11 +282,16 @@ def wait_for(state: Callable[[], T], *, seconds: float) -> T:
 def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    run = subprocess.Popen(command(home), env=environment, stderr=subprocess.DEVNULL)
+    said = tmp_path / "stderr"
+    with said.open("w") as file:
+        run = subprocess.Popen(command(home), env=environment, stderr=file)
     place = Home(str(home))
-    wait_for(lambda: list_shards(place, COMPLETIONS) or run.poll() is not None, seconds=240)
-    left = engines(run.pid)
-    assert left
+
+    def working() -> list[psutil.Process]:
+        assert run.poll() is None, f"the run ended before it was killed: {said.read_text()}"
+        return engines(run.pid) if list_shards(place, COMPLETIONS) else []
+
+    left = wait_for(working, seconds=240)
     run.send_signal(signal.SIGKILL)
     run.wait()
     kept = ids(home, "completions", "completion_id")
@@ -309,7 +314,9 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
     long = ('judge.mode="full"', "generate.samples=4", "stage.blocks_in_flight=1")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     # A process of its own: a thread would keep this one from looking at the engines in time.
-    run = subprocess.Popen(command(home, *long), env=environment, stderr=subprocess.DEVNULL)
+    said = tmp_path / "stderr"
+    with said.open("w") as file:
+        run = subprocess.Popen(command(home, *long), env=environment, stderr=file)
     lost: set[int] = set()
 
     def num_shards() -> int:
@@ -323,7 +330,7 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
         # A shard of the engine before may still be committed: wait for the new engine as well. One
         # that loads its model does not count, for nothing watches it yet.
         def working(before: int = before) -> list[psutil.Process]:
-            assert run.poll() is None, "the run ended before an engine was lost"
+            assert run.poll() is None, f"the run ended before a loss: {said.read_text()}"
             return at_work(run.pid, home, lost) if num_shards() > before else []
 
         for engine in wait_for(working, seconds=240):

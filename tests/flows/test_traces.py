@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from flows.preview import preview
 from flows.recipe import Recipe, RecipeError
 from flows.run import RunContext, _first_record
 from tasks.data.assign import assigned
 from tasks.data.candidates import messages_id
 from tasks.data.curate import Curated, curate
+from tasks.data.drift import Drift
 from tasks.data.judge import JudgeWork
 from tasks.engine.pool import EnginePool
 from tests.rows import jsonl, real
@@ -160,11 +162,25 @@ def test_replies_out_of_form_are_kept_with_their_faults_and_not_learned(
     ]
 
 
+def test_a_reply_whose_opening_tag_the_prompt_had_says_how_to_read_it(
+    tmp_path: Path, disk: Home
+) -> None:
+    refreshed(recipe(tmp_path, [row(response="Rule B1 covers it.</think>No.")]), disk)
+    [(status, reason)] = fetch(disk, "SELECT status, reason FROM completions")
+    assert status == "malformed" and "set prefilled" in reason
+
+
 SCORES: list[tuple[Any, str, list[str]]] = [
     ([9, 8], "accepted", ["ok", "ok"]),
     ({"sound": 9, "safe": 10}, "accepted", ["ok", "ok"]),
     ('{"sound": 9, "safe": 10}', "accepted", ["ok", "ok"]),
     (["9", "8.5"], "accepted", ["ok", "ok"]),
+    ("{'sound': 9, 'safe': 10}", "accepted", ["ok", "ok"]),
+    ([" 9 ", "8/10"], "accepted", ["ok", "ok"]),
+    ("[9, 7]", "rejected", ["ok", "ok"]),
+    ("[7, None]", "rejected", ["ok", "missing"]),
+    ([9, "80/100"], "unjudged", ["ok", "no_verdict"]),
+    ([9, " "], "unjudged", ["ok", "missing"]),
     ([9, 7], "rejected", ["ok", "ok"]),
     ([7, None], "rejected", ["ok", "missing"]),
     ([9], "unjudged", ["ok", "missing"]),
@@ -193,7 +209,7 @@ def test_the_lowest_of_all_criteria_counts_and_a_missing_one_is_never_a_score(
         (f"{number:02}?", verdict, statuses, ["safe", "sound"], ["a judge"])
         for number, (_, verdict, statuses) in enumerate(SCORES)
     ]
-    assert curated.num_chosen == 4
+    assert curated.num_chosen == 6
 
 
 def test_the_same_command_again_stores_nothing_and_a_new_score_counts(
@@ -224,6 +240,89 @@ def test_rows_that_score_one_trace_differently_are_a_conflict(tmp_path: Path, di
     run, curated = refreshed(recipe(tmp_path, rows, **SCORED), disk)
     assert run.figures.conflicts and "scores 9, 3" in str(run.figures.conflicts)
     assert curated.num_chosen == 1
+
+
+def test_joined_rows_give_a_trace_the_lowest_score_of_each_criterion(
+    tmp_path: Path, disk: Home
+) -> None:
+    rows = [row(score=[9, 10]), row(score=[10, 3])]
+    wanted = recipe(tmp_path, rows, **SCORED)
+    config = wanted.collect.model_copy(update={"conflicts": "join"})
+    refreshed(wanted.model_copy(update={"collect": config}), disk)
+    assert fetch(disk, "SELECT verdict, scores FROM verdicts") == [("rejected", [9.0, 3.0])]
+
+
+def test_two_files_of_one_model_and_judge_are_one_plan(tmp_path: Path, disk: Home) -> None:
+    wanted = recipe(tmp_path, [row(score=[9, 9])], **SCORED)
+    path = jsonl(tmp_path / "more.jsonl", [row("Another?", score=[9, 9])])
+    more = wanted.traces[0].model_copy(update={"name": "more", "path": path})
+    both = wanted.model_copy(update={"traces": [*wanted.traces, more]})
+    _, curated = refreshed(both, disk)
+    assert (curated.num_chosen, curated.num_left_out) == (2, 0)
+    assert fetch(disk, "SELECT count(*) FROM examples_raw") == [(2,)]
+
+
+def test_a_higher_score_of_the_same_traces_is_another_set(tmp_path: Path, disk: Home) -> None:
+    _, before = refreshed(recipe(tmp_path, [row(score=[9, 9])], **SCORED), disk)
+    _, after = refreshed(recipe(tmp_path, [row(score=[9, 10])], **SCORED), disk)
+    assert before.set_id != after.set_id
+    query = "SELECT scores FROM examples WHERE set_id = $set_id"
+    parameters = {"set_id": after.set_id}
+    assert connect(disk).execute(query, parameters).fetchall() == [([9.0, 10.0],)]
+
+
+def test_scores_of_others_are_not_held_when_the_judge_drifts(tmp_path: Path, disk: Home) -> None:
+    run, _ = refreshed(recipe(tmp_path, [row(score=[9, 9])], **SCORED), disk)
+    run.note(drift=Drift(runs=(), alarm="acceptance fell"))
+    assert fetch(disk, "SELECT alarm FROM held") == [("acceptance fell",)]
+    assert fetch(disk, "SELECT verdict FROM verdicts") == [("accepted",)]
+
+
+def test_an_edited_trace_takes_the_place_of_the_one_before(tmp_path: Path, disk: Home) -> None:
+    refreshed(recipe(tmp_path, [row(score=[10, 10])], **SCORED), disk)
+    edited = row(response="<think>Rule B1.</think>Never.", score=[9, 9])
+    _, curated = refreshed(recipe(tmp_path, [edited], **SCORED), disk)
+    assert (curated.num_chosen, curated.num_left_out) == (1, 0)
+    query = "SELECT completion[1].content FROM examples WHERE set_id = $set_id"
+    parameters = {"set_id": curated.set_id}
+    assert connect(disk).execute(query, parameters).fetchall() == [("Never.",)]
+
+
+def test_a_turn_that_calls_tools_is_no_trace_and_is_counted(tmp_path: Path, disk: Home) -> None:
+    call = {"type": "function", "function": {"name": "row", "arguments": "{}"}}
+    asked = {"role": "user", "content": "May I row?"}
+    answered = {"role": "assistant", "content": TAGGED}
+    made = [
+        {"messages": [asked, answered]},
+        {"messages": [asked, {"role": "assistant", "content": None, "tool_calls": [call]}]},
+        {"messages": [asked, answered, answered]},
+        {"messages": [asked]},
+    ]
+    run, _ = refreshed(recipe(tmp_path, made, response=None, prompt=None), disk)
+    counts = run.figures.traces["bought"]
+    assert counts.bad == {"calls_tools": 1, "several_answers": 1, "no_answer": 1}
+    assert counts.kept == 1
+
+
+def test_rules_that_traces_cite_are_counted(tmp_path: Path, disk: Home) -> None:
+    refreshed(recipe(tmp_path, [row(score=[9, 9])], **SCORED), disk)
+    [cited] = [one for one in ask(connect(disk), "citations").to_pylist() if one["num_cited"]]
+    assert (cited["rule_id"], cited["rule_exists"], cited["num_accepted"]) == ("B1", True, 1)
+
+
+def test_only_models_that_a_recipe_uses_are_checked(tmp_path: Path) -> None:
+    scored, unscored = (recipe(tmp_path, [row(score=[9, 9])], **more) for more in (SCORED, {}))
+    assert list(scored.engines) == []
+    assert list(unscored.engines) == ["engine"]
+    judged = unscored.model_copy(update={"judge_engine": unscored.engine})
+    assert list(judged.engines) == ["judge_engine"]
+
+
+def test_preview_of_traces_with_scores_says_that_no_model_is_shown_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preview(recipe(tmp_path, [row(score=[9, 9])], **SCORED), count=1)
+    assert "no model is shown anything" in capsys.readouterr().out
 
 
 def test_a_trace_of_a_prompt_that_an_evaluation_holds_is_left_out(

@@ -49,6 +49,9 @@ SMALL = (
     "rl.workers.rows_at_once=16",
     "rl.workers.save_steps=1",
     "rl.max_tokens=64",
+    # A judge that is killed may take minutes to load on a machine that is busy.
+    "rl.reward.call_seconds=400",
+    "rl.reward.batch_seconds=500",
 )
 TRAININGS = ("sft", "dpo", "rl")
 

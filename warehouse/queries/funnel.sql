@@ -66,7 +66,11 @@ counts AS (
         (SELECT count(*) FROM parts) AS num_generated,
         (SELECT count(*) FROM parts WHERE NOT is_trace) AS num_samples_made,
         coalesce(
-            (SELECT sum((counts->>'kept')::BIGINT) FROM sources WHERE of_traces), 0
+            (
+                SELECT sum((counts->>'kept')::BIGINT + (counts->>'to_assign')::BIGINT)
+                FROM sources
+                WHERE of_traces
+            ), 0
         ) AS num_traces,
         (SELECT count(*) FROM parts WHERE verdict = 'accepted') AS num_accepted,
         (SELECT count(*) FROM curated) AS num_curated

@@ -15,7 +15,8 @@ WITH parts AS (
         spec_ids, false AS of_traces, false AS has_scores
     FROM latest_plans
     WHERE generation_id IS NOT NULL
-    UNION ALL
+    -- Several files of one model and judge are one plan.
+    UNION
     SELECT
         recipe, run_id, t.generation_id, coalesce(t.judging_id, l.judging_id), 1,
         coalesce(t.num_judgements, l.num_judgements), threshold, set_id, spec_ids,

@@ -47,7 +47,8 @@ scored AS (
        AND j.judging_id = p.judging_id
        AND j.spec_id IS NOT DISTINCT FROM p.judgement_spec_id
        AND j.sample_index < p.num_judgements
-    LEFT JOIN held AS h ON h.run_id = j.run_id
+    -- Scores that came with traces are not of the judge that had drifted.
+    LEFT JOIN held AS h ON h.run_id = j.run_id AND j.spec_id IS NOT NULL
     GROUP BY ALL
 )
 SELECT

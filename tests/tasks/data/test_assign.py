@@ -12,10 +12,12 @@ import pytest
 
 from specs.pack import load_pack
 from specs.policy import Pack
-from specs.prompts import Message, assign_messages, load_template
+from specs.prompts import Message, assign_messages
 from specs.replies import CategoryChoice, category_pattern, read_category, split_text
+from specs.template import load_template
 from tasks.data.assign import AssignWork, assigned, count_assignments
-from tasks.data.collect import CollectConfig, Collected, Origin, collect
+from tasks.data.collect import CollectConfig, collect
+from tasks.data.collected import Collected, Origin
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.paths import PROJECT

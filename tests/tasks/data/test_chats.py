@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tasks.data.candidates import messages_id, read_source
+from tasks.data.candidates import NoteTaker, messages_id, read_source
 from tests.rows import jsonl, source
 from tests.tasks.data.test_sources import texts
 
@@ -288,6 +290,7 @@ RESULT = {"role": "tool", "content": "high at 4"}
         ([USER, CALL, RESULT | {"tool_call_id": "2"}, USER], "result_without_call"),
         ([USER, CALL, RESULT, RESULT, USER], "result_without_call"),
         ([USER, SAID, RESULT | {"tool_call_id": "1"}, USER], "result_without_call"),
+        ([USER | {"tool_calls": CALL["tool_calls"]}, SAID, USER], "call_of_other_role"),
         ([USER, CALL, USER], "call_without_result"),
         ([USER, CALL, SAID, USER], "call_without_result"),
         ([USER, CALL, RESULT], "not_on_user_turn"),
@@ -309,3 +312,35 @@ def test_calls_and_results_that_do_not_belong_together_are_told(
 def test_a_chat_that_ends_on_a_call_is_asked_without_it(tmp_path: Path) -> None:
     [row] = read(tmp_path, {"messages": [USER, CALL]})
     assert (row.messages, row.answer_left_off) == ([USER], True)
+
+
+def test_a_chat_may_be_written_as_python_writes_it(tmp_path: Path) -> None:
+    [row, broken] = read(tmp_path, {"messages": str([USER, SAID, USER])}, {"messages": "[USER]"})
+    assert (row.messages, broken.fault) == ([USER, SAID, USER], "not_a_chat")
+
+
+def test_columns_of_a_system_message_are_joined_and_tools_are_shown_there(tmp_path: Path) -> None:
+    tools = [{"name": "get_tides", "parameters": {"day": "text"}}]
+    row = {"prompt": "May I sail?", "role": "Be brief.", "tools": tools}
+    rows = [row, {"prompt": "And?", "role": "", "tools": None}]
+    first, second = read(tmp_path, *rows, system=["role", "tools"])
+    assert first.messages[0] == {"role": "system", "content": f"Be brief.\n\n{json.dumps(tools)}"}
+    assert second.messages == [{"role": "user", "content": "And?"}]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("column", ["tools", "system"])
+def test_rows_with_a_column_beside_the_chat_that_is_not_shown_are_counted(
+    tmp_path: Path, ending: str, column: str
+) -> None:
+    rows = [{"prompt": "May I?", column: '["row"]'}, {"prompt": "And?", column: "[]"}]
+    path = tmp_path / f"rows{ending}"
+    if ending == ".jsonl":
+        jsonl(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    for options, told in (({}, True), ({"system": column}, False)):
+        reader = NoteTaker(source(path, categories=["boats"], **options))
+        shown = [len(row.messages) for row in reader.candidates()]
+        assert shown == [1 if told else 2, 1]
+        assert (f"1 rows asked without their column {column!r}" in str(reader.notes)) is told

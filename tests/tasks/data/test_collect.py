@@ -11,7 +11,8 @@ import pytest
 
 from specs.pack import load_pack
 from tasks.data.candidates import messages_id
-from tasks.data.collect import CollectConfig, Collected, collect
+from tasks.data.collect import CollectConfig, collect
+from tasks.data.collected import Collected
 from tasks.data.counts import Counts
 from tasks.data.sources import SourceConfig
 from tasks.paths import PROJECT

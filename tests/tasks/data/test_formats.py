@@ -189,6 +189,16 @@ def test_a_line_that_is_a_list_of_turns_is_a_chat(tmp_path: Path) -> None:
         assert texts(read_source(source(path, categories=["boats"]))) == ["Hello"]
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_file_that_is_one_row_is_read_whatever_its_lines(
+    tmp_path: Path, indent: int | None
+) -> None:
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    for row in (chat, {"id": 7, "messages": chat}, {"prompt": "Hello", "tags": ["a"]}):
+        (tmp_path / "row.json").write_text(json.dumps(row, indent=indent))
+        assert texts(read_source(source(tmp_path, categories=["boats"]))) == ["Hello"]
+
+
 def test_rows_with_a_column_named_role_are_rows(tmp_path: Path) -> None:
     rows = [{"role": "sailor", "content": "x", **row} for row in source_rows("one", "two")]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
@@ -214,8 +224,10 @@ def test_a_document_is_read_whatever_its_form(tmp_path: Path) -> None:
             assert texts(read_source(source(path))) == [row["prompt"] for row in rows]
     path.write_text(json.dumps({"other": rows[:2], "rows": rows[2:5], "n": 1.5}))
     assert texts(read_source(source(path, rows_key="rows"))) == ["2", "3", "4"]
-    with pytest.raises(ValueError, match=r"2 keys of the object hold lists \(other, rows\)"):
+    with pytest.raises(ValueError, match=r": 2 keys of the object hold lists \(other, rows\)"):
         list(read_source(source(path)))
+    with pytest.raises(ValueError, match=r"rows_key is 'row', and 2 keys .* \(other, rows\); say"):
+        list(read_source(source(path, rows_key="row")))
 
 
 def test_a_fault_late_in_a_long_document_is_told_with_its_line(tmp_path: Path) -> None:
@@ -314,3 +326,26 @@ def test_many_long_rows_are_read_in_the_memory_of_few(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
+
+
+def test_lines_before_the_header_of_csv_are_told_and_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text('"Export; of ""May""",\n\nprompt,category\nMay I row?,boats\nAnd sail?,boats\n')
+    with pytest.raises(ValueError, match=r"has no column 'category'; .*set skip_lines = 2: line 3"):
+        list(read_source(source(path)))
+    rows = list(read_source(source(path, skip_lines=2)))
+    assert texts(rows) == ["May I row?", "And sail?"]
+    assert rows[0].place == f"{path}:4"
+
+
+@pytest.mark.parametrize(
+    "written", ["['boats', 'fish']", '["boats", "fish"]', "[\n'boats' ,'fish']"]
+)
+def test_a_list_of_labels_may_be_written_as_text(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "rows.csv"
+    quoted = written.replace('"', '""')
+    path.write_text(f'prompt,category\nMay I row?,"{quoted}"\nAnd?,[boats]\n')
+    first, second = read_source(source(path))
+    assert (first.categories, second.categories) == (["boats", "fish"], ["[boats]"])
+    mapped = source(path, category_map={written: "ponds", "boats": "fish"})
+    assert next(iter(read_source(mapped))).categories == ["ponds"]
