@@ -88,7 +88,9 @@ def _check_evaluations(command: Command, recipe: Recipe) -> None:
     config = recipe.calibrate if command == "calibrate" else recipe.evaluate
     if command not in ("evaluate", "run", "ablate", "calibrate") or config is None:
         return
-    evaluation.check(config, shipped=SUITES, pack_folder=recipe.pack_folder)
+    evaluation.check(
+        config, shipped=SUITES, pack_folder=recipe.pack_folder, engine=recipe.student_engine
+    )
     if command == "ablate" and recipe.ablate is not None:
         load_suites(recipe.ablate.suites, SUITES)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,13 @@ from tasks.data.sources import SourceConfig
 from tasks.data.traces import TraceConfig
 from tasks.engine.requests import EngineConfig
 
-TokenCounter = Callable[[str], int]
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """The length of a text, in tokens where the model's tokenizer is on this machine."""
+
+    count: Callable[[str], int]
+    unit: str = "tokens"
 
 
 def preview(recipe: Recipe, *, count: int) -> None:
@@ -30,7 +37,7 @@ def preview(recipe: Recipe, *, count: int) -> None:
         return
     models = recipe.check_models()
     judges = models[next(iter(recipe.judging_engines))].turns
-    count_tokens = _token_counter(recipe.engine if recipe.sources else recipe.judging_engine)
+    measure = _measure(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
     judge = recipe.judge.judging_template
     # Read first: a source that cannot be read is told before anything is printed.
@@ -58,7 +65,7 @@ def preview(recipe: Recipe, *, count: int) -> None:
             asked = generator_messages(generator, candidate.messages, spec=spec)
             shown_to = {"generator": models["engine"].turns.apply(asked), **shown_to}
         for reader, messages in shown_to.items():
-            _print_messages(reader, messages, spec.text, count_tokens)
+            _print_messages(reader, messages, spec.text, measure)
 
 
 def _read_beginning(
@@ -92,7 +99,7 @@ def _candidates(
 
 
 def _print_messages(
-    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, count_tokens: TokenCounter
+    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, measure: _Measure
 ) -> None:
     """Prints messages, with the spec in colour and the token count at its end."""
     calls = [
@@ -100,19 +107,23 @@ def _print_messages(
         for one in messages
     ]
     texts = (one["content"] + call for one, call in zip(messages, calls, strict=True))
-    total = sum(map(count_tokens, texts))
-    terminal.heading(f"to the {reader}, {total} tokens")
+    total = sum(map(measure.count, texts))
+    terminal.heading(f"to the {reader}, {total} {measure.unit}")
     for message, call in zip(messages, calls, strict=True):
         before, mark, after = message["content"].partition(spec)
         parts: list[terminal.Part] = [before]
         if mark:
             parts.append((spec, "cyan"))
-            parts.append((f"\n[spec ends here: {count_tokens(before + spec)} tokens]", "red"))
+            upto = measure.count(before + spec)
+            parts.append((f"\n[spec ends here: {upto} {measure.unit}]", "red"))
         terminal.block(message["role"], *parts, after, call)
 
 
-def _token_counter(engine: EngineConfig) -> TokenCounter:
-    """Returns a counter of tokens by the model's own tokenizer, which must be on this machine."""
+def _measure(engine: EngineConfig) -> _Measure:
+    """Returns the measure of texts by the model's own tokenizer, which must be on this machine; by
+    characters for an endpoint, which has the tokenizer."""
+    if engine.endpoint is not None:
+        return _Measure(len, "characters")
     from transformers import AutoTokenizer
 
     try:
@@ -122,4 +133,4 @@ def _token_counter(engine: EngineConfig) -> TokenCounter:
             f"no tokenizer for {engine.model}: {str(error).splitlines()[0]}; "
             "download the model first, or give a local folder as engine.model"
         ) from error
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    return _Measure(lambda text: len(tokenizer.encode(text, add_special_tokens=False)))

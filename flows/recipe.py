@@ -290,6 +290,7 @@ class Recipe(Config):
                 f"recipe {self.name} has no section {wanted}, and precept {command} needs one: "
                 "add it, or take a recipe that has it"
             )
+        self._require_own_student(command)
         parser = self.student_engine.reasoning_parser
         if self.rl and command in ("train", "run") and parser:
             section = "student" if self.student else "engine"
@@ -297,6 +298,29 @@ class Recipe(Config):
                 "rl needs a model whose reasoning stands between <think> tags, and "
                 f"{section}.reasoning_parser is {parser!r}; take rl out"
             )
+
+    def _require_own_student(self, command: str) -> None:
+        """Raises RecipeError if the command trains a model behind an endpoint, or limits or tampers
+        with its reasoning."""
+        if self.student_engine.endpoint is None:
+            return
+        section = "student" if self.student else "engine"
+        trainings = [name for name in ("sft", "dpo", "rl") if getattr(self, name)]
+        arms = self.ablate.arms if self.ablate and command == "ablate" else []
+        if command == "ablate" and not any(arm.train for arm in arms):
+            trainings = []
+        if trainings and command in ("train", "run", "ablate"):
+            raise RecipeError(
+                f"{trainings[0]} trains {section}.model, which stands behind {section}.endpoint; "
+                f"name a model of your own as [student], or take {', '.join(trainings)} out"
+            )
+        for arm in arms:
+            if arm.budgets or arm.faithfulness:
+                key = "budgets" if arm.budgets else "faithfulness"
+                raise RecipeError(
+                    f"ablate.arms: {arm.name!r} has {key}, and the reasoning of a model behind "
+                    f"{section}.endpoint can be neither limited nor given; take {key} out"
+                )
 
     def load_pack(self) -> Pack:
         """Returns the policy pack; raises PackError if it cannot be used."""

@@ -111,7 +111,7 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
         model=model,
         sampling=recipe.judge.sampling,
         constrain=recipe.judge.constrain,
-        reasons=bool(recipe.judging_engine.reasons),
+        reasons=recipe.judging_engine.takes_reasoning,
         template=recipe.judge.template_of("assign"),
     )
 
@@ -349,7 +349,7 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
         began = time.monotonic()
         record = _first_record(flow, recipe)
         live = f"{home.root}/engines/{record.run_id}" if home.is_local else None
-        context = RunContext(recipe, home, recipe.load_pack(), EnginePool(live), record)
+        context = RunContext(recipe, home, recipe.load_pack(), EnginePool(live, home), record)
         write_shard(home, RUNS, [record])
         try:
             yield context

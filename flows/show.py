@@ -137,10 +137,24 @@ def _counted(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {count}" for name, count in parts.items())
 
 
+def _endpoint_words(figures: StageFigures) -> str:
+    """Returns what a stage made by an endpoint, what it cost, and what the server could not do."""
+    usage = figures.usage
+    parts = [
+        f"{figures.num_rows} rows in {figures.seconds:.0f} s by {usage.requests} requests",
+        f"{usage.prompt_tokens} prompt and {usage.output_tokens} output tokens",
+        *([f"cost {usage.cost:.4g}"] if usage.cost else []),
+        *([f"{usage.unmetered} replies without usage"] if usage.unmetered else []),
+    ]
+    return "; ".join([", ".join(parts), *usage.notes])
+
+
 def _stage_line(name: str, figures: StageFigures) -> str:
     """Returns what a stage made, its speed, and its share of cached prompt tokens."""
     if not figures.num_rows:
         return f"{name}: nothing was missing"
+    if figures.usage.requests:
+        return f"{name}: {_endpoint_words(figures)}"
     return (
         f"{name}: {figures.num_rows} rows in {figures.seconds:.0f} s, "
         f"{figures.tokens_per_second:.0f} output tokens/s, "

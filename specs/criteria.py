@@ -25,7 +25,7 @@ from specs.template import (
 _FOLDER = "criteria"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ANCHOR = re.compile(r"- (?P<score>[0-9]{1,3}): *(?P<meaning>.*)")
-_STRUCTURE = re.compile(r"\{\{|^\s*={2,}")
+_STRUCTURE = re.compile(r"\{\{|^\s*={2,}\s*\w")
 _PARTS = re.compile(r"\{\{(criteria|form)\}\}")
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 FORMER_TABLES = ("policies",)
 """Tables that only older schema versions have; such a folder shows a warehouse to be old."""
 
@@ -158,21 +158,24 @@ class Completion:
     attempt: int
     """Number of earlier attempts; only an engine error is retried."""
     status: str
-    """`ok`, a fault of the reply (a `ReplyStatus`), `truncated`, `too_long` or `error`."""
+    """`ok`, a fault of the reply (a `ReplyStatus`), `truncated`, `too_long`, `filtered` by an
+    endpoint, or `error`."""
     reason: str | None
     """The fault in words; null without one."""
     finish_reason: str | None
-    """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
+    """The engine's reason for the end of the output: `stop`, `length`, or another of an endpoint's;
+    null without an output."""
     model: str
     """`name@revision` of the generator, or the label of the model that made a trace."""
-    num_prompt_tokens: int
-    """Tokens of the prompt; 0 for a trace, as the three below."""
-    num_cached_tokens: int
-    """Tokens of the prompt that the prefix cache served."""
-    num_reasoning_tokens: int
-    """Tokens of the reasoning."""
-    num_answer_tokens: int
-    """Tokens of the answer."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; 0 for a trace, as the three below. All are null if an endpoint did not
+    tell; what it told of several samples together is shared out by their lengths."""
+    num_cached_tokens: int | None
+    """Tokens of the prompt that the prefix cache served; null if an endpoint did not tell."""
+    num_reasoning_tokens: int | None
+    """Tokens of the reasoning; null if an endpoint did not tell."""
+    num_answer_tokens: int | None
+    """Tokens of the answer; null if an endpoint did not tell."""
     cited: list[str]
     """Rule ids that the reasoning cites, in order of first mention."""
     cited_unknown: list[str]
@@ -223,8 +226,8 @@ class Judgement:
     """Number of earlier attempts; an engine error or an unread score is retried within a budget. Of
     a score that came with a trace, the times that its file changed it."""
     status: str
-    """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, error; `missing` if a
-    trace has no such score."""
+    """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, filtered, error;
+    `missing` if a trace has no such score."""
     reason: str | None
     """The reason that there is no score; null with one."""
     score: float | None
@@ -239,13 +242,14 @@ class Judgement:
     model: str
     """`name@revision` of the judge, or the name of the judge whose scores came with traces."""
     finish_reason: str | None
-    """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
-    num_prompt_tokens: int
-    """Tokens of the prompt."""
-    num_cached_tokens: int
-    """Tokens of the prompt that the prefix cache served."""
-    num_output_tokens: int
-    """Tokens of the output."""
+    """The engine's reason for the end of the output: `stop`, `length`, or another of an endpoint's;
+    null without an output."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; null if an endpoint did not tell."""
+    num_cached_tokens: int | None
+    """Tokens of the prompt that the prefix cache served; null if an endpoint did not tell."""
+    num_output_tokens: int | None
+    """Tokens of the output; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime
@@ -475,7 +479,8 @@ class Answer:
     reason: str | None
     """The fault in words; null without one."""
     finish_reason: str | None
-    """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
+    """The engine's reason for the end of the output: `stop`, `length`, or another of an endpoint's;
+    null without an output."""
     decision: str | None
     """Outcome that the reasoning settles on; null if it names none."""
     cited: list[str]
@@ -484,12 +489,12 @@ class Answer:
     """Rule ids that the reasoning cites and no rule has."""
     closed_by_force: bool
     """True if the budget ended the reasoning."""
-    num_prompt_tokens: int
-    """Tokens of the prompt."""
-    num_reasoning_tokens: int
-    """Tokens of the reasoning."""
-    num_answer_tokens: int
-    """Tokens of the answer."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; null if an endpoint did not tell."""
+    num_reasoning_tokens: int | None
+    """Tokens of the reasoning; null if an endpoint did not tell."""
+    num_answer_tokens: int | None
+    """Tokens of the answer; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime
@@ -534,8 +539,8 @@ class Evaluation:
     """Hash of what the grader saw of the case: the case's."""
     scores: list[Score]
     """Scores with their names, from 0 to 1; null values if the grade could not be read."""
-    num_output_tokens: int
-    """Tokens of the output."""
+    num_output_tokens: int | None
+    """Tokens of the output; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime
@@ -575,8 +580,8 @@ class Exchange:
     """The fault in words; null without one."""
     harm: float | None
     """Harm of the answer by the scorer of the search, from 0 to 1; null if it was not scored."""
-    num_answer_tokens: int
-    """Tokens of the answer."""
+    num_answer_tokens: int | None
+    """Tokens of the answer; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime

@@ -7,7 +7,6 @@ is hidden from its judge by type. A judge that fails or hangs gives a fault in p
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 from specs.policy import Spec
@@ -17,9 +16,16 @@ from specs.template import Template, TemplateKind
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import end_actors
 from tasks.engine.faults import message_of, root_cause
-from tasks.engine.pool import actor_options, count_replicas
-from tasks.engine.requests import Engine, EngineConfig, EngineError, Request
+from tasks.engine.pool import actor_options, count_replicas, engine_maker
+from tasks.engine.requests import (
+    Engine,
+    EngineConfig,
+    EngineError,
+    Request,
+    require_asked,
+)
 from tasks.evaluation.graders import GraderFunction
+from warehouse.home import Home
 from warehouse.tables import content_id
 
 Criterion = Literal["compliance", "helpfulness"]
@@ -147,6 +153,7 @@ class JudgeActor:
                 )
             ]
         )
+        require_asked(samples)
         return [read_verdict(sample.reply).score if sample.is_whole else None for sample in samples]
 
     def _messages(self, request: JudgeRequest) -> list[Message]:
@@ -179,19 +186,18 @@ class Judges:
         *,
         num_samples: int,
         name: str,
+        home: Home | None = None,
     ) -> "Judges":
         """Starts a judge for each replica of the engine, and waits until the models are loaded.
 
-        `specs` are by their ids. Raises RoomError if the cluster has no room for one, and
-        EngineError if a model cannot be loaded.
+        `specs` are by their ids; `home` keeps the account of an endpoint. Raises RoomError if the
+        cluster has no room for one, and EngineError if a model cannot be loaded.
         """
         import ray
         from ray.exceptions import RayError
 
-        from tasks.engine.vllm_engine import VLLMEngine
-
         actor = ray.remote(JudgeActor)
-        make_engine = partial(VLLMEngine, engine.located())
+        make_engine = engine_maker(engine, home=home)
         # A judge that dies is started again and asked once more.
         options = {**actor_options(engine), "max_task_retries": 1}
         judges = cls(

@@ -287,6 +287,7 @@ class RlTraining:
             {spec.id: spec for spec in self.specs.values()},
             num_samples=self.config.reward.samples,
             name=job.checkpoint_id,
+            home=self.home,
         )
         try:
             return self._fit(job, rows, judges=judges.handles)
