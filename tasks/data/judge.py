@@ -31,8 +31,9 @@ class JudgeConfig(Config):
     """`race` asks for no more samples of a completion after a score under the threshold, and
     accepts the same completions; `full` asks for all samples."""
     template: LocatedTemplates = DEFAULT_SET
-    """Template set `spec_first`, `paper` or `harbour`, or a folder of your own, for all that the
-    judge model is asked, by graders as well; of a list, the first that has a template counts."""
+    """Template set `spec_first`, `paper`, `safeguard` or `harbour`, or a folder of your own, for
+    all that the judge model is asked, by graders as well; of a list, the first that has a template
+    counts."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """Sampling of the judge."""
     show_metadata: bool = False
