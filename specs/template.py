@@ -48,7 +48,8 @@ TemplateNames = str | Sequence[str]
 DEFAULT_SET = "spec_first"
 SETS = Path(__file__).parent / "templates"
 """`spec_first` puts the text that rows share first, so that an engine's prefix cache serves it;
-`paper` keeps the order of figures 5 and 6 of arXiv 2412.16339; `harbour` is the scale model's."""
+`paper` keeps the order of figures 5 and 6 of arXiv 2412.16339; `safeguard` has policies as
+gpt-oss-safeguard expects them; `harbour` is the scale model's."""
 
 _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "generator": ("spec", "conversation"),

@@ -32,8 +32,9 @@ class JudgeConfig(Config):
     """`race` asks for no more samples of a completion after a score under the threshold, and
     accepts the same completions; `full` asks for all samples."""
     template: LocatedTemplates = DEFAULT_SET
-    """Template set `spec_first`, `paper` or `harbour`, or a folder of your own, for all that the
-    judge model is asked, by graders as well; of a list, the first that has a template counts."""
+    """Template set `spec_first`, `paper`, `safeguard` or `harbour`, or a folder of your own, for
+    all that the judge model is asked, by graders as well; of a list, the first that has a template
+    counts."""
     criteria: list[str] = []
     """Criteria that each judge sample scores, of which the lowest counts: `compliance`,
     `citations`, `reasoning`, `helpfulness`, `correctness`, or some of your own in the template

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from specs.prompts import Message, neutralise, with_text
 from tasks.engine.endpoint_config import EndpointConfig
-from tasks.engine.endpoint_faults import Fault, fault_of, words_of
+from tasks.engine.endpoint_faults import Fault, fault_of, may_be_paid, words_of
 from tasks.engine.endpoint_form import Form
 from tasks.engine.endpoint_reply import Tokens, samples_of
 from tasks.engine.families import marks_of
@@ -170,6 +170,7 @@ class EndpointEngine:
                 tokens = Tokens.of(reply)
                 charge = self._book(tokens, most)
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
+                charge = most if may_be_paid(error) else charge
                 fault = fault_of(error, self.endpoint, words_of(error, self._key))
                 return self._failed(fault, count)
             finally:

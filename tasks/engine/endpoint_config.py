@@ -56,8 +56,9 @@ class Prices(Config):
 class Budget(Config):
     """Limits on what a warehouse spends at an endpoint, over all runs that use its url and model.
 
-    No request is sent that could exceed them. A server that does not tell its usage is charged the
-    most that a request could take. A request that never had a reply is not counted.
+    No request is sent that could exceed them. A request is counted with the most that it could
+    take if the server does not tell its usage, or if its reply never came whole; one that the
+    server refused is not counted, and neither are those that a kill finds in flight.
     """
 
     money: float | None = Field(None, gt=0)
@@ -88,7 +89,7 @@ class EndpointConfig(Config):
     """Most requests at a time, over all replicas; fewer while the server answers 429."""
     retries: int = Field(8, ge=0)
     """Retries of a request that met a fault of the server or the network. They wait as the server
-    asks, or up to 8 seconds."""
+    asks, if that is no more than two minutes, or else up to 8 seconds."""
     timeout_seconds: float = Field(600.0, gt=0)
     """Time after which a request without an answer is sent again, in seconds; after three times as
     long it is given up."""
@@ -124,6 +125,18 @@ class EndpointConfig(Config):
         if taken := next((name for name in self.body if name in _OWN_FIELDS), None):
             raise ValueError(f"body has {taken!r}, which the engine sets itself; leave it out")
         return self
+
+    def __str__(self) -> str:
+        """Returns what the endpoint is, in words."""
+        budget = self.budget
+        limits = {"money": budget and budget.money, "tokens": budget and budget.tokens}
+        named = [f"{limit:g} of {name}" for name, limit in limits.items() if limit is not None]
+        parts = [
+            self.url,
+            f"key from {self.key_variable}" if self.key_variable else "no key",
+            f"budget {' and '.join(named)}" if named else "no budget",
+        ]
+        return ", ".join(parts)
 
     def read_key(self) -> SecretStr | None:
         """Returns the key, None if there is none to send; raises ValueError if it is missing."""

@@ -64,8 +64,21 @@ def _of_status(error: Any, config: EndpointConfig, words: str) -> Fault:
     if code == 404:
         return Fault(UNASKED, f"{where} has no such model or address (404: {words})")
     if code in _AWAY:
-        return Fault(UNREACHABLE, f"{where} answers {code} after all retries ({words})")
+        wait = error.response.headers.get("retry-after")
+        asks = f"; it asks to wait {wait} s" if wait else ""
+        return Fault(UNREACHABLE, f"{where} answers {code} after all retries ({words}){asks}")
     return Fault("error", f"{where} answers {code}: {words}")
+
+
+def may_be_paid(error: Exception) -> bool:
+    """Returns whether the server may have made a reply that never came, or not whole."""
+    import httpx2
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return False
+    is_unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
+    return not is_unsent
 
 
 def words_of(error: Exception, key: SecretStr | None) -> str:

@@ -33,7 +33,7 @@ class CheckedModel:
         """Returns what the model is, and what is done to the turns it is given."""
         facts = self.facts
         if config.endpoint is not None or facts is None:
-            return f"{config.model} behind an endpoint"
+            return f"{config.model} behind {config.endpoint}"
         context = config.max_model_len or facts.context
         parts = [
             facts.architecture,

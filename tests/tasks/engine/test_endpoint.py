@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -274,13 +275,35 @@ def test_fault_that_passes_is_retried(bad: Callable[[], Response], serve: Serve)
 
 
 @pytest.mark.parametrize(
+    ("headers", "least"),
+    [({}, 0.03), ({"retry-after": "0.4"}, 0.4), ({"retry-after-ms": "400"}, 0.4)],
+)
+def test_retry_waits_as_the_server_asks_or_else_a_moment(
+    headers: dict[str, str], least: float, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openai import _base_client
+
+    monkeypatch.setattr(_base_client, "INITIAL_RETRY_DELAY", 0.05)
+    times: list[float] = []
+
+    def script(body: dict[str, Any], index: int) -> Response:
+        times.append(time.monotonic())
+        return completion(THOUGHT) if index else Response("{}", status_code=429, headers=headers)
+
+    [sample], usage = ask_one(serve(script))
+    assert (sample.status, usage.requests) == ("ok", 2)
+    assert times[1] - times[0] >= least
+
+
+@pytest.mark.parametrize(
     ("answer", "kind", "sentence"),
     [
         (lambda: refusal(401, f"bad key {KEY}"), UNASKED, "refuses the key (401)"),
         (lambda: refusal(404, "no such model"), UNASKED, "no such model or address"),
         (lambda: completion(THOUGHT, model="town-2"), UNASKED, "answers as model 'town-2' and not"),
         (lambda: refusal(429, "slow down"), UNREACHABLE, "answers 429 after all retries"),
-        (lambda: refusal(429, "slow down", retry_after_ms="300000"), UNREACHABLE, "answers 429"),
+        (lambda: refusal(429, "slow", retry_after_ms="300000"), UNREACHABLE, "answers 429"),
+        (lambda: refusal(429, "slow", retry_after="1"), UNREACHABLE, "it asks to wait 1 s"),
         (lambda: refusal(503, "loading"), UNREACHABLE, "answers 503"),
     ],
 )
@@ -391,6 +414,19 @@ def test_reply_without_usage_is_charged_with_the_most(serve: Serve) -> None:
     asked = config(server, budget={"tokens": 700}, max_in_flight=1)
     outputs, _ = ask(asked, *[request(text=str(i)) for i in range(9)])
     assert len(server.bodies) == 2 and outputs[2][0].fault == UNASKED
+
+
+@pytest.mark.parametrize(
+    ("answer", "num_sent"), [(half, 2), (lambda: refusal(500, "out of cheese"), 9)]
+)
+def test_reply_that_was_made_and_never_came_whole_is_charged_with_the_most(
+    answer: Callable[[], Response], num_sent: int, serve: Serve
+) -> None:
+    """A request that the server refused costs nothing."""
+    server = serve(lambda body, index: answer())
+    asked = config(server, budget={"tokens": 700}, max_in_flight=1, retries=0)
+    ask(asked, *[request(text=str(i)) for i in range(9)])
+    assert len(server.bodies) == num_sent
 
 
 def test_key_is_sent_from_its_variable_and_none_without_one(
