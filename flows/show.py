@@ -253,7 +253,7 @@ def _interval(row: dict[str, Any] | None) -> str:
 
 
 def calibrated(done: "Calibrated", place: Place) -> None:
-    """Prints precision and recall of the filter by k and threshold, and the best threshold."""
+    """Prints precision and recall of the filter by k and threshold, and what is recommended."""
     keys = [(row["grader"], row["criterion"], row["gold"]) for row in done.table]
     for key in dict.fromkeys(keys):
         grader, criterion, gold = key
@@ -265,21 +265,25 @@ def calibrated(done: "Calibrated", place: Place) -> None:
     _print_suites(done.suites)
     if best := done.best:
         terminal.lines(
-            f"of {best['num_answers']} answers {best['num_gold']} are right; threshold "
-            f"{best['threshold']:g} has the highest F1 at k = {best['k']}: {best['f1']:.3f}",
+            f"of {best['num_answers']} answers {best['num_gold']} are right; "
+            f"{one_line(best['grader'])} at threshold {best['threshold']:g} has the highest F1 at "
+            f"k = {best['k']}: {best['f1']:.3f}",
+            *(one.in_words for one in done.recommended),
             f"next: precept report {done.run_id[:8]}{place.option}",
         )
 
 
 def _print_calibration(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints precision and recall, a threshold a column and a number of judge samples a row."""
+    """Prints precision and recall, a threshold a column and a number of judge samples a row, with
+    the output tokens that they cost an answer."""
     thresholds = sorted({row["threshold"] for row in rows})
-    names = ["k", *(f"from {threshold:g}" for threshold in thresholds)]
+    names = ["k", "tokens", *(f"from {threshold:g}" for threshold in thresholds)]
     by_cell = {(row["k"], row["threshold"]): row for row in rows}
     lines = []
     for k in sorted({row["k"] for row in rows}):
         cells = [by_cell.get((k, threshold)) for threshold in thresholds]
-        lines.append([str(k), *(_precision_recall(cell) for cell in cells)])
+        tokens = next((row["tokens"] for row in rows if row["k"] == k), None)
+        lines.append([str(k), value_text(tokens), *(_precision_recall(cell) for cell in cells)])
     columns = [Column(name, is_number=True) for name in names]
     terminal.table(columns, lines, title=title, stacked=True)
 

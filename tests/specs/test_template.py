@@ -166,7 +166,7 @@ def test_underlined_heading_of_markdown_is_text_and_no_section(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["nowhere", "spec_frist"])
 def test_name_of_no_set_and_no_folder_is_refused(name: str) -> None:
-    with pytest.raises(TemplateError, match=f"no templates at {name}: .*paper, safeguard, spec_first"):
+    with pytest.raises(TemplateError, match=f"no templates at {name}: .*safeguard, spec_first"):
         check_templates(name)
 
 

@@ -64,6 +64,10 @@ CALIBRATION = {
     "precision": "share of the answers that the judge accepts which are right",
     "recall": "share of the right answers that the judge accepts; it accepts an answer when all of "
     "its first grades are read and none is under the threshold",
+    "interval": "95 % by Wilson's formula, with the answers to one prompt counted as one",
+    "tokens": "output tokens that all grades of an answer cost",
+    "racing": "the same if judges are asked one grade after another, those with the shortest "
+    "grades first, until one is under the threshold",
 }
 
 UNREPORTABLE = "✗"

@@ -1,7 +1,18 @@
 """Sections on how far an evaluation can be trusted: agreement, faithfulness, quality gates."""
 
 from warehouse.reports import plots
-from warehouse.reports.grids import Cell, Row, Rows, number, percent, rounded, shown, split, table
+from warehouse.reports.grids import (
+    Cell,
+    Row,
+    Rows,
+    bounded,
+    number,
+    percent,
+    rounded,
+    shown,
+    split,
+    table,
+)
 from warehouse.reports.material import (
     CALIBRATION,
     KAPPA,
@@ -43,12 +54,14 @@ def agreement(material: Material) -> Section:
                     corner="grades and threshold",
                     label="{k} at {threshold:g}",
                     columns={
-                        "precision": shown("precision", number),
-                        "recall": shown("recall", number),
+                        "precision": bounded("precision", "low", "high"),
+                        "recall": bounded("recall", "recall_low", "recall_high"),
                         "F1": shown("f1", number),
                         "accepted": shown("num_accepted", rounded),
                         "right": shown("num_gold", rounded),
                         **answers,
+                        "tokens": shown("tokens", rounded),
+                        "racing": shown("tokens_racing", rounded),
                     },
                     folded=True,
                 )

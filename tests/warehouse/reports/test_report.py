@@ -68,7 +68,8 @@ def invented(**changes: Any) -> Report:
                 **{"criterion": None, "grader": "judge", "gold": "oracle"},
                 **{"threshold": threshold, "k": k, "f1": 0.5},
                 **{"precision": 0.5, "recall": 0.5, "num_accepted": 8, "num_gold": 8},
-                "num_answers": 16,
+                **{"low": 0.25, "high": 0.75, "recall_low": 0.25, "recall_high": 0.75},
+                **{"num_answers": 16, "tokens": 8.0, "tokens_racing": 6.5, "num_judges": 1},
             }
             for threshold in range(1, 11)
             for k in (1, 2)
