@@ -562,7 +562,7 @@ class Reporting(JudgeActor):
 class Frail(ScriptedEngine):
     """An engine that dies of one word, dies only once of another, and hangs on a third."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, live_folder: str | None = None) -> None:
         super().__init__(fair)
         self.mark = Path(config.model) / "died"
 
