@@ -244,13 +244,15 @@ class Stage:
     def _make(self, wave: pa.Table) -> Iterator[Committed]:
         """Makes the rows of one wave; yields each block as it is committed."""
         handles = self.pool.start_for(self.engine)
+        # Engines that load have used nothing; the first that is there is asked before the others.
+        before = Usage() if self.pool.is_loading else self.pool.usage()
         starter = ThreadPoolExecutor(1)
         blocks = self._spread(wave, handles)
         # Asks for the first block now, so that the workers start while the models load.
         first = starter.submit(next, blocks, None)
         try:
             self.pool.wait()
-            self._usage_before = self._usage_before or self.pool.usage()
+            self._usage_before = self._usage_before or before
             self._began = self._began or time.monotonic()
             committed = first.result()
         except BaseException as error:

@@ -108,6 +108,11 @@ class EnginePool:
             self.num_started += replicas
         return self._handles
 
+    @property
+    def is_loading(self) -> bool:
+        """True until `wait` has seen every model loaded."""
+        return bool(self._starting)
+
     def wait(self) -> None:
         """Waits until every model is loaded; raises EngineError if one cannot be."""
         import ray
