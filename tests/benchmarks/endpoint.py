@@ -42,6 +42,10 @@ ACCEPTED = """
     JOIN verdicts AS v USING (completion_id)
     WHERE v.verdict = 'accepted'
 """
+KEPT = (
+    "SELECT completion_id FROM completions_raw",
+    "SELECT judgement_id FROM judgements_raw",
+)
 TEXTS = "SELECT prompt_id || reasoning || answer FROM completions"
 
 
@@ -196,11 +200,14 @@ def kill(folder: Path, server: Server, num_prompts: int, *, one_pass: int, after
     run.send_signal(signal.SIGKILL)
     run.wait()
     at_kill = len(server.requests()) - before
+    kept = sum(map(len, (texts(home, query) for query in KEPT)))
     refresh(home, num_prompts, *overrides)
     sent = len(server.requests()) - before
     same = texts(home, ACCEPTED) == texts(folder / "asked", ACCEPTED)
     share = f"{sent} of {one_pass} requests, {sent / one_pass:.3f} of one pass"
-    print(f"killed after {at_kill}: {share}; accepted the same: {same}", flush=True)
+    print(
+        f"killed after {at_kill}, {kept} rows kept: {share}; accepted the same: {same}", flush=True
+    )
 
 
 def stop_by_budget(folder: Path, server: Server, num_prompts: int, *, spent: int) -> None:

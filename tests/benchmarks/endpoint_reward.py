@@ -39,7 +39,8 @@ def settings(recipe: str, server: Server | None, options: argparse.Namespace) ->
     """Returns the arguments of a command: the recipe, and what this measurement changes in it."""
     changes = [f"sources.0.limit={options.prompts}", "generate.samples=1", "judge.samples=1"]
     changes += [f"judge.sampling={GREEDY}", f"rl.steps={options.steps}"]
-    changes += ["rl.batch_size=32", "rl.samples=4", "rl.reward={ samples = 1, quorum = 1 }"]
+    changes += ["rl.batch_size=32", "rl.workers.rows_at_once=32"]
+    changes += ["rl.reward={ samples = 1, quorum = 1 }"]
     if server is not None:
         changes += [f"judge_{change}" for change in server.engine(max_in_flight=64)]
     return [recipe, *(part for change in changes for part in ("--set", change))]
