@@ -311,7 +311,13 @@ def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Pat
 def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Path) -> None:
     home = tmp_path / "home"
     place = Home(str(home))
-    long = ('judge.mode="full"', "generate.samples=4", "stage.blocks_in_flight=1")
+    # Small blocks, one at a time: much is left to do when the first shard lands.
+    long = (
+        'judge.mode="full"',
+        "generate.samples=4",
+        "stage.blocks_in_flight=1",
+        "stage.block_rows=4",
+    )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     # A process of its own: a thread would keep this one from looking at the engines in time.
     said = tmp_path / "stderr"
