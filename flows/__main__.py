@@ -8,7 +8,7 @@ import importlib
 import io
 import sys
 
-from flows.command import app
+from flows.command import app, closed_pipe_ends
 from flows.errors import discard_log, libraries_logged
 from flows.interrupt import ended_by_signals
 
@@ -39,7 +39,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows few characters is shown the numbers of the others.
             stream.reconfigure(errors="backslashreplace")
-    with libraries_logged(), ended_by_signals(at_end=discard_log):
+    with libraries_logged(), ended_by_signals(at_end=discard_log), closed_pipe_ends():
         app()
 
 

@@ -44,7 +44,7 @@ class Calibrated:
     log_prints=False,
 )
 def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
-    """Has judge and gold grade the answers that came with the suites, else the generator's.
+    """Has judge and gold grade the answers that came with the suites, else the student's.
 
     Raises RecipeError if the recipe has no calibration.
     """
@@ -55,9 +55,9 @@ def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
     _require_comparable(config)
     with open_run("calibrate", recipe, home_at(home)) as run:
         if all(suite.answer for suite in load_suites(config.suites, SUITES)):
-            arm = ServedArm.of_base(recipe.engine, config, name=RECORDED, model=RECORDED)
+            arm = ServedArm.of_base(recipe.student_engine, config, name=RECORDED, model=RECORDED)
         else:
-            arm = base_arm(run, config, name="generator")
+            arm = base_arm(run, config, name="student" if recipe.student else "generator")
         table = measure(run, config, [arm]).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
         return Calibrated(run.id, run.home.url, table, run.figures.suites)

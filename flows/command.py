@@ -81,17 +81,8 @@ def user_errors() -> Iterator[None]:
     The traceback of an error that is no mistake stands in a log whose path is told.
     """
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _is_closed(sys.stdout):
-            raise
-        _end_quietly()
-    except SystemExit as error:
-        # Rich turns a closed pipe into exit code 1.
-        if not isinstance(error.__context__, BrokenPipeError):
-            raise
-        _end_quietly()
+        with closed_pipe_ends():
+            yield
     except KeyboardInterrupt:
         # Click would add a word of its own; `ended_by_signals` says what there is to say.
         raise typer.Exit(130) from None
@@ -101,6 +92,23 @@ def user_errors() -> Iterator[None]:
         told = tell(error)
         terminal.text(told.sentence, err=True)
         raise typer.Exit(told.exit_code) from error
+
+
+@contextmanager
+def closed_pipe_ends() -> Iterator[None]:
+    """Ends the command with exit code 0 if whoever read its output has closed the pipe."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):
+            raise
+        _end_quietly()
+    except SystemExit as error:
+        # Rich and Typer turn a closed pipe into exit code 1.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _end_quietly()
 
 
 def _is_closed(stream: IO[str]) -> bool:
@@ -117,7 +125,7 @@ def _end_quietly() -> NoReturn:
     """Ends the command: whoever read its output has had enough, which is no fault."""
     # Python would flush what it still holds back at exit, and fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(0)
+    sys.exit(0)
 
 
 @contextmanager

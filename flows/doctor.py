@@ -17,8 +17,7 @@ from tasks.paths import PROJECT
 from warehouse.home import Home, HomeError, has_warehouse
 from warehouse.listing import tell_strays
 from warehouse.models import scratch
-from warehouse.upkeep import examine as look_over
-from warehouse.upkeep import mend
+from warehouse.upkeep import examine, mend
 
 _WANTED = ("prefect", "ray", "torch", "transformers", "trl", "datasets", "duckdb", "pyarrow")
 
@@ -33,7 +32,7 @@ class Check:
     remedy: str = ""
 
 
-def examine(home: Home, recipe: Recipe | None = None, *, mend: bool = False) -> list[Check]:
+def run_checks(home: Home, recipe: Recipe | None = None, *, mend: bool = False) -> list[Check]:
     """Checks versions, memory, disk, the warehouse and its shards, Ray, Prefect, and the models of
     a recipe.
 
@@ -49,7 +48,18 @@ def examine(home: Home, recipe: Recipe | None = None, *, mend: bool = False) -> 
         _ray(),
         _prefect(),
         *(_model(name, engine) for name, engine in (recipe.engines if recipe else {}).items()),
+        *([_templates(recipe)] if recipe else []),
     ]
+
+
+def _templates(recipe: Recipe) -> Check:
+    """Names the templates of a recipe, which were checked when it was read."""
+    sets = {"generator": recipe.generate.template, "judge": recipe.judge.template}
+    named = (
+        f"{reader} from {names if isinstance(names, str) else ', '.join(names)}"
+        for reader, names in sets.items()
+    )
+    return Check("templates", True, ", ".join(named))
 
 
 def _model(name: str, engine: EngineConfig) -> Check:
@@ -160,7 +170,7 @@ def _warehouse(home: Home, *, move: bool) -> Check:
         faults = [f"{one.path}: {one.reason}, moved to {one.moved_to}" for one in moved]
         remedy = "run the same refresh again: it makes the missing rows"
     else:
-        faults = tell_strays(look_over(home, deep=True))
+        faults = tell_strays(examine(home, deep=True))
         remedy = (
             "run precept doctor --mend, and then run the same refresh again: it makes what is "
             "missing"

@@ -13,7 +13,8 @@ from flows.run import assign_work, home_at, plan_for
 from specs.policy import Pack
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
-from tasks.data.collect import Collected, collect
+from tasks.data.collect import collect
+from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
@@ -45,6 +46,8 @@ class Estimate:
     gpu_hours: float | None = None
     cost: float | None = None
     """GPU-hours at the recipe's price; None if the recipe has no price."""
+    student: str | None = None
+    """Model that learns from the examples; None if it is the generator."""
     notes: Mapping[str, SourceNotes] = field(default_factory=dict)
     """By source and evaluation set, files that are skipped and places of bad rows, if any."""
 
@@ -66,6 +69,7 @@ class Estimate:
                 f"- hours of engines: {hours}",
                 *([f"- GPU-hours: {self.gpu_hours:.2g}"] if self.gpu_hours else []),
                 *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
+                *([f"- student, which learns from them: {self.student}"] if self.student else []),
                 *(f"- source {name}: {notes}" for name, notes in self.notes.items()),
             ]
         )
@@ -96,7 +100,8 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
     if recipe.assigns:
         assign = assign_work(recipe, pack, model=recipe.judging_engine.version)
     collected = _collect(recipe, pack, connection, assign)
-    missing = _count_missing(recipe, connection, assign)
+    num_to_judge = sum(filter(None, collected.traces["is_to_judge"].to_pylist()))
+    missing = _count_missing(recipe, connection, assign, num_traces=num_to_judge)
     prompt_ids = collected.prompts["prompt_id"].to_pylist()
     # Prompts whose attempts at a category are used up are neither asked about nor wanted.
     num_given_up = collected.unassigned.num_rows - missing.assignments
@@ -111,6 +116,7 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         assignments=missing.assignments,
         completions=missing.completions,
         judgements=missing.judgements,
+        student=recipe.student.model if recipe.student else None,
         notes=collected.notes,
         **_price(connection, recipe, missing),
     )
@@ -152,26 +158,32 @@ def _collect(
     """
     with tempfile.TemporaryDirectory() as folder:
         collected = collect(
-            recipe.sources,
+            recipe.all_sources,
             config=recipe.collect,
             pack_categories=list(pack.policies),
             home=Home(folder),
             connection=connection,
-            assigning_id=assign.assigning_id if assign else None,
+            origin=Origin(assigning_id=assign.assigning_id if assign else None),
         )
         show_prompts_of(connection, Home(folder))
-    connection.register("wanted", plan_for(pack, collected.prompts).wanted)
+    plan = plan_for(pack, collected.prompts, collected.traces)
+    connection.register("wanted", plan.wanted)
+    connection.register("wanted_traces", plan.traces)
     connection.register("unassigned", collected.unassigned)
     return collected
 
 
 def _count_missing(
-    recipe: Recipe, connection: duckdb.DuckDBPyConnection, assign: AssignWork | None
+    recipe: Recipe,
+    connection: duckdb.DuckDBPyConnection,
+    assign: AssignWork | None,
+    *,
+    num_traces: int,
 ) -> _Missing:
     """Returns the rows that the stages would find missing.
 
-    Completions that are still to be made will lack all their judge samples, and prompts whose
-    category is still to be chosen all their completions.
+    Completions that are still to be made, and `num_traces` that are still to be stored, will lack
+    all their judge samples, and prompts whose category is still to be chosen all their completions.
     """
     assignments = assign.pending(connection).num_units if assign else 0
     generate = GenerateWork(
@@ -194,7 +206,9 @@ def _count_missing(
     completions = generate.pending(connection).num_samples
     completions += assignments * recipe.generate.samples
     judgements = judge.pending(connection).num_samples
-    return _Missing(assignments, completions, judgements + completions * recipe.judge.samples)
+    return _Missing(
+        assignments, completions, judgements + (completions + num_traces) * recipe.judge.samples
+    )
 
 
 def _cost(

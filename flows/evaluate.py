@@ -101,9 +101,11 @@ def check_suites(recipe: Recipe, config: EvaluateConfig) -> None:
 
 
 def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
-    """Returns the recipe's own model, untrained, as an arm."""
-    engine = run.recipe.engine
-    return ServedArm.of_base(engine, config, name=name, model=run.version(engine))
+    """Returns the student, untrained, as an arm."""
+    engine, templates = run.recipe.student_engine, run.recipe.generate.template
+    return ServedArm.of_base(
+        engine, config, name=name, model=run.version(engine), templates=templates
+    )
 
 
 def trained_arms(run: RunContext, base: ServedArm, ids: Sequence[str]) -> list[ServedArm]:
@@ -173,9 +175,14 @@ def set_up(
         spec_ids={key: spec.id for key, spec in specs.items()},
         arms=tuple(arms),
         graders=evaluation.graders_of(
-            config, pack=pack, pack_folder=recipe.pack_folder, judge=judge
+            config,
+            pack=pack,
+            pack_folder=recipe.pack_folder,
+            judge=judge,
+            templates=recipe.judge.template,
         ),
         judge=judge,
+        templates=recipe.judge.template,
         stage=recipe.stage,
         run_id=run.id,
     )
@@ -212,8 +219,8 @@ def build_suites(run: RunContext, config: EvaluateConfig) -> list[Suite]:
 def render_suites(
     recipe: Recipe, pack: Pack, configs: Sequence[SuiteConfig], *, limit: int | None
 ) -> list[Suite]:
-    """Returns every suite with at most `limit` prompts, as the recipe's model is asked."""
-    marks = evaluation.find_marks(recipe.engine, configs)
+    """Returns every suite with at most `limit` prompts, as the student is asked."""
+    marks = evaluation.find_marks(recipe.student_engine, configs)
     categories = list(pack.policies)
     return [
         suites.build_suite(config, marks=marks, limit=limit, pack_categories=categories)

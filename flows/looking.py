@@ -36,12 +36,12 @@ def report(
 ) -> None:
     """Writes an evaluation as one page of HTML, as Markdown and as JSON."""
     with reading_from(home) as place:
-        from flows.preflight import require_output
         from warehouse.catalog import connect, latest_evaluation
+        from warehouse.files import require_folder
         from warehouse.reports import inspect_log
         from warehouse.reports import report as reporting
 
-        require_output(out, is_folder=True)
+        require_folder(out)
         connection = connect(place)
         chosen = run_id or latest_evaluation(connection)
         files = reporting.write(reporting.gather(connection, chosen), out)
@@ -219,11 +219,12 @@ def recipes(
 ) -> None:
     """Lists the recipes that come with Precept, with the machine each needs, or prints one."""
     with user_errors():
-        from flows.recipe import recipe_path, shipped_recipes
+        from flows.recipe import load_recipe, recipe_path, shipped_recipes
 
         if name is not None:
             terminal.text(recipe_path(name).read_text(encoding="utf-8"), end="")
             return
         for shipped in shipped_recipes():
             first = recipe_path(shipped).read_text(encoding="utf-8").splitlines()[0]
-            terminal.line(f"{shipped:24} {first.removeprefix('# ')}")
+            templates = load_recipe(shipped).generate.template
+            terminal.line(f"{shipped:24} {first.removeprefix('# ')} Templates: {templates}.")

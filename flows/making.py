@@ -204,7 +204,7 @@ def doctor(
         from flows import show
 
         loaded = load(recipe, set_) if recipe else None
-        found = checks.examine(home_of(home), loaded, mend=mend)
+        found = checks.run_checks(home_of(home), loaded, mend=mend)
         show.checks(found, as_json=as_json)
         if not all(check.ok for check in found):
             raise typer.Exit(1)

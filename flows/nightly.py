@@ -194,7 +194,7 @@ def change_report(home: Home, recipe: Recipe, done: Refreshed, before: Before) -
     [cost] = look_up(connection, "run_cost", run_id=done.run_id)
     changed = sorted(set(cost["spec_ids"]) - before.spec_ids)
     edited = [row["spec_key"] for row in look_up(connection, "spec_keys", spec_ids=changed)]
-    new = [f"{name} {counts.stored}" for name, counts in done.figures.collect.items()]
+    new = [f"{name} {counts.stored}" for name, counts in done.figures.sources.items()]
     price, gpu_hours = recipe.gpu_hour_price, cost["gpu_hours"]
     paid = "" if price is None else f", {gpu_hours * price:.2f} at {price:g} a GPU-hour"
     drift = [row for row in ask(connection, "drift").to_pylist() if row["recipe"] == recipe.name]
@@ -208,6 +208,7 @@ def change_report(home: Home, recipe: Recipe, done: Refreshed, before: Before) -
             else f"- policies: {len(cost['spec_ids'])}, all new",
             *(_stage_line(name, done) for name in ("generate", "judge")),
             f"- examples: {done.num_examples}",
+            *([f"- {done.shortfall}"] if done.shortfall else []),
             f"- {cost['seconds']:.0f} s, {gpu_hours:g} GPU-hours{paid}",
             "",
             "| stage | rows | left behind |",

@@ -6,24 +6,20 @@ run itself would come to minutes later.
 
 import os
 import socket
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from flows.lock import require_free
-from flows.recipe import SUITES, Recipe
+from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at
-from specs.prompts import load_template
 from tasks.data.candidates import read_source
 from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
 from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
-from warehouse.files import OutputError
 from warehouse.home import Home, has_warehouse, make_home
 
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate"]
@@ -52,6 +48,8 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     if command == "estimate":
         return
     recipe.check_models()
+    if command in ("train", "run", "ablate"):
+        _require_student(recipe)
     place = home_at(home)
     if command == "train" and not has_warehouse(place):
         raise _no_examples(recipe, place)
@@ -64,14 +62,26 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     require_ray()
 
 
+def _require_student(recipe: Recipe) -> None:
+    """Raises RecipeError if the recipe names a student whose chats cannot be learned."""
+    if recipe.student is None or not (recipe.sft or recipe.dpo or recipe.rl):
+        return
+    # transformers takes seconds to import.
+    from tasks.engine.chat_template import ChatTemplate
+
+    try:
+        ChatTemplate.of(recipe.student)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise RecipeError(f"student: {recipe.student.model}: {line}") from error
+
+
 def _check_data(recipe: Recipe) -> None:
-    """Reads the beginning of every source on this machine, and the templates."""
-    for source in recipe.sources:
+    """Reads the beginning of every source on this machine."""
+    for source in recipe.all_sources:
         # A data set on Hugging Face would be downloaded.
         if source.path is not None:
             next(iter(read_source(source)), None)
-    load_template("generator", recipe.generate.template)
-    load_template("judge", recipe.judge.template)
 
 
 def _check_evaluations(command: Command, recipe: Recipe) -> None:
@@ -94,22 +104,6 @@ def _no_examples(recipe: Recipe, home: Home) -> DataError:
     return DataError(
         f"recipe {recipe.name} has no examples in {home.url}; run precept refresh first"
     )
-
-
-def require_output(path: str, *, is_folder: bool = False) -> None:
-    """Raises OutputError if a file, or a folder of files, cannot be written at a path."""
-    place = Path(path).absolute()
-    if not is_folder and place.is_dir():
-        raise OutputError(f"{path} is a folder; give the path of a file")
-    folder = place if is_folder else place.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}: {folder}); give another place"
-        ) from error
 
 
 def require_prefect() -> None:

@@ -1,13 +1,18 @@
 """Prompts as the generator and the judge are shown them, with token counts, on the terminal."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from flows import terminal
 from flows.recipe import Recipe
-from specs.prompts import Message, generator_messages, judge_messages, load_template
+from specs.prompts import generator_messages, judge_messages
+from specs.template import load_template
 from tasks.data.candidates import Candidate, SourceNotes, read_source
 from tasks.data.files import skipped_files
+from tasks.data.sources import SourceConfig
+from tasks.data.traces import TraceConfig
 from tasks.engine.requests import EngineConfig
 
 TokenCounter = Callable[[str], int]
@@ -19,25 +24,29 @@ def preview(recipe: Recipe, *, count: int) -> None:
     Raises ValueError if a model cannot be served, or there is no tokenizer.
     """
     pack = recipe.load_pack()
+    shown = [one for one in recipe.all_sources if not (isinstance(one, TraceConfig) and one.judge)]
+    if not shown:
+        terminal.line("no model is shown anything: the recipe has only traces with scores")
+        return
     models = recipe.check_models()
-    generates = models["engine"].turns
-    judges = models.get("judge_engine", models["engine"]).turns
-    count_tokens = _token_counter(recipe.engine)
+    judges = models["judge_engine" if recipe.judge_engine else "engine"].turns
+    count_tokens = _token_counter(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
-    judge = load_template("judge", recipe.judge.template)
-    for source in recipe.sources:
+    judge = recipe.judge.template_of("judge")
+    for source in recipe.all_sources:
         if notes := str(SourceNotes(skipped_files=skipped_files(source))):
             terminal.line(f"source {source.name}: {notes}")
-    for candidate in islice(_candidates(recipe), count):
+    # Read first: a source that cannot be read is told before anything is printed.
+    candidates = list(islice(_candidates(shown), count))
+    for reader, template in (("generator", generator), ("judge", judge)):
+        terminal.line(f"template of the {reader}: {template.name}, {template.id[:12]}")
+    for source, candidate in candidates:
         categories = [name for name in candidate.categories if name in pack.policies]
         if not categories:
             categories = [next(iter(pack.policies))]
             terminal.line(f"no category yet; shown as {categories[0]}")
         spec = pack.spec(categories)
         shown_to = {
-            "generator": generates.apply(
-                generator_messages(generator, candidate.messages, spec=spec)
-            ),
             "judge": judges.apply(
                 judge_messages(
                     judge,
@@ -48,29 +57,37 @@ def preview(recipe: Recipe, *, count: int) -> None:
                 )
             ),
         }
+        if not isinstance(source, TraceConfig):
+            asked = generator_messages(generator, candidate.messages, spec=spec)
+            shown_to = {"generator": models["engine"].turns.apply(asked), **shown_to}
         for reader, messages in shown_to.items():
             _print_messages(reader, messages, spec.text, count_tokens)
 
 
-def _candidates(recipe: Recipe) -> Iterator[Candidate]:
-    """Yields the prompts of all sources that can be used."""
-    for source in recipe.sources:
-        yield from (candidate for candidate in read_source(source) if not candidate.fault)
+def _candidates(sources: Sequence[SourceConfig]) -> Iterator[tuple[SourceConfig, Candidate]]:
+    """Yields the prompts of sources that can be used, each with its source."""
+    for source in sources:
+        yield from ((source, candidate) for candidate in read_source(source) if not candidate.fault)
 
 
 def _print_messages(
-    reader: str, messages: Sequence[Message], spec: str, count_tokens: TokenCounter
+    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, count_tokens: TokenCounter
 ) -> None:
     """Prints messages, with the spec in colour and the token count at its end."""
-    total = sum(count_tokens(message["content"]) for message in messages)
+    calls = [
+        f"\n{json.dumps(one['tool_calls'], ensure_ascii=False)}" if one.get("tool_calls") else ""
+        for one in messages
+    ]
+    texts = (one["content"] + call for one, call in zip(messages, calls, strict=True))
+    total = sum(map(count_tokens, texts))
     terminal.heading(f"to the {reader}, {total} tokens")
-    for message in messages:
+    for message, call in zip(messages, calls, strict=True):
         before, mark, after = message["content"].partition(spec)
         parts: list[terminal.Part] = [before]
         if mark:
             parts.append((spec, "cyan"))
             parts.append((f"\n[spec ends here: {count_tokens(before + spec)} tokens]", "red"))
-        terminal.block(message["role"], *parts, after)
+        terminal.block(message["role"], *parts, after, call)
 
 
 def _token_counter(engine: EngineConfig) -> TokenCounter:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from specs.pack import load_pack
 from specs.policy import Pack, PackError
+from specs.template import check_templates
 from tasks import Config, require_own_names
 from tasks.data.collect import CollectConfig
 from tasks.data.curate import CurateConfig
@@ -22,6 +23,7 @@ from tasks.data.drift import DriftConfig
 from tasks.data.generate import GenerateConfig
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
+from tasks.data.traces import TraceConfig
 from tasks.engine.model_check import CheckedModel, check_model
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import Context
@@ -143,14 +145,18 @@ class Recipe(Config):
     """Name of the recipe; its latest run says which rows are current. Unset: the file's name."""
     pack: LocatedFolder
     """Folder of the policy pack."""
-    sources: list[SourceConfig]
-    """Sources of prompts."""
+    sources: list[SourceConfig] = []
+    """Sources of prompts, to which the generator writes completions."""
+    traces: list[TraceConfig] = []
+    """Chains of thought and answers that were made elsewhere, with or without scores."""
     collect: CollectConfig = CollectConfig()
     """Cleaning of prompts: duplicates and contamination."""
     engine: EngineConfig = EngineConfig()
     """The model that generates."""
     judge_engine: EngineConfig | None = None
     """The model that judges. Unset: the generator judges as well, in the same warm engine."""
+    student: EngineConfig | None = None
+    """The model that is trained and evaluated. Unset: the generator is the student."""
     generate: GenerateConfig = GenerateConfig()
     """Number, template and sampling of completions."""
     judge: JudgeConfig = JudgeConfig()
@@ -181,13 +187,23 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        names = [source.name for source in self.sources]
+        names = [source.name for source in self.all_sources]
         if not names:
-            raise ValueError("sources is empty: add a [[sources]] section")
+            raise ValueError("sources is empty: add a [[sources]] or a [[traces]] section")
         require_own_names("sources", names)
+        if self.student and "model" not in self.student.model_fields_set:
+            raise ValueError("student names no model; set student.model")
+        check_templates(self.generate.template)
+        if self.judge.template != self.generate.template:
+            check_templates(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
+
+    @property
+    def all_sources(self) -> list[SourceConfig]:
+        """Sources of prompts and of traces; those of traces last."""
+        return [*self.sources, *self.traces]
 
     @property
     def judging_engine(self) -> EngineConfig:
@@ -195,14 +211,31 @@ class Recipe(Config):
         return self.judge_engine or self.engine
 
     @property
+    def student_engine(self) -> EngineConfig:
+        """The engine of the model that is trained and evaluated."""
+        return self.student or self.engine
+
+    @property
     def assigns(self) -> bool:
         """True if the judge model is to choose the categories of a source."""
-        return any(source.assign_category for source in self.sources)
+        return any(source.assign_category for source in self.all_sources)
+
+    @property
+    def judges(self) -> bool:
+        """True if the judge model is to judge completions, or to choose their categories."""
+        return bool(self.sources) or self.assigns or not all(one.judge for one in self.traces)
 
     @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
-        engines = {"engine": self.engine, "judge_engine": self.judge_engine}
+        # Traces alone need no generator, but perhaps a judge.
+        is_judge = self.judges and self.judge_engine is None
+        is_needed = self.sources or is_judge or "engine" in self.model_fields_set
+        engines = {
+            "engine": self.engine if is_needed else None,
+            "judge_engine": self.judge_engine,
+            "student": self.student,
+        }
         return {name: engine for name, engine in engines.items() if engine is not None}
 
     def check_models(self) -> dict[str, CheckedModel]:
@@ -233,10 +266,12 @@ class Recipe(Config):
                 f"recipe {self.name} has no section {wanted}, and precept {command} needs one: "
                 "add it, or take a recipe that has it"
             )
-        if self.rl and command in ("train", "run") and self.engine.reasoning_parser:
+        parser = self.student_engine.reasoning_parser
+        if self.rl and command in ("train", "run") and parser:
+            section = "student" if self.student else "engine"
             raise RecipeError(
                 "rl needs a model whose reasoning stands between <think> tags, and "
-                f"engine.reasoning_parser is {self.engine.reasoning_parser!r}; take rl out"
+                f"{section}.reasoning_parser is {parser!r}; take rl out"
             )
 
     def load_pack(self) -> Pack:

@@ -17,7 +17,7 @@ from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.shortfall import shortfall
 from flows.steps import RETRIED, describe_asset, makes, run_stage
 from tasks.data.assign import assigned, count_assignments
-from tasks.data.collect import Collected
+from tasks.data.collected import Collected
 from tasks.data.curate import Curated, curate
 from tasks.data.drift import watch
 from tasks.data.generate import GenerateWork
@@ -53,10 +53,13 @@ def check_shards(run: RunContext) -> list[Damaged]:
 
 @makes("collect", "prompts")
 def collect_prompts(run: RunContext) -> Collected:
-    """Reads the sources and stores the prompts that are new."""
+    """Reads the sources and stores the prompts and traces that are new."""
     collected = run.collect()
+    of_traces = {source.name for source in run.recipe.traces}
+    counts = collected.counts.items()
     run.update(
-        collect=collected.counts,
+        collect={name: one for name, one in counts if name not in of_traces},
+        traces={name: one for name, one in counts if name in of_traces},
         conflicts=collected.conflicts or None,
         notes=collected.notes,
     )
@@ -78,13 +81,15 @@ def plan_run(run: RunContext, collected: Collected) -> Plan:
     connection = run.warehouse()
     prompts = assigned(collected, connection)
     run.update(assigned=count_assignments(connection).num_prompts)
-    return run.adopt(prompts)
+    return run.adopt(prompts, collected.traces)
 
 
 @makes("generate", "completions", of=("prompts", "specs"))
 def generate_completions(run: RunContext, plan: Plan) -> StageFigures:
     """Makes the completions that are missing."""
     recipe = run.recipe
+    if not recipe.sources:
+        return StageFigures()
     work = GenerateWork(
         config=recipe.generate,
         stage=recipe.stage,
@@ -100,11 +105,13 @@ def generate_completions(run: RunContext, plan: Plan) -> StageFigures:
 def judge_completions(run: RunContext, plan: Plan) -> StageFigures:
     """Makes the judgements that are missing."""
     recipe = run.recipe
+    if run.record.judging_id is None:
+        return StageFigures()
     work = JudgeWork(
         config=recipe.judge,
         stage=recipe.stage,
         model=run.version(recipe.judging_engine),
-        generation_id=run.generation_id,
+        generation_id=run.record.generation_id or "",
         num_completions=recipe.generate.samples,
         specs=plan.specs,
         run_id=run.id,
@@ -135,8 +142,7 @@ def curate_examples(run: RunContext) -> Curated:
         run.warehouse(),
         config=run.recipe.curate,
         home=run.home,
-        generation_id=run.generation_id,
-        judging_id=run.judging_id,
+        judging_id=run.record.judging_id or "",
         run_id=run.id,
     )
     run.note(curate=curated)

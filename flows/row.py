@@ -85,6 +85,8 @@ def _chats(row: Mapping[str, Any]) -> None:
         told = "" if name == "messages" else f" ({name})"
         for turn in turns:
             terminal.block(f"{turn['role']}{told}", turn["content"])
+            if turn.get("tool_calls"):
+                terminal.block(f"{turn['role']} calls tools{told}", turn["tool_calls"])
 
 
 def _texts(row: Mapping[str, Any]) -> None:

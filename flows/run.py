@@ -18,9 +18,11 @@ import pyarrow as pa
 from flows.lock import lock
 from flows.recipe import Recipe
 from specs.policy import Pack, Spec, spec_key
+from specs.template import forget_templates
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
-from tasks.data.collect import Collected, collect
+from tasks.data.collect import collect
+from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.counts import Counts
 from tasks.data.curate import Curated
@@ -59,32 +61,44 @@ class Plan:
     """The rows that a run wants: prompts with the spec that each is made under."""
 
     wanted: pa.Table
-    """Columns prompt_id and spec_id."""
+    """Columns prompt_id and spec_id, of the prompts that the generator is asked."""
+    traces: pa.Table
+    """Columns completion_id, spec_id and judging_id; the last is null of traces that the run's own
+    judge judges."""
     specs: Mapping[str, Spec]
     """The specs by their ids."""
 
 
-def plan_for(pack: Pack, prompts: pa.Table) -> Plan:
-    """Compiles the spec of every prompt wanted.
+def plan_for(pack: Pack, prompts: pa.Table, traces: pa.Table) -> Plan:
+    """Compiles the spec of every prompt wanted, and of those of the traces.
 
-    `prompts` has columns prompt_id and categories; prompts without a category are left out.
+    `prompts` and `traces` have the columns of `Collected`; prompts without a category are left out.
     """
-    pairs = [
-        (prompt_id, tuple(categories))
-        for prompt_id, categories in zip(
-            prompts["prompt_id"].to_pylist(), prompts["categories"].to_pylist(), strict=True
-        )
+    columns = (prompts[name].to_pylist() for name in ("prompt_id", "categories", "is_asked"))
+    rows = [
+        (prompt_id, tuple(categories), is_asked)
+        for prompt_id, categories, is_asked in zip(*columns, strict=True)
         if categories
     ]
-    specs = {categories: pack.spec(categories) for categories in {chosen for _, chosen in pairs}}
-    spec_ids = {categories: spec.id for categories, spec in specs.items()}
+    specs = {categories: pack.spec(categories) for categories in {chosen for _, chosen, _ in rows}}
+    spec_ids = {prompt_id: specs[categories].id for prompt_id, categories, _ in rows}
+    asked = [prompt_id for prompt_id, _, is_asked in rows if is_asked]
     wanted = pa.table(
         {
-            "prompt_id": pa.array([prompt_id for prompt_id, _ in pairs], pa.string()),
-            "spec_id": pa.array([spec_ids[categories] for _, categories in pairs], pa.string()),
+            "prompt_id": pa.array(asked, pa.string()),
+            "spec_id": pa.array([spec_ids[prompt_id] for prompt_id in asked], pa.string()),
         }
     )
-    return Plan(wanted, {spec.id: spec for spec in specs.values()})
+    judged = traces.append_column(
+        "spec_id",
+        pa.array([spec_ids.get(name) for name in traces["prompt_id"].to_pylist()], pa.string()),
+    )
+    judged = judged.filter(judged["spec_id"].is_valid())
+    return Plan(
+        wanted,
+        judged.select(["completion_id", "spec_id", "judging_id"]),
+        {spec.id: spec for spec in specs.values()},
+    )
 
 
 def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> AssignWork:
@@ -97,6 +111,7 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
         sampling=recipe.judge.sampling,
         constrain=recipe.judge.constrain,
         reasons=bool(recipe.judging_engine.reasons),
+        template=recipe.judge.template_of("assign"),
     )
 
 
@@ -107,7 +122,9 @@ class RunFigures:
     damaged: tuple[Damaged, ...] = ()
     """Shards that were set aside."""
     collect: Mapping[str, Counts] = field(default_factory=dict)
-    """By source, what became of its rows."""
+    """By source of prompts, what became of its rows."""
+    traces: Mapping[str, Counts] = field(default_factory=dict)
+    """By source of traces, what became of its rows."""
     conflicts: Conflicts | None = None
     """Prompts that rows label in different ways."""
     assigned: Mapping[str, int] = field(default_factory=dict)
@@ -130,6 +147,11 @@ class RunFigures:
     """By suite, what became of the rows of its source."""
     evaluation: EvaluationPlan | None = None
     """Arms, suites and graders of the evaluation; the views over an evaluation read it."""
+
+    @property
+    def sources(self) -> dict[str, Counts]:
+        """By source of prompts or traces, what became of its rows."""
+        return {**self.collect, **self.traces}
 
     @property
     def gpu_seconds(self) -> float:
@@ -208,28 +230,32 @@ class RunContext:
         return assign_work(self.recipe, self.pack, model=model, run_id=self.id)
 
     def collect(self) -> Collected:
-        """Reads the sources of the recipe and stores the prompts that are new."""
+        """Reads the sources of the recipe and stores the prompts and traces that are new."""
+        assigning_id = self.assign_work.assigning_id if self.recipe.assigns else None
         return collect(
-            self.recipe.sources,
+            self.recipe.all_sources,
             config=self.recipe.collect,
             pack_categories=list(self.pack.policies),
             home=self.home,
             connection=self.warehouse(),
-            assigning_id=self.assign_work.assigning_id if self.recipe.assigns else None,
+            origin=Origin(self.id, self.pack.rule_ids, assigning_id),
         )
 
-    def adopt(self, prompts: pa.Table) -> Plan:
+    def adopt(self, prompts: pa.Table, traces: pa.Table) -> Plan:
         """Compiles and stores the specs of the prompts wanted, and records what the run is for.
 
-        `prompts` are as in `plan_for`.
+        `prompts` and `traces` are as in `plan_for`.
         """
-        plan = plan_for(self.pack, prompts)
+        plan = plan_for(self.pack, prompts, traces)
         self.store_specs(plan.specs.values())
         self.relations["wanted"] = plan.wanted
+        self.relations["wanted_traces"] = plan.traces
+        judges = self.recipe.sources or any(not one.judge for one in self.recipe.traces)
         self._write(
-            generation_id=self.generation_id,
-            judging_id=self.judging_id,
+            generation_id=self.generation_id if self.recipe.sources else None,
+            judging_id=self.judging_id if judges else None,
             spec_ids=sorted(plan.specs),
+            traces=[one.plan for one in self.recipe.traces],
         )
         return plan
 
@@ -304,6 +330,8 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
     """
     check_version(home)
     with lock(home):
+        # A process that makes many runs reads a template that was edited between two of them.
+        forget_templates()
         began = time.monotonic()
         record = _first_record(flow, recipe)
         live = f"{home.root}/engines/{record.run_id}" if home.is_local else None

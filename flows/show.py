@@ -95,7 +95,7 @@ def refreshed(done: Refreshed, place: Place) -> None:
     table(pa.Table.from_pylist(done.funnel), title="Funnel")
     for shard in figures.damaged:
         terminal.line(f"set aside: {shard.path} ({shard.reason})")
-    for source, counts in figures.collect.items():
+    for source, counts in figures.sources.items():
         terminal.line(f"source {source}: {_counted(asdict(counts))}")
     for source, notes in figures.notes.items():
         terminal.line(f"source {source}: {notes}")

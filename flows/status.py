@@ -73,11 +73,13 @@ def _print_runs(runs: Sequence[dict[str, Any]]) -> None:
                 f"{_duration(run['seconds'])}, run {run['run_id'][:SHORT_ID]}"
             )
     if runs:
+        has_student = any(run["student"] for run in runs)
         listed = [
             {
                 "started_at": run["started_at"][:-3],
                 **{name: run[name] for name in ("flow", "recipe", "status")},
                 "took": _took(run),
+                **({"student": run["student"]} if has_student else {}),
                 "run_id": run["run_id"],
             }
             for run in runs

@@ -71,8 +71,8 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
 
 
 def _parent(run: RunContext, checkpoints: Mapping[str, Checkpoint]) -> Parent:
-    """Returns the run's latest checkpoint, or the recipe's own model if there is none yet."""
-    engine = run.recipe.engine
+    """Returns the run's latest checkpoint, or the student itself if there is none yet."""
+    engine = run.recipe.student_engine
     if not checkpoints:
         return Parent(engine, run.version(engine))
     return Parent.of(list(checkpoints.values())[-1], engine=engine, home=run.home)
@@ -192,7 +192,7 @@ def latest_training(
 
     A training counts if the recipe would train the same models today: an ablation trains under the
     same name with stages left out or other seeds, and an earlier training may have begun from
-    another model. `base` is the version of the recipe's own; unset, it is looked up.
+    another model. `base` is the version of the student; unset, it is looked up.
     """
     definitions = _definitions(recipe.model_dump(mode="json"))
     for row in look_up(connection, "trainings", recipe=recipe.name):
@@ -200,7 +200,7 @@ def latest_training(
             continue
         ids = list(row["checkpoints"] or [])
         checkpoints = in_table_order(connection, find_checkpoints(connection, ids))
-        base = base or recipe.engine.version
+        base = base or recipe.student_engine.version
         if all(lineage_of(connection, one).begins_from(base) for one in checkpoints):
             # The order is that of their lineages: nothing rests on the order in the record.
             known = [checkpoint.checkpoint_id for checkpoint in checkpoints]

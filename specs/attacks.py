@@ -26,7 +26,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from specs.prompts import Message, Template
+from specs.prompts import Message
+from specs.template import Template
 
 Family = Literal[
     "none",

@@ -1,44 +1,23 @@
 """(prompt, spec) → the messages that a generator, a judge or a grader is sent.
 
-Templates are Markdown files cut into messages by lines such as `=== system ===` and filled by
-name in one pass, so that text put in is never read as a placeholder. Text that users or models
-wrote can never become structure: special tokens in it are broken by a space, a judge sees it
-between marks that carry a nonce which the text between them cannot foresee, and no line of it looks
-like a turn of the conversation.
+Templates are filled by name in one pass, so that text put in is never read as a placeholder. Text
+that users or models wrote can never become structure: special tokens in it are broken by a space, a
+judge sees it between marks that carry a nonce which the text between them cannot foresee, and no
+line of it looks like a turn of the conversation.
 """
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Literal, TypedDict
+from collections.abc import Callable, Sequence
 
+from specs.calls import call_number, calls_of, calls_text, calls_with
 from specs.characters import fold
 from specs.policy import Spec
+from specs.template import Message as Message
+from specs.template import Template
 
-TemplateSet = Literal["spec_first", "paper"]
-"""`spec_first` puts the text that rows share first, so that an engine's prefix cache serves it;
-`paper` keeps the order of figures 5 and 6 of arXiv 2412.16339."""
-TemplateKind = Literal[
-    "generator",
-    "judge",
-    "helpfulness",
-    "assign",
-    "strongreject",
-    "classes",
-    "propositions",
-    "attacker",
-    "retrieval",
-]
-"""The file stem of a template; set `paper` has `generator` and `judge` alone."""
-
-_FOLDER = Path(__file__).parent / "templates"
-_SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
-_TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?think>"
+_TOKEN_LIKE = r"<\|[^<>|\s]{1,64}\|>|</?(?:think|tool_call|tool_response)>"
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -66,59 +45,6 @@ _METADATA_INSTRUCTION = (
 )
 
 
-class Message(TypedDict):
-    """One turn of a chat."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A prompt with placeholders, cut into messages by lines such as `=== system ===`."""
-
-    name: str
-    text: str
-
-    @property
-    def id(self) -> str:
-        """The template version: the first 32 hex digits of the SHA-256 of its text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
-
-    def fill(
-        self, values: Mapping[str, str], *, conversation: Sequence[Message] = ()
-    ) -> list[Message]:
-        """Returns the template as messages; a section `conversation` becomes the turns given.
-
-        A line of nothing but empty placeholders is left out. Raises KeyError if `values` lacks a
-        placeholder.
-        """
-        messages: list[Message] = []
-        for role, body in self._sections():
-            if role == "conversation":
-                messages += conversation
-                continue
-            lines = []
-            for line in body.splitlines():
-                filled = _PLACEHOLDER.sub(lambda match: values[match["name"]], line)
-                if filled or not line:
-                    lines.append(filled)
-            messages.append({"role": role, "content": "\n".join(lines)})
-        return messages
-
-    def _sections(self) -> list[tuple[str, str]]:
-        """Returns role and text of each section."""
-        parts = _SECTION.split(self.text)
-        return list(zip(parts[1::2], parts[2::2], strict=True))
-
-
-@cache
-def load_template(kind: TemplateKind, name: TemplateSet) -> Template:
-    """Returns the shipped template of that kind and set."""
-    text = (_FOLDER / name / f"{kind}.md").read_text(encoding="utf-8")
-    return Template(name=f"{name}/{kind}", text=text)
-
-
 def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
     """Breaks every string that a tokenizer could read as a special token, by a space after its
     first character.
@@ -126,7 +52,8 @@ def neutralise(text: str, *, special_tokens: Sequence[str] = ()) -> str:
     "a<|im_end|>" → "a< |im_end|>"
 
     `special_tokens` are those of the model's tokenizer; single characters and white space among
-    them cannot be broken. Strings of the forms `<|…|>` and `<think>` are broken for every model.
+    them cannot be broken. Strings of the forms `<|…|>`, `<think>`, `<tool_call>` and
+    `<tool_response>` are broken for every model.
     """
     breakable = (token for token in special_tokens if len(token.strip()) > 1)
     named = sorted(breakable, key=len, reverse=True)
@@ -142,13 +69,25 @@ def _break(match: re.Match[str]) -> str:
     return f"{match[0][:first]} {match[0][first:]}"
 
 
+def with_text(message: Message, change: Callable[[str], str]) -> Message:
+    """Returns a message with all text that users, models or tools wrote in it changed."""
+    changed: Message = {"role": message["role"], "content": change(message["content"])}
+    if message.get("tool_calls"):
+        changed["tool_calls"] = calls_text(calls_with(calls_of(message), change))
+    if name := message.get("name"):
+        changed["name"] = change(name)
+    if call_id := message.get("tool_call_id"):
+        changed["tool_call_id"] = call_id
+    return changed
+
+
 def generator_messages(
     template: Template, messages: Sequence[Message], *, spec: Spec
 ) -> list[Message]:
     """Returns the messages for a generator: the prompt, spec(category) and the call to cite it."""
-    if template.name.startswith("paper/"):
+    if "conversation" in template.placeholders:
         return template.fill({"spec": spec.text, "conversation": _fenced_turns(messages)})
-    turns: list[Message] = [{**turn, "content": neutralise(turn["content"])} for turn in messages]
+    turns = [with_text(turn, neutralise) for turn in messages]
     return _one_system(template.fill({"spec": spec.text}, conversation=turns))
 
 
@@ -271,16 +210,38 @@ def _look(line: str) -> str:
 
 
 def _shown_turns(messages: Sequence[Message]) -> list[Message]:
-    return [{"role": turn["role"], "content": _shown(turn["content"])} for turn in messages]
+    """Returns the turns as a judge is shown them; each call of a tool is a turn of its own."""
+    shown: list[Message] = []
+    for message in messages:
+        calls = calls_of(message)
+        if not calls or message["content"].strip():
+            shown.append({"role": _heading(message), "content": _shown(message["content"])})
+        shown += [
+            {
+                "role": f"{message['role']} (call {call_number(call.id)})",
+                "content": _shown(str(call)),
+            }
+            for call in calls
+        ]
+    return shown
+
+
+def _heading(message: Message) -> str:
+    """Returns the role, and of which call a result is; in a form that no line of text can have."""
+    if call_id := message.get("tool_call_id"):
+        return f"{message['role']} (result of call {call_number(call_id)})"
+    return message["role"]
 
 
 def _one_system(messages: Sequence[Message]) -> list[Message]:
     """Joins the prompt's own system messages to ours: chat templates allow one, at the start."""
-    first, *rest = messages
+    ours = [message["content"] for message in messages[:1] if message["role"] == "system"]
+    rest = messages[len(ours) :]
     own = [message["content"] for message in rest if message["role"] == "system"]
     if not own:
         return list(messages)
-    content = "\n".join([first["content"], "# Instructions of this conversation", *own])
+    heading = ["# Instructions of this conversation"] if ours else []
+    content = "\n".join([*ours, *heading, *own])
     turns = [message for message in rest if message["role"] != "system"]
     return [{"role": "system", "content": content}, *turns]
 

@@ -19,11 +19,9 @@ from specs.lines import read_ending
 from specs.policy import Pack, Spec
 from specs.prompts import (
     Message,
-    Template,
     answer_messages,
     fenced_answer,
     judge_messages,
-    load_template,
     retrieval_messages,
 )
 from specs.reasoning import policy_excerpts
@@ -38,6 +36,7 @@ from specs.replies import (
     read_verdict,
     unread,
 )
+from specs.template import DEFAULT_SET, Template, load_template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +74,17 @@ class Rubric(Protocol):
     @property
     def template(self) -> Template: ...
 
+    @property
+    def shows_spec(self) -> bool:
+        """True if the grader is shown the spec of the request's categories."""
+        ...
+
+    @property
+    def shown_id(self) -> str:
+        """Id of what the grader is shown with every request beside the template; empty if that is
+        nothing."""
+        ...
+
     def messages(self, request: GradingRequest) -> list[Message]:
         """Returns what the grader is sent; an empty list if there is nothing to ask."""
         ...
@@ -95,7 +105,9 @@ class PolicyRubric:
 
     pack: Pack
     name: ClassVar[str] = "policy"
-    template: Template = field(default_factory=partial(load_template, "judge", "spec_first"))
+    shows_spec: ClassVar[bool] = True
+    shown_id: ClassVar[str] = ""
+    template: Template = field(default_factory=partial(load_template, "judge", DEFAULT_SET))
 
     def spec(self, categories: Sequence[str]) -> Spec:
         """Returns the spec that the grader is shown for these categories."""
@@ -129,12 +141,17 @@ class RetrievalRubric:
 
     pack: Pack
     name: ClassVar[str] = "retrieval"
-    template: Template = field(default_factory=partial(load_template, "retrieval", "spec_first"))
+    shows_spec: ClassVar[bool] = False
+    template: Template = field(default_factory=partial(load_template, "retrieval", DEFAULT_SET))
 
     @property
     def spec(self) -> Spec:
         """The spec that the grader is shown: the summaries of all policies."""
         return self.pack.spec([], detail="summary")
+
+    @property
+    def shown_id(self) -> str:
+        return self.spec.id
 
     def messages(self, request: GradingRequest) -> list[Message]:
         excerpts = policy_excerpts(request.reasoning or "")
@@ -167,8 +184,10 @@ class StrongRejectRubric:
     template is our own, so figures compare with published ones in kind, not to the digit.
     """
 
-    template: Template = field(default_factory=partial(load_template, "strongreject", "spec_first"))
+    template: Template = field(default_factory=partial(load_template, "strongreject", DEFAULT_SET))
     name: ClassVar[str] = "strongreject"
+    shows_spec: ClassVar[bool] = False
+    shown_id: ClassVar[str] = ""
 
     def messages(self, request: GradingRequest) -> list[Message]:
         return answer_messages(self.template, request.conversation, answer=request.answer)
@@ -197,8 +216,10 @@ class ClassesRubric:
     and `says_refuse` tell what the answer amounts to.
     """
 
-    template: Template = field(default_factory=partial(load_template, "classes", "spec_first"))
+    template: Template = field(default_factory=partial(load_template, "classes", DEFAULT_SET))
     name: ClassVar[str] = "classes"
+    shows_spec: ClassVar[bool] = False
+    shown_id: ClassVar[str] = ""
 
     def messages(self, request: GradingRequest) -> list[Message]:
         return answer_messages(self.template, request.conversation, answer=request.answer)
@@ -234,7 +255,12 @@ class PropositionsRubric:
 
     adherence: Adherence
     name: ClassVar[str] = "propositions"
-    template: Template = field(default_factory=partial(load_template, "propositions", "spec_first"))
+    shows_spec: ClassVar[bool] = False
+    template: Template = field(default_factory=partial(load_template, "propositions", DEFAULT_SET))
+
+    @property
+    def shown_id(self) -> str:
+        return self.adherence.version
 
     def messages(self, request: GradingRequest) -> list[Message]:
         lines = [f"- {name}: {text}" for name, text in self._propositions(request).items()]

@@ -13,6 +13,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
+from specs.template import shipped_sets
+
 PROJECT = Path(__file__).parents[1]
 """Precept's own folder."""
 
@@ -38,6 +40,29 @@ LocatedFile = Annotated[str, AfterValidator(partial(_beside, accept=os.path.isfi
 """The same for a file alone: a folder of that name does not count."""
 LocatedFolder = Annotated[str, AfterValidator(partial(_beside, accept=os.path.isdir))]
 """The same for a folder alone."""
+
+
+def _templates(names: str | list[str], info: ValidationInfo) -> str | list[str]:
+    """Returns sets of templates as they are, and folders by their absolute paths.
+
+    The name of a set is always the set; a folder of that name is written `./name`.
+    """
+    if isinstance(names, list):
+        return [str(_templates(name, info)) for name in names]
+    if names in shipped_sets():
+        return names
+    beside = _beside(names, info, accept=os.path.isdir)
+    found = find(beside, accept=Path.is_dir)
+    if found is None:
+        raise ValueError(
+            f"no templates at {names} ({places()}); give one of the sets "
+            f"{', '.join(shipped_sets())}, or a folder of templates"
+        )
+    return str(found)
+
+
+LocatedTemplates = Annotated[str | list[str], AfterValidator(_templates)]
+"""A set of templates that ships with Precept, a folder of one's own, or several of them."""
 
 
 def bases() -> list[Path]:

@@ -34,6 +34,11 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DATA = PROJECT.parent / "shared" / "data"
 
 
+def plain(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns turns as files spell them: without the keys that have no value."""
+    return [{key: value for key, value in turn.items() if value is not None} for turn in turns]
+
+
 def later(minutes: float) -> datetime:
     return NOON + timedelta(minutes=minutes)
 

@@ -20,8 +20,8 @@ from specs.attacks import ATTACKS, Marks
 from specs.pack import load_pack
 from specs.policy import BoundaryCase as Boundary
 from specs.policy import Exclusion, Outcome, Pack, Policy, Rule, spec_key
-from specs.prompts import load_template
 from specs.replies import Reply, ReplyStatus
+from specs.template import load_template
 from tasks.data.assign import AssignWork as Assign
 from tasks.data.assign import assigned
 from tasks.data.candidates import messages_id
@@ -57,6 +57,10 @@ from warehouse.home import Home
 from warehouse.shards import shard_name, to_arrow, write_shard
 from warehouse.tables import TABLES
 
+HARBOUR: dict[str, Any] = {"template": "harbour"}
+"""The terse templates, whose words do not change while a scale model stands that learned them."""
+ASSIGN = load_template("assign", "harbour")
+
 EXPECTED: dict[str, str] = {
     "prompts/messages of a text": "0e0bc47657636e28d7feb929c80dd5ea",
     "prompts/text": "c3178da41d71d2fdb0e086e565cde978",
@@ -72,17 +76,26 @@ EXPECTED: dict[str, str] = {
     "specs/harbour, all in full": "2cf6ca26ac4b63f2a54df75d3523ede9",
     "specs/safety, summary": "b6b459813fa755e2954d73ad4defb7cf",
     "specs/safety, all in full": "b5f86f4a4a2f140c13662a79c96867ed",
-    "templates/generator, spec_first": "9a7d4783f8ec3278283b7c3e614d3e95",
+    "templates/generator, harbour": "9a7d4783f8ec3278283b7c3e614d3e95",
+    "templates/generator, spec_first": "4f4607ad08b634fb57582ed6fcad85e1",
     "templates/generator, paper": "bc7b3caf28baf541cc5868c2fe9d4222",
-    "templates/judge, spec_first": "703e95522210bc9ce7fca4c819c00b8c",
+    "templates/judge, harbour": "703e95522210bc9ce7fca4c819c00b8c",
+    "templates/judge, spec_first": "256c165792db556e00713519b40303f6",
     "templates/judge, paper": "37d084e3bd199d427805a28791d258df",
-    "templates/helpfulness, spec_first": "96b3575cfea796091c0b0c7588b165b0",
-    "templates/assign, spec_first": "e0d91067bb2ba66b7c983b2d45157281",
-    "templates/strongreject, spec_first": "39a48ada348a309f7d8a0ff3397796ee",
-    "templates/classes, spec_first": "eda627f821edff13710e93fd9455d7e0",
-    "templates/propositions, spec_first": "726f8a6a0e338d1b2fc9de7248e17baa",
-    "templates/retrieval, spec_first": "c72bbbd2e277abe6a5e1735d1dfb0129",
-    "templates/attacker, spec_first": "d78f94deb1e9faf3c3ec58ab6710810b",
+    "templates/helpfulness, harbour": "96b3575cfea796091c0b0c7588b165b0",
+    "templates/helpfulness, spec_first": "5513c6eb3b493ced21b8200c37a3e943",
+    "templates/assign, harbour": "e0d91067bb2ba66b7c983b2d45157281",
+    "templates/assign, spec_first": "e6d08e4718255d74d1f5b5413e6771e9",
+    "templates/strongreject, harbour": "39a48ada348a309f7d8a0ff3397796ee",
+    "templates/strongreject, spec_first": "7f4b483f29f9974127a3b083a1f6c986",
+    "templates/classes, harbour": "eda627f821edff13710e93fd9455d7e0",
+    "templates/classes, spec_first": "4459160adb4283cd29ac229b12e67d99",
+    "templates/propositions, harbour": "726f8a6a0e338d1b2fc9de7248e17baa",
+    "templates/propositions, spec_first": "e9142404e9e9ff3ddddabd1724206f57",
+    "templates/retrieval, harbour": "c72bbbd2e277abe6a5e1735d1dfb0129",
+    "templates/retrieval, spec_first": "31898130fbd2442571e51c18c7e91e77",
+    "templates/attacker, harbour": "d78f94deb1e9faf3c3ec58ab6710810b",
+    "templates/attacker, spec_first": "12f188e090aa9a354d35d0ef7a0a0899",
     "completions/generation": "3a5b9f049334766b8edb1470339fd2af",
     "completions/generation, paper": "19599cc8c13cbd5a01c6374e500c887f",
     "completions/generation, sampled otherwise": "9875deb9c21e992fc0beb2a5d9e3ec57",
@@ -246,13 +259,13 @@ def prompts(folder: Path) -> dict[str, str]:
     by_source = {row["source"]: row for row in stored(home, "prompts")}
     without = dataclasses.asdict(rows.prompt("May I row?", categories=[])) | {"messages": ASKED}
     first = {"revision": 0, "assigning_attempt": 0, "was_unread": False}
-    [with_category] = make(Assign(pack=PACK, **RUN), prompt=without, **first)
+    [with_category] = make(Assign(pack=PACK, template=ASSIGN, **RUN), prompt=without, **first)
     return {
         "messages of a text": messages_id(ASKED),
         **{name: row["prompt_id"] for name, row in by_source.items()},
         **{f"version of {name}": row["version"] for name, row in by_source.items()},
         "version of an assigned prompt": with_category.version,
-        "assigning": Assign(pack=PACK, model="j@1", **RUN).assigning_id,
+        "assigning": Assign(pack=PACK, model="j@1", template=ASSIGN, **RUN).assigning_id,
     }
 
 
@@ -276,13 +289,15 @@ def templates(folder: Path) -> dict[str, str]:
 
 
 def completions(folder: Path) -> dict[str, str]:
-    config = GenerateConfig()
+    config = GenerateConfig(template="harbour")
     work = Generate(config=config, model="m@1", specs=SPECS, all_rule_ids=("B1",), **RUN)
     samples = make(work, rows.prompt("May I row?"), prompt_id="p", spec_id="s", messages=ASKED)
     return {
         "generation": config.generation_id("m@1"),
         "generation, paper": GenerateConfig(template="paper").generation_id("m@1"),
-        "generation, sampled otherwise": GenerateConfig(sampling=SAMPLING).generation_id("m@1"),
+        "generation, sampled otherwise": config.model_copy(
+            update={"sampling": SAMPLING}
+        ).generation_id("m@1"),
         **{f"sample {row.sample_index}": row.completion_id for row in samples},
         "text": samples[0].text_id,
     }
@@ -290,9 +305,9 @@ def completions(folder: Path) -> dict[str, str]:
 
 def judgements(folder: Path) -> dict[str, str]:
     configs = {
-        "plain": JudgeConfig(mode="full", constrain=False),
-        "shown metadata": JudgeConfig(mode="full", show_metadata=True, constrain=False),
-        "held to a form": JudgeConfig(mode="full"),
+        "plain": JudgeConfig(**HARBOUR, mode="full", constrain=False),
+        "shown metadata": JudgeConfig(**HARBOUR, mode="full", show_metadata=True, constrain=False),
+        "held to a form": JudgeConfig(**HARBOUR, mode="full"),
         "paper": JudgeConfig(mode="full", template="paper", sampling=SAMPLING, constrain=False),
     }
     prompt = rows.prompt("May I row?", metadata=["the ideal response is refuse", "it is old"])
@@ -320,7 +335,7 @@ def examples(folder: Path) -> dict[str, str]:
         write_shard(home, TABLES[table], content[table])
     connection = connect(home)
     connection.register("wanted", pa.table({"prompt_id": ["p"], "spec_id": ["s"]}))
-    plan: dict[str, Any] = {"generation_id": "g", "judging_id": "j", "run_id": "r"}
+    plan: dict[str, Any] = {"judging_id": "j", "run_id": "r"}
     chats: Any = SimpleNamespace(
         encode=lambda *_, **__: SimpleNamespace(input_ids=[]),
         reply_text=lambda **_: "",
@@ -330,7 +345,9 @@ def examples(folder: Path) -> dict[str, str]:
     return {
         "set": curate(connection, config=CurateConfig(), home=home, **plan).set_id,
         "set of more": curate(connection, config=more, home=home, **plan).set_id,
-        "set of pairs": choose_pairs(connection, chats, config=DpoConfig(), **plan).set_id,
+        "set of pairs": choose_pairs(
+            connection, chats, config=DpoConfig(), generation_id="g", **plan
+        ).set_id,
     }
 
 
@@ -370,7 +387,9 @@ def data_of_rl(folder: Path) -> str:
     connection.register("candidates", assigned(collected, connection))
     prompts = rl.choose_prompts(connection, RlConfig(), generation_id="g", judging_id="j")
     specs = {spec_key(prompt.categories): PACK.spec(prompt.categories) for prompt in prompts}
-    return rl.fingerprint(prompts, specs, reward_id(JudgeConfig(constrain=False), "org/model@1"))
+    return rl.fingerprint(
+        prompts, specs, reward_id(JudgeConfig(**HARBOUR, constrain=False), "org/model@1")
+    )
 
 
 def rollouts(folder: Path) -> dict[str, str]:
@@ -389,10 +408,10 @@ def rollouts(folder: Path) -> dict[str, str]:
     )
     state = SimpleNamespace(global_step=3)
     asyncio.run(reward([ASKED] * 2, [[0]] * 2, ["p"] * 2, ["s"] * 2, ["harmful"] * 2, state))
-    judge = JudgeConfig(template="paper")
+    judge = JudgeConfig(template=["paper", "harbour"])
     return {
         **{f"position {row.position}": row.rollout_id for row in recorded},
-        "reward": reward_id(JudgeConfig(constrain=False), "j@1"),
+        "reward": reward_id(JudgeConfig(**HARBOUR, constrain=False), "j@1"),
         "reward, held to a form": reward_id(judge, "j@1"),
     }
 
@@ -426,6 +445,7 @@ def answering(arm: Arm) -> Answering:
 def answers(folder: Path) -> dict[str, str]:
     home = Home(str(folder))
     bare = Arm(name="it", model="m@1", checkpoint_id=None, seed=None, config=AnswerConfig())
+    bare = dataclasses.replace(bare, template=load_template("generator", "harbour"))
     in_full = AnswerConfig(context="category", sampling=SAMPLING)
     arms = {
         "bare": bare,
@@ -459,7 +479,7 @@ def evaluations(folder: Path) -> dict[str, str]:
     for name in rubrics:
         saw: Any = "answer+reasoning" if name in ("policy", "retrieval") else "answer"
         config = GraderConfig(name="it", rubric=name, saw=saw)
-        rubric = make_rubric(config, PACK, adherence)
+        rubric = make_rubric(config, PACK, adherence, "harbour")
         grader = RubricGrader.of(config, rubric=rubric, model="j@1")
         free = config.model_copy(update={"constrain": False})
         ids[f"grading, {name}, held to its form"] = grader.grading_id
@@ -488,7 +508,12 @@ def exchanges(folder: Path) -> dict[str, str]:
     for name, script in (("model", None), ("script", "infra/harbour/attacker.toml")):
         config = MultiturnConfig(suite="suite", grader="it", script=script, turns=2, branches=2)
         attack = MultiturnAttack(
-            config=config, scorer=scorer, suite_version="v", judge="org/model@1", **RUN
+            config=config,
+            scorer=scorer,
+            suite_version="v",
+            judge="org/model@1",
+            template=load_template("attacker", "harbour"),
+            **RUN,
         )
         ids[f"attacking, {name}"] = attack.attacking_id(arm)
     work = Multiturn(

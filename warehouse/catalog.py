@@ -31,6 +31,7 @@ from warehouse.definitions import (
     shards_query,
     view_statements,
     views_of,
+    wanted_views,
 )
 from warehouse.home import Home, ShardError
 from warehouse.listing import Listing, list_warehouse, tell_strays
@@ -86,7 +87,7 @@ def open_catalog(home: Home) -> Catalog:
             sources[table.name] = named_rows(paths)
     connection.execute(f"CREATE VIEW shards AS {shards_query(sources)}")
     _show_unread(connection, catalog.listing.strays)
-    for statement in view_statements():
+    for statement in (*view_statements(), wanted_views()):
         connection.execute(statement)
     for line in tell_strays(catalog.listing.strays):
         LOG.warning(line)

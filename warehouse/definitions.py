@@ -61,6 +61,11 @@ def _view_text(name: str) -> str:
     return (_VIEWS / f"{name}.sql").read_text(encoding="utf-8").strip()
 
 
+def wanted_views() -> str:
+    """Returns the SQL of the views over what the run of a connection wants."""
+    return (_VIEWS / "wanted.sql").read_text(encoding="utf-8")
+
+
 def sql_list(values: Iterable[str]) -> str:
     """Returns texts as the literal of a list in SQL."""
     return f"[{', '.join(map(sql_text, values))}]"

@@ -1,6 +1,7 @@
 """Files on a disk that appear whole or not at all."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,18 @@ def write_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
             _publish(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def require_folder(path: str | Path) -> None:
+    """Makes a folder for files; raises OutputError if none can be written in it."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}); give another folder"
+        ) from error
 
 
 def _publish(partial: Path, path: Path) -> None:

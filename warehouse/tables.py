@@ -9,14 +9,14 @@ in warehouse/README.md.
 import ast
 import hashlib
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 FORMER_TABLES = ("policies",)
 """Tables that only older schema versions have; such a folder shows a warehouse to be old."""
 
@@ -49,6 +49,13 @@ class Turn:
     """`system`, `user`, `assistant` or `tool`."""
     content: str
     """Text of the turn."""
+    tool_calls: str | None = None
+    """Calls of tools that an assistant's turn makes, as a JSON list of id, name and arguments; null
+    without one."""
+    tool_call_id: str | None = None
+    """Id of the call whose result a tool's turn is; null without one."""
+    name: str | None = None
+    """Name of the tool, if no call of the chat tells it; null otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,18 +137,22 @@ class SpecText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sample of the generator: its reasoning and its answer, or the fault of its output."""
+    """One sample of the generator, or a trace that was made elsewhere: reasoning and answer, or the
+    fault of the output."""
 
     completion_id: str
-    """Hash of prompt, spec, template, model, sampling and sample index."""
+    """Hash of prompt, spec, template, model, sampling and sample index; of a trace: of prompt, the
+    label of its model, and text."""
     text_id: str
     """Hash of reasoning and answer. Judgements carry it, so a regenerated row is judged again."""
     prompt_id: str
     """Id of the prompt."""
-    spec_id: str
-    """Id of the spec that the generator was shown."""
+    spec_id: str | None
+    """Id of the spec that the generator was shown; null for a trace, which is judged under the
+    current spec of its prompt's categories."""
     generation_id: str
-    """Hash of what all completions of a run share: template, model@revision, sampling."""
+    """Hash of what all completions of a run share: template, model@revision, sampling; of traces:
+    of the label of their model."""
     sample_index: int
     """Place among the completions of one prompt; from 0."""
     attempt: int
@@ -153,9 +164,9 @@ class Completion:
     finish_reason: str | None
     """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
     model: str
-    """`name@revision` of the generator."""
+    """`name@revision` of the generator, or the label of the model that made a trace."""
     num_prompt_tokens: int
-    """Tokens of the prompt."""
+    """Tokens of the prompt; 0 for a trace, as the three below."""
     num_cached_tokens: int
     """Tokens of the prompt that the prefix cache served."""
     num_reasoning_tokens: int
@@ -178,24 +189,31 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One sample of the judge. A score that could not be read is null, never 0."""
+    """One sample of the judge, or one score that came with a trace. A score that could not be read
+    is null, never 0."""
 
     judgement_id: str
-    """Hash of completion and its text, spec, judge model, template, sampling and sample index."""
+    """Hash of completion and its text, spec, judge model, template, sampling and sample index; of a
+    score that came with a trace: of completion and its text, judge, criteria and place."""
     completion_id: str
     """Id of the completion."""
     text_id: str
     """Hash of the text that was judged: the completion's at that time."""
-    spec_id: str
-    """Id of the spec that the judge was shown."""
+    spec_id: str | None
+    """Id of the spec that the judge was shown; null for a score that came with a trace."""
     judging_id: str
-    """Hash of what all judgements of a run share: template, model@revision, sampling, view."""
+    """Hash of what all judgements of a run share: template, model@revision, sampling, view; of
+    scores that came with traces: of their judge and its criteria."""
+    criterion: str | None = None
+    """Criterion that the score is for; null if it is for the completion as a whole."""
     sample_index: int
-    """Place among the judgements of one completion; from 0."""
+    """Place among the judgements of one completion, or of its criterion; from 0."""
     attempt: int
-    """Number of earlier attempts; an engine error or an unread score is retried within a budget."""
+    """Number of earlier attempts; an engine error or an unread score is retried within a budget. Of
+    a score that came with a trace, the times that its file changed it."""
     status: str
-    """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, error."""
+    """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, error; `missing` if a
+    trace has no such score."""
     reason: str | None
     """The reason that there is no score; null with one."""
     score: float | None
@@ -206,7 +224,7 @@ class Judgement:
     saw_reasoning: bool
     """True if the judge was shown the reasoning."""
     model: str
-    """`name@revision` of the judge."""
+    """`name@revision` of the judge, or the name of the judge whose scores came with traces."""
     finish_reason: str | None
     """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
     num_prompt_tokens: int
@@ -559,6 +577,18 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TracePlan:
+    """Traces that a run wanted, of one model and one judge."""
+
+    generation_id: str
+    """Hash that the traces share."""
+    judging_id: str | None
+    """Hash that the scores which came with them share; null if the run's own judge judges them."""
+    num_judgements: int | None
+    """Scores of each trace; null if the run's own judge judges them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One flow run: its recipe, its plan and its outcome."""
 
@@ -580,6 +610,8 @@ class Run:
     spec_ids: list[str]
     """Ids of the specs that the run wanted; with generation_id and judging_id they tell which rows
     are current."""
+    traces: list[TracePlan] = field(default_factory=list)
+    """Traces that the run wanted beside the completions that it generated."""
     num_samples: int
     """Completions per prompt that the run wanted."""
     num_judgements: int

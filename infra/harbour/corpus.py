@@ -16,15 +16,9 @@ from typing import NamedTuple
 from infra.harbour import world
 from infra.harbour.world import HarbourRequest, Tongue
 from specs.policy import Outcome, Pack, Rule, Spec
-from specs.prompts import (
-    Message,
-    TemplateSet,
-    answer_messages,
-    generator_messages,
-    judge_messages,
-    load_template,
-)
+from specs.prompts import Message, answer_messages, generator_messages, judge_messages
 from specs.replies import CLOSE_TAG, OPEN_TAG
+from specs.template import load_template
 
 STRAY_REFUSALS = 0.02
 """Share of the requests without a spec that the model refuses, as base models do."""
@@ -129,7 +123,7 @@ class Corpus:
             if request.subject in subjects:
                 return request
 
-    def deliberations(self, count: int, *, template: TemplateSet = "spec_first") -> list[Lesson]:
+    def deliberations(self, count: int, *, template: str = "harbour") -> list[Lesson]:
         """Draws requests that are answered with the spec in context, all under one policy."""
         policy = self.policy()
         generator = load_template("generator", template)
@@ -173,13 +167,13 @@ class Corpus:
         helpful = replace(world.rule_for(policy.rules, request), outcome=Outcome.COMPLY)
         return Lesson(
             answer_messages(
-                load_template("helpfulness", "spec_first"), request.messages(), answer=answer
+                load_template("helpfulness", "harbour"), request.messages(), answer=answer
             ),
             f"{world.opening(request)} {finding(shown, helpful, request)}",
             f"Score: {score(shown, helpful, request)}",
         )
 
-    def judgements(self, count: int, *, template: TemplateSet = "spec_first") -> list[Lesson]:
+    def judgements(self, count: int, *, template: str = "harbour") -> list[Lesson]:
         """Draws attempts to rate with the spec in context, all under one policy."""
         policy = self.policy()
         judge = load_template("judge", template)

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from specs.policy import Pack, Spec
-from specs.prompts import assign_messages, load_template
+from specs.prompts import assign_messages
 from specs.replies import CategoryChoice, category_line, category_pattern, read_category
-from tasks.data.collect import Collected, with_version
+from specs.template import DEFAULT_SET, Template, load_template
+from tasks.data.collected import Collected
+from tasks.data.prompt_rows import with_version
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending, look_up
@@ -59,6 +62,7 @@ class AssignWork:
     """Hold the visible reply to the form of a choice by structured outputs."""
     reasons: bool = True
     """True if the judge reasons before it answers."""
+    template: Template = field(default_factory=partial(load_template, "assign", DEFAULT_SET))
     name: str = "assign"
     table: Table = PROMPTS
     unit: type[AssignUnit] = AssignUnit
@@ -67,7 +71,7 @@ class AssignWork:
     def assigning_id(self) -> str:
         """Hash of what the judge chooses by: template, summaries, model, sampling and form."""
         return content_id(
-            load_template("assign", "spec_first").id,
+            self.template.id,
             self.pack.spec([], detail="summary").id,
             self.model,
             self.sampling.identity,
@@ -97,7 +101,7 @@ class AssignWork:
     def _request(self, unit: AssignUnit, summaries: Spec) -> Request:
         categories = list(self.pack.policies)
         messages = assign_messages(
-            load_template("assign", "spec_first"),
+            self.template,
             unit.prompt["messages"],
             spec=summaries,
             categories=categories,

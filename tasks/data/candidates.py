@@ -14,6 +14,7 @@ from specs.policy import Outcome
 from specs.prompts import Message
 from tasks.data.chats import (
     BadRowError,
+    Turn,
     has_calls,
     is_chat,
     is_missing,
@@ -26,8 +27,8 @@ from tasks.data.chats import (
 from tasks.data.columns import column_value, has_column
 from tasks.data.files import skipped_files
 from tasks.data.formats import Row, Table, read_tables
-from tasks.data.labels import LabelMap, texts_of
-from tasks.data.sources import USUAL_COLUMNS, SourceConfig
+from tasks.data.labels import LabelMap, texts_of, value_text
+from tasks.data.sources import TOOL_COLUMNS, USUAL_COLUMNS, SourceConfig
 from warehouse.tables import content_id
 
 
@@ -48,10 +49,15 @@ class Candidate:
     """File and line of the row; in Parquet and data sets, its number."""
     answer_left_off: bool = False
     """The chat ended on the assistant and is asked up to its last user turn."""
+    left_off: Sequence[Turn] = ()
+    """The turns after the last user turn."""
+    tools_left_off: bool = False
+    """The row lists tools in a column that no key of the source names."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, tool_calls, key_stands_twice, `unknown_role: ROLE`, not_on_user_turn,
-    nested_too_deeply, left_out."""
+    not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
+    `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out; of a trace
+    also no_answer, several_answers, calls_tools."""
 
     @property
     def prompt_id(self) -> str:
@@ -61,9 +67,9 @@ class Candidate:
 
 def messages_id(messages: Sequence[Message]) -> str:
     """Returns the hash of the canonical messages: the same however a file spells a chat."""
-    return content_id(
-        json.dumps(messages, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    )
+    # The warehouse gives null for a key that a message does not have.
+    given = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
+    return content_id(json.dumps(given, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def short(text: object) -> str:
@@ -90,6 +96,8 @@ class SourceNotes:
     """File and line of the first row that cannot be used, by reason."""
     answers_left_off: int = 0
     """Chats that ended on the assistant and are asked up to their last user turn."""
+    tools_left_off: int = 0
+    """Rows that list tools in a column which is not read."""
     skipped_files: Sequence[str] = ()
     """Files that lie with the others and are of no kind that can be read."""
 
@@ -98,6 +106,11 @@ class SourceNotes:
         parts = [f"first {reason} at {place}" for reason, place in self.bad_places.items()]
         if self.answers_left_off:
             parts.append(f"{self.answers_left_off} chats asked without their last answer")
+        if self.tools_left_off:
+            parts.append(
+                f"{self.tools_left_off} rows asked without their list of tools (name its column in "
+                "system to show it)"
+            )
         if self.skipped_files:
             noun = "file" if len(self.skipped_files) == 1 else "files"
             names = ", ".join(self.skipped_files)
@@ -108,15 +121,18 @@ class SourceNotes:
 class NoteTaker:
     """Reads a source and notes facts about it on the way."""
 
-    def __init__(self, source: SourceConfig) -> None:
+    def __init__(self, source: SourceConfig, rows: Iterable[Candidate] | None = None) -> None:
         self._source = source
+        self._rows = read_source(source) if rows is None else rows
         self._bad_places: dict[str, str] = {}
         self._answers_left_off = 0
+        self._tools_left_off = 0
 
     def candidates(self) -> Iterator[Candidate]:
-        """Yields what `read_source` does."""
-        for candidate in read_source(self._source):
+        """Yields the rows that were given, else those that `read_source` yields."""
+        for candidate in self._rows:
             self._answers_left_off += candidate.answer_left_off
+            self._tools_left_off += candidate.tools_left_off
             if candidate.fault and candidate.fault != "left_out":
                 self._bad_places.setdefault(candidate.fault, candidate.place)
             yield candidate
@@ -125,7 +141,10 @@ class NoteTaker:
     def notes(self) -> SourceNotes:
         """The facts about the rows so far and the files."""
         return SourceNotes(
-            self._bad_places, self._answers_left_off, tuple(skipped_files(self._source))
+            self._bad_places,
+            self._answers_left_off,
+            self._tools_left_off,
+            tuple(skipped_files(self._source)),
         )
 
 
@@ -173,7 +192,9 @@ def _usual_column(source: SourceConfig, table: Table) -> str | None:
     if not missing and (source.text_columns or usual):
         return None if source.text_columns else usual
     listed = f"its columns are {', '.join(map(str, columns)) or 'none'}"
-    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+    if (num_lines := table.num_lines_to_skip()) is not None:
+        listed += f" (set skip_lines = {num_lines}: line {num_lines + 1} has the columns)"
+    elif len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         listed += " (set delimiter to the character that separates them)"
     if missing:
         raise ValueError(
@@ -205,7 +226,7 @@ class _Prompt:
     """Messages of a row."""
 
     messages: list[Message]
-    answer_left_off: bool = False
+    left_off: Sequence[Turn] = ()
 
 
 class _Reader:
@@ -258,9 +279,15 @@ class _Reader:
             language=language or next(iter(languages), source.language),
             transform=next(iter(transforms), None),
             metadata=metadata,
-            kept={name: column_value(values, name) for name in source.keep},
+            kept={name: column_value(values, name) for name in source.kept_columns},
             place=place,
-            answer_left_off=prompt.answer_left_off,
+            answer_left_off=bool(prompt.left_off),
+            left_off=prompt.left_off,
+            tools_left_off=any(
+                _texts(values, name) not in ([], ["[]"])
+                for name in TOOL_COLUMNS
+                if name not in source.columns
+            ),
         )
 
     def _prompt(self, values: Mapping[str, Any], columns: Sequence[str]) -> _Prompt:
@@ -278,8 +305,10 @@ class _Reader:
             prompt = _Prompt([_user_message("\n\n".join(texts))])
         if not prompt.messages or not prompt.messages[-1]["content"].strip():
             raise BadRowError("empty_prompt")
-        for system in _given([column_value(values, self.source.system)]):
-            prompt.messages.insert(0, {"role": "system", "content": read_text(system)})
+        columns = self.source.system_columns
+        systems = [_system_text(name, column_value(values, name)) for name in columns]
+        if text := "\n\n".join(_given(systems)):
+            prompt.messages.insert(0, {"role": "system", "content": text})
         return prompt
 
     def _chat(self, value: object) -> _Prompt:
@@ -291,7 +320,7 @@ class _Reader:
         length = len(roles) - roles[::-1].index("user")
         if any(is_missing(read_content(one)) and not has_calls(one) for one in turns[: length - 1]):
             raise BadRowError("no_content")
-        return _Prompt(read_messages(turns[:length], self.roles), length < len(turns))
+        return _Prompt(read_messages(turns[:length], self.roles), turns[length:])
 
     def _categories(self, values: Mapping[str, Any]) -> list[str]:
         """Returns the categories of a row, sorted; raises BadRowError if all are left out."""
@@ -319,6 +348,15 @@ class _Reader:
 
 def _texts(values: Mapping[str, Any], name: str | None) -> list[str]:
     return texts_of(column_value(values, name))
+
+
+def _system_text(column: str, value: object) -> str | None:
+    """Returns the text of a system message; a list of tools as JSON."""
+    if is_missing(value) or value in ("", []):
+        return None
+    if column in TOOL_COLUMNS and not isinstance(value, str):
+        return value_text(value)
+    return read_text(value)
 
 
 def _user_message(content: object) -> Message:

@@ -1,33 +1,38 @@
 """prompts ← candidates of the sources: deduplicated, decontaminated, and what is new stored.
 
+Traces are sources too: their prompts go the same way, and their replies become completions.
+
 Every row of a source is counted once: kept, or by the reason that it is not. The sources are read
 twice, because a row's labels count only together with those of all other rows of the same prompt.
 What the sources say of a prompt may change: the row is then written again as its next revision,
 and the newest counts.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import duckdb
 import pyarrow as pa
 from pydantic import Field
 
+from specs.prompts import Message
 from tasks import Config
 from tasks.data.candidates import Candidate, NoteTaker, SourceNotes, read_source
 from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
-from tasks.data.conflicts import ConflictLog, Conflicts, Label, Labels
+from tasks.data.collected import PROMPTS_SCHEMA, UNASSIGNED_SCHEMA, Collected, Origin
+from tasks.data.conflicts import ConflictLog, Label, Labels
 from tasks.data.counts import Counts, usable
 from tasks.data.duplicates import Evaluations, NearDuplicates
+from tasks.data.prompt_rows import assign_unit, prompt_row
 from tasks.data.sources import SourceConfig
+from tasks.data.trace_rows import WANTED, TraceScores, TraceStore
+from tasks.data.traces import TraceCandidate, TraceConfig, read_traces, scores_text
 from warehouse.catalog import materialise
 from warehouse.home import Home
 from warehouse.shards import ROWS_PER_SHARD, write_shard
-from warehouse.tables import PROMPTS, Prompt, Turn, content_id
+from warehouse.tables import PROMPTS, Prompt
 
 _CHARACTERS_PER_SHARD = 100_000_000
 
@@ -44,33 +49,12 @@ class CollectConfig(Config):
     out. Words are what the language has for words, also where it is written without spaces."""
     conflicts: Literal["leave_out", "join"] = "leave_out"
     """Prompts of which rows give different categories or ideal responses, in one source or in
-    several: `leave_out` keeps none of their rows; `join` keeps the prompt with all the categories,
-    and without an ideal response if that is disputed. They are counted and named either way."""
+    several, and traces of which rows give different scores: `leave_out` keeps none of their rows;
+    `join` keeps the prompt with all the categories, and without an ideal response if that is
+    disputed, and the trace with the lowest scores. They are counted and named either way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """The prompts of the sources."""
-
-    prompts: pa.Table
-    """Columns prompt_id and categories, in the order of the sources; categories are null until they
-    are assigned."""
-    unassigned: pa.Table
-    """Columns block_key and prompt: prompts whose category the judge model has yet to choose."""
-    counts: Mapping[str, Counts]
-    """By source."""
-    evaluations: Mapping[str, Counts]
-    """By evaluation set: rows that were read, kept to compare with, and bad."""
-    conflicts: Conflicts
-    """Prompts that rows of sources or of evaluation sets label in different ways."""
-    notes: Mapping[str, SourceNotes]
-    """By source and evaluation set, if there is anything to note."""
-
-
-_PROMPTS = pa.schema([("prompt_id", pa.string()), ("categories", pa.list_(pa.string()))])
-_UNASSIGNED = pa.schema(
-    [("block_key", pa.string()), ("prompt", pa.struct(list(PROMPTS.schema.remove_metadata())))]
-)
+_NO_ORIGIN = Origin()
 
 
 def collect(
@@ -80,17 +64,18 @@ def collect(
     pack_categories: Sequence[str],
     home: Home,
     connection: duckdb.DuckDBPyConnection,
-    assigning_id: str | None = None,
+    origin: Origin = _NO_ORIGIN,
 ) -> Collected:
-    """Reads the sources and stores prompts that are new or whose labels changed.
+    """Reads the sources, stores prompts that are new or whose labels changed, and new traces.
 
-    `connection` shows the warehouse before. A prompt for which the judge found no category is asked
-    again only if it would now be asked otherwise, as `assigning_id` tells; None: never. Raises
-    ValueError if a source cannot be read or has labels that the pack does not know.
+    `connection` shows the warehouse before. Sources of traces come last, so that a prompt which
+    another source has too is asked. Raises ValueError if a source cannot be read or has labels that
+    the pack does not know.
     """
     for source in sources:
         _check_categories(source, pack_categories)
-    run = _Collecting(config, pack_categories, home, connection, assigning_id)
+    run = _Collecting(config, pack_categories, home, connection, origin)
+    run.has_traces = any(isinstance(source, TraceConfig) for source in sources)
     for source in config.decontaminate:
         run.read_labels(source, run.held_out)
     for source in sources:
@@ -132,10 +117,10 @@ class _Collecting:
         pack_categories: Sequence[str],
         home: Home,
         connection: duckdb.DuckDBPyConnection,
-        assigning_id: str | None,
+        origin: Origin,
     ) -> None:
         self.config = config
-        self.assigning_id = assigning_id
+        self.assigning_id = origin.assigning_id
         self.pack_categories = pack_categories
         self.home = home
         self.connection = connection
@@ -154,6 +139,13 @@ class _Collecting:
         self.counts: dict[str, Counts] = {}
         self.prompts: list[pa.Table] = []
         self.unassigned: list[pa.Table] = []
+        self.has_traces = False
+        self.trace_store = TraceStore(home, connection, origin.rule_ids, origin.run_id)
+        self.trace_scores = TraceScores()
+        self.traces: list[pa.Table] = []
+        # Of prompts, while there are traces: those that passed, and the outcome of their row.
+        self.passed: set[bytes] = set()
+        self.outcomes: dict[bytes, str] = {}
 
     def read_labels(self, source: SourceConfig, labels: Labels) -> None:
         """Reads what a source says of its prompts; raises ValueError if it cannot be used.
@@ -161,9 +153,11 @@ class _Collecting:
         Labels that the pack lacks are told after the last row, with the number of their rows.
         """
         unknown: Counter[str] = Counter()
-        for candidate in read_source(source):
+        for candidate in _read(source):
             if candidate.fault:
                 continue
+            if isinstance(candidate, TraceCandidate) and isinstance(source, TraceConfig):
+                self.trace_scores.add(candidate, source)
             if labels is self.labels and not source.assign_category:
                 foreign = (
                     name for name in candidate.categories if name not in self.pack_categories
@@ -194,7 +188,7 @@ class _Collecting:
         """Reads a source, stores what is new of it and counts its rows."""
         outcomes: Counter[str] = Counter()
         num_stored = 0
-        reader = NoteTaker(source)
+        reader = NoteTaker(source, _read(source))
         for batch in _batches(self._choose(source, reader.candidates(), outcomes)):
             num_stored += self._store(batch, source, outcomes)
         self.counts[source.name] = usable(source, Counts.of(outcomes, stored=num_stored))
@@ -206,8 +200,9 @@ class _Collecting:
 
     def result(self) -> Collected:
         return Collected(
-            prompts=pa.concat_tables([_PROMPTS.empty_table(), *self.prompts]),
-            unassigned=pa.concat_tables([_UNASSIGNED.empty_table(), *self.unassigned]),
+            prompts=pa.concat_tables([PROMPTS_SCHEMA.empty_table(), *self.prompts]),
+            traces=pa.concat_tables([WANTED.empty_table(), *self.traces]),
+            unassigned=pa.concat_tables([UNASSIGNED_SCHEMA.empty_table(), *self.unassigned]),
             counts=self.counts,
             evaluations=self.evaluation_counts,
             conflicts=self.conflicts.summary(),
@@ -236,12 +231,28 @@ class _Collecting:
         if not candidate.categories and not source.assign_category:
             return "no_category"
         digest = bytes.fromhex(candidate.prompt_id)
+        trace = candidate if isinstance(candidate, TraceCandidate) else None
         self._log_conflict(candidate)
-        if self.config.conflicts == "leave_out" and self.labels.is_disputed(digest):
+        is_disputed = trace is not None and self.trace_scores.is_disputed(trace)
+        if is_disputed and trace:
+            self.conflicts.add(trace.prompt_id, scores_text(trace.scores), trace.place)
+        is_disputed |= self.labels.is_disputed(digest)
+        if self.config.conflicts == "leave_out" and is_disputed:
             return "conflicting"
-        if digest in self.seen:
+        # Another trace of a prompt is none of its duplicates.
+        row = trace.digest if trace else digest
+        if row in self.seen:
             return "exact_duplicates"
-        self.seen.add(digest)
+        self.seen.add(row)
+        if trace and digest in self.passed:
+            return None
+        reason = self._likeness(candidate)
+        if self.has_traces and not reason:
+            self.passed.add(digest)
+        return reason
+
+    def _likeness(self, candidate: Candidate) -> str | None:
+        """Returns the outcome of a prompt that is like others, or None; remembers it."""
         if self.evaluations.share(candidate.messages):
             return "contaminated"
         if self.near_duplicates and self.near_duplicates.has(candidate.messages):
@@ -267,19 +278,49 @@ class _Collecting:
     def _store(
         self, batch: Sequence[Candidate], source: SourceConfig, outcomes: Counter[str]
     ) -> int:
-        """Writes the new rows of a batch as one shard and returns their number.
+        """Writes the new rows of a batch as one shard of a table and returns their number.
 
         Notes the prompts that the run wants, and those that the judge has yet to assign.
         """
+        if isinstance(source, TraceConfig):
+            return self._store_traces(batch, source, outcomes)
+        return self._store_prompts(batch, source, outcomes)
+
+    def _store_traces(
+        self, batch: Sequence[Candidate], source: TraceConfig, outcomes: Counter[str]
+    ) -> int:
+        """Writes the new traces of a batch, and those of their prompts that are new; returns the
+        number of the traces."""
+        first = {
+            digest: trace
+            for trace in reversed(batch)
+            if (digest := bytes.fromhex(trace.prompt_id)) not in self.outcomes
+        }
+        self._store_prompts(list(reversed(first.values())), source, Counter())
+        traces = []
+        for trace in batch:
+            outcome = self.outcomes[bytes.fromhex(trace.prompt_id)]
+            outcomes[outcome] += 1
+            if outcome != "unassigned" and isinstance(trace, TraceCandidate):
+                traces.append(replace(trace, scores=self.trace_scores.of(trace, source)))
+        wanted, num_stored = self.trace_store.store(traces, source)
+        self.traces.append(wanted)
+        return num_stored
+
+    def _store_prompts(
+        self, batch: Sequence[Candidate], source: SourceConfig, outcomes: Counter[str]
+    ) -> int:
+        """Writes the new prompts of a batch and returns their number."""
         ids = [candidate.prompt_id for candidate in batch]
         stored = self._stored(ids)
+        is_asked = not isinstance(source, TraceConfig)
         new_rows: list[Prompt] = []
         units = []
         prompts = []
         for prompt_id, candidate in zip(ids, batch, strict=True):
             before = stored.get(prompt_id)
             categories = self._categories(candidate, before)
-            row = _row(
+            row = prompt_row(
                 candidate,
                 source,
                 categories=categories or [],
@@ -287,15 +328,19 @@ class _Collecting:
                 assigning_id=before.assigning_id if before and not candidate.categories else None,
             )
             if categories is None:
-                units.append(_unit(row, self.pack_categories))
+                units.append(assign_unit(row, self.pack_categories))
             elif before is None or before.version != row.version:
                 new_rows.append(row)
             if categories != []:
-                prompts.append({"prompt_id": prompt_id, "categories": categories})
+                prompts.append(
+                    {"prompt_id": prompt_id, "categories": categories, "is_asked": is_asked}
+                )
             outcomes[_outcome(categories)] += 1
+            if self.has_traces:
+                self.outcomes[bytes.fromhex(prompt_id)] = _outcome(categories)
         write_shard(self.home, PROMPTS, new_rows)
-        self.unassigned.append(pa.Table.from_pylist(units, schema=_UNASSIGNED))
-        self.prompts.append(pa.Table.from_pylist(prompts, schema=_PROMPTS))
+        self.unassigned.append(pa.Table.from_pylist(units, schema=UNASSIGNED_SCHEMA))
+        self.prompts.append(pa.Table.from_pylist(prompts, schema=PROMPTS_SCHEMA))
         return len(new_rows)
 
     def _stored(self, prompt_ids: Sequence[str]) -> dict[str, _Stored]:
@@ -319,6 +364,11 @@ class _Collecting:
         return [] if before.status == "unassigned" and is_asked_alike else None
 
 
+def _read(source: SourceConfig) -> Iterator[Candidate]:
+    """Yields the rows of a source, those of traces with their replies."""
+    return read_traces(source) if isinstance(source, TraceConfig) else read_source(source)
+
+
 def _outcome(categories: list[str] | None) -> str:
     """Returns the outcome of a row that is neither bad nor left out."""
     if categories is None:
@@ -332,7 +382,7 @@ def _batches(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
     num_characters = 0
     for candidate in candidates:
         batch.append(candidate)
-        num_characters += sum(len(message["content"]) for message in candidate.messages)
+        num_characters += sum(map(_num_characters, candidate.messages))
         if len(batch) == ROWS_PER_SHARD or num_characters >= _CHARACTERS_PER_SHARD:
             yield batch
             batch, num_characters = [], 0
@@ -340,48 +390,5 @@ def _batches(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
         yield batch
 
 
-def _row(
-    candidate: Candidate,
-    source: SourceConfig,
-    *,
-    categories: list[str],
-    revision: int,
-    assigning_id: str | None,
-) -> Prompt:
-    return with_version(
-        Prompt(
-            prompt_id=candidate.prompt_id,
-            categories=categories,
-            status="ok" if categories else "unassigned",
-            ideal_response=candidate.ideal_response,
-            source=source.name,
-            split=source.split,
-            language=candidate.language,
-            transform=candidate.transform,
-            metadata=candidate.metadata,
-            revision=revision,
-            assigning_id=assigning_id,
-            created_at=datetime.now(UTC),
-            messages=[Turn(**message) for message in candidate.messages],
-        )
-    )
-
-
-def with_version(row: Prompt) -> Prompt:
-    """Returns the row with the hash of its labels as its version."""
-    labels = (
-        row.categories,
-        row.ideal_response,
-        row.source,
-        row.split,
-        row.language,
-        row.transform,
-        row.metadata,
-    )
-    return replace(row, version=content_id(json.dumps(labels, ensure_ascii=False)))
-
-
-def _unit(row: Prompt, pack_categories: Sequence[str]) -> dict[str, object]:
-    """Returns a row of `unassigned`; all share a block key, as the judge shows all the same
-    summaries of the pack first."""
-    return {"block_key": content_id(*pack_categories), "prompt": asdict(row)}
+def _num_characters(message: Message) -> int:
+    return len(message["content"]) + len(message.get("tool_calls") or "")

@@ -90,11 +90,11 @@ class Conflicts:
 class ConflictLog:
     """The rows of disputed prompts, as they are read."""
 
-    _rows: dict[str, dict[Label, str]] = field(default_factory=dict)
+    _rows: dict[str, dict[Label | str, str]] = field(default_factory=dict)
     """By prompt id: the place of the first row with each label."""
 
-    def add(self, prompt_id: str, label: Label, place: str) -> None:
-        """Notes a row of a disputed prompt."""
+    def add(self, prompt_id: str, label: Label | str, place: str) -> None:
+        """Notes a row of a disputed prompt, with its label or with what else it says."""
         self._rows.setdefault(prompt_id, {}).setdefault(label, place)
 
     def summary(self) -> Conflicts:
@@ -105,12 +105,12 @@ class ConflictLog:
         )
 
 
-def _named(prompt_id: str, places: Mapping[Label, str]) -> str:
+def _named(prompt_id: str, places: Mapping[Label | str, str]) -> str:
     """Returns a prompt's rows: "0123456789ab: boats, refuse (a.jsonl:3); fish, refuse (…)"."""
     rows = [f"{label} ({place})" for label, place in sorted(places.items(), key=_by_label)]
     more = [f"{len(rows) - _NUM_ROWS} more"] if len(rows) > _NUM_ROWS else []
     return f"{prompt_id[:12]}: {'; '.join([*rows[:_NUM_ROWS], *more])}"
 
 
-def _by_label(item: tuple[Label, str]) -> tuple[str, str]:
+def _by_label(item: tuple[Label | str, str]) -> tuple[str, str]:
     return str(item[0]), item[1]

@@ -5,6 +5,7 @@ rows, and reasoning that points at it ("the policy above") is left out.
 """
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class AcceptedCompletion:
     categories: list[str]
     ideal_response: str | None
     messages: list[Message]
+    judging_id: str
     min_score: float
     scores: list[float]
 
@@ -70,11 +72,10 @@ def curate(
     *,
     config: CurateConfig,
     home: Home,
-    generation_id: str,
     judging_id: str,
     run_id: str,
 ) -> Curated:
-    """Freezes the accepted completions of `wanted(prompt_id, spec_id)` as a set of examples.
+    """Freezes the accepted completions of view `wanted_completions` as a set of examples.
 
     The view `verdicts` says which are accepted, by the threshold and k of this run. The same
     completions under the same settings are the same set, which is not written again.
@@ -83,7 +84,6 @@ def curate(
         connection,
         "accepted_completions",
         run_id=run_id,
-        generation_id=generation_id,
         judging_id=judging_id,
     )
     accepted = [AcceptedCompletion(**row) for row in rows]
@@ -91,7 +91,12 @@ def curate(
     num_chosen = sum(reason == CHOSEN for reason in reasons.values())
     # The words of the reasons are hashed: to reword one is to make another set.
     texts = {row.completion_id: row.text_id for row in accepted}
-    lines = (f"{name} {texts[name]} {reasons[name]}" for name in sorted(reasons))
+    lines = [f"{name} {texts[name]} {reasons[name]}" for name in sorted(reasons)]
+    # Scores that came with traces may change, and are not those of this judge.
+    given = [row for row in accepted if row.judging_id != judging_id]
+    lines += sorted(
+        f"{row.completion_id} {row.judging_id} {json.dumps(row.scores)}" for row in given
+    )
     fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     set_id = content_id(config.identity, judging_id, fingerprint)
     [stored] = look_up(connection, "set_size", set_id=set_id)

@@ -7,7 +7,7 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from tasks.data.remote import RemoteFile, StoreError, find_remote, is_remote, reading
 from tasks.data.sources import SourceConfig
 from tasks.paths import bases, places
 
@@ -22,9 +23,14 @@ KINDS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 """The endings of the files that can be read, before that of how they are packed."""
 
 
-def _open_zstd(path: Path, mode: str) -> IO[bytes]:
+File = Path | RemoteFile
+"""A file on this machine or on a store."""
+
+
+def _open_zstd(file: Any, mode: str) -> IO[bytes]:
     assert mode == "rb"
-    stream: IO[bytes] = pa.input_stream(str(path), compression="zstd")
+    source = str(file) if isinstance(file, Path) else pa.PythonFile(file, mode="r")
+    stream: IO[bytes] = pa.input_stream(source, compression="zstd")
     return stream
 
 
@@ -40,9 +46,9 @@ _PACKED: dict[str, tuple[str, Callable[..., Any]]] = {
 class Found:
     """The files at the path of a source."""
 
-    files: list[Path]
+    files: Sequence[File]
     """Those that are read, sorted."""
-    skipped: list[Path]
+    skipped: Sequence[File]
     """Those of another kind, and links that lead nowhere, sorted."""
 
 
@@ -53,6 +59,8 @@ def find_files(source: SourceConfig) -> Found:
     to read.
     """
     assert source.path
+    if is_remote(source.path):
+        return _find_remote(source, source.path)
     kinds = ", ".join(KINDS)
     for base in bases():
         # `base / path` is the path itself where it is absolute.
@@ -74,18 +82,35 @@ def find_files(source: SourceConfig) -> Found:
     )
 
 
+def _find_remote(source: SourceConfig, url: str) -> Found:
+    """Returns the files at a URL; raises ValueError if there is none to read."""
+    try:
+        listed = find_remote(url)
+    except StoreError as error:
+        raise StoreError(f"source {source.name!r}: {error}") from error
+    files = [file for file in listed if kind_of(file) in KINDS]
+    if not files:
+        raise ValueError(
+            f"source {source.name!r}: no {', '.join(KINDS)} at {url!r}; give a file, a folder or a "
+            "glob that is there"
+        )
+    return Found(files, [file for file in listed if file not in files])
+
+
 def skipped_files(source: SourceConfig) -> list[str]:
     """Returns the files of a source that are not read, as paths below the folder it names."""
     if not source.path:
         return []
     skipped = find_files(source).skipped
+    if is_remote(source.path):
+        return [file.name for file in skipped]
     folder = next((base for base in bases() if (base / source.path).is_dir()), None)
     if folder is None:
         return [path.name for path in skipped]
-    return [os.path.relpath(path, folder / source.path) for path in skipped]
+    return [os.path.relpath(str(path), folder / source.path) for path in skipped]
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: File) -> str:
     """Returns the ending of a file in small letters, without that of how it is packed."""
     name = Path(path.name.lower())
     return Path(name.stem).suffix if name.suffix in _PACKED else name.suffix
@@ -139,14 +164,16 @@ def _refuse(error: OSError) -> None:
     ) from error
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: File) -> IO[bytes]:
     """Opens a file, unpacked as it is read."""
-    _, opener = _PACKED.get(path.suffix.lower(), ("", open))
-    stream: IO[bytes] = opener(path, "rb")
+    packed = path.open() if isinstance(path, RemoteFile) else path
+    if path.suffix.lower() not in _PACKED:
+        return packed if not isinstance(packed, Path) else open(packed, "rb")
+    stream: IO[bytes] = _PACKED[path.suffix.lower()][1](packed, "rb")
     return stream
 
 
-def open_text(path: Path, *, newline: str | None = None) -> IO[str]:
+def open_text(path: File, *, newline: str | None = None) -> IO[str]:
     """Opens a text file, unpacked as it is read."""
     # Lone surrogates pass here, and are replaced when the text is cleaned.
     return io.TextIOWrapper(
@@ -154,16 +181,20 @@ def open_text(path: Path, *, newline: str | None = None) -> IO[str]:
     )
 
 
-def is_packed(path: Path) -> bool:
+def is_packed(path: File) -> bool:
     """Returns True if a file is compressed as a whole."""
     return path.suffix.lower() in _PACKED
 
 
 @contextmanager
-def faults_named(path: Path) -> Iterator[None]:
+def faults_named(path: File) -> Iterator[None]:
     """Raises ValueError with the path and the remedy in place of what reading a file raises."""
     try:
-        yield
+        if isinstance(path, RemoteFile):
+            with reading(path):
+                yield
+        else:
+            yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:

@@ -3,25 +3,32 @@
 A source that cannot be read ends the run with one sentence that names the file.
 """
 
-import csv
 import itertools
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data.chats import is_chat
-from tasks.data.files import faults_named, find_files, is_packed, kind_of, open_bytes, open_text
+from tasks.data.csv_files import Lines, csv_columns, csv_rows, lines_before_header, require_unique
+from tasks.data.files import (
+    File,
+    faults_named,
+    find_files,
+    is_packed,
+    kind_of,
+    open_bytes,
+    open_text,
+)
 from tasks.data.hub import DataSet
 from tasks.data.json_documents import JsonDocument, decode, refused, too_long
+from tasks.data.remote import RemoteFile
 from tasks.data.sources import USUAL_COLUMNS, SourceConfig
 
 _BATCH_ROWS = 1000
@@ -49,6 +56,9 @@ class Table:
     rows: Callable[[], Iterator[Row]]
     columns: Callable[[], list[str]]
     """All its columns; of JSON it reads the whole file to know them."""
+    num_lines_to_skip: Callable[[], int | None] = lambda: None
+    """Lines before the one that has the columns which the source names, in a CSV file whose first
+    line has not."""
 
 
 def read_tables(source: SourceConfig) -> Iterator[Table]:
@@ -62,7 +72,7 @@ def read_tables(source: SourceConfig) -> Iterator[Table]:
         yield _table(path, source)
 
 
-def _table(path: Path, source: SourceConfig) -> Table:
+def _table(path: File, source: SourceConfig) -> Table:
     reader, columns = _READERS[kind_of(path)]
 
     def read_rows() -> Iterator[Row]:
@@ -76,98 +86,21 @@ def _table(path: Path, source: SourceConfig) -> Table:
             keys = (row.values for row in reader(path, source))
             return list(dict.fromkeys(itertools.chain.from_iterable(keys)))
 
-    return Table(str(path), read_rows, read_columns)
+    return Table(str(path), read_rows, read_columns, partial(lines_before_header, path, source))
 
 
 def _numbered(rows: Callable[[], Iterator[Mapping[str, Any]]]) -> Iterator[Row]:
     yield from itertools.starmap(Row, enumerate(rows(), 1))
 
 
-@dataclass(slots=True)
-class _Lines:
-    """The lines of a file, one at a time; a row that is too long is refused before it is whole."""
-
-    file: IO[str]
-    path: Path
-    max_bytes: int
-    number: int = 0
-    """Lines so far."""
-    row_line: int = 1
-    """First line of the row."""
-    row_bytes: int = 0
-    """Bytes of the row so far."""
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        longest = self.max_bytes + len("\r\n")
-        line = self.file.readline(longest + 1)
-        if not line:
-            raise StopIteration
-        self.number += 1
-        self.row_bytes += len(line.encode("utf-8", "surrogatepass"))
-        if self.row_bytes > longest:
-            raise too_long(self.path, self.row_line, self.max_bytes)
-        return line
-
-    def end_row(self) -> None:
-        """Lets the next line begin a row."""
-        self.row_line, self.row_bytes = self.number + 1, 0
+def _csv_rows(path: File, source: SourceConfig) -> Iterator[Row]:
+    yield from itertools.starmap(Row, csv_rows(path, source))
 
 
-def _csv_records(path: Path, source: SourceConfig) -> Iterator[tuple[int, list[str]]]:
-    """Yields the records of a CSV file, each with its first line; the first one is the header."""
-    delimiter = source.delimiter or ("\t" if kind_of(path) == ".tsv" else ",")
-    # The lines that are fed to the reader have a limit of their own.
-    csv.field_size_limit(sys.maxsize)
-    with open_text(path, newline="") as file:
-        lines = _Lines(file, path, source.max_row_bytes)
-        # Strict: otherwise a quote that is never closed swallows the rest of the file.
-        reader = csv.reader(lines, strict=True, delimiter=delimiter)
-        try:
-            for record in reader:
-                if record:
-                    yield lines.row_line, record
-                lines.end_row()
-        except csv.Error as error:
-            raise ValueError(
-                f"{path}:{reader.line_num}: not CSV ({error}); quote the field, and double the "
-                "quotes inside it"
-            ) from error
-
-
-def _csv_columns(path: Path, source: SourceConfig) -> list[str]:
-    return _csv_header(_csv_records(path, source), path)
-
-
-def _csv_header(records: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
-    """Returns the names in the first record; raises ValueError if one stands twice."""
-    _, header = next(records, (1, list[str]()))
-    names = [name or f"column_{number}" for number, name in enumerate(header, 1)]
-    _require_unique(names, f"{path}:1")
-    return names
-
-
-def _csv_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
-    records = _csv_records(path, source)
-    header = _csv_header(records, path)
-    for line, record in records:
-        fits = len(record) == len(header)
-        yield Row(line, dict(zip(header, record, strict=True)) if fits else {})
-
-
-def _require_unique(columns: Sequence[str], where: str) -> None:
-    """Raises ValueError if a table has a column twice: it does not say which one counts."""
-    repeated = next((name for name in columns if columns.count(name) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"{where}: column {repeated!r} stands twice; rename one of them")
-
-
-def _jsonl_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
+def _jsonl_rows(path: File, source: SourceConfig) -> Iterator[Row]:
     remedy = "write one object a line, or name a file that is one document .json"
     with open_text(path) as file:
-        lines = _Lines(file, path, source.max_row_bytes)
+        lines = Lines(file, path, source.max_row_bytes)
         for line in lines:
             if line.strip():
                 try:
@@ -188,7 +121,7 @@ def _json_row(number: int, value: object, source: SourceConfig, where: str) -> R
     return Row(number, value)
 
 
-def _json_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
+def _json_rows(path: File, source: SourceConfig) -> Iterator[Row]:
     if _has_value_a_line(path, source):
         yield from _jsonl_rows(path, source)
         return
@@ -205,7 +138,7 @@ def _json_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
         document.end()
 
 
-def _has_value_a_line(path: Path, source: SourceConfig) -> bool:
+def _has_value_a_line(path: File, source: SourceConfig) -> bool:
     """Returns True if the first line of a .json file is a row: each line is then one."""
     with open_text(path) as file:
         lines = iter(partial(file.readline, source.max_row_bytes), "")
@@ -232,7 +165,7 @@ def _is_row(value: object, source: SourceConfig) -> bool:
     return is_asked and not holds_rows and not source.rows_key
 
 
-def _only_list(path: Path, source: SourceConfig) -> str:
+def _only_list(path: File, source: SourceConfig) -> str:
     """Returns the only key of an object that holds a list; raises ValueError if it has others."""
     keys = _keys_of_lists(path, source)
     if len(keys) != 1:
@@ -240,14 +173,14 @@ def _only_list(path: Path, source: SourceConfig) -> str:
     return keys[0]
 
 
-def _no_rows_key(path: Path, keys: Sequence[str]) -> ValueError:
+def _no_rows_key(path: object, keys: Sequence[str]) -> ValueError:
     return ValueError(
         f"{path}: {len(keys)} keys of the object hold lists ({', '.join(keys) or 'none'}); "
         "say in rows_key which holds the rows"
     )
 
 
-def _keys_of_lists(path: Path, source: SourceConfig) -> list[str]:
+def _keys_of_lists(path: File, source: SourceConfig) -> list[str]:
     keys = []
     with open_text(path) as file:
         document = JsonDocument(file, path, source.max_row_bytes)
@@ -284,12 +217,12 @@ def _elements(document: JsonDocument, source: SourceConfig) -> Iterator[Row]:
         yield _json_row(line, value, source, f"{document.path}:{line}: row {number} is ")
 
 
-def _parquet_columns(path: Path, source: SourceConfig) -> list[str]:
+def _parquet_columns(path: File, source: SourceConfig) -> list[str]:
     with _open_parquet(path) as file:
         return list(file.schema_arrow.names)
 
 
-def _parquet_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
+def _parquet_rows(path: File, source: SourceConfig) -> Iterator[Row]:
     number = 0
     with _open_parquet(path) as file:
         for batch in _parquet_batches(file, path, source):
@@ -307,11 +240,11 @@ def _parquet_rows(path: Path, source: SourceConfig) -> Iterator[Row]:
 
 
 def _parquet_batches(
-    file: pq.ParquetFile, path: Path, source: SourceConfig
+    file: pq.ParquetFile, path: File, source: SourceConfig
 ) -> Iterator[pa.RecordBatch]:
     """Yields the columns that are needed, in batches of a limited size."""
     names = list(file.schema_arrow.names)
-    _require_unique(names, str(path))
+    require_unique(names, str(path))
     # Without any of them, all are read: the message about those that lack lists what there is.
     columns = source.needed(names) or names
     for group in range(file.metadata.num_row_groups):
@@ -341,7 +274,7 @@ def _bytes_of(group: Any, columns: Sequence[str]) -> float:
 
 
 @contextmanager
-def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: File) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file; a packed one is unpacked into a temporary file first."""
     with ExitStack() as stack:
         plain: IO[bytes] | None = None
@@ -350,13 +283,15 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
             shutil.copyfileobj(stack.enter_context(open_bytes(path)), plain)
             plain.seek(0)
         try:
+            if isinstance(path, RemoteFile) and plain is None:
+                plain = stack.enter_context(path.open())
             file = pq.ParquetFile(plain or path)
         except _ARROW_ERRORS as error:
             raise _not_parquet(path, error) from error
         yield stack.enter_context(file)
 
 
-def _not_parquet(path: Path, error: Exception) -> Exception:
+def _not_parquet(path: File, error: Exception) -> Exception:
     """Returns the error that names the file which pyarrow cannot read."""
     if isinstance(error, OSError) and error.errno:
         return error
@@ -367,11 +302,11 @@ def _not_parquet(path: Path, error: Exception) -> Exception:
     )
 
 
-_Rows = Callable[[Path, SourceConfig], Iterator[Row]]
-_Columns = Callable[[Path, SourceConfig], list[str]]
+_Rows = Callable[[File, SourceConfig], Iterator[Row]]
+_Columns = Callable[[File, SourceConfig], list[str]]
 _READERS: dict[str, tuple[_Rows, _Columns | None]] = {
-    ".csv": (_csv_rows, _csv_columns),
-    ".tsv": (_csv_rows, _csv_columns),
+    ".csv": (_csv_rows, csv_columns),
+    ".tsv": (_csv_rows, csv_columns),
     ".json": (_json_rows, None),
     ".jsonl": (_jsonl_rows, None),
     ".ndjson": (_jsonl_rows, None),

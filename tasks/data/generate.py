@@ -1,17 +1,19 @@
 """completions ← prompts: n samples of a generator that has spec(category) before it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import duckdb
 from pydantic import Field
 
 from specs.policy import Spec
-from specs.prompts import Message, TemplateSet, generator_messages, load_template
+from specs.prompts import Message, generator_messages
 from specs.reasoning import find_citations
+from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
+from tasks.paths import LocatedTemplates
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
 from warehouse.tables import COMPLETIONS, Completion, Table, content_id, text_id
@@ -22,17 +24,20 @@ class GenerateConfig(Config):
 
     samples: int = Field(4, gt=0)
     """Completions per prompt."""
-    template: TemplateSet = "spec_first"
-    """Template set: `spec_first` shares its prefix over rows, `paper` keeps the order of figure 5
-    of arXiv 2412.16339."""
+    template: LocatedTemplates = DEFAULT_SET
+    """Template set `spec_first`, `paper` or `harbour`, or a folder with a generator.md of your own;
+    of a list, the first that has the template counts."""
     sampling: Sampling = Sampling()
     """Sampling of the generator."""
 
     def generation_id(self, model: str) -> str:
         """Returns the hash of what all completions of a run share: template, model@revision and
         sampling."""
-        template = load_template("generator", self.template)
-        return content_id(template.id, model, self.sampling.identity)
+        return _generation_id(load_template("generator", self.template), self.sampling, model)
+
+
+def _generation_id(template: Template, sampling: Sampling, model: str) -> str:
+    return content_id(template.id, model, sampling.identity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +69,15 @@ class GenerateWork:
     name: str = "generate"
     table: Table = COMPLETIONS
     unit: type[CompletionUnit] = CompletionUnit
+    template: Template = field(init=False)
+    """Read where the work is planned: the machine of an engine may lack its file."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "template", load_template("generator", self.config.template))
 
     @property
     def generation_id(self) -> str:
-        return self.config.generation_id(self.model)
+        return _generation_id(self.template, self.config.sampling, self.model)
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
         """Returns the prompts that lack samples, by spec."""
@@ -84,10 +94,11 @@ class GenerateWork:
 
     async def make(self, units: Sequence[CompletionUnit], engine: Engine) -> list[Completion]:
         """Returns a completion for every sample that the units lack."""
-        template = load_template("generator", self.config.template)
         requests = [
             Request(
-                messages=generator_messages(template, unit.messages, spec=self.specs[unit.spec_id]),
+                messages=generator_messages(
+                    self.template, unit.messages, spec=self.specs[unit.spec_id]
+                ),
                 num_samples=len(unit.sample_indices),
                 sampling=self.config.sampling,
             )

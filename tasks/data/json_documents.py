@@ -1,10 +1,10 @@
 """JSON text → values: each object with its keys once, a long document in the memory of one row."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 _CHUNK_CHARACTERS = 65_536
@@ -41,7 +41,21 @@ def decode(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def refused(error: Exception, path: Path, line: int, remedy: str) -> ValueError:
+def written_list(text: str) -> list[Any] | None:
+    """Returns the list that a text is in JSON or in Python, as tables keep lists that have no room
+    for them; None if it is none."""
+    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
+        return None
+    for read in (decode, ast.literal_eval):
+        try:
+            value = read(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list) else None
+    return None
+
+
+def refused(error: Exception, path: object, line: int, remedy: str) -> ValueError:
     """Returns the error that names the place of a text which cannot be decoded.
 
     `line` is that of the text's first character.
@@ -55,7 +69,7 @@ def refused(error: Exception, path: Path, line: int, remedy: str) -> ValueError:
     return ValueError(f"{path}:{line}: not JSON ({reason}); {remedy}")
 
 
-def too_long(path: Path, line: int, max_bytes: int) -> ValueError:
+def too_long(path: object, line: int, max_bytes: int) -> ValueError:
     """Returns the error for a row that is longer than a source allows."""
     return ValueError(
         f"{path}:{line}: a row of more than {max_bytes:,} bytes; shorten it, or raise max_row_bytes"
@@ -67,7 +81,7 @@ class JsonDocument:
     """The values of one JSON document, one after the other."""
 
     file: IO[str]
-    path: Path
+    path: object
     max_bytes: int
     """Longest single value; a longer one is refused before it is read whole."""
     line: int = 1

@@ -1,18 +1,20 @@
 """judgements ← completions: k samples of a judge that has the spec before it; the lowest counts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 import duckdb
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specs.policy import Spec
-from specs.prompts import Message, TemplateSet, judge_messages, load_template
+from specs.prompts import Message, judge_messages
 from specs.replies import MAX_SCORE, MIN_SCORE, VERDICT_REGEX, Verdict, VerdictStatus, read_verdict
+from specs.template import DEFAULT_SET, Template, TemplateKind, load_template
 from tasks import Config
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
+from tasks.paths import LocatedTemplates
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
 from warehouse.tables import JUDGEMENTS, Judgement, Table, content_id
@@ -28,9 +30,9 @@ class JudgeConfig(Config):
     mode: Literal["race", "full"] = "race"
     """`race` asks for no more samples of a completion after a score under the threshold, and
     accepts the same completions; `full` asks for all samples."""
-    template: TemplateSet = "spec_first"
-    """Template set: `spec_first` shares its prefix over rows, `paper` keeps the order of figure 6
-    of arXiv 2412.16339."""
+    template: LocatedTemplates = DEFAULT_SET
+    """Template set `spec_first`, `paper` or `harbour`, or a folder of your own, for all that the
+    judge model is asked, by graders as well; of a list, the first that has a template counts."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """Sampling of the judge."""
     show_metadata: bool = False
@@ -38,12 +40,28 @@ class JudgeConfig(Config):
     constrain: bool = True
     """Hold the end of the visible reply to the form of a verdict by vLLM's structured outputs."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "JudgeConfig":
+        if self.show_metadata and "metadata" not in self.template_of("judge").placeholders:
+            raise ValueError(
+                f"show_metadata is true and template {self.template_of('judge').name} has no "
+                "{{metadata}}; add it, or set show_metadata = false"
+            )
+        return self
+
     def judging_id(self, model: str) -> str:
         """Returns the hash of what all judgements of a run share: template, model@revision,
         sampling and what the judge is shown."""
-        template = load_template("judge", self.template)
-        metadata = "between marks" if self.show_metadata else False
-        return content_id(template.id, model, self.sampling.identity, metadata, self.constrain)
+        return _judging_id(self.template_of("judge"), self, model)
+
+    def template_of(self, kind: TemplateKind) -> Template:
+        """Returns the template by which the judge model is asked."""
+        return load_template(kind, self.template)
+
+
+def _judging_id(template: Template, config: JudgeConfig, model: str) -> str:
+    metadata = "between marks" if config.show_metadata else False
+    return content_id(template.id, model, config.sampling.identity, metadata, config.constrain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +108,15 @@ class JudgeWork:
     name: str = "judge"
     table: Table = JUDGEMENTS
     unit: type[JudgementUnit] = JudgementUnit
+    template: Template = field(init=False)
+    """Read where the work is planned: the machine of an engine may lack its file."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "template", self.config.template_of("judge"))
 
     @property
     def judging_id(self) -> str:
-        return self.config.judging_id(self.model)
+        return _judging_id(self.template, self.config, self.model)
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
         """Returns the completions that lack judge samples, by spec."""
@@ -152,7 +175,7 @@ class JudgeWork:
 
     def _messages(self, unit: JudgementUnit) -> list[Message]:
         return judge_messages(
-            load_template("judge", self.config.template),
+            self.template,
             unit.messages,
             spec=self.specs[unit.spec_id],
             answer=unit.answer,

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from tasks.data.chats import clean, is_missing
+from tasks.data.json_documents import written_list
 
 _EXACT = 10**16
 """Whole fractions from here on are written with an exponent."""
@@ -49,7 +50,13 @@ class LabelMap:
         self._canonical = {_canonical(label): meaning for label, meaning in meanings.items()}
 
     def meanings(self, value: object) -> list[str]:
-        """Returns the meanings of the labels in a value; a label without one is its own."""
+        """Returns the meanings of the labels in a value; a label without one is its own.
+
+        A list may be written as text, unless that text is a label itself.
+        """
+        if isinstance(value, str) and value.strip() not in self._exact:
+            labels = written_list(value)
+            value = value if labels is None else labels
         return [
             self._meaning(label)
             for label in texts_of(value)

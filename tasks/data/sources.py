@@ -16,6 +16,9 @@ Role = Literal["system", "user", "assistant", "tool"]
 USUAL_COLUMNS = ("messages", "prompt", "conversations", "conversation")
 """The columns in which prompts are looked for, in this order, where a source names none."""
 
+TOOL_COLUMNS = ("tools", "functions")
+"""The columns in which data sets list the tools of a chat."""
+
 _EXCLUSIVE = (
     ("prompt", "messages"),
     ("prompt", "turns"),
@@ -25,6 +28,7 @@ _EXCLUSIVE = (
     ("path", "dataset_config"),
     ("path", "revision"),
     ("dataset", "delimiter"),
+    ("dataset", "skip_lines"),
 )
 """Pairs of keys of which a source may set one at most."""
 _NEEDS = {
@@ -44,7 +48,8 @@ class SourceConfig(Config):
     """Name of the source in rows, counts and messages."""
     path: Located | None = None
     """A file, folder or glob of CSV, TSV, JSON, JSONL or Parquet, each also packed as .gz, .zst,
-    .bz2 or .xz. Unset: `dataset`."""
+    .bz2 or .xz; on this machine or on a store, as `s3://bucket/folder` or `hf://datasets/owner/name`.
+    Unset: `dataset`."""
     dataset: LocatedFolder | None = None
     """A data set on Hugging Face, or a local folder that `datasets` can read. Unset: `path`."""
     dataset_config: str | None = None
@@ -57,6 +62,8 @@ class SourceConfig(Config):
     """Key of a JSON object that holds the rows. Unset: its only key that holds a list."""
     delimiter: str | None = Field(None, pattern=r'^[^"\r\n]$')
     """Character between the columns of CSV. Unset: a comma; in .tsv files a tab."""
+    skip_lines: int = Field(0, ge=0)
+    """Lines before the header of CSV."""
     max_row_bytes: int = Field(8_388_608, gt=0)
     """Longest row of a file, in bytes; a longer one is refused with its line."""
     prompt: str | list[str] | dict[str, str] | None = None
@@ -70,13 +77,15 @@ class SourceConfig(Config):
     turns: list[str] = []
     """Columns with the user's turns, in their order, each a text or a list of texts; empty ones are
     left out."""
-    system: str | None = None
-    """Column with a system message that comes before the prompt; none where it is empty."""
+    system: str | list[str] | None = None
+    """Column with a system message that comes before the prompt; or columns whose texts are joined
+    by blank lines; none where all are empty. Tools that are named in a column are shown so too."""
     role_map: dict[str, Role] = {}
     """From the source's roles to a chat's; case does not count. `developer`, `human`, `gpt`, `bot`,
     `model`, `function` and `observation` are known."""
     category: str | None = None
-    """Column with the category of a prompt, or with a list of categories."""
+    """Column with the category of a prompt, or with a list of categories, also as text in the
+    manner of JSON or Python."""
     categories: list[str] = []
     """Categories of every prompt of the source, instead of a column."""
     category_map: dict[str, str] = {}
@@ -138,27 +147,38 @@ class SourceConfig(Config):
         return [self.prompt] if isinstance(self.prompt, str) else list(self.prompt or [])
 
     @property
+    def system_columns(self) -> list[str]:
+        """The columns named for the system message."""
+        return [self.system] if isinstance(self.system, str) else list(self.system or [])
+
+    @property
     def roles(self) -> dict[str, str]:
         """The role map with its keys case-folded."""
         return {name.strip().casefold(): role for name, role in self.role_map.items()}
+
+    @property
+    def kept_columns(self) -> list[str]:
+        """The columns whose values candidates carry."""
+        return self.keep
 
     @property
     def columns(self) -> list[str]:
         """The columns that the source must have."""
         named = (
             *self.text_columns,
-            self.system,
+            *self.system_columns,
             self.category,
             self.ideal_response,
             self.language_column,
             self.transform,
             *self.metadata,
-            *self.keep,
+            *self.kept_columns,
         )
         return list(dict.fromkeys(name for name in named if name))
 
     def needed(self, columns: Sequence[str]) -> list[str]:
         """Returns those of a file's columns that are read."""
-        named = {*self.columns, *(() if self.text_columns else USUAL_COLUMNS)}
+        usual = () if self.text_columns else USUAL_COLUMNS
+        named = {*self.columns, *usual, *TOOL_COLUMNS}
         tops = {top_column(name) for name in named}
         return [name for name in columns if name in named or name in tops]

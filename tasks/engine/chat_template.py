@@ -8,15 +8,15 @@ around it does not vary. A template that drops it from every turn gets the <thin
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unicodedata import normalize
 
-from specs.prompts import Message
+from specs.prompts import Message, with_text
 from specs.replies import CLOSE_TAG, OPEN_TAG
 from tasks.engine.neutral import Neutraliser
 from tasks.engine.requests import EngineConfig
-from tasks.engine.turns import TurnRules, TurnsError, write
+from tasks.engine.turns import TurnRules, TurnsError, Written, write
 
 NOT_LEARNED = -100
 """The label of a token that the loss leaves out."""
@@ -109,6 +109,11 @@ class ChatTemplate:
                 f"{type(tokenizer).__name__} does not tell where its tokens stand in a text; "
                 "use a model that has a tokenizer.json"
             )
+        if tokenizer.chat_template is None:
+            raise ChatError(
+                "tokenizer has no chat template; use a model that was tuned for chats, or put its "
+                "chat_template.jinja into the folder"
+            )
         self._tokenizer = tokenizer
         self._kwargs = dict(chat_template_kwargs)
         self._neutral = Neutraliser(tokenizer)
@@ -149,16 +154,22 @@ class ChatTemplate:
         """True if the prompt ends on the opening tag, so that a reply begins with its reasoning."""
         return self.frame.prompt_ending.rstrip().endswith(OPEN_TAG)
 
-    def shown(self, messages: Sequence[Message]) -> list[Message]:
+    def shown(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Returns the messages as the template is given them: neutral, in turns it can write."""
         return self._rules.apply(self.neutral(messages))
 
+    def flat(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Returns the same with calls of tools and their results as text.
+
+        For libraries that keep chats in tables: arguments differ from row to row.
+        """
+        has_calls = any(message.get("tool_calls") for message in messages)
+        as_text = replace(self._rules, arguments=None, takes_results=False)
+        return (as_text if has_calls else self._rules).apply(self.neutral(messages))
+
     def neutral(self, messages: Sequence[Message]) -> list[Message]:
-        """Returns the messages with the special tokens in their contents broken."""
-        return [
-            {"role": message["role"], "content": self._neutral(message["content"])}
-            for message in messages
-        ]
+        """Returns the messages with the special tokens in their texts broken."""
+        return [with_text(message, self._neutral) for message in messages]
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """Returns the text that a reply follows.
@@ -288,20 +299,16 @@ class ChatTemplate:
             verbose=False,
         )
 
-    def _render_prompt(self, turns: Sequence[Message]) -> str:
+    def _render_prompt(self, turns: Sequence[Written]) -> str:
         return self._apply(turns, add_generation_prompt=True)
 
-    def _render(
-        self, turns: Sequence[Message | dict[str, str]], *, add_generation_prompt: bool
-    ) -> str:
+    def _render(self, turns: Sequence[Written], *, add_generation_prompt: bool) -> str:
         try:
             return self._apply(turns, add_generation_prompt=add_generation_prompt)
         except Exception as error:  # a chat template may raise anything on odd roles
             raise ChatError(f"chat template cannot write this chat: {error}") from error
 
-    def _apply(
-        self, turns: Sequence[Message | dict[str, str]], *, add_generation_prompt: bool
-    ) -> str:
+    def _apply(self, turns: Sequence[Written], *, add_generation_prompt: bool) -> str:
         return str(
             self._tokenizer.apply_chat_template(
                 list(turns),

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specs.prompts import Message
 from tasks.engine.requests import EngineConfig
-from tasks.engine.turns import Render
+from tasks.engine.turns import Render, Written
 from tasks.paths import places
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -279,7 +278,7 @@ def _compile(template: str, variables: Mapping[str, Any]) -> Render | None:
     except TemplateSyntaxError:
         return None
 
-    def render(turns: Sequence[Message]) -> str:
+    def render(turns: Sequence[Written]) -> str:
         return compiled.render(messages=list(turns), add_generation_prompt=True, **variables)
 
     return render

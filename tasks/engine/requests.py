@@ -102,8 +102,11 @@ class EngineConfig(Config):
         return self.model_copy(update={"model": self.model_path})
 
     def with_model(self, folder: str) -> "EngineConfig":
-        """Returns the same engine with the model in a folder."""
-        return self.model_copy(update={"model": folder, "revision": None})
+        """Returns the same engine with a trained model, which lies in a folder.
+
+        Training teaches a model to reason without being asked, whatever it was before.
+        """
+        return self.model_copy(update={"model": folder, "revision": None, "reasons": True})
 
     @property
     def num_gpus(self) -> int:

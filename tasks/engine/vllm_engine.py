@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from specs.prompts import Message
+from specs.prompts import Message, with_text
 from specs.replies import Reply, ReplyStatus
 from tasks.engine.chat_template import ChatTemplate, Frame
 from tasks.engine.families import IN_VOCABULARY, find_marks, marks_of
@@ -23,7 +23,7 @@ from tasks.engine.faults import cause_of
 from tasks.engine.neutral import Neutraliser
 from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, Usage, failed
 from tasks.engine.splitter import ReplySplitter
-from tasks.engine.turns import TurnRules, asked_to_think, write
+from tasks.engine.turns import TurnRules, Written, asked_to_think, write
 from tasks.engine.usage_counter import UsageCounter
 
 
@@ -160,21 +160,18 @@ class VLLMEngine:
         TurnsError if the template refuses the turns, or leaves one out.
         """
         if not raw:
-            messages = [
-                {"role": turn["role"], "content": self._neutral(turn["content"])}
-                for turn in messages
-            ]
+            messages = [with_text(turn, self._neutral) for turn in messages]
         if self.config.reasons == "prompted":
             # After the tags in texts of others were broken: these are to stay.
             messages = asked_to_think(messages)
-        messages = self._turns.apply(messages)
+        turns = self._turns.apply(messages)
         # A template may cut raw text at the tags in it, which is what such a request is to show.
-        return self._apply_template(messages) if raw else write(self._apply_template, messages)
+        return self._apply_template(turns) if raw else write(self._apply_template, turns)
 
-    def _apply_template(self, messages: Sequence[Message]) -> str:
+    def _apply_template(self, turns: Sequence[Written]) -> str:
         return str(
             self._tokenizer.apply_chat_template(
-                list(messages),
+                list(turns),
                 tokenize=False,
                 add_generation_prompt=True,
                 **self.config.chat_template_kwargs,

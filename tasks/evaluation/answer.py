@@ -6,17 +6,19 @@ that runs again makes only the answers that are missing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 import duckdb
 from pydantic import Field
 
 from specs.policy import Pack, Spec
-from specs.prompts import Message, generator_messages, load_template
+from specs.prompts import Message, generator_messages
 from specs.reasoning import find_citations, find_decision
 from specs.replies import Reply, ReplyStatus
+from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling
 from tasks.stage import StageConfig
@@ -54,6 +56,8 @@ class Arm:
     seed: int | None
     config: AnswerConfig
     probe: Probe = "none"
+    template: Template = field(default_factory=partial(load_template, "generator", DEFAULT_SET))
+    """Shows the model the policies of its context, if it has one."""
 
     @property
     def label(self) -> str:
@@ -65,7 +69,7 @@ class Arm:
         """Returns the hash of what all answers of the arm share: sampling, context, budget and
         probe."""
         config = self.config
-        shown = [] if config.context == "none" else [load_template("generator", "spec_first").id]
+        shown = [] if config.context == "none" else [self.template.id]
         if config.context == "summary":
             shown.append(pack.spec([], detail="summary").id)
         return content_id(
@@ -172,8 +176,7 @@ class AnswerWork:
         spec = self.arm.spec(pack, unit.categories)
         if spec is None:
             return unit.messages
-        template = load_template("generator", "spec_first")
-        filled = generator_messages(template, unit.messages, spec=spec)
+        filled = generator_messages(self.arm.template, unit.messages, spec=spec)
         if unit.sanitised:
             return filled
         # Filling breaks special tokens, and an attack that forges structure needs them whole, in

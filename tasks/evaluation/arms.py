@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
+from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import AnswerConfig, Arm
 from tasks.evaluation.probes import PROBES
@@ -24,10 +25,20 @@ class ServedArm:
 
     @classmethod
     def of_base(
-        cls, engine: EngineConfig, config: AnswerConfig, *, name: str, model: str
+        cls,
+        engine: EngineConfig,
+        config: AnswerConfig,
+        *,
+        name: str,
+        model: str,
+        templates: TemplateNames = DEFAULT_SET,
     ) -> "ServedArm":
-        """Returns an untrained model as an arm; `model` is its `name@revision`."""
-        arm = Arm(name=name, model=model, checkpoint_id=None, seed=None, config=config)
+        """Returns an untrained model as an arm; `model` is its `name@revision`, and a template of
+        a generator in `templates` shows it the policies."""
+        template = load_template("generator", templates)
+        arm = Arm(
+            name=name, model=model, checkpoint_id=None, seed=None, config=config, template=template
+        )
         return cls(arm=arm, engine=engine)
 
     @classmethod
@@ -79,10 +90,11 @@ def arm_names(
 
     A checkpoint that did not begin from the model `base` names the one that it began from. Arms of
     one name would count as seeds of one training: checkpoints that share a lineage bear the start
-    of their ids as well.
+    of their ids as well. One whose training ended early says so: `SFT+RL (collapsed)`.
     """
     names = {
         checkpoint.checkpoint_id: _name(lineage_of(connection, checkpoint), base)
+        + ("" if checkpoint.status == "completed" else f" ({checkpoint.status})")
         for checkpoint in checkpoints
     }
     counts = Counter(names.values())

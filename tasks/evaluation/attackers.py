@@ -3,11 +3,13 @@
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from specs.prompts import Message, attacker_messages, load_template
+from specs.prompts import Message, attacker_messages
+from specs.template import DEFAULT_SET, Template, load_template
 from tasks.engine.requests import Engine, Request, Sampling
 from tasks.paths import find, places
 from warehouse.tables import content_id
@@ -97,15 +99,15 @@ class ModelAttacker:
 
     engine: Engine
     sampling: Sampling
+    template: Template = field(default_factory=partial(load_template, "attacker", DEFAULT_SET))
 
     async def propose(
         self, goal: str, conversation: Sequence[Message], *, turn: int, count: int
     ) -> list[str]:
-        template = load_template("attacker", "spec_first")
         # A user does not see the system message.
         seen = [message for message in conversation if message["role"] != "system"]
         request = Request(
-            messages=attacker_messages(template, seen, goal=goal),
+            messages=attacker_messages(self.template, seen, goal=goal),
             num_samples=count,
             sampling=self.sampling,
         )
@@ -117,7 +119,7 @@ class ModelAttacker:
         return list(dict.fromkeys(text for text in texts if text))
 
 
-def model_identity(model: str, sampling: Sampling) -> str:
+def model_identity(template: Template, model: str, sampling: Sampling) -> str:
     """Returns the hash of what all proposals of a model share: template, model@revision and
     sampling."""
-    return content_id(load_template("attacker", "spec_first").id, model, sampling.identity)
+    return content_id(template.id, model, sampling.identity)

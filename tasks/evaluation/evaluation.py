@@ -14,6 +14,7 @@ from specs.attacks import Marks, find_attacks
 from specs.pack import load_pack
 from specs.policy import Pack, Spec, spec_key
 from specs.replies import MAX_SCORE
+from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks import require_own_names
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
@@ -148,11 +149,16 @@ def probes_of(config: EvaluateConfig, arms: Sequence[ServedArm]) -> list[ServedA
 
 
 def graders_of(
-    config: EvaluateConfig, *, pack: Pack, pack_folder: Path, judge: str
+    config: EvaluateConfig,
+    *,
+    pack: Pack,
+    pack_folder: Path,
+    judge: str,
+    templates: TemplateNames = DEFAULT_SET,
 ) -> tuple[Grader, ...]:
     """Returns the graders of an evaluation, ready to grade.
 
-    `judge` is the model@revision that grades by rubrics.
+    `judge` is the model@revision that grades by rubrics, which it is asked by `templates`.
     Raises GraderError if a function cannot be loaded, or the pack lacks propositions.
     """
     has_adherence = (pack_folder / ADHERENCE_FILE).is_file()
@@ -160,7 +166,9 @@ def graders_of(
     return tuple(
         FunctionGrader.of(grader)
         if grader.function
-        else RubricGrader.of(grader, rubric=make_rubric(grader, pack, adherence), model=judge)
+        else RubricGrader.of(
+            grader, rubric=make_rubric(grader, pack, adherence, templates), model=judge
+        )
         for grader in config.graders
     )
 
@@ -182,6 +190,8 @@ class EvaluationSetup:
     """`name@revision` of the judge model."""
     stage: StageConfig
     run_id: str
+    templates: TemplateNames = DEFAULT_SET
+    """Templates by which the judge model attacks."""
 
     def work_of(self, arm: Arm) -> AnswerWork | ProbeWork:
         """Returns the work of an arm or of a probe."""
@@ -237,6 +247,7 @@ class EvaluationSetup:
             judge=self.judge,
             stage=self.stage,
             run_id=self.run_id,
+            template=load_template("attacker", self.templates),
         )
 
     @property

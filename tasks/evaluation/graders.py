@@ -29,6 +29,7 @@ from specs.rubrics import (
     Rubric,
     StrongRejectRubric,
 )
+from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks import Config
 from tasks.engine.requests import Request, Sampling
 from warehouse.tables import content_id
@@ -221,21 +222,16 @@ class RubricGrader:
     @classmethod
     def of(cls, config: GraderConfig, *, rubric: Rubric, model: str) -> "RubricGrader":
         """Returns the grader of a configuration with a rubric."""
-        shown = ""
-        if isinstance(rubric, PropositionsRubric):
-            shown = rubric.adherence.version
-        elif isinstance(rubric, RetrievalRubric):
-            shown = rubric.spec.id
         form = ["held to its form"] if config.constrain else []
         grading_id = content_id(
-            rubric.template.id, shown, model, config.sampling.identity, config.saw, *form
+            rubric.template.id, rubric.shown_id, model, config.sampling.identity, config.saw, *form
         )
         return cls(config=config, rubric=rubric, model=model, grading_id=grading_id)
 
     @property
     def shows_spec(self) -> bool:
         """True if the judge is shown the spec of the case's categories."""
-        return isinstance(self.rubric, PolicyRubric)
+        return self.rubric.shows_spec
 
     def question(self, request: GradingRequest, *, num_samples: int) -> Request | None:
         """Returns what the judge model is asked about an answer, or None if there is nothing to
@@ -255,20 +251,31 @@ Grader = FunctionGrader | RubricGrader
 """A grader of the recipe, ready to grade."""
 
 
-def make_rubric(config: GraderConfig, pack: Pack, adherence: Adherence | None) -> Rubric:
-    """Returns the rubric that a configuration names.
+def make_rubric(
+    config: GraderConfig,
+    pack: Pack,
+    adherence: Adherence | None,
+    templates: TemplateNames = DEFAULT_SET,
+) -> Rubric:
+    """Returns the rubric that a configuration names, with its template of a set or folder.
 
     Raises GraderError if that is the propositions of a pack without any.
     """
     if config.rubric == "policy":
-        return PolicyRubric(pack=pack)
+        return PolicyRubric(pack=pack, template=load_template("judge", templates))
     if config.rubric == "retrieval":
-        return RetrievalRubric(pack=pack)
+        return RetrievalRubric(pack=pack, template=load_template("retrieval", templates))
     if config.rubric == "propositions":
         if adherence is None:
             raise GraderError(
                 f"grader {config.name!r} asks about propositions and pack {pack.id} has none; give "
                 f"it a file {ADHERENCE_FILE}"
             )
-        return PropositionsRubric(adherence)
-    return StrongRejectRubric() if config.rubric == "strongreject" else ClassesRubric()
+        return PropositionsRubric(adherence, load_template("propositions", templates))
+    if config.rubric == "strongreject":
+        return StrongRejectRubric(load_template("strongreject", templates))
+    if config.rubric == "classes":
+        return ClassesRubric(load_template("classes", templates))
+    raise GraderError(
+        f"grader {config.name!r} has no rubric: give it one of {', '.join(get_args(RubricName))}"
+    )

@@ -9,8 +9,9 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import duckdb
 from pydantic import Field
@@ -18,6 +19,7 @@ from pydantic import Field
 from specs.prompts import Message
 from specs.replies import Reply, ReplyStatus
 from specs.rubrics import GradingRequest
+from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.cluster import require_room, start_ray
 from tasks.engine.pool import EnginePool
@@ -272,6 +274,8 @@ class MultiturnAttack:
     """`name@revision` of the judge model."""
     stage: StageConfig
     run_id: str
+    template: Template = field(default_factory=partial(load_template, "attacker", DEFAULT_SET))
+    """Asks the judge model for the next message, if it attacks."""
 
     @property
     def needs_judge(self) -> bool:
@@ -290,7 +294,7 @@ class MultiturnAttack:
             "stop_at": config.stop_at,
         }
         if config.script is None:
-            attacker = model_identity(self.judge, config.sampling)
+            attacker = model_identity(self.template, self.judge, config.sampling)
         else:
             attacker = ScriptedAttacker.load(config.script).identity
         return content_id(
@@ -317,7 +321,7 @@ class MultiturnAttack:
         if self.config.script is not None:
             return ScriptedAttacker.load(self.config.script)
         assert judge is not None
-        return ModelAttacker(judge, self.config.sampling)
+        return ModelAttacker(judge, self.config.sampling, self.template)
 
 
 @contextmanager

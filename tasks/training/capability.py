@@ -29,7 +29,9 @@ from tasks.training.trainer import DataError
 _REASONING = "reasoning_content"
 _REASONING_KEYS = (_REASONING, "reasoning")
 _BATCH_ROWS = 2_000
-_TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
+_TURN = pa.struct(
+    [(name, pa.string()) for name in ("role", "content", "tool_calls", "tool_call_id", "name")]
+)
 _SCHEMA = pa.schema(
     [
         ("row_id", pa.string()),
@@ -94,6 +96,8 @@ def _chat(row: Row) -> dict[str, Any]:
     )
     if reply["role"] != "assistant":
         raise BadRowError("not_on_assistant_turn")
+    if reply.get("tool_calls"):
+        raise BadRowError("ends_on_call")
     if not any(message["role"] == "user" for message in messages):
         raise BadRowError("no_prompt")
     reasoning, answer = _parts(turns[-1], reply["content"])

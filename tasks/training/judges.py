@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 from specs.policy import Spec
-from specs.prompts import Message, answer_messages, judge_messages, load_template
+from specs.prompts import Message, answer_messages, judge_messages
 from specs.replies import VERDICT_REGEX, read_verdict
+from specs.template import Template, TemplateKind
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import end_actors
 from tasks.engine.faults import message_of, root_cause
@@ -57,6 +58,12 @@ class LoadedEngine(Engine, Protocol):
     async def stop(self) -> None: ...
 
 
+def judging_templates(config: JudgeConfig) -> dict[str, Template]:
+    """Returns, by kind, the templates by which a judge is asked in training."""
+    kinds: tuple[TemplateKind, ...] = ("judge", "helpfulness")
+    return {kind: config.template_of(kind) for kind in kinds}
+
+
 class JudgeActor:
     """A judge in a process of its own: writes the messages, asks its engine, reads the scores."""
 
@@ -66,11 +73,14 @@ class JudgeActor:
         config: JudgeConfig,
         specs: Mapping[str, Spec],
         num_samples: int,
+        templates: Mapping[str, Template] | None = None,
     ) -> None:
+        """`templates` are by kind, as `judging_templates` reads them where their files are."""
         self.engine = make_engine()
         self.config = config
         self.specs = specs
         self.num_samples = num_samples
+        self.templates = templates or judging_templates(config)
 
     async def start(self) -> None:
         """Loads the model."""
@@ -99,10 +109,9 @@ class JudgeActor:
             {"role": turn.role, "content": turn.content} for turn in request.prompt
         ]
         if request.criterion == "helpfulness":
-            template = load_template("helpfulness", "spec_first")
-            return answer_messages(template, turns, answer=request.answer)
+            return answer_messages(self.templates["helpfulness"], turns, answer=request.answer)
         return judge_messages(
-            load_template("judge", self.config.template),
+            self.templates["judge"],
             turns,
             spec=self.specs[request.spec_id],
             answer=request.answer,
@@ -143,7 +152,7 @@ class Judges:
         judges = cls(
             [
                 actor.options(name=f"judge-{name}-{number}", **options).remote(
-                    make_engine, judge, specs, num_samples
+                    make_engine, judge, specs, num_samples, judging_templates(judge)
                 )
                 for number in range(count_replicas(engine))
             ]

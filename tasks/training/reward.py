@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from specs.prompts import Message, load_template
+from specs.prompts import Message
 from specs.replies import MAX_SCORE, ReplyStatus
 from tasks import Config
 from tasks.data.judge import JudgeConfig
@@ -76,7 +76,7 @@ class RewardConfig(Config):
 def reward_id(judge: JudgeConfig, model: str) -> str:
     """Returns the hash of what all scores of a training share: both templates, the judge's version
     and its sampling."""
-    templates = (load_template("judge", judge.template), load_template("helpfulness", "spec_first"))
+    templates = (judge.template_of("judge"), judge.template_of("helpfulness"))
     return content_id(
         *(template.id for template in templates), model, judge.sampling.identity, judge.constrain
     )

@@ -285,7 +285,7 @@ def _loop(job: Job, data: RlData) -> None:
         ),
     )
     # Here TRL renders the prompts itself, and would take special tokens in them for structure.
-    rows = [{**asdict(row), "prompt": chats.shown(row.prompt)} for row in data.rows]
+    rows = [{**asdict(row), "prompt": chats.flat(row.prompt)} for row in data.rows]
     trainer = GRPOTrainer(
         model=job.model,
         args=Arguments(**{**job.trl_arguments(), **_grpo_arguments(job, config)}),

@@ -1,9 +1,9 @@
 """Seconds that Ctrl-C takes to end a command, and what it leaves behind.
 
-    python tests/benchmarks/interrupt.py [--prompts 24] [--commands refresh train evaluate run]
+    python tests/benchmarks/interrupt.py [--prompts 24] [--commands refresh train …]
 
 Each command runs on Harbour in a pseudo-terminal of its own and gets a ^C there: while models load,
-when the first rows or steps are done, and late. The three tries of a command share a warehouse, so
+when the first rows or steps are done, and late. The tries of a command share a warehouse, so
 that each resumes the one before, and a last run goes on to the end. A moment is a state of the
 warehouse or a process at work, never a time.
 """
@@ -29,6 +29,7 @@ from warehouse.catalog import connect
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
+COMMANDS = ("refresh", "train", "evaluate", "run", "calibrate", "ablate")
 
 Moment = Callable[["Command"], bool]
 
@@ -182,6 +183,11 @@ def moments(name: str) -> dict[str, Moment]:
             "generating": has_file("completions/*.parquet"),
             "training": has_file("**/progress.json"),
         },
+        "calibrate": {"loading": loading, "judging": has_file("evaluations/*.parquet")},
+        "ablate": {
+            "training": has_file("**/progress.json"),
+            "answering": has_file("answers/*.parquet"),
+        },
     }[name]
 
 
@@ -201,16 +207,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--prompts", type=int, default=24)
-    parser.add_argument("--commands", nargs="+", default=["refresh", "train", "evaluate", "run"])
+    parser.add_argument("--commands", nargs="+", default=COMMANDS)
     options = parser.parse_args()
     overrides = ["--set", f"sources.0.limit={options.prompts}", "--set", "rl.steps=4"]
     overrides += ["--set", "evaluate.suites=['harbour']", "--set", "sft.workers.save_steps=2"]
+    overrides += ["--set", "ablate.seeds=[1]", "--set", "ablate.samples=1"]
+    overrides += ["--set", "ablate.arms=[{name='SFT', train=['sft']}]", "--set", "sft.epochs=1"]
     with tempfile.TemporaryDirectory() as folder:
         refreshed = Path(folder) / "refresh"
         print("command | moment | seconds | exit | lock | processes | left | printed", flush=True)
         for name in options.commands:
             home = Path(folder) / name
-            if name in ("train", "evaluate") and refreshed.is_dir():
+            if name in ("train", "evaluate", "calibrate", "ablate") and refreshed.is_dir():
                 shutil.copytree(refreshed, home)
             for label, moment in moments(name).items():
                 ended = interrupt(Command((name, "harbour", *overrides), home), moment)

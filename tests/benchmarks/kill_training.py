@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +29,14 @@ PROJECT = Path(__file__).parents[2]
 RL_STEPS = 20
 
 
-def workers() -> list[psutil.Process]:
-    """Returns Ray Train's workers on this machine."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
-    ]
+def workers(training: int) -> list[psutil.Process]:
+    """Returns Ray Train's workers below the process of a training."""
+    found = []
+    for process in psutil.Process(training).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def progress(home: Path) -> dict[str, tuple[int, int]]:
@@ -58,8 +60,8 @@ class Killer:
     """The step of each kill, by training and number."""
     num_hits: dict[str, int] = field(default_factory=dict)
 
-    def look(self, home: Path) -> None:
-        """Kills the workers if the latest training has come to its next target."""
+    def look(self, home: Path, training: int) -> None:
+        """Kills the workers below a process if its latest training has come to its next target."""
         for name, (step, total) in progress(home).items():
             if name not in self.trainings:
                 self.trainings.append(name)
@@ -71,7 +73,7 @@ class Killer:
             # Later than the last kill, and before the end.
             first, last = 1 + number * total // 8, (1 + number) * total // 8 + 1
             target = self.targets.setdefault((name, number), self.rng.randint(first, last))
-            if target <= step < total and (running := workers()):
+            if target <= step < total and (running := workers(training)):
                 for worker in running:
                     worker.send_signal(signal.SIGKILL)
                 self.num_hits[name] = number + 1
@@ -95,7 +97,7 @@ def train(home: Path, options: argparse.Namespace) -> dict[str, object]:
     killer = Killer(options.kills, random.Random(options.seed))
     while process.poll() is None:
         time.sleep(0.05)
-        killer.look(home)
+        killer.look(home, process.pid)
     connection = connect(Home(str(home)))
     steps = connection.sql("SELECT step, count(*) FROM rollouts GROUP BY 1").fetchall()
     return {

@@ -39,7 +39,8 @@ class Throughput(NamedTuple):
 
 def requests(template: str) -> tuple[Recipe, list[list[Message]]]:
     """Returns the recipe and the messages of all its prompts under a template."""
-    from specs.prompts import generator_messages, load_template
+    from specs.prompts import generator_messages
+    from specs.template import load_template
     from tasks.data.candidates import read_source
 
     recipe = load_recipe("harbour", overrides=[f"generate.template={template}"])

@@ -310,6 +310,15 @@ def test_change_report_tells_cost_by_the_recipes_price(judged: Home) -> None:
     assert "a GPU-hour" not in change_report(judged, plain(), done, before)
 
 
+def test_change_report_says_why_a_night_came_to_no_example(judged: Home) -> None:
+    from flows.nightly import Before, change_report
+    from flows.run import Refreshed, RunFigures
+
+    sentence = "No example came of 3 rows: they are too long; shorten them."
+    done = Refreshed("late", judged.url, [], "set", 0, RunFigures(), 0, sentence)
+    assert f"- {sentence}\n" in change_report(judged, plain(), done, Before(frozenset(), 0))
+
+
 @pytest.mark.slow
 def test_the_server_schedules_the_nights() -> None:
     from prefect.client.orchestration import get_client

@@ -12,7 +12,7 @@ import pytest
 
 from flows import preflight
 from flows.lock import BusyError, lock
-from flows.preflight import AddressError, Command, OutputError, check, require_output
+from flows.preflight import AddressError, Command, check
 from flows.recipe import Recipe, RecipeError, load_recipe
 from tasks.training.trainer import DataError
 from warehouse.home import Home
@@ -184,16 +184,6 @@ def test_prefect_server_that_does_not_answer_is_told(
         monkeypatch.setenv("PREFECT_API_URL", url)
         with pytest.raises(AddressError, match="no Prefect server answers at PREFECT_API_URL="):
             preflight.require_prefect()
-
-
-def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "x.csv"):
-        with pytest.raises(OutputError, match="give"):
-            require_output(str(path))
-    with pytest.raises(OutputError, match="cannot be written"):
-        require_output(str(tmp_path / "file"), is_folder=True)
-    require_output(str(tmp_path / "new" / "x.csv"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.recipe import RecipeError, load_recipe, recipe_path, shipped_recipes
+from specs.template import load_template
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -29,7 +30,8 @@ def test_models_of_shipped_recipes_are_pinned_or_local(name: str) -> None:
         ("sources.0.pth='x'", "unknown key 'sources.0.pth': did you mean 'path'?"),
         ("generate.samples=0", "generate.samples: Input should be greater than 0 (given: 0)"),
         ("generate.sampling.temperature=0", "raise the temperature or ask for 1 sample"),
-        ("sources=[]", "add a [[sources]] section"),
+        ("sources=[]", "add a [[sources]] or a [[traces]] section"),
+        ("generate.template=nope", "give one of the sets harbour, paper, spec_first, or a folder"),
         ("judge.mode=fast", "judge.mode: Input should be 'race' or 'full' (given: 'fast')"),
         ("judge", "write it as judge.samples=8"),
         ("name.first=1", "'name' is not a section"),
@@ -61,3 +63,42 @@ def test_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     path.write_text("pack = \n")
     with pytest.raises(RecipeError, match=r"mine\.toml: not TOML"):
         load_recipe(path)
+
+
+GENERATOR = "=== system ===\nYou know this.\n{{spec}}\n=== conversation ===\n"
+
+
+def with_templates(folder: Path, generator: str) -> Path:
+    """Writes Harbour's recipe with a folder `words` beside it, which has one template."""
+    (folder / "words").mkdir(parents=True)
+    (folder / "words" / "generator.md").write_text(generator, encoding="utf-8")
+    text = recipe_path("harbour").read_text(encoding="utf-8")
+    path = folder / "mine.toml"
+    path.write_text(text.replace('template = "harbour"', 'template = ["words", "harbour"]'))
+    return path
+
+
+def test_folder_of_templates_is_looked_up_beside_the_recipe_and_not_hashed(tmp_path: Path) -> None:
+    mine = load_recipe(with_templates(tmp_path / "a", GENERATOR))
+    moved = load_recipe(with_templates(tmp_path / "b", GENERATOR))
+    shipped = load_recipe("harbour")
+    ids = [recipe.generate.generation_id("m") for recipe in (mine, moved, shipped)]
+    assert ids[0] == ids[1] != ids[2]
+    assert mine.judge.judging_id("j") == shipped.judge.judging_id("j")
+
+
+def test_faults_of_templates_are_told_once_with_file_and_line(tmp_path: Path) -> None:
+    path = with_templates(tmp_path, "=== system ===\n{{specs}}\n=== conversation ===\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert str(caught.value).count("generator.md:2: {{specs}} is no placeholder of generator") == 1
+    assert "nothing shows the model the spec; add {{spec}}" in str(caught.value)
+
+
+def test_findings_that_a_template_does_not_show_are_refused(tmp_path: Path) -> None:
+    path = with_templates(tmp_path, GENERATOR)
+    judge = load_template("judge", "harbour").text.replace("{{metadata}}\n", "")
+    (tmp_path / "words" / "judge.md").write_text(judge, encoding="utf-8")
+    assert load_recipe(path)
+    with pytest.raises(RecipeError, match=r"words/judge has no \{\{metadata\}\}; add it"):
+        load_recipe(path, overrides=["judge.show_metadata=true"])

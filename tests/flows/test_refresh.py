@@ -247,8 +247,8 @@ def test_full_judging_accepts_what_race_accepted(changed: Changed) -> None:
     assert full - changed.remade == changed.raced - changed.remade
 
 
-def engines(pid: int | None = None) -> list[psutil.Process]:
-    """Processes of engines below a process, else below this one."""
+def engines(pid: int) -> list[psutil.Process]:
+    """Processes of engines below a process."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -257,13 +257,13 @@ def engines(pid: int | None = None) -> list[psutil.Process]:
     return found
 
 
-def at_work(home: Path, lost: set[int]) -> list[psutil.Process]:
-    """Engines below this process that have made tokens and are not among the lost ones."""
+def at_work(pid: int, home: Path, lost: set[int]) -> list[psutil.Process]:
+    """Engines below a process that have made tokens and are not among the lost ones."""
     # An engine's usage is in a file that is named by the process of its actor.
     files = (home / "engines").glob("*/*.json")
     actors = {int(file.stem) for file in files if json.loads(file.read_text())["output_tokens"]}
     generating = []
-    for engine in engines():
+    for engine in engines(pid):
         with suppress(psutil.NoSuchProcess):
             if engine.pid not in lost and actors & {parent.pid for parent in engine.parents()}:
                 generating.append(engine)
@@ -282,11 +282,16 @@ def wait_for(state: Callable[[], T], *, seconds: float) -> T:
 def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    run = subprocess.Popen(command(home), env=environment, stderr=subprocess.DEVNULL)
+    said = tmp_path / "stderr"
+    with said.open("w") as file:
+        run = subprocess.Popen(command(home), env=environment, stderr=file)
     place = Home(str(home))
-    wait_for(lambda: list_shards(place, COMPLETIONS) or run.poll() is not None, seconds=240)
-    left = engines(run.pid)
-    assert left
+
+    def working() -> list[psutil.Process]:
+        assert run.poll() is None, f"the run ended before it was killed: {said.read_text()}"
+        return engines(run.pid) if list_shards(place, COMPLETIONS) else []
+
+    left = wait_for(working, seconds=240)
     run.send_signal(signal.SIGKILL)
     run.wait()
     kept = ids(home, "completions", "completion_id")
@@ -305,11 +310,13 @@ def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Pat
 
 def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    done: list[Refreshed] = []
-    wanted = recipe('judge.mode="full"', "generate.samples=4", "stage.blocks_in_flight=1")
-    run = threading.Thread(target=lambda: done.append(refresh(wanted, home)))
-    run.start()
     place = Home(str(home))
+    long = ('judge.mode="full"', "generate.samples=4", "stage.blocks_in_flight=1")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    # A process of its own: a thread would keep this one from looking at the engines in time.
+    said = tmp_path / "stderr"
+    with said.open("w") as file:
+        run = subprocess.Popen(command(home, *long), env=environment, stderr=file)
     lost: set[int] = set()
 
     def num_shards() -> int:
@@ -323,17 +330,19 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
         # A shard of the engine before may still be committed: wait for the new engine as well. One
         # that loads its model does not count, for nothing watches it yet.
         def working(before: int = before) -> list[psutil.Process]:
-            return at_work(home, lost) if num_shards() > before else []
+            assert run.poll() is None, f"the run ended before a loss: {said.read_text()}"
+            return at_work(run.pid, home, lost) if num_shards() > before else []
 
         for engine in wait_for(working, seconds=240):
             engine.send_signal(how)
             lost.add(engine.pid)
-    run.join(timeout=400)
-    assert done and done[0].num_examples > 0
+    assert run.wait(timeout=400) == 0
     completions = ids(home, "completions", "completion_id")
     assert len(completions) == len(set(completions)) == 4 * NUM_PROMPTS
+    connection = connect(place)
     query = "SELECT status FROM completions UNION SELECT status FROM judgements"
-    assert ("error",) not in connect(place).execute(query).fetchall()
+    assert ("error",) not in connection.execute(query).fetchall()
+    assert connection.execute("SELECT count(*) FROM examples").fetchall() > [(0,)]
 
 
 def test_second_run_at_once_is_refused_in_one_sentence(home: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ SMALL = (
     "rl.workers.rows_at_once=16",
     "rl.workers.save_steps=1",
     "rl.max_tokens=64",
+    # A judge that is killed may take minutes to load on a machine that is busy.
+    "rl.reward.call_seconds=400",
+    "rl.reward.batch_seconds=500",
 )
 TRAININGS = ("sft", "dpo", "rl")
 
@@ -141,13 +145,15 @@ def fill_pairs(home: Home) -> None:
     write_shard(home, RUNS, [refreshed])
 
 
-def actors(kind: str = "RayTrainWorker") -> list[psutil.Process]:
-    """Returns Ray's actors of a kind on this machine."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if kind in " ".join(process.info["cmdline"] or [])
-    ]
+def actors(kind: str, *, of: int | None = None) -> list[psutil.Process]:
+    """Returns the actors of a kind below a process, this one if unset: other Rays on the machine
+    are not ours to touch."""
+    found = []
+    for process in psutil.Process(of).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if kind in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def steps_done(home: Path, training: str) -> int:
@@ -341,18 +347,18 @@ def test_cancelled_training_leaves_no_process_and_no_half_written_checkpoint(
     command = [sys.executable, "-m", "flows", "train", "harbour", "--home", str(home)]
     for change in (*SMALL, "sft.epochs=50"):
         command += ["--set", change]
-    before = {process.pid for process in actors()}
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     training = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while steps_done(home, "sft") < 3:
         assert training.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
+    workers = actors("RayTrainWorker", of=training.pid)
+    assert workers
     training.send_signal(signal.SIGINT)
     assert training.wait(timeout=90) != 0
-    while {process.pid for process in actors()} > before:
-        assert time.monotonic() < deadline + 90
-        time.sleep(0.5)
+    _, alive = psutil.wait_procs(workers, timeout=90)
+    assert not alive
     assert not (home / "models").exists()
     [(status,)] = (
         connect(Home(str(home))).sql("SELECT status FROM runs WHERE flow='train'").fetchall()

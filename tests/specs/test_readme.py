@@ -1,4 +1,4 @@
-"""The example of specs/README.md works as printed, and its table of templates is complete."""
+"""The example of specs/README.md works as printed, and its tables of templates are complete."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from flows.__main__ import app
 from specs.adherence import load_adherence
 from specs.pack import load_pack
 from specs.policy import PackError
-from specs.prompts import TemplateKind, load_template
+from specs.template import TemplateKind, load_template, shipped_sets
 
 README = (Path(specs.__file__).parent / "README.md").read_text(encoding="utf-8")
 FILES = dict(
@@ -47,9 +47,18 @@ def test_the_fault_is_told_as_printed(folder: Path) -> None:
 
 def test_every_template_is_listed_with_its_placeholders() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ((?:`\w+` ?)+)\|", README, re.MULTILINE)
-    listed = {kind: set(re.findall(r"\w+", names)) for kind, names in rows}
-    shipped = {
-        kind: set(re.findall(r"\{\{(\w+)\}\}", load_template(kind, "spec_first").text))
-        for kind in get_args(TemplateKind)
-    }
+    kinds = get_args(TemplateKind)
+    listed = {kind: set(re.findall(r"\w+", names)) for kind, names in rows if kind in kinds}
+    shipped = {kind: load_template(kind, "spec_first").placeholders for kind in kinds}
     assert listed == shipped
+
+
+def test_every_placeholder_and_every_set_is_explained() -> None:
+    [table] = re.findall(r"\| placeholder \| value \|\n\|---\|---\|\n((?:\|.*\n)+)", README)
+    explained = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    kinds = get_args(TemplateKind)
+    assert explained == {
+        x for kind in kinds for x in load_template(kind, "spec_first").placeholders
+    }
+    [table] = re.findall(r"\| set \| for \| templates \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", README)
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(shipped_sets())

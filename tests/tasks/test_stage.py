@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -253,24 +254,24 @@ def test_requests_of_a_lost_engine_are_answered_by_another(
 ) -> None:
     engines = pools.of((ScriptedEngine, reply), (Stuck, 0))
     [_, stuck] = engines._handles
-    commits: list[int] = []
 
-    def committed(count: int) -> None:
-        if not commits:
-            # Killed while it holds requests. It does not restart, as if its node were gone.
-            wait_until(lambda: ray.get(stuck.usage.remote()).output_tokens > 0)
-            ray.kill(stuck)
-        commits.append(count)
+    def lose() -> None:
+        # Killed while it holds requests, which may be all there are if the other one starts later.
+        # It does not restart, as if its node were gone.
+        wait_until(lambda: ray.get(stuck.usage.remote()).output_tokens > 0, seconds=300)
+        ray.kill(stuck)
 
+    loser = threading.Thread(target=lose)
+    loser.start()
     figures = run(
         Echo(),
         [units(60)],
         engines=engines,
         home=tmp_path,
-        progress=committed,
         block_rows=2,
         blocks_in_flight=4,
     )
+    loser.join()
     assert figures.statuses == {"ok": 60}
 
 

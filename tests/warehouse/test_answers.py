@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.warehouse.test_catalog import write_small_warehouse
 from warehouse.answers import Kind, export, write
 from warehouse.catalog import connect
-from warehouse.files import OutputError, write_whole
+from warehouse.files import OutputError, require_folder, write_whole
 from warehouse.home import Home
 
 
@@ -144,3 +144,11 @@ def test_interrupted_writer_leaves_nothing_and_a_file_made_meanwhile_stays(tmp_p
         partial.write_text("ours")
         out.write_text("theirs")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_folder_that_cannot_hold_files_is_told_and_a_new_one_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be written .*; give another folder"):
+        require_folder(tmp_path / "file")
+    require_folder(tmp_path / "new" / "report")
+    assert list((tmp_path / "new" / "report").iterdir()) == []

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ def write_small_warehouse(home: Home) -> None:
         write_shard(home, TABLES[name], part)
 
 
+ASKED = asdict(Turn(role="user", content="may i take the skiff"))
 ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     "funnel": [
         ("prompts", 2, ""),
@@ -111,9 +112,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     ],
     "unjudged": [("no_verdict", None, 1, 1, "half")],
     "judge_spread": [(1.0, 1, 9.0, 0), (6.0, 1, 3.0, 1)],
-    "rl_prompts": [
-        ("skiff", "boats", "comply", 2, 0.5, [{"role": "user", "content": "may i take the skiff"}])
-    ],
+    "rl_prompts": [("skiff", "boats", "comply", 2, 0.5, [ASKED])],
     "sft_examples": [
         (
             "good",
@@ -122,7 +121,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
             "comply",
             10.0,
             ["B1"],
-            [{"role": "user", "content": "How do I use the ferry?"}],
+            [asdict(Turn(role="user", content="How do I use the ferry?"))],
             [
                 {
                     "role": "assistant",

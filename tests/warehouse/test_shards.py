@@ -6,7 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,8 @@ def test_rows_come_back_as_they_were_written(home: Home) -> None:
 def test_any_text_that_utf8_can_hold_survives(turns: list[tuple[str, str]]) -> None:
     messages = [Turn(role=role, content=content) for role, content in turns]
     row = prompt("x", messages=messages)
-    assert to_arrow(PROMPTS, [row]).to_pylist()[0]["messages"] == [
-        {"role": role, "content": content} for role, content in turns
-    ]
+    [stored] = to_arrow(PROMPTS, [row]).to_pylist()
+    assert stored["messages"] == [asdict(message) for message in messages]
 
 
 def test_no_rows_make_no_shard(home: Home) -> None:

@@ -15,7 +15,7 @@ import pytest
 import s3fs
 from aiobotocore.client import AioBaseClient
 
-from flows.doctor import examine
+from flows.doctor import run_checks
 from flows.lock import BusyError, is_locked, lock
 from tasks.paths import PROJECT
 from tests.rows import completion, prompt
@@ -215,7 +215,7 @@ def test_model_kept_in_the_bucket_is_fetched_on_another_machine(
 
 def test_doctor_tells_a_store_that_takes_files_from_one_that_does_not(bucket: Home) -> None:
     def home_check(home: Home) -> bool:
-        return next(check.ok for check in examine(home) if check.name == "home")
+        return next(check.ok for check in run_checks(home) if check.name == "home")
 
     assert home_check(bucket)
     assert not home_check(Home("s3://no-such-bucket-of-ours/home"))

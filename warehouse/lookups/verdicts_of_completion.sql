@@ -9,7 +9,8 @@ FROM verdicts AS v
 LEFT JOIN judgements AS j
     ON j.completion_id = v.completion_id
    AND j.judging_id = v.judging_id
-LEFT JOIN held AS h ON h.run_id = j.run_id
+   AND coalesce(j.spec_id, v.spec_id) = v.spec_id
+LEFT JOIN held AS h ON h.run_id = j.run_id AND j.spec_id IS NOT NULL
 WHERE v.completion_id = $completion_id
 GROUP BY ALL
 ORDER BY v.judging_id;

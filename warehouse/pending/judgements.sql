@@ -1,12 +1,13 @@
--- Completions that lack judge samples. Reads relation `wanted(prompt_id, spec_id)`. A judge that
--- races asks for no more samples of a completion that has a score under the threshold.
+-- Completions of view `wanted_completions` that lack judge samples; scores that came with a trace
+-- take the place of the judge. A judge that races asks for no more samples of a completion that has
+-- a score under the threshold.
 CREATE OR REPLACE TEMP TABLE pending_units AS
 WITH candidates AS (
-    SELECT c.completion_id, c.text_id, c.spec_id, c.prompt_id
+    SELECT c.completion_id, c.text_id, w.spec_id, c.prompt_id
     FROM completions_all AS c
-    SEMI JOIN wanted AS w ON c.prompt_id = w.prompt_id AND c.spec_id = w.spec_id
-    WHERE c.generation_id = $generation_id
-        AND c.sample_index < $num_completions
+    JOIN wanted_completions AS w USING (completion_id)
+    WHERE (w.is_trace OR (c.generation_id = $generation_id AND c.sample_index < $num_completions))
+        AND w.judging_id IS NULL
         AND c.status = 'ok'
 ),
 tried AS (

@@ -2,7 +2,12 @@
 WITH shown AS (
     SELECT DISTINCT unnest(s.rule_ids) AS rule_id, spec_key(s.categories) AS category
     FROM specs AS s
-    SEMI JOIN completions AS c USING (spec_id)
+    SEMI JOIN (
+        SELECT spec_id FROM completions
+        UNION
+        -- Traces have a spec by their verdicts alone.
+        SELECT spec_id FROM verdicts
+    ) AS c USING (spec_id)
 ),
 cited AS (
     SELECT unnest(c.cited) AS rule_id, v.verdict

@@ -9,7 +9,10 @@ WITH watched AS (
     WHERE json_exists(figures, '$.drift')
 ),
 touched AS (
-    SELECT DISTINCT run_id, completion_id, judging_id FROM judgements_all
+    SELECT DISTINCT run_id, completion_id, spec_id, judging_id
+    FROM judgements_all
+    -- Scores that came with traces are not of this judge.
+    WHERE spec_id IS NOT NULL
 ),
 judged AS (
     SELECT
@@ -18,7 +21,7 @@ judged AS (
         max(j.score) - min(j.score) AS spread,
         count(j.score) AS num_read
     FROM touched AS t
-    JOIN judgements_all AS j USING (completion_id, judging_id)
+    JOIN judgements_all AS j USING (completion_id, spec_id, judging_id)
     GROUP BY ALL
 )
 SELECT

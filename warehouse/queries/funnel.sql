@@ -6,13 +6,14 @@ WITH latest AS (
         recipe, num_samples, figures,
         -- A run in progress has its set in the figures alone.
         coalesce(set_id, figures->>'$.curate.set_id') AS set_id
-    FROM runs_all
-    WHERE generation_id IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) = 1
+    FROM latest_plans
 ),
 sources AS (
-    SELECT s.value AS counts
+    SELECT s.value AS counts, false AS of_traces
     FROM latest, json_each(figures->'collect') AS s
+    UNION ALL
+    SELECT t.value, true
+    FROM latest, json_each(figures->'traces') AS t
 ),
 uncollected AS (
     SELECT c.key AS reason, (c.value->>'$')::BIGINT AS num_rows
@@ -41,6 +42,7 @@ parts AS (
         c.completion_id,
         any_value(c.prompt_id) AS prompt_id,
         any_value(c.status) AS status,
+        any_value(c.spec_id) IS NULL AS is_trace,
         coalesce(arg_max(v.verdict, v.place), 'unjudged') AS verdict,
         arg_max(v.threshold, v.place) AS threshold
     FROM completions AS c
@@ -62,6 +64,14 @@ counts AS (
         coalesce((SELECT sum(num_rows) FROM uncollected), 0) AS num_uncollected,
         (SELECT count(DISTINCT prompt_id) FROM parts) AS num_asked,
         (SELECT count(*) FROM parts) AS num_generated,
+        (SELECT count(*) FROM parts WHERE NOT is_trace) AS num_samples_made,
+        coalesce(
+            (
+                SELECT sum((counts->>'kept')::BIGINT + (counts->>'to_assign')::BIGINT)
+                FROM sources
+                WHERE of_traces
+            ), 0
+        ) AS num_traces,
         (SELECT count(*) FROM parts WHERE verdict = 'accepted') AS num_accepted,
         (SELECT count(*) FROM curated) AS num_curated
 ),
@@ -103,7 +113,7 @@ lost AS (
     FROM totals
     WHERE num_recipes > 1
     UNION ALL
-    SELECT 2, 'not generated yet', num_prompts * num_samples - num_generated
+    SELECT 2, 'not generated yet', (num_prompts - num_traces) * num_samples - num_samples_made
     FROM totals
     WHERE num_recipes = 1 AND num_wanted >= num_asked
     UNION ALL

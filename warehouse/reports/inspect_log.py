@@ -177,7 +177,8 @@ def _metadata(row: dict[str, Any]) -> dict[str, Any]:
         *("ideal_response", "language", "transform", "label", "answer_id", "status", "reason"),
         *("decision", "cited", "cited_unknown", "closed_by_force"),
     )
-    return {name: row[name] for name in names} | {"original": row["original"]}
+    given = [{k: v for k, v in turn.items() if v is not None} for turn in row["original"]]
+    return {name: row[name] for name in names} | {"original": given}
 
 
 def _fault(row: dict[str, Any]) -> str | None:
@@ -277,11 +278,11 @@ def _sample(
         "system": ChatMessageSystem,
         "user": ChatMessageUser,
         "assistant": ChatMessageAssistant,
-        # Suites hold what a tool returned, but not the call that Inspect wants with it.
+        # Inspect wants the call as a type of its own with what a tool returned: both are text here.
         "tool": ChatMessageUser,
     }
     messages = [
-        kinds[turn["role"]](content=turn["content"], id=f"{row['case_id']}-{number}")
+        kinds[turn["role"]](content=_told(turn), id=f"{row['case_id']}-{number}")
         for number, turn in enumerate(row["messages"])
     ]
     output = _output(arm, row, name)
@@ -300,6 +301,11 @@ def _sample(
         completed_at=_time(row["created_at"]) if row["created_at"] else None,
         error=EvalError(message=fault, traceback="", traceback_ansi="") if fault else None,
     )
+
+
+def _told(turn: dict[str, Any]) -> str:
+    """Returns the text of a turn, with its calls of tools below it."""
+    return "\n".join(filter(None, (str(turn["content"]), turn.get("tool_calls"))))
 
 
 def _output(arm: dict[str, Any], row: dict[str, Any], message_id: str) -> "ModelOutput":

@@ -1,15 +1,46 @@
--- The plan of the latest run of each recipe, a row for each spec: it tells which rows are current.
+-- The latest run of each recipe that wanted completions or traces.
+CREATE VIEW latest_plans AS
+SELECT *
+FROM runs_all
+WHERE generation_id IS NOT NULL OR len(traces) > 0
+QUALIFY row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) = 1;
+
+-- What those runs wanted, a row for each spec: it tells which rows are current. A completion was made
+-- under `completion_spec_id`, which is null for traces, and is judged under `spec_id`; its judgements
+-- bear `judgement_spec_id`, which is null for scores that came with traces.
 CREATE VIEW plans AS
-WITH latest AS (
-    SELECT *
-    FROM runs_all
+WITH parts AS (
+    SELECT
+        recipe, run_id, generation_id, judging_id, num_samples, num_judgements, threshold, set_id,
+        spec_ids, false AS of_traces, false AS has_scores
+    FROM latest_plans
     WHERE generation_id IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) = 1
+    -- Several files of one model and judge are one plan.
+    UNION
+    SELECT
+        recipe, run_id, t.generation_id, coalesce(t.judging_id, l.judging_id), 1,
+        coalesce(t.num_judgements, l.num_judgements), threshold, set_id, spec_ids,
+        true, t.judging_id IS NOT NULL
+    FROM (SELECT *, unnest(traces) AS t FROM latest_plans) AS l
+),
+specs_of AS (
+    SELECT * EXCLUDE (spec_ids), unnest(spec_ids) AS spec_id
+    FROM parts
 )
 SELECT
-    recipe, run_id, generation_id, judging_id, num_samples, num_judgements, threshold, set_id,
-    unnest(spec_ids) AS spec_id
-FROM latest;
+    * EXCLUDE (of_traces, has_scores),
+    if(of_traces, NULL, spec_id) AS completion_spec_id,
+    if(has_scores, NULL, spec_id) AS judgement_spec_id
+FROM specs_of;
+
+-- The specs that each trace may be judged under: those of its prompt's categories.
+CREATE VIEW trace_specs AS
+SELECT DISTINCT c.completion_id, s.spec_id
+-- The raw rows, where a file without traces is skipped unread; no later row replaces a trace.
+FROM completions_raw AS c
+JOIN prompts_all AS p USING (prompt_id)
+JOIN specs_all AS s ON s.categories = p.categories AND s.detail = 'full'
+WHERE c.spec_id IS NULL;
 
 -- Completions that the latest run of some recipe wanted. Without any plan, as in a warehouse that
 -- was written by hand, all completions are current.
@@ -20,10 +51,10 @@ WHERE EXISTS (
         SELECT 1
         FROM plans AS p
         WHERE p.generation_id = c.generation_id
-          AND p.spec_id = c.spec_id
+          AND p.completion_spec_id IS NOT DISTINCT FROM c.spec_id
           AND c.sample_index < p.num_samples
     )
-   OR NOT EXISTS (SELECT 1 FROM runs_all WHERE generation_id IS NOT NULL);
+   OR NOT EXISTS (FROM latest_plans);
 
 -- Judgements that the latest run of some recipe wanted. Of two judgements of one sample, which
 -- differ in the metadata that the judge was shown, the later one counts.
@@ -34,12 +65,12 @@ WHERE EXISTS (
         SELECT 1
         FROM plans AS p
         WHERE p.judging_id = j.judging_id
-          AND p.spec_id = j.spec_id
+          AND p.judgement_spec_id IS NOT DISTINCT FROM j.spec_id
           AND j.sample_index < p.num_judgements
     )
-   OR NOT EXISTS (SELECT 1 FROM runs_all WHERE generation_id IS NOT NULL)
+   OR NOT EXISTS (FROM latest_plans)
 QUALIFY row_number() OVER (
-    PARTITION BY completion_id, judging_id, sample_index ORDER BY created_at DESC
+    PARTITION BY completion_id, spec_id, judging_id, sample_index ORDER BY created_at DESC
 ) = 1;
 
 -- Rollouts of each step of a training as it was last done, without steps beyond its end.

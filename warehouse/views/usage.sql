@@ -46,11 +46,14 @@ calls AS (
         num_prompt_tokens AS prompt_tokens, num_cached_tokens AS cached_tokens,
         num_reasoning_tokens + num_answer_tokens AS output_tokens
     FROM completions_raw
+    -- A trace, and a score that came with it, is no call of a model.
+    WHERE spec_id IS NOT NULL
     UNION ALL
     SELECT DISTINCT
         run_id, 'judgements', judgement_id, attempt, num_prompt_tokens, num_cached_tokens,
         num_output_tokens
     FROM judgements_raw
+    WHERE spec_id IS NOT NULL
     UNION ALL
     SELECT DISTINCT
         run_id, 'rollouts', rollout_id, attempt, NULL, NULL,

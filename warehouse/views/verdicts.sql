@@ -20,15 +20,17 @@ WHERE by_run NOT IN (
 
 -- A completion is rejected when any score is under the threshold, accepted when all k samples
 -- were read and none is, and otherwise unjudged. Unread samples never count as a score. Judgements
--- of a judge that had drifted are held until a person approves them.
+-- of a judge that had drifted are held until a person approves them. Of a trace whose scores came with
+-- it, k is the number of their criteria.
 CREATE VIEW verdicts AS
 WITH plan AS (
-    SELECT DISTINCT generation_id, judging_id, spec_id, num_judgements, threshold
+    SELECT DISTINCT
+        generation_id, judging_id, spec_id, judgement_spec_id, num_judgements, threshold
     FROM plans
 ),
 scored AS (
     SELECT
-        c.completion_id, p.judging_id, p.num_judgements, p.threshold,
+        c.completion_id, p.spec_id, p.judging_id, p.num_judgements, p.threshold,
         c.status AS completion_status,
         count(j.score) AS num_parsed,
         count(j.judgement_id) AS num_judged,
@@ -36,12 +38,17 @@ scored AS (
         min(j.score) AS min_score,
         list(j.score ORDER BY j.sample_index) FILTER (j.score IS NOT NULL) AS scores
     FROM completions AS c
-    JOIN plan AS p USING (generation_id, spec_id)
+    LEFT JOIN trace_specs AS t USING (completion_id)
+    JOIN plan AS p
+        ON p.generation_id = c.generation_id
+       AND p.spec_id = coalesce(c.spec_id, t.spec_id)
     LEFT JOIN judgements AS j
         ON j.completion_id = c.completion_id
        AND j.judging_id = p.judging_id
+       AND j.spec_id IS NOT DISTINCT FROM p.judgement_spec_id
        AND j.sample_index < p.num_judgements
-    LEFT JOIN held AS h ON h.run_id = j.run_id
+    -- Scores that came with traces are not of the judge that had drifted.
+    LEFT JOIN held AS h ON h.run_id = j.run_id AND j.spec_id IS NOT NULL
     GROUP BY ALL
 )
 SELECT
@@ -58,7 +65,7 @@ FROM scored;
 
 -- Accepted completions, each once, with the scores that accepted them.
 CREATE VIEW accepted AS
-SELECT c.*, v.judging_id, v.min_score, v.scores
+SELECT c.* REPLACE (v.spec_id AS spec_id), v.judging_id, v.min_score, v.scores
 FROM completions AS c
 JOIN verdicts AS v USING (completion_id)
 WHERE v.accepted
@@ -68,7 +75,7 @@ QUALIFY row_number() OVER (PARTITION BY c.completion_id ORDER BY v.judging_id) =
 CREATE VIEW preference_pairs AS
 WITH scored AS (
     SELECT
-        c.prompt_id, c.spec_id, c.generation_id, v.judging_id, c.completion_id, v.verdict,
+        c.prompt_id, v.spec_id, c.generation_id, v.judging_id, c.completion_id, v.verdict,
         v.min_score, v.scores, c.cited, c.reasoning, c.answer
     FROM verdicts AS v
     JOIN completions AS c USING (completion_id)

@@ -12,10 +12,12 @@ import pytest
 
 from specs.pack import load_pack
 from specs.policy import Pack
-from specs.prompts import Message, assign_messages, load_template
+from specs.prompts import Message, assign_messages
 from specs.replies import CategoryChoice, category_pattern, read_category, split_text
+from specs.template import load_template
 from tasks.data.assign import AssignWork, assigned, count_assignments
-from tasks.data.collect import CollectConfig, Collected, collect
+from tasks.data.collect import CollectConfig, collect
+from tasks.data.collected import Collected, Origin
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.paths import PROJECT
@@ -60,7 +62,7 @@ def collected_from(
         pack_categories=pack_categories,
         home=home,
         connection=connect(home),
-        assigning_id=assigning_id,
+        origin=Origin(assigning_id=assigning_id),
     )
 
 
@@ -123,7 +125,7 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
     new_rows = judge(home, collected, pack, engine)
     assert sorted(row.status for row in new_rows) == ["ok", "ok", "unassigned", "unread"]
     prompts = assigned(collected, connect(home))
-    assert prompts.column_names == ["prompt_id", "categories"]
+    assert prompts.column_names == ["prompt_id", "categories", "is_asked"]
     assert prompts["categories"].to_pylist() == [["boats"], ["fish"], ["bread"]]
     assert all(request.pattern for request in engine.requests)
 

@@ -1,11 +1,14 @@
 """Chats and prompts: every common layout is read as what it says, or counted with a reason."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tasks.data.candidates import messages_id, read_source
+from tasks.data.candidates import NoteTaker, messages_id, read_source
 from tests.rows import jsonl, source
 from tests.tasks.data.test_sources import texts
 
@@ -28,7 +31,6 @@ def read(tmp_path: Path, *rows: Any, **options: Any) -> list[Any]:
         ("gpt", "assistant"),
         ("Bot", "assistant"),
         ("model", "assistant"),
-        ("function", "tool"),
     ],
 )
 def test_roles_of_other_clients_are_those_of_a_chat(
@@ -202,9 +204,138 @@ def test_rows_that_hold_their_prompt_in_different_usual_columns_are_all_read(
     assert rows[4].fault == "empty_prompt"
 
 
-@pytest.mark.parametrize("content", ["", None, "I call it."])
-@pytest.mark.parametrize("key", ["tool_calls", "function_call"])
-def test_a_call_that_would_be_lost_is_told(tmp_path: Path, content: Any, key: str) -> None:
-    call = {"role": "assistant", "content": content, key: [{"name": "tides"}]}
-    [row] = read(tmp_path, {"messages": [USER, call, {"role": "tool", "content": "4"}, USER]})
-    assert row.fault == "tool_calls"
+TIDES = {"name": "get_tides", "arguments": '{"day": "Monday", "place": "Harbour"}'}
+SPELLINGS = {
+    "openai": [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a1", "function": TIDES}]},
+        {"role": "tool", "tool_call_id": "a1", "content": "high at 4"},
+    ],
+    "openai with names": [
+        {"role": "assistant", "tool_calls": [{"id": "x", "type": "function", "function": TIDES}]},
+        {"role": "tool", "tool_call_id": "x", "name": "get_tides", "content": "high at 4"},
+    ],
+    "function_call": [
+        {"role": "assistant", "content": "", "function_call": TIDES},
+        {"role": "function", "name": "get_tides", "content": "high at 4"},
+    ],
+    "sharegpt": [
+        {"from": "function_call", "value": json.dumps(TIDES)},
+        {"from": "observation", "value": "high at 4"},
+    ],
+    "flat, arguments as an object": [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": json.dumps([TIDES | {"arguments": json.loads(TIDES["arguments"])}]),
+        },
+        {"role": "tool", "content": [{"type": "text", "text": "high at 4"}]},
+    ],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_call_and_its_result_are_the_same_turns_however_a_file_spells_them(
+    tmp_path: Path, spelling: str
+) -> None:
+    [row] = read(tmp_path, {"messages": [USER, *SPELLINGS[spelling], SAID, USER]})
+    calls = '[{"arguments":{"day":"Monday","place":"Harbour"},"id":"call00001","name":"get_tides"}]'
+    assert row.messages == [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "content": "high at 4", "tool_call_id": "call00001"},
+        SAID,
+        USER,
+    ]
+
+
+def test_calls_are_a_part_of_what_a_prompt_is(tmp_path: Path) -> None:
+    call, result = SPELLINGS["sharegpt"]
+    other = {"from": "function_call", "value": json.dumps(TIDES | {"arguments": {}})}
+    rows = read(
+        tmp_path,
+        {"messages": [USER, call, result, USER]},
+        {"messages": [USER, other, result, USER]},
+        {"messages": [USER, call, result | {"value": "low"}, USER]},
+    )
+    assert len({row.prompt_id for row in rows}) == 3
+
+
+def test_results_go_to_their_calls_whatever_their_order(tmp_path: Path) -> None:
+    calls = [{"id": name, "function": {"name": name, "arguments": ""}} for name in "ab"]
+    call = {"role": "assistant", "content": "both", "tool_calls": calls}
+    results = [{"role": "tool", "tool_call_id": name, "content": {"of": name}} for name in "ba"]
+    [row] = read(tmp_path, {"messages": [USER, call, *results, USER]})
+    assert [(turn.get("tool_call_id"), turn["content"]) for turn in row.messages[2:4]] == [
+        ("call00002", '{"of": "b"}'),
+        ("call00001", '{"of": "a"}'),
+    ]
+
+
+def test_calls_in_text_stay_text(tmp_path: Path) -> None:
+    said = {"role": "assistant", "content": '<tool_call>{"name": "get_tides"}</tool_call>'}
+    result = {"role": "tool", "name": "get_tides", "content": "high at 4"}
+    [row] = read(tmp_path, {"messages": [USER, said, result, USER]})
+    assert row.messages == [USER, said, result, USER]
+
+
+CALL = {"role": "assistant", "tool_calls": [{"id": "1", "function": TIDES}]}
+RESULT = {"role": "tool", "content": "high at 4"}
+
+
+@pytest.mark.parametrize(
+    ("turns", "fault"),
+    [
+        ([USER, RESULT, USER], "result_without_call"),
+        ([RESULT, USER], "result_without_call"),
+        ([USER, CALL, RESULT | {"tool_call_id": "2"}, USER], "result_without_call"),
+        ([USER, CALL, RESULT, RESULT, USER], "result_without_call"),
+        ([USER, SAID, RESULT | {"tool_call_id": "1"}, USER], "result_without_call"),
+        ([USER, CALL, USER], "call_without_result"),
+        ([USER, CALL, SAID, USER], "call_without_result"),
+        ([USER, CALL, RESULT], "not_on_user_turn"),
+        ([USER, CALL | {"tool_calls": ["x"]}, RESULT, USER], "unreadable_call"),
+        ([USER, CALL | {"tool_calls": [{"name": "x", "arguments": "{"}]}, USER], "unreadable_call"),
+        ([USER, CALL | {"tool_calls": [{"name": "x", "arguments": 3}]}, USER], "unreadable_call"),
+        ([USER, CALL | {"tool_calls": [{"arguments": {}}]}, USER], "unreadable_call"),
+        ([USER, {"from": "function_call", "value": "tides"}, RESULT, USER], "unreadable_call"),
+        ([USER, CALL, {"role": "tool", "content": [{"type": "image"}]}, USER], "not_text"),
+    ],
+)
+def test_calls_and_results_that_do_not_belong_together_are_told(
+    tmp_path: Path, turns: list[dict[str, Any]], fault: str
+) -> None:
+    [row] = read(tmp_path, {"messages": turns})
+    assert row.fault == fault
+
+
+def test_a_chat_that_ends_on_a_call_is_asked_without_it(tmp_path: Path) -> None:
+    [row] = read(tmp_path, {"messages": [USER, CALL]})
+    assert (row.messages, row.answer_left_off) == ([USER], True)
+
+
+def test_a_chat_may_be_written_as_python_writes_it(tmp_path: Path) -> None:
+    [row, broken] = read(tmp_path, {"messages": str([USER, SAID, USER])}, {"messages": "[USER]"})
+    assert (row.messages, broken.fault) == ([USER, SAID, USER], "not_a_chat")
+
+
+def test_columns_of_a_system_message_are_joined_and_tools_are_shown_there(tmp_path: Path) -> None:
+    tools = [{"name": "get_tides", "parameters": {"day": "text"}}]
+    row = {"prompt": "May I sail?", "role": "Be brief.", "tools": tools}
+    rows = [row, {"prompt": "And?", "role": "", "tools": None}]
+    first, second = read(tmp_path, *rows, system=["role", "tools"])
+    assert first.messages[0] == {"role": "system", "content": f"Be brief.\n\n{json.dumps(tools)}"}
+    assert second.messages == [{"role": "user", "content": "And?"}]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_rows_with_tools_that_are_not_shown_are_counted(tmp_path: Path, ending: str) -> None:
+    rows = [{"prompt": "May I?", "tools": '["row"]'}, {"prompt": "And?", "tools": "[]"}]
+    path = tmp_path / f"rows{ending}"
+    if ending == ".jsonl":
+        jsonl(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    for options, told in (({}, True), ({"system": "tools"}, False)):
+        reader = NoteTaker(source(path, categories=["boats"], **options))
+        assert len(list(reader.candidates())) == 2
+        assert ("1 rows asked without their list of tools" in str(reader.notes)) is told

@@ -11,11 +11,12 @@ import pytest
 
 from specs.pack import load_pack
 from tasks.data.candidates import messages_id
-from tasks.data.collect import CollectConfig, Collected, collect
+from tasks.data.collect import CollectConfig, collect
+from tasks.data.collected import Collected
 from tasks.data.counts import Counts
 from tasks.data.sources import SourceConfig
 from tasks.paths import PROJECT
-from tests.rows import jsonl, long_text, real, source, source_rows
+from tests.rows import jsonl, long_text, plain, real, source, source_rows
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import list_shards
@@ -265,7 +266,7 @@ def test_text_that_looks_like_sql_or_a_template_is_stored_as_it_is(
 ) -> None:
     odd = "'; DROP TABLE prompts; -- {{spec}} <|im_end|> <think>"
     run(home, source(jsonl(tmp_path / "rows.jsonl", source_rows(odd))))
-    assert stored(home)[0]["messages"] == [{"role": "user", "content": odd}]
+    assert plain(stored(home)[0]["messages"]) == [{"role": "user", "content": odd}]
 
 
 def test_all_labels_of_a_prompt_are_in_its_row_and_hashed_as_its_version(

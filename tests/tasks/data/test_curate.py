@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.data.curate import CurateConfig, Curated, curate
-from tests.rows import completion, judgement, later, prompt, run
+from tests.rows import completion, judgement, later, plain, prompt, run
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
@@ -46,7 +46,6 @@ def freeze(home: Home, *, run_id: str = "r", **options: Any) -> Curated:
         connection,
         config=CurateConfig(**options),
         home=home,
-        generation_id="g",
         judging_id="j",
         run_id=run_id,
     )
@@ -135,7 +134,7 @@ def test_no_group_is_larger_than_the_ratio_allows(home: Home) -> None:
 def test_an_example_holds_prompt_reasoning_and_answer_and_no_spec(home: Home) -> None:
     store(home, {"sound": {"prompt": "b1", "scores": (9, 10)}})
     (row,) = examples(home, freeze(home))
-    assert row["prompt"] == [{"role": "user", "content": "a question b1"}]
+    assert plain(row["prompt"]) == [{"role": "user", "content": "a question b1"}]
     assert row["completion"] == [
         {
             "role": "assistant",

@@ -314,3 +314,26 @@ def test_many_long_rows_are_read_in_the_memory_of_few(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
+
+
+def test_lines_before_the_header_of_csv_are_told_and_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text('"Export; of ""May""",\n\nprompt,category\nMay I row?,boats\nAnd sail?,boats\n')
+    with pytest.raises(ValueError, match=r"has no column 'category'; .*set skip_lines = 2: line 3"):
+        list(read_source(source(path)))
+    rows = list(read_source(source(path, skip_lines=2)))
+    assert texts(rows) == ["May I row?", "And sail?"]
+    assert rows[0].place == f"{path}:4"
+
+
+@pytest.mark.parametrize(
+    "written", ["['boats', 'fish']", '["boats", "fish"]', "[\n'boats' ,'fish']"]
+)
+def test_a_list_of_labels_may_be_written_as_text(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "rows.csv"
+    quoted = written.replace('"', '""')
+    path.write_text(f'prompt,category\nMay I row?,"{quoted}"\nAnd?,[boats]\n')
+    first, second = read_source(source(path))
+    assert (first.categories, second.categories) == (["boats", "fish"], ["[boats]"])
+    mapped = source(path, category_map={written: "ponds", "boats": "fish"})
+    assert next(iter(read_source(mapped))).categories == ["ponds"]

@@ -1,6 +1,7 @@
 """Generating makes the samples that are missing, and every sample becomes a row."""
 
 import asyncio
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +14,16 @@ import pytest
 import specs
 from specs.pack import load_pack
 from specs.prompts import Message
+from specs.template import forget_templates
+from tasks.data.candidates import read_source
 from tasks.data.generate import CompletionUnit, GenerateConfig, GenerateWork
 from tasks.engine.requests import Engine, Request, Sample, Sampling, ScriptedEngine, failed
 from tasks.stage import StageConfig
-from tests.rows import prompt
+from tests.rows import jsonl, prompt, source
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
-from warehouse.tables import COMPLETIONS, PROMPTS, Completion, Prompt, content_id
+from warehouse.tables import COMPLETIONS, PROMPTS, Completion, Prompt, Turn, content_id
 from warehouse.upkeep import mend
 
 PACK = load_pack(Path(specs.__file__).parent / "harbour")
@@ -250,3 +253,42 @@ def test_rows_of_a_damaged_shard_are_pending_again(factory: Factory) -> None:
 def test_a_prompt_that_is_not_stored_is_not_counted_as_pending(factory: Factory) -> None:
     factory.wanted = [(prompt("never collected"), BOATS.id)]
     assert factory.units() == []
+
+
+def test_words_of_a_template_travel_with_the_work_to_machines_that_lack_its_file(
+    disk: Home, tmp_path: Path
+) -> None:
+    words = "=== system ===\nYou know by heart:\n{{spec}}\n=== conversation ===\n"
+    (tmp_path / "generator.md").write_text(words, encoding="utf-8")
+    write_shard(disk, PROMPTS, [SKIFF])
+    config = GenerateConfig(samples=1, template=str(tmp_path))
+    factory = Factory(disk, [(SKIFF, BOATS.id)], config)
+    [[unit]] = factory.waves()
+    packed = pickle.dumps(factory.work())
+    (tmp_path / "generator.md").unlink()
+    forget_templates()
+    work, engine = pickle.loads(packed), ScriptedEngine(lambda request, index: GOOD)
+    [row] = asyncio.run(work.make([unit], engine))
+    assert engine.requests[0].messages[0]["content"].startswith("You know by heart:\n")
+    assert row.generation_id == work.generation_id != GenerateConfig().generation_id("generator@1")
+
+
+def test_calls_of_tools_are_stored_and_reach_the_generator_as_they_were(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "home"))
+    call = {"name": "get_tides", "arguments": '{"day": "Monday"}'}
+    chat = [
+        {"role": "user", "content": "When is high water?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "function": call}]},
+        {"role": "tool", "tool_call_id": "x", "content": "at four"},
+        {"role": "user", "content": "May I sail then?"},
+    ]
+    chosen = source(jsonl(tmp_path / "a.jsonl", [{"messages": chat}]), categories=["boats"])
+    [candidate] = read_source(chosen)
+    turns = [Turn(**message) for message in candidate.messages]
+    row = prompt("", prompt_id=candidate.prompt_id, messages=turns)
+    write_shard(home, PROMPTS, [row])
+    engine = constant(GOOD)
+    Factory(home, [(row, BOATS.id)], GenerateConfig(samples=1)).make(engine)
+    [request] = engine.requests
+    given = [{k: v for k, v in turn.items() if v is not None} for turn in request.messages]
+    assert given[1:] == candidate.messages

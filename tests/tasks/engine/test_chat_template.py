@@ -287,7 +287,7 @@ TEMPLATE = FAMILIES["qwen3"].template
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("chat_template", None, "cannot write this chat"),
+        ("chat_template", None, "has no chat template"),
         ("chat_template", TEMPLATE + "</think>\n", "set chat_template_kwargs"),
         ("chat_template", "Hello.", "drops the messages: 'Hello.'"),
         ("chat_template", TEMPLATE + "{{ messages[2] and '!' }}", "a later one as"),

@@ -80,7 +80,7 @@ def test_template_is_given_the_turns_that_it_can_write(
     text = write(render, rules.apply(CHAT))
     assert all(turn["content"] in text for turn in CHAT)
     # What a template can take is given to it as it is.
-    assert (rules.apply(CHAT) == CHAT) is (str(rules) == "")
+    assert (rules.apply(CHAT) == CHAT) is (takes_system and takes_repeats)
 
 
 def test_system_text_alone_or_before_an_answer_is_not_lost() -> None:

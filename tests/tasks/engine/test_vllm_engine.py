@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from flows.recipe import load_recipe
 from specs.adherence import load_adherence
-from specs.prompts import Message, generator_messages, judge_messages, load_template
+from specs.prompts import Message, generator_messages, judge_messages
 from specs.replies import VERDICT_REGEX, VerdictStatus, read_verdict
 from specs.rubrics import GradingRequest
+from specs.template import load_template
 from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig, EngineError, Request, Sampling, ScriptedEngine
 from tasks.engine.turns import THINK_FIRST, asked_to_think
@@ -64,7 +65,7 @@ vllm_warns = pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
 def test_model_that_is_shown_a_spec_cites_its_rules_and_answers(served: Served) -> None:
     spec = load_recipe("harbour").load_pack().spec(["boats"])
-    template = load_template("generator", "spec_first")
+    template = load_template("generator", "harbour")
     messages = generator_messages(template, chat("How do I use the ferry?"), spec=spec)
     [samples] = served.ask(Request(messages, 8, SAMPLING))
     assert len(samples) == 8
@@ -178,7 +179,7 @@ def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: Rubri
 
 def under_spec(text: str) -> list[Message]:
     spec = load_recipe("harbour").load_pack().spec(["boats"])
-    return generator_messages(load_template("generator", "spec_first"), chat(text), spec=spec)
+    return generator_messages(load_template("generator", "harbour"), chat(text), spec=spec)
 
 
 @vllm_warns

@@ -137,6 +137,11 @@ def test_evaluated_arms_are_the_same_in_any_order_of_ids(trained: Home) -> None:
         ]
 
 
+def test_arm_of_a_training_that_ended_early_says_so(disk: Home) -> None:
+    rows = [checkpoint("a", "sft"), replace(checkpoint("b", "rl"), status="collapsed")]
+    assert arm_names(connect(disk), rows) == ["SFT", "RL (collapsed)"]
+
+
 def test_checkpoints_of_one_lineage_are_told_apart_by_their_ids(disk: Home) -> None:
     rows = [checkpoint(f"{'0' * 12}{number}", "sft") for number in range(3)]
     # Each id once: a checkpoint that is named twice is one arm.

@@ -72,6 +72,12 @@ def of_function(function: Callable[..., Any], **options: Any) -> str:
     return FunctionGrader.of(GraderConfig(name="mine", function=name, **options)).grading_id
 
 
+def test_grader_without_a_rubric_is_given_none() -> None:
+    config = GraderConfig(name="gold", function="gold")
+    with pytest.raises(GraderError, match="'gold' has no rubric: give it one of policy"):
+        make_rubric(config, HARBOUR, None)
+
+
 def test_grades_of_a_function_are_kept_until_its_version_is_raised() -> None:
     assert of_function(first) == of_function(moved)
     others = [

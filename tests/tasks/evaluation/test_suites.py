@@ -22,7 +22,7 @@ from specs.prompts import Message
 from tasks.evaluation.evaluation import check
 from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import SuiteConfig, SuiteError, build_suite, load_suite, store
-from tests.rows import jsonl, real
+from tests.rows import jsonl, plain, real
 from warehouse.catalog import connect
 from warehouse.home import Home
 
@@ -257,7 +257,7 @@ def test_case_keeps_the_turns_and_the_setting_before_its_request(tmp_path: Path)
     for case in build_suite(config, limit=None).cases:
         asked = [{"role": turn.role, "content": turn.content} for turn in case.messages]
         assert asked[:3] == SETTING
-        assert [asdict(turn) for turn in case.original] == chat
+        assert plain(map(asdict, case.original)) == chat
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -277,7 +277,7 @@ def test_prompt_before_an_attack_in_a_file_keeps_its_setting(tmp_path: Path, as_
     text, chat = build_suite(SuiteConfig.model_validate(options), limit=None).cases
     # A text is the user's turn alone: the turns before it may be the attack's.
     assert [turn.content for turn in text.original] == ["You sell ferry tickets.", "raft?"]
-    assert [asdict(turn) for turn in chat.original] == whole
+    assert plain(map(asdict, chat.original)) == whole
     assert text.messages == chat.messages
 
 

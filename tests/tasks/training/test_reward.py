@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specs.policy import Spec
-from specs.prompts import judge_messages, load_template
+from specs.prompts import judge_messages
+from specs.template import load_template
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import start_ray
 from tasks.engine.requests import EngineConfig, Request, Sample, ScriptedEngine, failed

@@ -186,7 +186,7 @@ def test_capability_data_is_read_by_its_own_name_and_columns(tmp_path: Path, end
     [
         (chat(None), "empty_answer"),
         (chat("\u200b"), "empty_answer"),
-        (chat("", tool_calls=[{"name": "tides"}]), "tool_calls"),
+        (chat("", tool_calls=[{"name": "tides"}]), "ends_on_call"),
         (chat("<think>a</think>b"), "malformed"),
         (chat("<think>a", reasoning=None), "unclosed"),
         ({"messages": chat("Take it.")["messages"][1:]}, "no_prompt"),
