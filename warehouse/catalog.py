@@ -154,13 +154,12 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Tab
 
 def read(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None
-) -> duckdb.DuckDBPyRelation | None:
-    """Runs a query over any of the views.
-
-    Returns None for a statement that has no rows.
-    """
+) -> duckdb.DuckDBPyRelation:
+    """Returns the rows of a query over any of the views."""
     show_views(connection, views_of(query))
-    return connection.sql(query, params=parameters)
+    relation = connection.sql(query, params=parameters)
+    assert relation is not None, "the statement has no rows"
+    return relation
 
 
 def show_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
@@ -196,7 +195,7 @@ def query_doc(name: str) -> str:
 
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """Returns the answer to a named question."""
-    return _rows_of(connection, query_text(name)).to_arrow_table()
+    return read(connection, query_text(name)).to_arrow_table()
 
 
 def answer_batches(
@@ -206,7 +205,7 @@ def answer_batches(
 
     Memory holds one batch at a time.
     """
-    return batches_of(_rows_of(connection, query_text(name)), limit)
+    return batches_of(read(connection, query_text(name)), limit)
 
 
 def batches_of(rows: duckdb.DuckDBPyRelation, limit: int | None) -> pa.RecordBatchReader:
@@ -214,15 +213,6 @@ def batches_of(rows: duckdb.DuckDBPyRelation, limit: int | None) -> pa.RecordBat
     if limit is not None:
         rows = rows.limit(limit)
     return rows.to_arrow_reader(_BATCH_ROWS)
-
-
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None
-) -> duckdb.DuckDBPyRelation:
-    """Runs a query that has rows."""
-    relation = read(connection, query, parameters)
-    assert relation is not None
-    return relation
 
 
 def _lookup_text(name: str) -> str:
@@ -234,14 +224,14 @@ def look_up(
     connection: duckdb.DuckDBPyConnection, name: str, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Returns the rows of `lookups/<name>.sql`, whose parameters are given by name."""
-    return list(_rows_of(connection, _lookup_text(name), parameters).to_arrow_table().to_pylist())
+    return list(read(connection, _lookup_text(name), parameters).to_arrow_table().to_pylist())
 
 
 def stream(
     connection: duckdb.DuckDBPyConnection, name: str, /, *, batch_rows: int, **parameters: Any
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of `lookups/<name>.sql` in batches, so that memory holds one at a time."""
-    rows = _rows_of(connection, _lookup_text(name), parameters)
+    rows = read(connection, _lookup_text(name), parameters)
     for batch in rows.to_arrow_reader(batch_rows):
         yield batch.to_pylist()
 
@@ -254,7 +244,9 @@ def materialise(
     The table has the lookup's name unless `table` gives it another.
     """
     table = table or name
-    read(connection, f"CREATE OR REPLACE TEMP TABLE {table} AS {_lookup_text(name)}")
+    query = _lookup_text(name)
+    show_views(connection, views_of(query))
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {query}")
     return connection.table(table)
 
 

@@ -13,7 +13,8 @@ _VIEWS = Path(__file__).parent / "views"
 _CURRENT = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
 """Tables whose view shows fewer rows than `<table>_all`."""
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)", re.MULTILINE)
-_COMMENT_LINE = re.compile(r"^\s*--.*", re.MULTILINE)
+_HEADER = re.compile(r"\A(?:\s*--.*\n)+")
+"""The comment that a statement of a file begins with, which names views that it does not read."""
 
 
 @cache
@@ -34,9 +35,19 @@ def further_views() -> Mapping[str, str]:
 
     To make all of them takes DuckDB longer than to answer most questions.
     """
-    files = "\n\n".join(map(_view_text, ("usage", "verdicts", "evaluation")))
+    return {**listed_views(), **_statements("evaluation")}
+
+
+@cache
+def listed_views() -> Mapping[str, str]:
+    """Returns those of the further views that users list: they are about data, not evaluations."""
+    return {**_statements("usage"), **_statements("verdicts")}
+
+
+def _statements(name: str) -> dict[str, str]:
+    """Returns the statements of a file of views by the names that they create."""
     # An empty line ends a statement.
-    return {_CREATED.findall(text)[0]: text for text in re.split(r"\n{2,}", files)}
+    return {_CREATED.findall(text)[0]: text for text in re.split(r"\n{2,}", _view_text(name))}
 
 
 def views_of(query: str) -> list[str]:
@@ -53,7 +64,7 @@ def views_of(query: str) -> list[str]:
 @lru_cache
 def _words(text: str) -> frozenset[str]:
     """Returns the words of a query: names of views are among them, quoted or not."""
-    return frozenset(re.findall(r"\w+", _COMMENT_LINE.sub("", text).lower()))
+    return frozenset(re.findall(r"\w+", _HEADER.sub("", text).lower()))
 
 
 @cache
