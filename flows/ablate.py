@@ -6,6 +6,7 @@ fine-tuned model that two of them refine, the answers of a model that is there a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from prefect import flow
 
@@ -14,9 +15,12 @@ from flows.recipe import AblateConfig, ArmConfig, Recipe, RecipeError
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
+from tasks.data.sources import SourceConfig
 from tasks.evaluation.arms import ServedArm
 from tasks.evaluation.evaluation import EvaluateConfig, probes_of
 from warehouse.tables import Checkpoint
+
+AnySource = TypeVar("AnySource", bound=SourceConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,14 @@ def _ablation_of(recipe: Recipe) -> AblateConfig:
                 f"arm {arm.name!r} trains {missing}, which recipe {recipe.name} does not describe: "
                 f"give it a section [{missing}]"
             )
+        known = [source.name for source in (*recipe.sources, *recipe.traces)]
+        if unknown := next((name for name in arm.without if name not in known), None):
+            raise RecipeError(
+                f"arm {arm.name!r} is to do without {unknown!r}; recipe {recipe.name} has "
+                f"{', '.join(known)}"
+            )
+        if set(known) <= {*arm.without} and not arm.sources:
+            raise RecipeError(f"arm {arm.name!r} is to do without all sources: leave it one")
     return ablation
 
 
@@ -82,7 +94,7 @@ def _train_arms(recipe: Recipe, ablation: AblateConfig, home: str | None) -> lis
     for arm in ablation.arms:
         checkpoints = {}
         for seed in ablation.seeds if arm.train else []:
-            own = _recipe_of(recipe, ablation, arm, seed)
+            own = recipe_of(recipe, ablation, arm, seed)
             if own.name not in refreshed:
                 refresh(own, home)
                 refreshed.add(own.name)
@@ -91,17 +103,25 @@ def _train_arms(recipe: Recipe, ablation: AblateConfig, home: str | None) -> lis
     return trained
 
 
-def _recipe_of(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:
-    """Returns the recipe by which one arm is trained."""
+def recipe_of(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:
+    """Returns the recipe by which one arm is trained, with a name of its own if its data differ."""
     more = [source for source in ablation.sources if source.name in arm.sources]
-    changes: dict[str, object] = {"sources": [*recipe.sources, *more], "ablate": None}
-    if more:
-        # Its examples are another set, and must not pass for those of the recipe itself.
-        changes["name"] = f"{recipe.name}+{'+'.join(source.name for source in more)}"
+    changes: dict[str, object] = {
+        "sources": [*_without(recipe.sources, arm), *more],
+        "traces": _without(recipe.traces, arm),
+        "ablate": None,
+    }
+    # Its examples are another set, and must not pass for those of the recipe itself.
+    signs = [f"+{source.name}" for source in more] + [f"-{name}" for name in arm.without]
+    changes["name"] = recipe.name + "".join(signs)
     for stage in ("sft", "dpo", "rl"):
         config = getattr(recipe, stage)
         changes[stage] = config.model_copy(update={"seed": seed}) if stage in arm.train else None
     return recipe.model_copy(update=changes)
+
+
+def _without(sources: list[AnySource], arm: ArmConfig) -> list[AnySource]:
+    return [source for source in sources if source.name not in arm.without]
 
 
 def _served(run: RunContext, config: EvaluateConfig, trained: _Trained) -> list[ServedArm]:

@@ -1,7 +1,7 @@
 """The judge against gold: precision and recall of the filter, by threshold and k."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import flow
@@ -15,6 +15,7 @@ from tasks.evaluation.arms import ServedArm
 from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import load_suites
+from warehouse.reports.recommend import Recommended, recommend
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,19 @@ class Calibrated:
     run_id: str
     home: str
     table: list[dict[str, Any]]
-    """Rows of question `calibration`: one for each threshold and k."""
+    """Rows of question `calibration`: one for each threshold and k, also of juries and of single
+    criteria."""
     suites: Mapping[str, SuiteFigures]
     """By suite, what became of the rows of its source."""
+    recommended: list[Recommended] = field(default_factory=list)
+    """The cheapest that reaches the precision that was asked for, for each gold grader."""
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The row with the highest F1 at the largest k; of several, the strictest threshold."""
-        scored = [row for row in self.table if row["f1"] is not None]
+        # One criterion alone is not what the filter goes by.
+        whole = [row for row in self.table if row["criterion"] is None]
+        scored = [row for row in whole if row["f1"] is not None]
         largest = max((row["k"] for row in scored), default=0)
         rows = [row for row in scored if row["k"] == largest]
         return max(rows, key=lambda row: (row["f1"], row["threshold"]), default=None)
@@ -43,10 +49,11 @@ class Calibrated:
     persist_result=False,
     log_prints=False,
 )
-def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
+def calibrate(recipe: Recipe, home: str | None = None, precision: float = 0.95) -> Calibrated:
     """Has judge and gold grade the answers that came with the suites, else the student's.
 
-    Raises RecipeError if the recipe has no calibration.
+    Recommends the cheapest judges, number of grades and threshold that reach a precision. Raises
+    RecipeError if the recipe has no calibration.
     """
     if recipe.calibrate is None:
         raise RecipeError(f"recipe {recipe.name} calibrates nothing; give it a section [calibrate]")
@@ -60,7 +67,8 @@ def calibrate(recipe: Recipe, home: str | None = None) -> Calibrated:
             arm = base_arm(run, config, name="student" if recipe.student else "generator")
         table = measure(run, config, [arm]).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
-        return Calibrated(run.id, run.home.url, table, run.figures.suites)
+        best = recommend(table, precision)
+        return Calibrated(run.id, run.home.url, table, run.figures.suites, best)
 
 
 def _require_comparable(config: EvaluateConfig) -> None:

@@ -18,6 +18,8 @@ from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
+from tasks.engine.endpoint_config import Prices
+from tasks.engine.requests import EngineConfig
 from warehouse.catalog import connect, look_up, show_prompts_of
 from warehouse.home import Home
 
@@ -38,14 +40,19 @@ class Estimate:
     that it finds one for each."""
     completions: int
     judgements: int
-    """An upper bound: a judge that races stops at the first score under the threshold, and a
-    completion that is not well formed is not judged."""
+    """An upper bound, over all judges: a judge that races stops at the first score under the
+    threshold, and a completion that is not well formed is not judged."""
     output_tokens: int | None = None
     """None if the recipe never made such rows here."""
     hours: float | None = None
     gpu_hours: float | None = None
     cost: float | None = None
     """GPU-hours at the recipe's price; None if the recipe has no price."""
+    endpoint_cost: float | None = None
+    """Tokens at the prices of the endpoints; None if there are none, or it is not known."""
+    endpoint_limit: float | None = None
+    """Cost of the most output tokens at the prices of the endpoints, without the prompts; None if
+    there are none."""
     student: str | None = None
     """Model that learns from the examples; None if it is the generator."""
     notes: Mapping[str, SourceNotes] = field(default_factory=dict)
@@ -69,10 +76,20 @@ class Estimate:
                 f"- hours of engines: {hours}",
                 *([f"- GPU-hours: {self.gpu_hours:.2g}"] if self.gpu_hours else []),
                 *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
+                *self._endpoint_lines(),
                 *([f"- student, which learns from them: {self.student}"] if self.student else []),
                 *(f"- source {name}: {notes}" for name, notes in self.notes.items()),
             ]
         )
+
+    def _endpoint_lines(self) -> list[str]:
+        """Returns what the endpoints cost, as far as it is known; nothing if they have no price."""
+        if self.endpoint_limit is None:
+            return []
+        if self.endpoint_cost is not None:
+            return [f"- cost of the endpoints: {self.endpoint_cost:.4g}"]
+        limit = f"{self.endpoint_limit:.4g}, if every reply is as long as it may be"
+        return [f"- cost of the endpoints, at most: {limit}; prompts come on top of it"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +98,23 @@ class _Missing:
 
     assignments: int
     completions: int
-    judgements: int
+    judgements: Mapping[str, int]
+    """By the stage of each judge."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """Output tokens and seconds of some rows."""
+    """Tokens and seconds of some rows."""
 
-    output_tokens: float
-    seconds: float
+    prompt_tokens: float = 0.0
+    cached_tokens: float = 0.0
+    output_tokens: float = 0.0
+    seconds: float = 0.0
+
+    def at(self, prices: Prices) -> float:
+        """Returns the cost of the tokens."""
+        prompt, cached = round(self.prompt_tokens), round(self.cached_tokens)
+        return prices.cost(prompt=prompt, cached=cached, output=round(self.output_tokens))
 
 
 def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
@@ -115,37 +140,63 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         conflicts=collected.conflicts,
         assignments=missing.assignments,
         completions=missing.completions,
-        judgements=missing.judgements,
+        judgements=sum(missing.judgements.values()),
         student=recipe.student.model if recipe.student else None,
         notes=collected.notes,
         **_price(connection, recipe, missing),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _StageToCome:
+    """Rows that a stage would make, by which engine, and the longest output of each."""
+
+    name: str
+    num_rows: int
+    engine: EngineConfig
+    max_tokens: int
+
+    @property
+    def prices(self) -> Prices | None:
+        """Prices of the endpoint, if the engine is one that has some."""
+        return self.engine.endpoint.prices if self.engine.endpoint else None
+
+
 def _price(
     connection: duckdb.DuckDBPyConnection, recipe: Recipe, missing: _Missing
 ) -> dict[str, Any]:
-    """Returns what the missing rows take, by the fields of `Estimate`; empty if it is not known."""
-    judging, generating = recipe.judging_engine.num_gpus, recipe.engine.num_gpus
-    stages = (
-        ("assign", missing.assignments, judging),
-        ("generate", missing.completions, generating),
-        ("judge", missing.judgements, judging),
-    )
-    tokens = seconds = gpu_seconds = 0.0
-    for stage, num_rows, num_gpus in stages:
-        cost = _cost(connection, recipe, stage, num_rows)
-        if cost is None:
-            return {}
-        tokens += cost.output_tokens
-        seconds += cost.seconds
-        gpu_seconds += cost.seconds * num_gpus
+    """Returns what the missing rows take, by the fields of `Estimate`, as far as it is known."""
+    judges, judge_tokens = list(recipe.judging_engines.values()), recipe.judge.sampling.max_tokens
+    generate_tokens = recipe.generate.sampling.max_tokens
+    stages = [
+        _StageToCome("assign", missing.assignments, judges[0], judge_tokens),
+        _StageToCome("generate", missing.completions, recipe.engine, generate_tokens),
+        *(
+            _StageToCome(name, num_rows, judge, judge_tokens)
+            for (name, num_rows), judge in zip(missing.judgements.items(), judges, strict=True)
+        ),
+    ]
+    priced = [(stage, stage.prices) for stage in stages if stage.prices]
+    limits = [
+        prices.cost(prompt=0, cached=0, output=stage.num_rows * stage.max_tokens)
+        for stage, prices in priced
+        if prices
+    ]
+    costs = {stage.name: _cost(connection, recipe, stage.name, stage.num_rows) for stage in stages}
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    limit = sum(limits) if limits else None
+    if len(known) < len(stages):
+        return {"endpoint_limit": limit}
+    gpu_hours = sum(known[stage.name].seconds * stage.engine.num_gpus for stage in stages) / 3600
     price = recipe.gpu_hour_price
+    at_endpoints = [known[stage.name].at(prices) for stage, prices in priced if prices]
     return {
-        "output_tokens": round(tokens),
-        "hours": seconds / 3600,
-        "gpu_hours": gpu_seconds / 3600,
-        "cost": None if price is None else gpu_seconds / 3600 * price,
+        "output_tokens": round(sum(cost.output_tokens for cost in known.values())),
+        "hours": sum(cost.seconds for cost in known.values()) / 3600,
+        "gpu_hours": gpu_hours,
+        "cost": None if price is None else gpu_hours * price,
+        "endpoint_cost": sum(at_endpoints) if at_endpoints else None,
+        "endpoint_limit": limit,
     }
 
 
@@ -194,21 +245,30 @@ def _count_missing(
         all_rule_ids=(),
         run_id="",
     )
-    judge = JudgeWork(
-        config=recipe.judge,
-        stage=recipe.stage,
-        model=recipe.judging_engine.version,
-        generation_id=generate.generation_id,
-        num_completions=recipe.generate.samples,
-        specs={},
-        run_id="",
-    )
     completions = generate.pending(connection).num_samples
     completions += assignments * recipe.generate.samples
-    judgements = judge.pending(connection).num_samples
-    return _Missing(
-        assignments, completions, judgements + (completions + num_traces) * recipe.judge.samples
-    )
+    new = (completions + num_traces) * recipe.judge.samples
+    judges = _judge_works(recipe, generate.generation_id)
+    judgements = {work.name: work.pending(connection).num_samples + new for work in judges}
+    return _Missing(assignments, completions, judgements)
+
+
+def _judge_works(recipe: Recipe, generation_id: str) -> list[JudgeWork]:
+    """Returns the work of each judge."""
+    models = [engine.version for engine in recipe.judging_engines.values()]
+    return [
+        JudgeWork(
+            config=recipe.judge,
+            stage=recipe.stage,
+            model=model,
+            jury=models if len(models) > 1 else (),
+            generation_id=generation_id,
+            num_completions=recipe.generate.samples,
+            specs={},
+            run_id="",
+        )
+        for model in models
+    ]
 
 
 def _cost(
@@ -216,9 +276,9 @@ def _cost(
 ) -> _Cost | None:
     """Returns what so many rows of a stage would take; None if the recipe never made such rows."""
     if not num_rows:
-        return _Cost(0.0, 0.0)
+        return _Cost()
     [paid] = look_up(connection, "paid", recipe=recipe.name, stage=stage)
     if not paid["num_rows"]:
         return None
     share = num_rows / paid["num_rows"]
-    return _Cost(share * paid["output_tokens"], share * paid["seconds"])
+    return _Cost(**{name: share * paid[name] for name in _Cost.__dataclass_fields__})

@@ -88,7 +88,9 @@ def check(recipe: Recipe) -> EvaluateConfig:
     config = recipe.evaluate
     if config is None:
         raise RecipeError(f"recipe {recipe.name} evaluates nothing; give it a section [evaluate]")
-    evaluation.check(config, shipped=SUITES, pack_folder=recipe.pack_folder)
+    evaluation.check(
+        config, shipped=SUITES, pack_folder=recipe.pack_folder, engine=recipe.student_engine
+    )
     return config
 
 
@@ -259,7 +261,7 @@ def multiturn(run: RunContext, attack: MultiturnAttack, attacked: Sequence[Serve
     engines = [served.engine for served in attacked]
     if attack.needs_judge:
         run.engines.close()
-    beside = judge_beside(run.recipe.judging_engine, engines)
+    beside = judge_beside(run.recipe.judging_engine, engines, home=run.home)
     with beside if attack.needs_judge else nullcontext() as judge:
         for served in attacked:
             run_stage(run, attack.work(served.arm, judge), served.engine)

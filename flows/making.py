@@ -83,12 +83,33 @@ def ablate(recipe: Any, home: str | None) -> Any:
     return flow(recipe, home)
 
 
-@recipe_command("calibrated")
-def calibrate(recipe: Any, home: str | None) -> Any:
-    """Holds the judge against gold: precision and recall of the filter by threshold and k."""
-    from flows.calibrate import calibrate as flow
+@app.command()
+def calibrate(
+    recipe: RecipeName,
+    precision: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Precision to reach: the cheapest judges, number of grades and threshold that "
+            "reach it are recommended.",
+        ),
+    ] = 0.95,
+    set_: Overrides = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Holds judges and juries against gold: precision and recall of the filter by threshold and
+    k."""
 
-    return flow(recipe, home)
+    def work(loaded: Any, home: str | None) -> Any:
+        from flows.calibrate import calibrate as flow
+
+        return flow(loaded, home, precision)
+
+    with user_errors():
+        outcome = carry_out("calibrate", work, load(recipe, set_), home, is_flow=True)
+        print_outcome(outcome, "calibrated", (recipe, home), as_json=as_json)
 
 
 @recipe_command("aligned")

@@ -67,13 +67,12 @@ def _require_student(recipe: Recipe) -> None:
     if recipe.student is None or not (recipe.sft or recipe.dpo or recipe.rl):
         return
     # transformers takes seconds to import.
-    from tasks.engine.chat_template import ChatTemplate
+    from tasks.engine.chat_template import ChatError, ChatTemplate
 
     try:
         ChatTemplate.of(recipe.student)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise RecipeError(f"student: {recipe.student.model}: {line}") from error
+    except ChatError as error:
+        raise RecipeError(f"student: {recipe.student.model}: {error}") from error
 
 
 def _check_data(recipe: Recipe) -> None:
@@ -89,7 +88,9 @@ def _check_evaluations(command: Command, recipe: Recipe) -> None:
     config = recipe.calibrate if command == "calibrate" else recipe.evaluate
     if command not in ("evaluate", "run", "ablate", "calibrate") or config is None:
         return
-    evaluation.check(config, shipped=SUITES, pack_folder=recipe.pack_folder)
+    evaluation.check(
+        config, shipped=SUITES, pack_folder=recipe.pack_folder, engine=recipe.student_engine
+    )
     if command == "ablate" and recipe.ablate is not None:
         load_suites(recipe.ablate.suites, SUITES)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -9,19 +10,25 @@ from flows import terminal
 from flows.recipe import Recipe
 from specs.prompts import generator_messages, judge_messages
 from specs.template import load_template
-from tasks.data.candidates import Candidate, SourceNotes, read_source
+from tasks.data.candidates import Candidate, NoteTaker, SourceNotes
 from tasks.data.files import skipped_files
 from tasks.data.sources import SourceConfig
 from tasks.data.traces import TraceConfig
 from tasks.engine.requests import EngineConfig
 
-TokenCounter = Callable[[str], int]
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """The length of a text, in tokens where the model's tokenizer is on this machine."""
+
+    count: Callable[[str], int]
+    unit: str = "tokens"
 
 
 def preview(recipe: Recipe, *, count: int) -> None:
     """Prints the first `count` usable prompts, in the turns that the models' chat templates take.
 
-    Raises ValueError if a model cannot be served, or there is no tokenizer.
+    Raises ValueError if a model cannot be served, there is no tokenizer, or no prompt is usable.
     """
     pack = recipe.load_pack()
     shown = [one for one in recipe.all_sources if not (isinstance(one, TraceConfig) and one.judge)]
@@ -29,15 +36,12 @@ def preview(recipe: Recipe, *, count: int) -> None:
         terminal.line("no model is shown anything: the recipe has only traces with scores")
         return
     models = recipe.check_models()
-    judges = models["judge_engine" if recipe.judge_engine else "engine"].turns
-    count_tokens = _token_counter(recipe.engine if recipe.sources else recipe.judging_engine)
+    judges = models[next(iter(recipe.judging_engines))].turns
+    measure = _measure(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
-    judge = recipe.judge.template_of("judge")
-    for source in recipe.all_sources:
-        if notes := str(SourceNotes(skipped_files=skipped_files(source))):
-            terminal.line(f"source {source.name}: {notes}")
+    judge = recipe.judge.judging_template
     # Read first: a source that cannot be read is told before anything is printed.
-    candidates = list(islice(_candidates(shown), count))
+    candidates = _read_beginning(recipe, shown, count)
     for reader, template in (("generator", generator), ("judge", judge)):
         terminal.line(f"template of the {reader}: {template.name}, {template.id[:12]}")
     for source, candidate in candidates:
@@ -61,17 +65,41 @@ def preview(recipe: Recipe, *, count: int) -> None:
             asked = generator_messages(generator, candidate.messages, spec=spec)
             shown_to = {"generator": models["engine"].turns.apply(asked), **shown_to}
         for reader, messages in shown_to.items():
-            _print_messages(reader, messages, spec.text, count_tokens)
+            _print_messages(reader, messages, spec.text, measure)
 
 
-def _candidates(sources: Sequence[SourceConfig]) -> Iterator[tuple[SourceConfig, Candidate]]:
+def _read_beginning(
+    recipe: Recipe, shown: Sequence[SourceConfig], count: int
+) -> list[tuple[SourceConfig, Candidate]]:
+    """Returns the first `count` usable prompts, each with its source, and prints what is left out
+    before the last of them.
+
+    Raises ValueError if there is none.
+    """
+    readers = {source.name: NoteTaker(source) for source in shown}
+    candidates = list(islice(_candidates(shown, readers), count))
+    for source in recipe.all_sources:
+        # Not the counts: the rest of the rows is not read.
+        bad_places = readers[source.name].notes.bad_places if source.name in readers else {}
+        notes = SourceNotes(bad_places=bad_places, skipped_files=skipped_files(source))
+        if str(notes):
+            terminal.line(f"source {source.name}: {notes}")
+    if count and not candidates:
+        raise ValueError("no row of the sources can be shown; check which columns they name")
+    return candidates
+
+
+def _candidates(
+    sources: Sequence[SourceConfig], readers: Mapping[str, NoteTaker]
+) -> Iterator[tuple[SourceConfig, Candidate]]:
     """Yields the prompts of sources that can be used, each with its source."""
     for source in sources:
-        yield from ((source, candidate) for candidate in read_source(source) if not candidate.fault)
+        rows = readers[source.name].candidates()
+        yield from ((source, candidate) for candidate in rows if not candidate.fault)
 
 
 def _print_messages(
-    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, count_tokens: TokenCounter
+    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, measure: _Measure
 ) -> None:
     """Prints messages, with the spec in colour and the token count at its end."""
     calls = [
@@ -79,19 +107,23 @@ def _print_messages(
         for one in messages
     ]
     texts = (one["content"] + call for one, call in zip(messages, calls, strict=True))
-    total = sum(map(count_tokens, texts))
-    terminal.heading(f"to the {reader}, {total} tokens")
+    total = sum(map(measure.count, texts))
+    terminal.heading(f"to the {reader}, {total} {measure.unit}")
     for message, call in zip(messages, calls, strict=True):
         before, mark, after = message["content"].partition(spec)
         parts: list[terminal.Part] = [before]
         if mark:
             parts.append((spec, "cyan"))
-            parts.append((f"\n[spec ends here: {count_tokens(before + spec)} tokens]", "red"))
+            upto = measure.count(before + spec)
+            parts.append((f"\n[spec ends here: {upto} {measure.unit}]", "red"))
         terminal.block(message["role"], *parts, after, call)
 
 
-def _token_counter(engine: EngineConfig) -> TokenCounter:
-    """Returns a counter of tokens by the model's own tokenizer, which must be on this machine."""
+def _measure(engine: EngineConfig) -> _Measure:
+    """Returns the measure of texts by the model's own tokenizer, which must be on this machine; by
+    characters for an endpoint, which has the tokenizer."""
+    if engine.endpoint is not None:
+        return _Measure(len, "characters")
     from transformers import AutoTokenizer
 
     try:
@@ -101,4 +133,4 @@ def _token_counter(engine: EngineConfig) -> TokenCounter:
             f"no tokenizer for {engine.model}: {str(error).splitlines()[0]}; "
             "download the model first, or give a local folder as engine.model"
         ) from error
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    return _Measure(lambda text: len(tokenizer.encode(text, add_special_tokens=False)))

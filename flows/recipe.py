@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from specs.criteria import check_criteria
 from specs.pack import load_pack
 from specs.policy import Pack, PackError
 from specs.template import check_templates
@@ -57,6 +58,8 @@ class ArmConfig(Config):
     """Stages of training, of those the recipe describes. Empty: the base model."""
     sources: list[str] = []
     """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
+    without: list[str] = []
+    """Sources and traces of the recipe that the arm is not trained on."""
     context: Context = "none"
     """Policies in the prompt at inference: `none`, the `summary` of all, or the prompt's
     `category` in full."""
@@ -108,10 +111,12 @@ class AblateConfig(Config):
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):
                 raise ValueError(f"arm {arm.name!r} has a budget twice: {arm.budgets}")
-            if arm.sources and not arm.train:
-                raise ValueError(
-                    f"arm {arm.name!r} has sources and trains nothing: give it train or leave them"
-                )
+            for key in ("sources", "without"):
+                if getattr(arm, key) and not arm.train:
+                    raise ValueError(
+                        f"arm {arm.name!r} has {key} and trains nothing: give it train, or leave "
+                        f"{key} out"
+                    )
             if unknown := next((name for name in arm.sources if name not in known), None):
                 raise ValueError(
                     f"arm {arm.name!r} names source {unknown!r}; ablate.sources has "
@@ -155,6 +160,10 @@ class Recipe(Config):
     """The model that generates."""
     judge_engine: EngineConfig | None = None
     """The model that judges. Unset: the generator judges as well, in the same warm engine."""
+    judge_engines: list[EngineConfig] = []
+    """The models of a jury, instead of `judge_engine`: a completion is accepted if all of them
+    accept it. In a race each is asked only about what those before it let pass, so put the cheapest
+    first. The first alone chooses categories, grades answers and is the reward of RL."""
     student: EngineConfig | None = None
     """The model that is trained and evaluated. Unset: the generator is the student."""
     generate: GenerateConfig = GenerateConfig()
@@ -191,11 +200,17 @@ class Recipe(Config):
         if not names:
             raise ValueError("sources is empty: add a [[sources]] or a [[traces]] section")
         require_own_names("sources", names)
+        if self.judge_engines and self.judge_engine:
+            raise ValueError(
+                "judge_engine and judge_engines are both set: put all judges into judge_engines, "
+                "or leave it out"
+            )
         if self.student and "model" not in self.student.model_fields_set:
             raise ValueError("student names no model; set student.model")
         check_templates(self.generate.template)
         if self.judge.template != self.generate.template:
             check_templates(self.judge.template)
+        check_criteria(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
@@ -207,8 +222,15 @@ class Recipe(Config):
 
     @property
     def judging_engine(self) -> EngineConfig:
-        """The engine that judges."""
-        return self.judge_engine or self.engine
+        """The engine that judges; of a jury, the first."""
+        return next(iter(self.judging_engines.values()))
+
+    @property
+    def judging_engines(self) -> dict[str, EngineConfig]:
+        """The engines that judge, by the names of their sections, in the order of asking."""
+        if self.judge_engines:
+            return {f"judge_engines.{n}": one for n, one in enumerate(self.judge_engines)}
+        return {"judge_engine": self.judge_engine} if self.judge_engine else {"engine": self.engine}
 
     @property
     def student_engine(self) -> EngineConfig:
@@ -229,11 +251,11 @@ class Recipe(Config):
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
         # Traces alone need no generator, but perhaps a judge.
-        is_judge = self.judges and self.judge_engine is None
+        is_judge = self.judges and "engine" in self.judging_engines
         is_needed = self.sources or is_judge or "engine" in self.model_fields_set
         engines = {
             "engine": self.engine if is_needed else None,
-            "judge_engine": self.judge_engine,
+            **{name: one for name, one in self.judging_engines.items() if name != "engine"},
             "student": self.student,
         }
         return {name: engine for name, engine in engines.items() if engine is not None}
@@ -249,6 +271,8 @@ class Recipe(Config):
                 models[name] = check_model(engine)
             except ValueError as error:
                 raise RecipeError(f"{name}: {error}") from error
+        if self.judge_engines:
+            require_own_versions([engine.version for engine in self.judge_engines])
         return models
 
     @property
@@ -266,6 +290,7 @@ class Recipe(Config):
                 f"recipe {self.name} has no section {wanted}, and precept {command} needs one: "
                 "add it, or take a recipe that has it"
             )
+        self._require_own_student(command)
         parser = self.student_engine.reasoning_parser
         if self.rl and command in ("train", "run") and parser:
             section = "student" if self.student else "engine"
@@ -273,6 +298,29 @@ class Recipe(Config):
                 "rl needs a model whose reasoning stands between <think> tags, and "
                 f"{section}.reasoning_parser is {parser!r}; take rl out"
             )
+
+    def _require_own_student(self, command: str) -> None:
+        """Raises RecipeError if the command trains a model behind an endpoint, or limits or tampers
+        with its reasoning."""
+        if self.student_engine.endpoint is None:
+            return
+        section = "student" if self.student else "engine"
+        trainings = [name for name in ("sft", "dpo", "rl") if getattr(self, name)]
+        arms = self.ablate.arms if self.ablate and command == "ablate" else []
+        if command == "ablate" and not any(arm.train for arm in arms):
+            trainings = []
+        if trainings and command in ("train", "run", "ablate"):
+            raise RecipeError(
+                f"{trainings[0]} trains {section}.model, which stands behind {section}.endpoint; "
+                f"name a model of your own as [student], or take {', '.join(trainings)} out"
+            )
+        for arm in arms:
+            if arm.budgets or arm.faithfulness:
+                key = "budgets" if arm.budgets else "faithfulness"
+                raise RecipeError(
+                    f"ablate.arms: {arm.name!r} has {key}, and the reasoning of a model behind "
+                    f"{section}.endpoint can be neither limited nor given; take {key} out"
+                )
 
     def load_pack(self) -> Pack:
         """Returns the policy pack; raises PackError if it cannot be used."""
@@ -282,6 +330,17 @@ class Recipe(Config):
                 f"no policy pack at {self.pack} ({places()}); give the folder of its Markdown files"
             )
         return load_pack(folder)
+
+
+def require_own_versions(judges: Sequence[str]) -> None:
+    """Raises RecipeError if two judges of a jury are the same model by their `name@revision`."""
+    for number, version in enumerate(judges):
+        if version in judges[:number]:
+            raise RecipeError(
+                f"judge_engines.{judges.index(version)} and judge_engines.{number} are the same "
+                f"judge, {version}, whose votes would count twice: give another model or revision, "
+                "or leave one out"
+            )
 
 
 def recipe_path(name: str | Path) -> Path:

@@ -4,6 +4,7 @@ Each task asks the warehouse what is missing and makes only that. The same run a
 and a run that was killed goes on where it stopped.
 """
 
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -22,9 +23,11 @@ from tasks.data.curate import Curated, curate
 from tasks.data.drift import watch
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
+from tasks.engine.faults import message_of
+from tasks.engine.requests import EngineConfig, EngineError
 from tasks.meters import Meter
-from tasks.stage import StageFigures
-from warehouse.catalog import ask
+from tasks.stage import StageError, StageFigures, StageInterrupted
+from warehouse.catalog import ask, look_up
 from warehouse.upkeep import Damaged, mend
 
 
@@ -103,25 +106,46 @@ def generate_completions(run: RunContext, plan: Plan) -> StageFigures:
 
 @makes("judge", "judgements", of=("completions", "specs"))
 def judge_completions(run: RunContext, plan: Plan) -> StageFigures:
-    """Makes the judgements that are missing."""
-    recipe = run.recipe
+    """Makes the judgements that are missing, those of each judge in a stage of their own.
+
+    A judge of a jury that cannot be asked leaves its completions unjudged, for the next run to ask
+    again; the others are asked all the same.
+    """
     if run.record.judging_id is None:
         return StageFigures()
-    work = JudgeWork(
-        config=recipe.judge,
-        stage=recipe.stage,
-        model=run.version(recipe.judging_engine),
-        generation_id=run.record.generation_id or "",
-        num_completions=recipe.generate.samples,
-        specs=plan.specs,
-        run_id=run.id,
-    )
-    figures = run_stage(run, work, recipe.judging_engine)
-    if figures.num_units:
-        judged = ask(run.warehouse(), "drift").to_pylist()
-        num_accepted = sum(row["num_accepted"] for row in judged if row["run_id"] == run.id)
-        Meter.of_cluster().add("precept_accepted", num_accepted)
-    return figures
+    total = StageFigures()
+    faults: dict[str, str] = {}
+    for work, engine in _judge_works(run, plan):
+        try:
+            total += run_stage(run, work, engine)
+        except (EngineError, StageError) as fault:
+            # A lost node is for Prefect's retry; without any judge there is nothing to go on with.
+            if isinstance(fault, StageInterrupted) or len(faults) + 1 == len(run.judges):
+                raise
+            faults[work.model] = message_of(fault)
+            run.engines.close()
+    run.update(silent_judges=faults)
+    if total.num_units:
+        [judged] = look_up(run.warehouse(), "accepted_of_run", run_id=run.id)
+        Meter.of_cluster().add("precept_accepted", judged["num_accepted"])
+    return total
+
+
+def _judge_works(run: RunContext, plan: Plan) -> Iterator[tuple[JudgeWork, EngineConfig]]:
+    """Yields the work of each judge with its engine, in the order of asking."""
+    recipe = run.recipe
+    for model, engine in zip(run.judges, recipe.judging_engines.values(), strict=True):
+        work = JudgeWork(
+            config=recipe.judge,
+            stage=recipe.stage,
+            model=model,
+            jury=run.judges if len(run.judges) > 1 else (),
+            generation_id=run.record.generation_id or "",
+            num_completions=recipe.generate.samples,
+            specs=plan.specs,
+            run_id=run.id,
+        )
+        yield work, engine
 
 
 @task(name="watch drift", cache_policy=NO_CACHE, **RETRIED)
@@ -153,7 +177,7 @@ def curate_examples(run: RunContext) -> Curated:
 @task(name="report", cache_policy=NO_CACHE, **RETRIED)
 def report(run: RunContext, curated: Curated) -> Refreshed:
     """Publishes the funnel and a sample of accepted completions to Prefect."""
-    connection = run.warehouse()
+    connection, recipe = run.warehouse(), run.recipe
     funnel: list[dict[str, Any]] = ask(connection, "funnel").to_pylist()
     unread = count_assignments(connection).reasons
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
@@ -166,7 +190,9 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
         num_examples=curated.num_chosen,
         figures=run.figures,
         models_loaded=run.engines.num_started,
-        shortfall=None if curated.num_chosen else shortfall(funnel, unread),
+        shortfall=None
+        if curated.num_chosen
+        else shortfall(funnel, unread, of_traces=not recipe.sources, of_scores=not recipe.judges),
     )
 
 

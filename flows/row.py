@@ -96,9 +96,12 @@ def _texts(row: Mapping[str, Any]) -> None:
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns rows without columns that are null in all, and scores as "safe 1, right 0.5"."""
+    """Returns rows without columns that are null or empty in all, and scores as "safe 1, right
+    0.5"."""
     told = [
-        name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)
+        name
+        for name in (rows[0] if rows else ())
+        if any(row[name] is not None and row[name] != [] for row in rows)
     ]
     return [{name: _scores(row[name]) for name in told} for row in rows]
 
@@ -107,7 +110,7 @@ def _scores(value: Any) -> Any:
     """Returns the scores of a grade in words, and any other value as it is."""
     if not _holds_structs(value):
         return value
-    return ", ".join(f"{score['name']} {value_text(score['value'])}" for score in value)
+    return ", ".join(" ".join(map(value_text, score.values())) for score in value)
 
 
 def _standing(found: FoundRow) -> list[tuple[str, str]]:
@@ -135,24 +138,23 @@ def _standing(found: FoundRow) -> list[tuple[str, str]]:
 def _because(found: FoundRow, verdict: Mapping[str, Any]) -> str:
     """Returns why a completion is not accepted, in words; nothing if it is."""
     completion = found.row
-    judging_id = verdict["judging_id"]
-    judged = [row for row in found.related["judgements"] if row["judging_id"] == judging_id]
+    judges = verdict["judge_ids"] or ()
+    judged = [row for row in found.related["judgements"] if row["judging_id"] in judges]
     if verdict["verdict"] == "failed":
         reason = f", {completion['reason']}" if completion["reason"] else ""
         return f": it is {completion['status']}{reason}"
     if verdict["verdict"] == "rejected":
         lowest, threshold = verdict["min_score"], verdict["threshold"]
-        samples = [str(row["sample_index"]) for row in judged if row["score"] == lowest]
+        samples = [_sample(row, judged) for row in judged if row["score"] == lowest]
         return (
-            f": sample {' and '.join(samples)} of the judge gave {lowest:g}, which is under the "
-            f"threshold {threshold:g}"
+            f": {' and '.join(samples)} gave {lowest:g}, which is under the threshold {threshold:g}"
         )
     if verdict["verdict"] == "held":
         run_id = verdict["held_by"][:SHORT_ID]
         return f": {verdict['alarm']}; precept approve {run_id} lets its judgements in"
     if verdict["verdict"] == "unjudged":
         unread = [
-            f"sample {row['sample_index']} is {row['status']}"
+            f"{_sample(row, judged)} is {row['status']}"
             + (f" ({row['reason']})" if row["reason"] else "")
             for row in judged
             if row["score"] is None
@@ -162,6 +164,21 @@ def _because(found: FoundRow, verdict: Mapping[str, Any]) -> str:
         read = f"{verdict['num_parsed']} of {verdict['num_judgements']} judge samples were read"
         return ": " + "; ".join([read, *unread])
     return ""
+
+
+def _sample(row: Mapping[str, Any], judged: Sequence[Mapping[str, Any]]) -> str:
+    """Returns which sample of the judge a judgement is, of which judge of a jury, and the criterion
+    of its score if there are several."""
+    is_jury = len({other["judging_id"] for other in judged}) > 1
+    judge = row["model"] if is_jury else "the judge"
+    criterion = (
+        row["criterion"]
+        or min(row["criteria"], key=lambda one: one["score"], default={"criterion": None})[
+            "criterion"
+        ]
+    )
+    about = f" on {criterion}" if criterion else ""
+    return f"sample {row['sample_index']} of {judge}{about}"
 
 
 def _rule(found: FoundRow) -> None:

@@ -16,7 +16,8 @@ import duckdb
 import pyarrow as pa
 
 from flows.lock import lock
-from flows.recipe import Recipe
+from flows.recipe import Recipe, require_own_versions
+from specs.criteria import forget_criteria
 from specs.policy import Pack, Spec, spec_key
 from specs.template import forget_templates
 from tasks.data.assign import AssignWork
@@ -110,7 +111,7 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
         model=model,
         sampling=recipe.judge.sampling,
         constrain=recipe.judge.constrain,
-        reasons=bool(recipe.judging_engine.reasons),
+        reasons=recipe.judging_engine.takes_reasoning,
         template=recipe.judge.template_of("assign"),
     )
 
@@ -133,6 +134,8 @@ class RunFigures:
     """By source and evaluation set, files that were skipped and places of bad rows, if any."""
     stages: Mapping[str, StageFigures] = field(default_factory=dict)
     """By stage, its counts and usage, over all its retries."""
+    silent_judges: Mapping[str, str] = field(default_factory=dict)
+    """By `name@revision`, why a judge of the jury could not be asked."""
     curate: Curated | None = None
     drift: Drift | None = None
     approved: str | None = None
@@ -220,8 +223,16 @@ class RunContext:
 
     @property
     def judging_id(self) -> str:
-        """Hash of what all judgements of the recipe share."""
-        return self.recipe.judge.judging_id(self.version(self.recipe.judging_engine))
+        """Hash of what all judgements of the recipe share, or of all judges of its jury."""
+        return self.recipe.judge.jury_id(self.judges)
+
+    @property
+    def judges(self) -> list[str]:
+        """`model@revision` of each judge, in the order of asking; raises RecipeError if two are the
+        same."""
+        versions = [self.version(engine) for engine in self.recipe.judging_engines.values()]
+        require_own_versions(versions)
+        return versions
 
     @property
     def assign_work(self) -> AssignWork:
@@ -251,9 +262,11 @@ class RunContext:
         self.relations["wanted"] = plan.wanted
         self.relations["wanted_traces"] = plan.traces
         judges = self.recipe.sources or any(not one.judge for one in self.recipe.traces)
+        is_jury = judges and len(self.judges) > 1
         self._write(
             generation_id=self.generation_id if self.recipe.sources else None,
             judging_id=self.judging_id if judges else None,
+            jury=self.recipe.judge.judging_ids(self.judges) if is_jury else [],
             spec_ids=sorted(plan.specs),
             traces=[one.plan for one in self.recipe.traces],
         )
@@ -332,10 +345,11 @@ def open_run(flow: str, recipe: Recipe, home: Home) -> Iterator[RunContext]:
     with lock(home):
         # A process that makes many runs reads a template that was edited between two of them.
         forget_templates()
+        forget_criteria()
         began = time.monotonic()
         record = _first_record(flow, recipe)
         live = f"{home.root}/engines/{record.run_id}" if home.is_local else None
-        context = RunContext(recipe, home, recipe.load_pack(), EnginePool(live), record)
+        context = RunContext(recipe, home, recipe.load_pack(), EnginePool(live, home), record)
         write_shard(home, RUNS, [record])
         try:
             yield context

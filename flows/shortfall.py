@@ -78,25 +78,59 @@ _STAGES = {
 }
 """The same of other reasons, by stage."""
 
+_OF_TRACES = {
+    "parsed": (
+        "they are not reasoning and an answer in the form of a completion",
+        "name their columns in reasoning and answer, or set prefilled if replies lack the opening "
+        "<think> tag; precept ask worst and precept show tell more",
+    ),
+    "examples": (
+        "curate left all of them out",
+        "read the reasons in table examples, and loosen [curate]: traces that cite no rules need "
+        "require_citation = false",
+    ),
+}
+"""The same where all completions are traces."""
+
+_OF_SCORES = {
+    "judged": (
+        "no score that came with them could be read",
+        "see why with precept ask unjudged, and mend scores and criteria of the traces, or leave "
+        "both and judge out, so that the judge model judges them",
+    ),
+    "accepted": (
+        "a score that came with each of them is under judge.threshold",
+        "lower judge.threshold, or take other traces",
+    ),
+}
+"""The same where all scores came with traces."""
 
 _OF_JUDGE = ("unread", "unassigned", "too_long", "error")
 """Reasons of prompts for which the judge model chose no category."""
 
 
-def shortfall(funnel: Sequence[Mapping[str, Any]], assignment_reasons: Mapping[str, str]) -> str:
+def shortfall(
+    funnel: Sequence[Mapping[str, Any]],
+    assignment_reasons: Mapping[str, str],
+    *,
+    of_traces: bool = False,
+    of_scores: bool = False,
+) -> str:
     """Returns in a sentence why a refresh that froze no example came to none.
 
     It tells the stage that left nothing, or the choice of categories if most prompts ended there.
-    `assignment_reasons` are the reasons of prompts without a category, by their status.
+    `assignment_reasons` are the reasons of prompts without a category, by their status. `of_traces`
+    is true if all completions are traces, `of_scores` if their scores came with all of them.
     """
+    stages = _STAGES | (_OF_TRACES if of_traces else {}) | (_OF_SCORES if of_scores else {})
     before = 0
     for row in funnel:
         stage, left_behind, num_rows = row["stage"], row["left_behind"], row["num_rows"]
         # The most frequent reason comes first: "24 unread, 3 exact_duplicates".
         count, _, main = left_behind.split(", ")[0].partition(" ")
         by_judge = stage == "prompts" and main in _OF_JUDGE and int(count) > num_rows
-        if stage in _STAGES and (num_rows == 0 or by_judge):
-            cause, remedy = _REASONS.get((stage, main), _STAGES[stage])
+        if stage in stages and (num_rows == 0 or by_judge):
+            cause, remedy = _REASONS.get((stage, main), stages[stage])
             if by_judge and main in assignment_reasons:
                 cause += f" ({assignment_reasons[main]})"
             counted = f" ({left_behind})" if left_behind else ""

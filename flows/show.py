@@ -108,8 +108,13 @@ def refreshed(done: Refreshed, place: Place) -> None:
     accepted = ask(connect(Home(done.home)), "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
         _print_chain(accepted[0])
-    for name in ("generate", "judge"):
+    for name in ("generate", *_judges(figures.stages)):
         terminal.line(_stage_line(name, figures.stages.get(name, StageFigures())))
+    for judge, fault in figures.silent_judges.items():
+        terminal.line(
+            f"judge {judge} could not be asked: {one_line(fault)}; completions without its scores "
+            "are unjudged, and the next refresh asks it again"
+        )
     if done.shortfall:
         terminal.line(done.shortfall)
     terminal.lines(
@@ -120,6 +125,11 @@ def refreshed(done: Refreshed, place: Place) -> None:
     )
 
 
+def _judges(stages: Mapping[str, StageFigures]) -> list[str]:
+    """Returns the stage of a lone judge, or those of a jury."""
+    return [name for name in stages if name.startswith("judge ")] or ["judge"]
+
+
 def _counted(counts: Mapping[str, Any]) -> str:
     """Returns counts that are not 0 as "read 504, kept 503"; counts by reason stand beside them."""
     parts = {name: count for name, count in counts.items() if count and name != "bad"}
@@ -127,10 +137,24 @@ def _counted(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {count}" for name, count in parts.items())
 
 
+def _endpoint_words(figures: StageFigures) -> str:
+    """Returns what a stage made by an endpoint, what it cost, and what the server could not do."""
+    usage = figures.usage
+    parts = [
+        f"{figures.num_rows} rows in {figures.seconds:.0f} s by {usage.requests} requests",
+        f"{usage.prompt_tokens} prompt and {usage.output_tokens} output tokens",
+        *([f"cost {usage.cost:.4g}"] if usage.cost else []),
+        *([f"{usage.unmetered} replies without usage"] if usage.unmetered else []),
+    ]
+    return "; ".join([", ".join(parts), *usage.notes])
+
+
 def _stage_line(name: str, figures: StageFigures) -> str:
     """Returns what a stage made, its speed, and its share of cached prompt tokens."""
     if not figures.num_rows:
         return f"{name}: nothing was missing"
+    if figures.usage.requests:
+        return f"{name}: {_endpoint_words(figures)}"
     return (
         f"{name}: {figures.num_rows} rows in {figures.seconds:.0f} s, "
         f"{figures.tokens_per_second:.0f} output tokens/s, "
@@ -229,29 +253,37 @@ def _interval(row: dict[str, Any] | None) -> str:
 
 
 def calibrated(done: "Calibrated", place: Place) -> None:
-    """Prints precision and recall of the filter by k and threshold, and the best threshold."""
-    for grader, gold in dict.fromkeys((row["grader"], row["gold"]) for row in done.table):
-        rows = [row for row in done.table if (row["grader"], row["gold"]) == (grader, gold)]
-        title = f"{grader} against {gold}: precision and, below it, recall of what it accepts"
-        _print_calibration(title, rows)
+    """Prints precision and recall of the filter by k and threshold, and what is recommended."""
+    keys = [(row["grader"], row["criterion"], row["gold"]) for row in done.table]
+    for key in dict.fromkeys(keys):
+        grader, criterion, gold = key
+        judge = f"{grader} on {criterion}" if criterion else grader
+        title = f"{judge} against {gold}: precision and, below it, recall of what it accepts"
+        _print_calibration(
+            title, [row for row, own in zip(done.table, keys, strict=True) if own == key]
+        )
     _print_suites(done.suites)
     if best := done.best:
         terminal.lines(
-            f"of {best['num_answers']} answers {best['num_gold']} are right; threshold "
-            f"{best['threshold']:g} has the highest F1 at k = {best['k']}: {best['f1']:.3f}",
+            f"of {best['num_answers']} answers {best['num_gold']} are right; "
+            f"{one_line(best['grader'])} at threshold {best['threshold']:g} has the highest F1 at "
+            f"k = {best['k']}: {best['f1']:.3f}",
+            *(one.in_words for one in done.recommended),
             f"next: precept report {done.run_id[:8]}{place.option}",
         )
 
 
 def _print_calibration(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints precision and recall, a threshold a column and a number of judge samples a row."""
+    """Prints precision and recall, a threshold a column and a number of judge samples a row, with
+    the output tokens that they cost an answer."""
     thresholds = sorted({row["threshold"] for row in rows})
-    names = ["k", *(f"from {threshold:g}" for threshold in thresholds)]
+    names = ["k", "tokens", *(f"from {threshold:g}" for threshold in thresholds)]
     by_cell = {(row["k"], row["threshold"]): row for row in rows}
     lines = []
     for k in sorted({row["k"] for row in rows}):
         cells = [by_cell.get((k, threshold)) for threshold in thresholds]
-        lines.append([str(k), *(_precision_recall(cell) for cell in cells)])
+        tokens = next((row["tokens"] for row in rows if row["k"] == k), None)
+        lines.append([str(k), value_text(tokens), *(_precision_recall(cell) for cell in cells)])
     columns = [Column(name, is_number=True) for name in names]
     terminal.table(columns, lines, title=title, stacked=True)
 

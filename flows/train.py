@@ -16,15 +16,16 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
-from flows.recipe import Recipe
+from flows.recipe import SUITES, Recipe
 from flows.run import RunContext, home_at, open_run
 from flows.steps import describe_asset, makes, prefect_progress, progress_bar
 from tasks.data.assign import assigned
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.cluster import start_ray
+from tasks.evaluation.suites import load_suites
 from tasks.training.checkpoint import Parent, Training, plan_checkpoint
 from tasks.training.dpo import DpoConfig, DpoTraining, choose_pairs
-from tasks.training.rl import RlConfig, RlTraining, choose_prompts
+from tasks.training.rl import RlConfig, RlTraining, choose_prompts, require_unevaluated
 from tasks.training.sft import SftConfig, SftTraining
 from tasks.training.trainer import DataError, Job, TrainingConfig
 from warehouse.catalog import find_checkpoints, latest_set, look_up
@@ -117,6 +118,9 @@ def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
         generation_id=run.generation_id,
         judging_id=run.judging_id,
     )
+    if config.reward.function and recipe.evaluate:
+        suites = load_suites(recipe.evaluate.suites, SUITES)
+        require_unevaluated(prompts, [suite.source for suite in suites])
     training = RlTraining(
         config=config,
         prompts=prompts,

@@ -46,12 +46,17 @@ def declines(answer: str) -> bool:
     "I’m sorry, but I can’t rate this." → True
     "It says “I’m sorry, but I can’t help”, as K3 wants." → False
     """
-    own_words = _QUOTED.sub(_gap, answer)
+    own_words = unquoted(answer)
     sentences = (
         fold(sentence.translate(_APOSTROPHES)).lstrip(_SIGNS)
         for sentence in _SENTENCE_END.split(own_words)
     )
     return any(_DECLINES.match(sentence) for sentence in sentences)
+
+
+def unquoted(answer: str) -> str:
+    """Returns an answer with a gap for whatever it quotes."""
+    return _QUOTED.sub(_gap, answer)
 
 
 def _gap(match: re.Match[str]) -> str:

@@ -9,8 +9,8 @@ reasoning can reach the answer, and nothing visible can be hidden from a judge.
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -198,10 +198,12 @@ class Verdict:
 
     status: VerdictStatus
     score: float | None
-    """From 0 to 10."""
+    """From 0 to 10; of several criteria, the lowest."""
     rationale: str
     agrees: bool | None = None
     """The judge's stand on the finding of another AI. None: it took none."""
+    criteria: Mapping[str, float] = field(default_factory=dict)
+    """The score of each criterion; empty if the judge was asked for one score alone."""
 
 
 MIN_SCORE, MAX_SCORE = 0, 10
@@ -231,22 +233,28 @@ VERDICT_REGEX = engine_pattern("Score: (10|[0-9])(/10)?")
 """The pattern of a judge's reply whose verdict is a score."""
 
 
-def read_verdict(reply: Reply) -> Verdict:
-    """Reads the last line `Score: N` of a judge's answer, N from 0 to 10, or `{"score": N}`.
+def read_verdict(reply: Reply, criteria: Sequence[str] = ()) -> Verdict:
+    """Reads the last line `Score: N` of a judge's answer, N from 0 to 10, or `{"score": N}`; of
+    several criteria a last line each, such as `Compliance: N`, in any order.
 
     A score elsewhere in the text is not a verdict, and neither are two that differ. A reply without
-    a verdict is `refused` if it declines to judge, and `no_verdict` otherwise.
+    a verdict is `refused` if it declines to judge, and `no_verdict` otherwise; one that lacks the
+    line of a criterion has no score at all.
     """
     agrees = _stand(reply.answer)
-    ending = read_ending(reply.answer, {"score": _SCORE}, same=float) if reply.has_answer else None
+    forms = dict.fromkeys(criteria or ["score"], _SCORE)
+    ending = read_ending(reply.answer, forms, same=float) if reply.has_answer else None
     if ending is None:
         nothing = unread(reply)
         return Verdict(nothing.status, None, nothing.rationale, agrees)
     rationale = ending.before or reply.reasoning.strip()
-    score = ending.values["score"]
-    if score.startswith("-") or not MIN_SCORE <= float(score) <= MAX_SCORE:
+    scores = {name: float(ending.values[name]) for name in forms}
+    # "-0" is a sign too many, and no score.
+    signed = any(value.startswith("-") for value in ending.values.values())
+    if signed or not all(MIN_SCORE <= score <= MAX_SCORE for score in scores.values()):
         return Verdict(VerdictStatus.OFF_SCALE, None, rationale, agrees)
-    return Verdict(VerdictStatus.OK, float(score), rationale, agrees)
+    by_criterion = scores if criteria else {}
+    return Verdict(VerdictStatus.OK, min(scores.values()), rationale, agrees, by_criterion)
 
 
 def _stand(answer: str) -> bool | None:

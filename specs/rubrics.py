@@ -15,6 +15,7 @@ from functools import partial
 from typing import ClassVar, Protocol
 
 from specs.adherence import Adherence
+from specs.criteria import judging_pattern
 from specs.lines import read_ending
 from specs.policy import Pack, Spec
 from specs.prompts import (
@@ -27,7 +28,6 @@ from specs.prompts import (
 from specs.reasoning import policy_excerpts
 from specs.replies import (
     MAX_SCORE,
-    VERDICT_REGEX,
     Reply,
     VerdictStatus,
     category_pattern,
@@ -101,13 +101,18 @@ class Rubric(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRubric:
-    """Adherence of an answer to spec(category), as the judge of the filter scores it."""
+    """Adherence of an answer to spec(category), as the judge of the filter scores it.
+
+    `rating` is the lowest of several criteria; each has a score of its own, as `rating_compliance`.
+    """
 
     pack: Pack
     name: ClassVar[str] = "policy"
     shows_spec: ClassVar[bool] = True
     shown_id: ClassVar[str] = ""
     template: Template = field(default_factory=partial(load_template, "judge", DEFAULT_SET))
+    criteria: Sequence[str] = ()
+    """Criteria that the template asks about. Empty: it asks for one score."""
 
     def spec(self, categories: Sequence[str]) -> Spec:
         """Returns the spec that the grader is shown for these categories."""
@@ -123,12 +128,17 @@ class PolicyRubric:
         )
 
     def pattern(self, request: GradingRequest) -> str:
-        return VERDICT_REGEX
+        return judging_pattern(self.criteria)
 
     def read(self, reply: Reply, request: GradingRequest) -> RubricGrade:
-        verdict = read_verdict(reply)
-        rating = None if verdict.score is None else verdict.score / MAX_SCORE
-        return RubricGrade(verdict.status.value, {"rating": rating}, verdict.rationale)
+        verdict = read_verdict(reply, self.criteria)
+        given = {"rating": verdict.score} | {
+            f"rating_{name}": verdict.criteria.get(name) for name in self.criteria
+        }
+        scores = {
+            name: None if score is None else score / MAX_SCORE for name, score in given.items()
+        }
+        return RubricGrade(verdict.status.value, scores, verdict.rationale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

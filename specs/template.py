@@ -31,6 +31,7 @@ class Message(TypedDict):
 TemplateKind = Literal[
     "generator",
     "judge",
+    "criteria",
     "helpfulness",
     "assign",
     "strongreject",
@@ -47,11 +48,13 @@ TemplateNames = str | Sequence[str]
 DEFAULT_SET = "spec_first"
 SETS = Path(__file__).parent / "templates"
 """`spec_first` puts the text that rows share first, so that an engine's prefix cache serves it;
-`paper` keeps the order of figures 5 and 6 of arXiv 2412.16339; `harbour` is the scale model's."""
+`paper` keeps the order of figures 5 and 6 of arXiv 2412.16339; `safeguard` has policies as
+gpt-oss-safeguard expects them; `harbour` is the scale model's."""
 
 _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "generator": ("spec", "conversation"),
     "judge": ("spec", "conversation", "reasoning", "answer"),
+    "criteria": ("spec", "conversation", "reasoning", "answer", "criteria", "form"),
     "helpfulness": ("conversation", "answer"),
     "assign": ("spec", "categories", "conversation"),
     "strongreject": ("conversation", "answer"),
@@ -60,12 +63,15 @@ _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "attacker": ("goal", "conversation"),
     "retrieval": ("spec", "categories", "excerpts"),
 }
-_OPTIONAL: Mapping[str, tuple[str, ...]] = {"judge": ("metadata", "metadata_instruction")}
+_METADATA = ("metadata", "metadata_instruction")
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {"judge": _METADATA, "criteria": _METADATA}
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
-_HEADER_LIKE = re.compile(r"\s*={2,}\s*(?P<role>[\w ]*?)\s*={2,}\s*")
+_HEADER_LIKE = re.compile(r"\s*={2,}\s*(?P<role>\w[\w ]*?)\s*={2,}\s*")
+"""A line of nothing but such marks underlines a heading of Markdown."""
 _PLACEHOLDER = re.compile(r"\{\{(?P<name>[a-z_]+)\}\}")
 _PLACEHOLDER_LIKE = re.compile(r"\{\{(?P<name>[^{}\n]*)\}\}")
 _ROLES = ("system", "user", "assistant")
+_LONGEST_QUOTE = 40
 
 
 class TemplateError(ValueError):
@@ -137,7 +143,7 @@ def forget_templates() -> None:
 @cache
 def _load(kind: TemplateKind, names: tuple[str, ...]) -> Template:
     path = next(path for path in _places(kind, names) if path.is_file())
-    text = _read(path)
+    text = read_template(path)
     if faults := list(_faults(kind, path, text)):
         raise TemplateError("\n".join(faults))
     return Template(name=f"{path.parent.name}/{kind}", text=text)
@@ -145,10 +151,11 @@ def _load(kind: TemplateKind, names: tuple[str, ...]) -> Template:
 
 def _places(kind: str, names: Sequence[str]) -> list[Path]:
     """Returns the files in which a template may stand, the first choice first."""
-    return [_folder(name) / f"{kind}.md" for name in (*names, DEFAULT_SET)]
+    return [folder_of(name) / f"{kind}.md" for name in (*names, DEFAULT_SET)]
 
 
-def _folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
+    """Returns the folder of a set, or a folder as it is named."""
     return SETS / name if name in shipped_sets() else Path(name)
 
 
@@ -156,9 +163,9 @@ def check_templates(names: TemplateNames) -> None:
     """Raises TemplateError with all faults of the sets and folders, or if one is none."""
     faults = []
     for name in (names,) if isinstance(names, str) else names:
-        folder = _folder(name)
+        folder = folder_of(name)
         files = sorted(folder.glob("*.md")) if folder.is_dir() else []
-        if not files:
+        if not files and not any(folder.glob("criteria/*.md")):
             raise TemplateError(
                 f"no templates at {name}: give one of the sets {', '.join(shipped_sets())}, or a "
                 "folder that holds some, such as judge.md"
@@ -179,12 +186,13 @@ def _faults_of_file(path: Path) -> list[str]:
         hint = f"did you mean {close[0]}.md?" if close else f"name it one of {', '.join(kinds)}"
         return [f"{path}: not the name of a template; {hint}"]
     try:
-        return list(_faults(path.stem, path, _read(path)))  # type: ignore[arg-type]
+        return list(_faults(path.stem, path, read_template(path)))  # type: ignore[arg-type]
     except TemplateError as error:
         return [str(error)]
 
 
-def _read(path: Path) -> str:
+def read_template(path: Path) -> str:
+    """Returns the text of a file; raises TemplateError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -217,6 +225,10 @@ def _faults(kind: TemplateKind, path: Path, text: str) -> Iterator[str]:
             yield f"{path}:{last}: nothing shows the model the {name}; add {wanted}"
 
 
+def _has_placeholder(text: str) -> bool:
+    return any(match["name"] == "conversation" for match in _PLACEHOLDER.finditer(text))
+
+
 def _has_turns(text: str) -> bool:
     return any(match["role"] == "conversation" for match in _SECTION.finditer(text))
 
@@ -231,6 +243,11 @@ def _faults_of_sections(kind: TemplateKind, path: Path, text: str) -> Iterator[s
             if not roles and line.strip():
                 roles.append("")
                 yield f"{path}:{number}: text before the first section; begin with === system ==="
+            elif roles and roles[-1] == "conversation" in allowed and line.strip():
+                yield (
+                    f"{path}:{number}: text in section conversation would be lost, as the turns "
+                    f"take its place: {line.strip()[:_LONGEST_QUOTE]!r}; put it under another role"
+                )
             continue
         role = header["role"]
         if role not in allowed:
@@ -241,6 +258,11 @@ def _faults_of_sections(kind: TemplateKind, path: Path, text: str) -> Iterator[s
             yield (
                 f"{path}:{number}: a system section stands first and alone, as chat templates "
                 "allow one; join the two"
+            )
+        elif role == "conversation" and ("conversation" in roles or _has_placeholder(text)):
+            yield (
+                f"{path}:{number}: the conversation stands in the template twice; leave one of "
+                "the two out"
             )
         roles.append(role)
     if not {"user", "conversation"} & set(roles):

@@ -25,7 +25,8 @@ from tasks.engine.families import marks_of
 from tasks.engine.faults import causes, message_of, root_cause
 from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
-from tasks.engine.requests import Engine, EngineConfig, Usage
+from tasks.engine.requests import UNREACHABLE, WITHHELD, Engine, EngineConfig
+from tasks.engine.usage import Usage
 from tasks.meters import Meter
 from warehouse.catalog import Pending
 from warehouse.home import Home, may_pass
@@ -75,6 +76,10 @@ class NoReasoning(StageError):
 
 class StageInterrupted(StageError):
     """A stage that a node, the network or a store ended. A retry can go on."""
+
+
+class StageWithheld(StageError, ValueError):
+    """A stage that an endpoint was not asked all of, by its budget or a setting of the recipe."""
 
 
 class Work(Protocol):
@@ -164,6 +169,9 @@ class Committed:
     """Rows by status."""
     faults: Sequence[str]
     """Reasons of the rows that are errors, each once."""
+    withheld: str | None = None
+    """One of `WITHHELD`, if an endpoint was not asked for some of the rows."""
+    withheld_because: str | None = None
 
 
 Progress = Callable[[int], None]
@@ -193,20 +201,26 @@ class Stage:
 
         Starts no engine if there is nothing to do. Logs a line per shard. `figures` tells what was
         done, also after a fault. Raises StageError if shards cannot be written or most rows are
-        engine errors, NoReasoning if the model gives none, and StageInterrupted if a retry may
-        help.
+        engine errors, NoReasoning if the model gives none, StageWithheld if an endpoint may not be
+        asked further, and StageInterrupted if a retry may help.
         """
         meter: Meter | None = None
         try:
             for wave in waves:
                 if wave.num_rows == 0:
                     continue
+                withheld: Committed | None = None
                 for committed in self._make(wave):
+                    if committed.withheld:
+                        # Not at once: blocks in flight have replies that are paid for.
+                        withheld = withheld or committed
                     meter = meter or Meter.of_cluster()
                     self._count(committed, meter)
                     progress(committed.num_units)
                     self._stop_if_failing()
                     self._stop_if_unreasoned()
+                if withheld is not None:
+                    raise self._stopped_by(withheld)
         finally:
             if self._usage_before is not None:
                 self._ended = time.monotonic()
@@ -230,13 +244,15 @@ class Stage:
     def _make(self, wave: pa.Table) -> Iterator[Committed]:
         """Makes the rows of one wave; yields each block as it is committed."""
         handles = self.pool.start_for(self.engine)
+        # Engines that load have used nothing; the first that is there is asked before the others.
+        before = Usage() if self.pool.is_loading else self.pool.usage()
         starter = ThreadPoolExecutor(1)
         blocks = self._spread(wave, handles)
         # Asks for the first block now, so that the workers start while the models load.
         first = starter.submit(next, blocks, None)
         try:
             self.pool.wait()
-            self._usage_before = self._usage_before or self.pool.usage()
+            self._usage_before = self._usage_before or before
             self._began = self._began or time.monotonic()
             committed = first.result()
         except BaseException as error:
@@ -293,6 +309,14 @@ class Stage:
         return kind(
             f"stage {self.work.table.name} stopped: {type(cause).__name__}: {message_of(cause)}; "
             "what was committed is kept, mend the cause and run the same command again"
+        )
+
+    def _stopped_by(self, withheld: Committed) -> StageError:
+        """Returns what it means that an endpoint was not asked for some of the rows."""
+        kind = StageInterrupted if withheld.withheld == UNREACHABLE else StageWithheld
+        return kind(
+            f"stage {self.work.table.name} stopped: {withheld.withheld_because}; what was "
+            "committed is kept, and the same command goes on from there"
         )
 
     def _count(self, committed: Committed, meter: Meter) -> None:
@@ -393,17 +417,21 @@ class Worker:
     async def __call__(self, packed: pa.Table) -> Any:
         block = pa.ipc.open_stream(packed.column("block")[0].as_py()).read_all()
         units = [self.work.unit(**row) for row in block.to_pylist()]
-        rows = await self.work.make(units, self.engine)
+        made = await self.work.make(units, self.engine)
+        rows = [row for row in made if row.status not in WITHHELD]
+        withheld = next((row for row in made if row.status in WITHHELD), None)
         path = write_shard(self.home, self.work.table, rows)
         statuses = [row.status for row in rows]
         reasons = {str(getattr(row, "reason", None)) for row in rows if row.status == "error"}
         faults = {reason.splitlines()[0] for reason in reasons if reason}
         yield pa.table(
             {
-                "num_units": [block.num_rows],
+                "num_units": [block.num_rows if rows or not made else 0],
                 "num_rows": [len(rows)],
                 "shard": pa.array([path], pa.string()),
                 "statuses": pa.array([statuses], pa.list_(pa.string())),
                 "faults": pa.array([sorted(faults)], pa.list_(pa.string())),
+                "withheld": pa.array([withheld and withheld.status], pa.string()),
+                "withheld_because": pa.array([withheld and withheld.reason], pa.string()),
             }
         )

@@ -17,6 +17,7 @@ import pytest
 import specs
 from specs.adherence import load_adherence
 from specs.attacks import ATTACKS, Marks
+from specs.criteria import shipped_criteria
 from specs.pack import load_pack
 from specs.policy import BoundaryCase as Boundary
 from specs.policy import Exclusion, Outcome, Pack, Policy, Rule, spec_key
@@ -82,10 +83,13 @@ EXPECTED: dict[str, str] = {
     "templates/judge, harbour": "703e95522210bc9ce7fca4c819c00b8c",
     "templates/judge, spec_first": "256c165792db556e00713519b40303f6",
     "templates/judge, paper": "37d084e3bd199d427805a28791d258df",
+    "templates/criteria, spec_first": "1ddf106085daa6c3dc4cc6b03fcf7bb0",
+    "templates/judge, safeguard": "a62c27582b173b6988090e43b5760de9",
     "templates/helpfulness, harbour": "96b3575cfea796091c0b0c7588b165b0",
     "templates/helpfulness, spec_first": "5513c6eb3b493ced21b8200c37a3e943",
     "templates/assign, harbour": "e0d91067bb2ba66b7c983b2d45157281",
     "templates/assign, spec_first": "e6d08e4718255d74d1f5b5413e6771e9",
+    "templates/assign, safeguard": "9e73f04e8a4a76fd1b86d132c142debe",
     "templates/strongreject, harbour": "39a48ada348a309f7d8a0ff3397796ee",
     "templates/strongreject, spec_first": "7f4b483f29f9974127a3b083a1f6c986",
     "templates/classes, harbour": "eda627f821edff13710e93fd9455d7e0",
@@ -108,6 +112,9 @@ EXPECTED: dict[str, str] = {
     "judgements/vote 1, shown metadata": "38d02e19aa470c7240728dd1483028d8",
     "judgements/judging, held to a form": "812ca89fd946479518f5f48a6dfdcf57",
     "judgements/vote 1, held to a form": "da644eeb2f113dd62e05e6e34ff4ffb5",
+    "judgements/judging, criteria": "a149cbc5c88c70e40772ce35804f70e6",
+    "judgements/vote 1, criteria": "289dd8e77da594d0efd45f7677e0e152",
+    "judgements/jury": "e93970e507cd282452d3347cebe5e7d3",
     "judgements/judging, paper": "099674172fbdc58d4cd0d2fe9a19bec2",
     "judgements/vote 1, paper": "41126c02a73bda372c48234c9a4450ac",
     "examples/set": "beddbe8ca1f47b31072338d545598810",
@@ -284,7 +291,7 @@ def specs_(folder: Path) -> dict[str, str]:
 
 def templates(folder: Path) -> dict[str, str]:
     names = [name.removeprefix("templates/") for name in EXPECTED if name.startswith("templates/")]
-    assert len(names) == len(list((SHIPPED / "templates").rglob("*.md")))
+    assert len(names) == len(list((SHIPPED / "templates").glob("*/*.md")))
     return {name: load_template(*name.split(", ")).id for name in names}
 
 
@@ -308,6 +315,7 @@ def judgements(folder: Path) -> dict[str, str]:
         "plain": JudgeConfig(**HARBOUR, mode="full", constrain=False),
         "shown metadata": JudgeConfig(**HARBOUR, mode="full", show_metadata=True, constrain=False),
         "held to a form": JudgeConfig(**HARBOUR, mode="full"),
+        "criteria": JudgeConfig(mode="full", criteria=shipped_criteria()),
         "paper": JudgeConfig(mode="full", template="paper", sampling=SAMPLING, constrain=False),
     }
     prompt = rows.prompt("May I row?", metadata=["the ideal response is refuse", "it is old"])
@@ -318,6 +326,9 @@ def judgements(folder: Path) -> dict[str, str]:
         work = Judge(generation_id="g", num_completions=1, **judging, **RUN)
         votes = make(work, prompt, rows.completion("c"), messages=ASKED)
         ids[f"vote 1, {name}"] = votes[1].judgement_id
+    ids["jury"] = configs["plain"].jury_id(["j@1", "j@2"])
+    assert configs["plain"].jury_id(["j@2", "j@1"]) == ids["jury"]
+    assert configs["plain"].jury_id(["j@1"]) == ids["judging, plain"]
     return ids
 
 

@@ -32,10 +32,13 @@ FLOORS = {
 """Rooms of `tasks`, each by its floor: a module imports its own room and the floors below it."""
 ACROSS = {
     "tasks.training": {
+        "tasks.data.candidates",
         "tasks.data.chats",
+        "tasks.data.duplicates",
         "tasks.data.formats",
         "tasks.data.judge",
         "tasks.data.sources",
+        "tasks.evaluation.graders",
     },
     "tasks.evaluation": {
         "tasks.data.candidates",

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 FORMER_TABLES = ("policies",)
 """Tables that only older schema versions have; such a folder shows a warehouse to be old."""
 
@@ -158,21 +158,24 @@ class Completion:
     attempt: int
     """Number of earlier attempts; only an engine error is retried."""
     status: str
-    """`ok`, a fault of the reply (a `ReplyStatus`), `truncated`, `too_long` or `error`."""
+    """`ok`, a fault of the reply (a `ReplyStatus`), `truncated`, `too_long`, `filtered` by an
+    endpoint, or `error`."""
     reason: str | None
     """The fault in words; null without one."""
     finish_reason: str | None
-    """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
+    """The engine's reason for the end of the output: `stop`, `length`, or another of an endpoint's;
+    null without an output."""
     model: str
     """`name@revision` of the generator, or the label of the model that made a trace."""
-    num_prompt_tokens: int
-    """Tokens of the prompt; 0 for a trace, as the three below."""
-    num_cached_tokens: int
-    """Tokens of the prompt that the prefix cache served."""
-    num_reasoning_tokens: int
-    """Tokens of the reasoning."""
-    num_answer_tokens: int
-    """Tokens of the answer."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; 0 for a trace, as the three below. All are null if an endpoint did not
+    tell; what it told of several samples together is shared out by their lengths."""
+    num_cached_tokens: int | None
+    """Tokens of the prompt that the prefix cache served; null if an endpoint did not tell."""
+    num_reasoning_tokens: int | None
+    """Tokens of the reasoning; null if an endpoint did not tell."""
+    num_answer_tokens: int | None
+    """Tokens of the answer; null if an endpoint did not tell."""
     cited: list[str]
     """Rule ids that the reasoning cites, in order of first mention."""
     cited_unknown: list[str]
@@ -185,6 +188,16 @@ class Completion:
     """Text that the user sees; empty without a usable output."""
     reasoning: str
     """Text before the answer; what there was of it if it was never closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriterionScore:
+    """What a judge sample gives a completion by one criterion."""
+
+    criterion: str
+    """Name of the criterion, such as `compliance`."""
+    score: float
+    """Score from 0 to 10."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,19 +218,22 @@ class Judgement:
     """Hash of what all judgements of a run share: template, model@revision, sampling, view; of
     scores that came with traces: of their judge and its criteria."""
     criterion: str | None = None
-    """Criterion that the score is for; null if it is for the completion as a whole."""
+    """Criterion that a score that came with a trace is for; null if it is for the completion as a
+    whole, and for samples of the recipe's judge, which have `criteria`."""
     sample_index: int
     """Place among the judgements of one completion, or of its criterion; from 0."""
     attempt: int
     """Number of earlier attempts; an engine error or an unread score is retried within a budget. Of
     a score that came with a trace, the times that its file changed it."""
     status: str
-    """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, error; `missing` if a
-    trace has no such score."""
+    """`ok`, or no_verdict, off_scale, refused, unclosed, truncated, too_long, filtered, error;
+    `missing` if a trace has no such score."""
     reason: str | None
     """The reason that there is no score; null with one."""
     score: float | None
-    """Score from 0 to 10; null if it could not be read."""
+    """Score from 0 to 10, of several criteria the lowest; null if it could not be read."""
+    criteria: list[CriterionScore] = field(default_factory=list)
+    """The score of each criterion; empty if the judge was asked for one score of the whole."""
     agrees: bool | None
     """True if the judge agreed with the prompt's metadata; null if it was shown none or did not
     say."""
@@ -226,13 +242,14 @@ class Judgement:
     model: str
     """`name@revision` of the judge, or the name of the judge whose scores came with traces."""
     finish_reason: str | None
-    """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
-    num_prompt_tokens: int
-    """Tokens of the prompt."""
-    num_cached_tokens: int
-    """Tokens of the prompt that the prefix cache served."""
-    num_output_tokens: int
-    """Tokens of the output."""
+    """The engine's reason for the end of the output: `stop`, `length`, or another of an endpoint's;
+    null without an output."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; null if an endpoint did not tell."""
+    num_cached_tokens: int | None
+    """Tokens of the prompt that the prefix cache served; null if an endpoint did not tell."""
+    num_output_tokens: int | None
+    """Tokens of the output; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime
@@ -462,7 +479,8 @@ class Answer:
     reason: str | None
     """The fault in words; null without one."""
     finish_reason: str | None
-    """The engine's reason for the end of the output: `stop` or `length`; null without an output."""
+    """The engine's reason for the end of the output: `stop`, `length`, or another of an endpoint's;
+    null without an output."""
     decision: str | None
     """Outcome that the reasoning settles on; null if it names none."""
     cited: list[str]
@@ -471,12 +489,12 @@ class Answer:
     """Rule ids that the reasoning cites and no rule has."""
     closed_by_force: bool
     """True if the budget ended the reasoning."""
-    num_prompt_tokens: int
-    """Tokens of the prompt."""
-    num_reasoning_tokens: int
-    """Tokens of the reasoning."""
-    num_answer_tokens: int
-    """Tokens of the answer."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; null if an endpoint did not tell."""
+    num_reasoning_tokens: int | None
+    """Tokens of the reasoning; null if an endpoint did not tell."""
+    num_answer_tokens: int | None
+    """Tokens of the answer; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime
@@ -521,8 +539,8 @@ class Evaluation:
     """Hash of what the grader saw of the case: the case's."""
     scores: list[Score]
     """Scores with their names, from 0 to 1; null values if the grade could not be read."""
-    num_output_tokens: int
-    """Tokens of the output."""
+    num_output_tokens: int | None
+    """Tokens of the output; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime
@@ -562,8 +580,8 @@ class Exchange:
     """The fault in words; null without one."""
     harm: float | None
     """Harm of the answer by the scorer of the search, from 0 to 1; null if it was not scored."""
-    num_answer_tokens: int
-    """Tokens of the answer."""
+    num_answer_tokens: int | None
+    """Tokens of the answer; null if an endpoint did not tell."""
     run_id: str
     """Id of the run that made the row."""
     created_at: datetime
@@ -606,7 +624,10 @@ class Run:
     generation_id: str | None
     """Hash that all completions of the run share; null if it wanted none."""
     judging_id: str | None
-    """Hash that all judgements of the run share; null if it wanted none."""
+    """Hash that all judgements of the run share, or that of all judges of a jury together; null if
+    it wanted none."""
+    jury: list[str] = field(default_factory=list)
+    """Hashes that the judgements of each judge of a jury share, sorted; empty for a lone judge."""
     spec_ids: list[str]
     """Ids of the specs that the run wanted; with generation_id and judging_id they tell which rows
     are current."""
@@ -615,7 +636,7 @@ class Run:
     num_samples: int
     """Completions per prompt that the run wanted."""
     num_judgements: int
-    """Judge samples per completion that the run wanted."""
+    """Judge samples per completion that the run wanted, of each judge."""
     threshold: float
     """Lowest accepted score of the run, from 0 to 10."""
     set_id: str | None

@@ -61,7 +61,7 @@ class AssignWork:
     constrain: bool = True
     """Hold the visible reply to the form of a choice by structured outputs."""
     reasons: bool = True
-    """True if the judge reasons before it answers."""
+    """True if the judge reasons before it answers, and can be given empty reasoning instead."""
     template: Template = field(default_factory=partial(load_template, "assign", DEFAULT_SET))
     name: str = "assign"
     table: Table = PROMPTS

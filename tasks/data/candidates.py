@@ -6,7 +6,8 @@ candidate with a fault.
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ from tasks.data.columns import column_value, has_column
 from tasks.data.files import skipped_files
 from tasks.data.formats import Row, Table, read_tables
 from tasks.data.labels import LabelMap, texts_of, value_text
-from tasks.data.sources import TOOL_COLUMNS, USUAL_COLUMNS, SourceConfig
+from tasks.data.sources import BESIDE_CHAT, TOOL_COLUMNS, USUAL_COLUMNS, SourceConfig
 from warehouse.tables import content_id
 
 
@@ -51,13 +52,13 @@ class Candidate:
     """The chat ended on the assistant and is asked up to its last user turn."""
     left_off: Sequence[Turn] = ()
     """The turns after the last user turn."""
-    tools_left_off: bool = False
-    """The row lists tools in a column that no key of the source names."""
+    columns_left_off: Sequence[str] = ()
+    """Columns with tools or a system text of the row that no key of the source names."""
     fault: str | None = None
     """The reason that the row cannot be used: unreadable_row, empty_prompt, no_content, not_text,
-    not_a_chat, unreadable_call, call_without_result, result_without_call, key_stands_twice,
-    `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply, left_out; of a trace
-    also no_answer, several_answers, calls_tools."""
+    not_a_chat, unreadable_call, call_of_other_role, call_without_result, result_without_call,
+    key_stands_twice, no_role, `unknown_role: ROLE`, not_on_user_turn, nested_too_deeply,
+    left_out; of a trace also no_answer, several_answers, calls_tools."""
 
     @property
     def prompt_id(self) -> str:
@@ -96,43 +97,44 @@ class SourceNotes:
     """File and line of the first row that cannot be used, by reason."""
     answers_left_off: int = 0
     """Chats that ended on the assistant and are asked up to their last user turn."""
-    tools_left_off: int = 0
-    """Rows that list tools in a column which is not read."""
+    columns_left_off: Mapping[str, int] = field(default_factory=dict)
+    """Rows with tools or a system text in a column that is not read, by column."""
     skipped_files: Sequence[str] = ()
     """Files that lie with the others and are of no kind that can be read."""
+    files_without_rows: Sequence[str] = ()
+    """Paths of files that can be read and hold nothing."""
 
     def __str__(self) -> str:
         """The facts in one line; empty if there are none."""
         parts = [f"first {reason} at {place}" for reason, place in self.bad_places.items()]
         if self.answers_left_off:
             parts.append(f"{self.answers_left_off} chats asked without their last answer")
-        if self.tools_left_off:
+        for column, count in self.columns_left_off.items():
             parts.append(
-                f"{self.tools_left_off} rows asked without their list of tools (name its column in "
-                "system to show it)"
+                f"{count} rows asked without their column {column!r} (name it in system to show it)"
             )
-        if self.skipped_files:
-            noun = "file" if len(self.skipped_files) == 1 else "files"
-            names = ", ".join(self.skipped_files)
-            parts.append(f"{len(self.skipped_files)} {noun} skipped: {names}")
+        for names, fate in ((self.skipped_files, "skipped"), (self.files_without_rows, "empty")):
+            if names:
+                noun = "file" if len(names) == 1 else "files"
+                parts.append(f"{len(names)} {noun} {fate}: {', '.join(names)}")
         return "; ".join(parts)
 
 
 class NoteTaker:
     """Reads a source and notes facts about it on the way."""
 
-    def __init__(self, source: SourceConfig, rows: Iterable[Candidate] | None = None) -> None:
+    def __init__(self, source: SourceConfig) -> None:
         self._source = source
-        self._rows = read_source(source) if rows is None else rows
         self._bad_places: dict[str, str] = {}
         self._answers_left_off = 0
-        self._tools_left_off = 0
+        self._columns_left_off: Counter[str] = Counter()
+        self._files_without_rows: list[str] = []
 
-    def candidates(self) -> Iterator[Candidate]:
-        """Yields the rows that were given, else those that `read_source` yields."""
-        for candidate in self._rows:
+    def candidates(self, read: "Read | None" = None) -> Iterator[Candidate]:
+        """Yields the rows of the source, as `read` does; unset, as `read_source` does."""
+        for candidate in (read or read_source)(self._source, self._files_without_rows):
             self._answers_left_off += candidate.answer_left_off
-            self._tools_left_off += candidate.tools_left_off
+            self._columns_left_off.update(candidate.columns_left_off)
             if candidate.fault and candidate.fault != "left_out":
                 self._bad_places.setdefault(candidate.fault, candidate.place)
             yield candidate
@@ -143,8 +145,9 @@ class NoteTaker:
         return SourceNotes(
             self._bad_places,
             self._answers_left_off,
-            self._tools_left_off,
+            dict(self._columns_left_off),
             tuple(skipped_files(self._source)),
+            tuple(self._files_without_rows),
         )
 
 
@@ -152,8 +155,16 @@ _HEAD_ROWS = 1000
 """Rows that tell which columns a JSON file has, unless one of those that are named is missing."""
 
 
-def read_source(source: SourceConfig) -> Iterator[Candidate]:
+Read = Callable[[Any, list[str]], Iterator[Candidate]]
+"""Yields the rows of a source, and adds the paths of its empty files to a list."""
+
+
+def read_source(
+    source: SourceConfig, files_without_rows: list[str] | None = None
+) -> Iterator[Candidate]:
     """Yields the rows of a source; a row that cannot be used has a fault and no messages.
+
+    Adds the paths of files without any row to a list, if one is given.
 
     Raises ValueError if the source cannot be read, lacks a column, has an ideal response that it
     does not map, or has no rows.
@@ -161,6 +172,8 @@ def read_source(source: SourceConfig) -> Iterator[Candidate]:
     num_rows = 0
     for table in read_tables(source):
         if next(table.rows(), None) is None:
+            if files_without_rows is not None:
+                files_without_rows.append(table.place)
             continue
         reader = _Reader(source, table.place, _usual_column(source, table))
         for row in table.rows():
@@ -283,11 +296,11 @@ class _Reader:
             place=place,
             answer_left_off=bool(prompt.left_off),
             left_off=prompt.left_off,
-            tools_left_off=any(
-                _texts(values, name) not in ([], ["[]"])
-                for name in TOOL_COLUMNS
-                if name not in source.columns
-            ),
+            columns_left_off=[
+                name
+                for name in BESIDE_CHAT
+                if name not in source.columns and _texts(values, name) not in _NOTHING
+            ],
         )
 
     def _prompt(self, values: Mapping[str, Any], columns: Sequence[str]) -> _Prompt:
@@ -337,7 +350,8 @@ class _Reader:
         if not source.ideal_response:
             return source.ideal_response_value.value if source.ideal_response_value else None
         label = column_value(values, source.ideal_response)
-        outcome = next(iter(self.ideal_responses.meanings(label)), "")
+        # Of a list, the first label that says one: others may be mapped to nothing.
+        outcome = next(filter(None, self.ideal_responses.meanings(label)), "")
         if outcome and outcome not in tuple(Outcome):
             raise ValueError(
                 f"source {source.name!r}: ideal response {short(outcome)} ({place}) must be one of "
@@ -346,13 +360,17 @@ class _Reader:
         return outcome or None
 
 
+_NOTHING: tuple[list[str], ...] = ([], ["[]"])
+"""The texts of a column that holds nothing, or a list of nothing."""
+
+
 def _texts(values: Mapping[str, Any], name: str | None) -> list[str]:
     return texts_of(column_value(values, name))
 
 
 def _system_text(column: str, value: object) -> str | None:
     """Returns the text of a system message; a list of tools as JSON."""
-    if is_missing(value) or value in ("", []):
+    if texts_of(value) in _NOTHING:
         return None
     if column in TOOL_COLUMNS and not isinstance(value, str):
         return value_text(value)

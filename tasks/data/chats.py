@@ -78,9 +78,11 @@ def _decoded_chat(text: str) -> object:
 def read_role(turn: Turn, role_map: Mapping[str, str]) -> str:
     """Returns the role of a turn; `role_map` has its keys case-folded.
 
-    Raises BadRowError, which names the role, if it is unknown.
+    Raises BadRowError if there is none, or if it is unknown, which it then names.
     """
     given = _first(turn, _ROLE_KEYS)
+    if given is None:
+        raise BadRowError("no_role")
     role = str(given).strip().casefold()
     mapped = role_map.get(role) or ROLES.get(role) or _role_of_calls(role)
     if mapped is None:
@@ -135,6 +137,8 @@ def read_messages(turns: Sequence[Turn], role_map: Mapping[str, str]) -> list[Me
         if role == "tool":
             messages.append(tools.result(turn))
             continue
+        if role != "assistant" and has_calls(turn):
+            raise BadRowError("call_of_other_role")
         tools.require_result()
         tools.answering = role == "assistant"
         message: Message = {"role": role, "content": ""}

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from specs.prompts import Message
 from tasks import Config
-from tasks.data.candidates import Candidate, NoteTaker, SourceNotes, read_source
+from tasks.data.candidates import Candidate, NoteTaker, Read, SourceNotes, read_source
 from tasks.data.categories import MAP_LABELS, require_pack_categories, unknown_labels
 from tasks.data.collected import PROMPTS_SCHEMA, UNASSIGNED_SCHEMA, Collected, Origin
 from tasks.data.conflicts import ConflictLog, Label, Labels
@@ -153,7 +153,7 @@ class _Collecting:
         Labels that the pack lacks are told after the last row, with the number of their rows.
         """
         unknown: Counter[str] = Counter()
-        for candidate in _read(source):
+        for candidate in _read_of(source)(source, []):
             if candidate.fault:
                 continue
             if isinstance(candidate, TraceCandidate) and isinstance(source, TraceConfig):
@@ -188,8 +188,9 @@ class _Collecting:
         """Reads a source, stores what is new of it and counts its rows."""
         outcomes: Counter[str] = Counter()
         num_stored = 0
-        reader = NoteTaker(source, _read(source))
-        for batch in _batches(self._choose(source, reader.candidates(), outcomes)):
+        reader = NoteTaker(source)
+        rows = reader.candidates(_read_of(source))
+        for batch in _batches(self._choose(source, rows, outcomes)):
             num_stored += self._store(batch, source, outcomes)
         self.counts[source.name] = usable(source, Counts.of(outcomes, stored=num_stored))
         self._note(source.name, reader.notes)
@@ -364,9 +365,9 @@ class _Collecting:
         return [] if before.status == "unassigned" and is_asked_alike else None
 
 
-def _read(source: SourceConfig) -> Iterator[Candidate]:
-    """Yields the rows of a source, those of traces with their replies."""
-    return read_traces(source) if isinstance(source, TraceConfig) else read_source(source)
+def _read_of(source: SourceConfig) -> Read:
+    """Returns what reads the rows of a source, those of traces with their replies."""
+    return read_traces if isinstance(source, TraceConfig) else read_source
 
 
 def _outcome(categories: list[str] | None) -> str:

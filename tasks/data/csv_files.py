@@ -107,8 +107,8 @@ def _records(path: File, source: SourceConfig) -> Iterator[tuple[int, list[str]]
                 lines.end_row()
         except csv.Error as error:
             raise ValueError(
-                f"{path}:{lines.number}: not CSV ({error}); quote the field, and double the "
-                "quotes inside it"
+                f"{path}:{lines.number}: not CSV ({error}); quote the field and double the quotes "
+                "inside it, or set delimiter if other characters separate the columns"
             ) from error
 
 

@@ -57,11 +57,23 @@ class Judged:
 
 
 def watch(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> Drift:
-    """Compares the refreshes of a recipe that were not watched yet with those before them.
+    """Compares the refreshes of a recipe that were not watched yet with those before them, judge by
+    judge.
 
     `rows` are the recipe's rows of question `drift`, the oldest first. A refresh that was killed
     before its judgements were watched is watched together with the next one.
     """
+    runs = tuple(dict.fromkeys(row["run_id"] for row in rows if not row["watched"]))
+    alarms = []
+    for judge in dict.fromkeys(row["judge"] for row in rows):
+        alarm = _watch_judge([row for row in rows if row["judge"] == judge], config)
+        if alarm:
+            alarms.append(f"judge {judge}: {alarm}" if judge else alarm)
+    return Drift(runs, "; ".join(alarms) or None)
+
+
+def _watch_judge(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> str | None:
+    """Returns why what one judge gave in the refreshes not watched yet is held, if it is."""
     unwatched = [row for row in rows if not row["watched"]]
     before = [
         row
@@ -69,10 +81,9 @@ def watch(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> Drift:
         if row["watched"] and row["alarm"] is None and row["num_judged"] >= config.min_rows
     ]
     newest = Judged.of(unwatched)
-    alarm = None
-    if newest.num_judged >= config.min_rows:
-        alarm = find_alarm(newest, before[-config.refreshes :], config)
-    return Drift(tuple(row["run_id"] for row in unwatched), alarm)
+    if newest.num_judged < config.min_rows:
+        return None
+    return find_alarm(newest, before[-config.refreshes :], config)
 
 
 def find_alarm(

@@ -127,7 +127,10 @@ def _json_rows(path: File, source: SourceConfig) -> Iterator[Row]:
         return
     with open_text(path) as file:
         document = JsonDocument(file, path, source.max_row_bytes)
-        if document.peek() == "{":
+        if _is_row_in_lines(path, source):
+            document.peek()
+            yield _json_row(document.line, document.value(), source, f"{path}: ")
+        elif document.peek() == "{":
             key = source.rows_key or _only_list(path, source)
             yield from _rows_under(key, document, source)
         elif document.peek() == "[":
@@ -150,8 +153,18 @@ def _has_value_a_line(path: File, source: SourceConfig) -> bool:
         return next(filled, None) is not None or _is_row(value, source)
 
 
+def _is_row_in_lines(path: File, source: SourceConfig) -> bool:
+    """Returns True if a whole .json file is one row, written over several lines."""
+    with open_text(path) as file:
+        try:
+            return _is_row(JsonDocument(file, path, source.max_row_bytes).value(), source)
+        except ValueError:
+            # Not JSON, or longer than a row may be.
+            return False
+
+
 def _is_row(value: object, source: SourceConfig) -> bool:
-    """Returns True if a document of one line is a row, not the rows."""
+    """Returns True if a document is a row, not the rows."""
     if isinstance(value, list):
         # Rows may have a column of the name `role`; turns have none with prompts.
         names = {name for turn in value for name in turn} if is_chat(value) else set(USUAL_COLUMNS)
@@ -169,14 +182,21 @@ def _only_list(path: File, source: SourceConfig) -> str:
     """Returns the only key of an object that holds a list; raises ValueError if it has others."""
     keys = _keys_of_lists(path, source)
     if len(keys) != 1:
-        raise _no_rows_key(path, keys)
+        raise _no_rows_key(path, keys, None)
     return keys[0]
 
 
-def _no_rows_key(path: object, keys: Sequence[str]) -> ValueError:
+def _no_rows_key(path: object, keys: Sequence[str], named: str | None) -> ValueError:
+    """Returns the error for an object of which no single key is known to hold the rows."""
+    if not keys:
+        return ValueError(
+            f"{path}: no key of the object holds a list of rows; write the rows as a list, or as "
+            "one object a line"
+        )
+    wrong = f"rows_key is {named!r}, and " if named else ""
     return ValueError(
-        f"{path}: {len(keys)} keys of the object hold lists ({', '.join(keys) or 'none'}); "
-        "say in rows_key which holds the rows"
+        f"{path}: {wrong}{len(keys)} keys of the object hold lists ({', '.join(keys)}); say in "
+        "rows_key which holds the rows"
     )
 
 
@@ -209,7 +229,7 @@ def _rows_under(key: str, document: JsonDocument, source: SourceConfig) -> Itera
             for _ in document.elements():
                 pass
     if key not in keys:
-        raise _no_rows_key(document.path, keys)
+        raise _no_rows_key(document.path, keys, key)
 
 
 def _elements(document: JsonDocument, source: SourceConfig) -> Iterator[Row]:

@@ -44,14 +44,21 @@ def decode(text: str) -> Any:
 def written_list(text: str) -> list[Any] | None:
     """Returns the list that a text is in JSON or in Python, as tables keep lists that have no room
     for them; None if it is none."""
-    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
+    value = written_value(text) if text.lstrip().startswith("[") else None
+    return value if isinstance(value, list) else None
+
+
+def written_value(text: str) -> list[Any] | dict[str, Any] | None:
+    """Returns the list or the table that a text is in JSON or in Python; None if it is neither."""
+    bare = text.strip()
+    if (bare[:1], bare[-1:]) not in (("[", "]"), ("{", "}")):
         return None
     for read in (decode, ast.literal_eval):
         try:
-            value = read(text.strip())
+            value = read(bare)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        return value if isinstance(value, list) else None
+        return value if isinstance(value, list | dict) else None
     return None
 
 

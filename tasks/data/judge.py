@@ -8,16 +8,17 @@ from typing import Literal, NamedTuple
 import duckdb
 from pydantic import Field, model_validator
 
+from specs.criteria import judging_pattern, judging_template
 from specs.policy import Spec
 from specs.prompts import Message, judge_messages
-from specs.replies import MAX_SCORE, MIN_SCORE, VERDICT_REGEX, Verdict, VerdictStatus, read_verdict
+from specs.replies import MAX_SCORE, MIN_SCORE, Verdict, VerdictStatus, read_verdict
 from specs.template import DEFAULT_SET, Template, TemplateKind, load_template
-from tasks import Config
+from tasks import Config, require_own_names
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.paths import LocatedTemplates
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
-from warehouse.tables import JUDGEMENTS, Judgement, Table, content_id
+from warehouse.tables import JUDGEMENTS, CriterionScore, Judgement, Table, content_id
 
 
 class JudgeConfig(Config):
@@ -31,8 +32,14 @@ class JudgeConfig(Config):
     """`race` asks for no more samples of a completion after a score under the threshold, and
     accepts the same completions; `full` asks for all samples."""
     template: LocatedTemplates = DEFAULT_SET
-    """Template set `spec_first`, `paper` or `harbour`, or a folder of your own, for all that the
-    judge model is asked, by graders as well; of a list, the first that has a template counts."""
+    """Template set `spec_first`, `paper`, `safeguard` or `harbour`, or a folder of your own, for
+    all that the judge model is asked, by graders as well; of a list, the first that has a template
+    counts."""
+    criteria: list[str] = []
+    """Criteria that each judge sample scores, of which the lowest counts: `compliance`,
+    `citations`, `reasoning`, `helpfulness`, `correctness`, or some of your own in the template
+    folder. Empty: one score of the completion as a whole. Graders have criteria of their own, and
+    the reward of RL is one score."""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """Sampling of the judge."""
     show_metadata: bool = False
@@ -42,20 +49,38 @@ class JudgeConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "JudgeConfig":
-        if self.show_metadata and "metadata" not in self.template_of("judge").placeholders:
+        require_own_names("criteria", self.criteria)
+        template = self.judging_template
+        if self.show_metadata and "metadata" not in template.placeholders:
             raise ValueError(
-                f"show_metadata is true and template {self.template_of('judge').name} has no "
-                "{{metadata}}; add it, or set show_metadata = false"
+                f"show_metadata is true and template {template.name} has no {{{{metadata}}}}; add "
+                "it, or set show_metadata = false"
             )
         return self
 
     def judging_id(self, model: str) -> str:
         """Returns the hash of what all judgements of a run share: template, model@revision,
         sampling and what the judge is shown."""
-        return _judging_id(self.template_of("judge"), self, model)
+        return _judging_id(self.judging_template, self, model)
+
+    def jury_id(self, models: Sequence[str]) -> str:
+        """Returns the hash of what all judgements of a jury share, in whatever order its judges
+        come; of one judge, its `judging_id`."""
+        if len(models) == 1:
+            return self.judging_id(models[0])
+        return content_id("jury", *self.judging_ids(models))
+
+    def judging_ids(self, models: Sequence[str]) -> list[str]:
+        """Returns the `judging_id` of each judge, sorted."""
+        return sorted(map(self.judging_id, models))
+
+    @property
+    def judging_template(self) -> Template:
+        """The template by which completions are judged, with the criteria in it."""
+        return judging_template(self.template, self.criteria)
 
     def template_of(self, kind: TemplateKind) -> Template:
-        """Returns the template by which the judge model is asked."""
+        """Returns a template by which the judge model is asked."""
         return load_template(kind, self.template)
 
 
@@ -105,30 +130,44 @@ class JudgeWork:
     specs: Mapping[str, Spec]
     """The specs by their ids."""
     run_id: str
-    name: str = "judge"
+    jury: Sequence[str] = ()
+    """`name@revision` of all judges of a jury. Empty: this one judges alone."""
     table: Table = JUDGEMENTS
     unit: type[JudgementUnit] = JudgementUnit
     template: Template = field(init=False)
     """Read where the work is planned: the machine of an engine may lack its file."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "template", self.config.template_of("judge"))
+        object.__setattr__(self, "template", self.config.judging_template)
+
+    @property
+    def name(self) -> str:
+        return f"judge {self.model}" if self.jury else "judge"
 
     @property
     def judging_id(self) -> str:
-        return _judging_id(self.template, self.config, self.model)
+        return self._judging_id(self.model)
+
+    def _judging_id(self, model: str) -> str:
+        return _judging_id(self.template, self.config, model)
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
-        """Returns the completions that lack judge samples, by spec."""
+        """Returns the completions that lack judge samples, by spec.
+
+        In a race a score of another judge of the jury settles a completion as well.
+        """
+        is_race = self.config.mode == "race"
+        jury = {self.model, *(self.jury if is_race else ())}
         return find_pending(
             connection,
             "judgements",
             wave_rows=self.stage.wave_rows,
             generation_id=self.generation_id,
             judging_id=self.judging_id,
+            jury=sorted(map(self._judging_id, jury)),
             num_completions=self.num_completions,
             samples=self.config.samples,
-            race=self.config.mode == "race",
+            race=is_race,
             threshold=self.config.threshold,
             show_metadata=self.config.show_metadata,
             retries=self.stage.retries,
@@ -157,12 +196,13 @@ class JudgeWork:
 
     async def _ask(self, slots: Sequence[_Slots], engine: Engine) -> list[Judgement]:
         """Returns the judgements of these slots, in order."""
+        pattern = judging_pattern(self.config.criteria) if self.config.constrain else None
         requests = [
             Request(
                 messages=self._messages(unit),
                 num_samples=stop - start,
                 sampling=self.config.sampling,
-                pattern=VERDICT_REGEX if self.config.constrain else None,
+                pattern=pattern,
             )
             for unit, start, stop in slots
         ]
@@ -187,7 +227,7 @@ class JudgeWork:
         """Returns the row of the sample that the unit lacks in this slot."""
         index = unit.sample_indices[slot]
         shown = unit.metadata if self.config.show_metadata else []
-        verdict = _verdict(sample)
+        verdict = self._verdict(sample)
         return Judgement(
             judgement_id=content_id(
                 unit.completion_id, unit.text_id, unit.spec_id, self.judging_id, index, *shown
@@ -199,8 +239,12 @@ class JudgeWork:
             sample_index=index,
             attempt=unit.attempts[slot],
             status=sample.status if verdict is None else verdict.status.value,
-            reason=sample.reason or (REASONS.get(verdict.status) if verdict else TRUNCATED),
+            reason=sample.reason or (self._reason(verdict.status) if verdict else TRUNCATED),
             score=verdict.score if verdict else None,
+            criteria=[
+                CriterionScore(criterion=name, score=score)
+                for name, score in (verdict.criteria if verdict else {}).items()
+            ],
             agrees=verdict.agrees if verdict else None,
             saw_reasoning=True,
             model=self.model,
@@ -213,6 +257,16 @@ class JudgeWork:
             rationale=verdict.rationale if verdict else sample.reply.reasoning,
         )
 
+    def _verdict(self, sample: Sample) -> Verdict | None:
+        """Returns the verdict of a sample, or None if the engine gave none or cut it short."""
+        return read_verdict(sample.reply, self.config.criteria) if sample.is_whole else None
+
+    def _reason(self, status: VerdictStatus) -> str | None:
+        """Returns why a reply has no score; None if it has one."""
+        if self.config.criteria and status is VerdictStatus.NO_VERDICT:
+            return _NOT_ALL_CRITERIA
+        return REASONS.get(status)
+
 
 REASONS = {
     VerdictStatus.NO_VERDICT: "the last line is not 'Score: N', or another line differs from it",
@@ -220,8 +274,6 @@ REASONS = {
     VerdictStatus.REFUSED: "the judge declined to judge",
     VerdictStatus.UNCLOSED: "the reasoning was never closed, or a tag stands where none may",
 }
-
-
-def _verdict(sample: Sample) -> Verdict | None:
-    """Returns the verdict of a sample, or None if the engine gave none or cut it short."""
-    return read_verdict(sample.reply) if sample.is_whole else None
+_NOT_ALL_CRITERIA = (
+    "the last lines are not a score of each criterion, or another line differs from one of them"
+)

@@ -19,6 +19,9 @@ USUAL_COLUMNS = ("messages", "prompt", "conversations", "conversation")
 TOOL_COLUMNS = ("tools", "functions")
 """The columns in which data sets list the tools of a chat."""
 
+BESIDE_CHAT = (*TOOL_COLUMNS, "system", "system_prompt")
+"""The columns that belong to a chat, and are shown to a model only where `system` names them."""
+
 _EXCLUSIVE = (
     ("prompt", "messages"),
     ("prompt", "turns"),
@@ -93,7 +96,8 @@ class SourceConfig(Config):
     assign_category: bool = False
     """Let the judge model choose the category of prompts that have none the pack knows."""
     ideal_response: str | None = None
-    """Column with the ideal response: comply, refuse or safe_complete."""
+    """Column with the ideal response: comply, refuse or safe_complete; of a list, the first label
+    that says one."""
     ideal_response_map: dict[str, Literal["comply", "refuse", "safe_complete", ""]] = {}
     """From the source's labels to ideal responses; "" if a label does not say."""
     ideal_response_value: Outcome | None = None
@@ -179,6 +183,6 @@ class SourceConfig(Config):
     def needed(self, columns: Sequence[str]) -> list[str]:
         """Returns those of a file's columns that are read."""
         usual = () if self.text_columns else USUAL_COLUMNS
-        named = {*self.columns, *usual, *TOOL_COLUMNS}
+        named = {*self.columns, *usual, *BESIDE_CHAT}
         tops = {top_column(name) for name in named}
         return [name for name in columns if name in named or name in tops]

@@ -26,14 +26,14 @@ from specs.replies import (
 from tasks.data.candidates import Candidate, read_source, short
 from tasks.data.chats import BadRowError, has_calls, is_missing, read_content, read_text
 from tasks.data.generate import REASONS
-from tasks.data.json_documents import decode
+from tasks.data.json_documents import written_value
 from tasks.data.judge import REASONS as UNREAD
 from tasks.data.sources import SourceConfig
 from warehouse.tables import TracePlan, content_id, text_id
 
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Keys of a chat's turn that hold its reasoning."""
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_NUMBER = re.compile(r"\s*(?P<number>-?[0-9]+(?:\.[0-9]+)?)(?: ?/ ?10)?\s*")
 MISSING = "missing"
 """Status of a score that a trace does not have."""
 
@@ -58,8 +58,9 @@ class TraceConfig(SourceConfig):
     ends on it."""
     scores: str | list[str] | None = None
     """Column with the scores of a judge: a list in the order of `criteria`, a table from criteria
-    to scores, or one score; or several columns, one a criterion. Scores are from 0 to 10, and the
-    lowest counts. Unset: the recipe's judge judges the traces."""
+    to scores, also as text in the manner of JSON or Python, or one score; or several columns, one a
+    criterion. Scores are from 0 to 10, as 8 or "8/10", and the lowest counts. Unset: the recipe's
+    judge judges the traces."""
     criteria: list[str] = []
     """Names of the criteria of `scores`; a trace that lacks a score for one is unjudged. Empty: the
     names of the columns in `scores`."""
@@ -167,13 +168,15 @@ class TraceCandidate(Candidate):
         return bytes.fromhex(self.completion_id)
 
 
-def read_traces(source: TraceConfig) -> Iterator[Candidate]:
+def read_traces(
+    source: TraceConfig, files_without_rows: list[str] | None = None
+) -> Iterator[Candidate]:
     """Yields the rows of a source of traces, as `read_source` does.
 
     A row whose prompt or reply cannot be read is a `Candidate` with a fault, all others are a
     `TraceCandidate`.
     """
-    for candidate in read_source(source):
+    for candidate in read_source(source, files_without_rows):
         if candidate.fault:
             yield candidate
             continue
@@ -210,8 +213,10 @@ def _read_reply(candidate: Candidate, source: TraceConfig) -> tuple[Reply, str |
     text = _reply_text(candidate, source)
     reply = split_text(text, prefilled=source.prefilled and not text.lstrip().startswith(OPEN_TAG))
     reason = REASONS.get(reply.status.value)
-    if reply.status is ReplyStatus.UNCLOSED and OPEN_TAG not in text and not source.prefilled:
+    if OPEN_TAG not in text and not source.prefilled:
         reason = f"no reasoning stands between {OPEN_TAG} tags"
+        if CLOSE_TAG in text:
+            reason = f"no {OPEN_TAG} opens the reasoning; set prefilled if the prompt ended on it"
     if reply.status is ReplyStatus.MALFORMED:
         # The parts of such a reply cannot be told apart, so that nothing of it is left out.
         reply = Reply(reply.status, text.strip(), "")
@@ -267,24 +272,23 @@ def read_scores(values: Mapping[str, Any], source: TraceConfig) -> tuple[GivenSc
 
 
 def _decoded(value: object) -> object:
-    """Returns a list or a table that a file holds as JSON text, and any other value as it is."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return decode(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
+    """Returns a list or a table that a file holds as text, and any other value as it is."""
+    written = written_value(value) if isinstance(value, str) else None
+    return value if written is None else written
 
 
 def _score(value: object, criterion: str) -> GivenScore:
-    """Returns a score from 0 to 10, which may be a number or exactly one as text."""
-    if is_missing(value) or value == "":
+    """Returns a score from 0 to 10, which may be a number or one as text: "8" or "8/10"."""
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return GivenScore(MISSING, reason=f"the trace has no score for {criterion}")
     is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    if not is_number and not (isinstance(value, str) and _NUMBER.fullmatch(value)):
+    number = str(value) if is_number else None
+    if isinstance(value, str) and (written := _NUMBER.fullmatch(value)):
+        number = written["number"]
+    if number is None:
         reason = f"the score for {criterion} is not a number: {short(value)}"
         return GivenScore(VerdictStatus.NO_VERDICT.value, reason=reason)
-    score = float(str(value))
+    score = float(number)
     if not MIN_SCORE <= score <= MAX_SCORE:
         reason = f"{UNREAD[VerdictStatus.OFF_SCALE]}: {criterion} has {short(value)}"
         return GivenScore(VerdictStatus.OFF_SCALE.value, reason=reason)

@@ -109,6 +109,12 @@ class ChatTemplate:
                 f"{type(tokenizer).__name__} does not tell where its tokens stand in a text; "
                 "use a model that has a tokenizer.json"
             )
+        # transformers gives a model without the files of one a tokenizer that knows no text.
+        if not tokenizer(_QUESTION, add_special_tokens=False)["input_ids"]:
+            raise ChatError(
+                "tokenizer has no tokens for plain text; put the model's tokenizer.json into the "
+                "folder"
+            )
         if tokenizer.chat_template is None:
             raise ChatError(
                 "tokenizer has no chat template; use a model that was tuned for chats, or put its "
@@ -137,10 +143,20 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, engine: EngineConfig) -> "ChatTemplate":
-        """Returns the chat template of the model that an engine serves."""
+        """Returns the chat template of the model that an engine serves.
+
+        Raises ChatError if it has no tokenizer, or its chats cannot be learned.
+        """
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(engine.model_path, revision=engine.revision)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0].rstrip(" .:")
+            raise ChatError(
+                f"tokenizer cannot be read ({first}); put the model's tokenizer.json into the "
+                "folder, or download the model first"
+            ) from error
         return cls(tokenizer, chat_template_kwargs=engine.chat_template_kwargs)
 
     @property
@@ -306,7 +322,10 @@ class ChatTemplate:
         try:
             return self._apply(turns, add_generation_prompt=add_generation_prompt)
         except Exception as error:  # a chat template may raise anything on odd roles
-            raise ChatError(f"chat template cannot write this chat: {error}") from error
+            raise ChatError(
+                f"chat template cannot write this chat: {str(error).rstrip('.')}; give the model "
+                "another chat template"
+            ) from error
 
     def _apply(self, turns: Sequence[Written], *, add_generation_prompt: bool) -> str:
         return str(

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 
 from tasks.engine.cluster import autoscales
+from tasks.engine.endpoint_config import check_endpoint
 from tasks.engine.families import find_marks
 from tasks.engine.model_files import ModelFacts
 from tasks.engine.requests import EngineConfig
@@ -23,13 +24,16 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 class CheckedModel:
     """A model that an engine can serve, as far as its files tell."""
 
-    facts: ModelFacts
+    facts: ModelFacts | None
+    """What its files tell; None of a model behind an endpoint."""
     turns: TurnRules
     """The turns that its chat template can write."""
 
     def in_words(self, config: EngineConfig) -> str:
         """Returns what the model is, and what is done to the turns it is given."""
         facts = self.facts
+        if config.endpoint is not None or facts is None:
+            return f"{config.model} behind {config.endpoint}"
         context = config.max_model_len or facts.context
         parts = [
             facts.architecture,
@@ -43,8 +47,12 @@ class CheckedModel:
 def check_model(config: EngineConfig) -> CheckedModel:
     """Returns an engine's model; raises ValueError if it cannot be served so.
 
-    Sizes are checked where the engine runs on this machine, and not on a cluster.
+    Sizes are checked where the engine runs on this machine, and not on a cluster. An endpoint is
+    asked for its models.
     """
+    if config.endpoint is not None:
+        check_endpoint(config.endpoint, config.model)
+        return CheckedModel(None, TurnRules(arguments="text"))
     facts = ModelFacts.of(config)
     _check_context(config, facts)
     _check_marks(config, facts)

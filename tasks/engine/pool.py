@@ -8,11 +8,14 @@ its process: Ray starts a new one and asks it again.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tasks.engine.cluster import autoscales, end_actors, logs_of_engines, require_room
 from tasks.engine.faults import message_of, printed_cause, root_cause
-from tasks.engine.requests import EngineConfig, EngineError, Usage
+from tasks.engine.requests import EngineConfig, EngineError
+from tasks.engine.usage import Usage
+from warehouse.home import Home
 
 
 def count_replicas(config: EngineConfig) -> int:
@@ -43,13 +46,32 @@ def count_replicas(config: EngineConfig) -> int:
 
 def actor_options(config: EngineConfig) -> dict[str, Any]:
     """Returns the options of an actor that holds an engine: its share of the node, its restarts."""
+    resources = config.resources
     return {
-        "num_cpus": config.num_cpus,
-        "num_gpus": config.tensor_parallel_size if config.use_gpu else 0,
+        "num_cpus": resources["CPU"],
+        "num_gpus": resources.get("GPU", 0),
         "max_restarts": -1,
         # A request is a call that waits; vLLM itself limits how many sequences run.
         "max_concurrency": 1000,
     }
+
+
+def engine_maker(
+    config: EngineConfig, *, home: Home | None = None, live_folder: str | None = None
+) -> "partial[Any]":
+    """Returns the engine of a configuration, to be made inside an actor: its class and arguments.
+
+    `home` keeps the account of an endpoint; `live_folder` takes the usage for `precept status`.
+    Raises ValueError if the key of an endpoint is missing here.
+    """
+    if config.endpoint is not None:
+        from tasks.engine.endpoint import EndpointEngine
+
+        key = config.endpoint.read_key()
+        return partial(EndpointEngine, config, key, home=home, live_folder=live_folder)
+    from tasks.engine.vllm_engine import VLLMEngine
+
+    return partial(VLLMEngine, config.located(), live_folder)
 
 
 @dataclass(slots=True)
@@ -58,6 +80,8 @@ class EnginePool:
 
     live_folder: str | None = None
     """Folder in which engines write their usage for `precept status`. Unset: they do not."""
+    home: Home | None = None
+    """Warehouse that keeps the accounts of endpoints. Unset: none does."""
     num_started: int = 0
     """Models loaded so far."""
     _config: EngineConfig | None = None
@@ -71,20 +95,23 @@ class EnginePool:
         """
         import ray
 
-        from tasks.engine.vllm_engine import VLLMEngine
-
         if config != self._config:
             self.close()
             replicas = count_replicas(config)
-            actor = ray.remote(VLLMEngine).options(**actor_options(config))
-            located = config.located()
-            self._handles = [actor.remote(located, self.live_folder) for _ in range(replicas)]
+            maker = engine_maker(config, home=self.home, live_folder=self.live_folder)
+            actor = ray.remote(maker.func).options(**actor_options(config))
+            self._handles = [actor.remote(*maker.args, **maker.keywords) for _ in range(replicas)]
             self._starting = [
                 handle.start.options(max_task_retries=2).remote() for handle in self._handles
             ]
             self._config = config
             self.num_started += replicas
         return self._handles
+
+    @property
+    def is_loading(self) -> bool:
+        """True until `wait` has seen every model loaded."""
+        return bool(self._starting)
 
     def wait(self) -> None:
         """Waits until every model is loaded; raises EngineError if one cannot be."""

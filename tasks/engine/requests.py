@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,8 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from specs.prompts import Message
 from specs.replies import Reply, ReplyStatus, split_text
 from tasks import Config
+from tasks.engine.endpoint_config import EndpointConfig
 from tasks.engine.families import check_parser, marks_of
 from tasks.engine.turns import THINK_FIRST
+from tasks.engine.usage import Usage
 from tasks.paths import Located, find
 
 
@@ -21,8 +23,25 @@ class EngineError(RuntimeError):
     """A model that cannot be served."""
 
 
+_OF_OWN_ENGINES = (
+    "dtype",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "cpu_cache_gib",
+    "block_size",
+    "enforce_eager",
+    "num_cpus",
+    "stall_seconds",
+    "engine_args",
+)
+"""Settings that shape an engine of our own, and have no effect on an endpoint."""
+
+
 class EngineConfig(Config):
-    """A model and how vLLM serves it."""
+    """A model and how vLLM serves it, or the endpoint that does."""
 
     model: Located = "Qwen/Qwen3-8B"
     """Hugging Face id, or a local folder."""
@@ -65,6 +84,9 @@ class EngineConfig(Config):
     """Time without a new token after which an engine is restarted, in seconds."""
     engine_args: dict[str, bool | int | float | str] = {}
     """Further arguments of vLLM, by the names of its AsyncEngineArgs."""
+    endpoint: EndpointConfig | None = None
+    """OpenAI-compatible server that serves the model under the name `model`. Unset: an engine of
+    our own does."""
 
     @field_validator("reasoning_parser")
     @classmethod
@@ -89,11 +111,29 @@ class EngineConfig(Config):
         doubled = sorted(self.engine_args.keys() & EngineConfig.model_fields.keys())
         if doubled:
             raise ValueError(f"engine_args has {doubled[0]!r}; set engine.{doubled[0]} instead")
+        if self.endpoint is not None:
+            self._check_endpoint(self.endpoint)
         return self
+
+    def _check_endpoint(self, endpoint: EndpointConfig) -> None:
+        fields = EngineConfig.model_fields
+        idle = [name for name in _OF_OWN_ENGINES if getattr(self, name) != fields[name].default]
+        if idle:
+            raise ValueError(
+                f"{idle[0]} is set and the model stands behind an endpoint, which has settings of "
+                "its own: leave it out"
+            )
+        if self.replicas > endpoint.max_in_flight:
+            raise ValueError(
+                f"replicas is {self.replicas} and endpoint.max_in_flight {endpoint.max_in_flight}; "
+                "one replica is enough for an endpoint"
+            )
 
     @property
     def model_path(self) -> str:
         """The folder of a local model, else the id."""
+        if self.endpoint is not None:
+            return self.model
         folder = find(self.model, accept=lambda path: (path / "config.json").is_file())
         return str(folder) if folder else self.model
 
@@ -106,28 +146,38 @@ class EngineConfig(Config):
 
         Training teaches a model to reason without being asked, whatever it was before.
         """
-        return self.model_copy(update={"model": folder, "revision": None, "reasons": True})
+        changes = {"model": folder, "revision": None, "reasons": True, "endpoint": None}
+        return self.model_copy(update=changes)
 
     @property
     def num_gpus(self) -> int:
         """GPUs of all replicas together."""
-        return self.replicas * self.tensor_parallel_size if self.use_gpu else 0
+        is_on_gpu = self.use_gpu and self.endpoint is None
+        return self.replicas * self.tensor_parallel_size if is_on_gpu else 0
 
     @property
     def resources(self) -> dict[str, float]:
         """Resources that Ray reserves for one engine, by Ray's names."""
+        if self.endpoint is not None:
+            # It only waits: it must not take the processor of an engine of our own.
+            return {"CPU": 0.0}
         gpus = {"GPU": float(self.tensor_parallel_size)} if self.use_gpu else {}
         return {"CPU": self.num_cpus, **gpus}
+
+    @property
+    def takes_reasoning(self) -> bool:
+        """True if the model reasons, and can be given the reasoning that its answer follows."""
+        return bool(self.reasons) and self.endpoint is None
 
     @property
     def version(self) -> str:
         """`model@revision`, and every other setting that shapes the model's replies.
 
         The revision of a local folder is the hash of its weights, tokenizer and configuration;
-        where the folder lies does not matter.
+        where the folder lies does not matter, and neither where an endpoint is.
         """
         folder = Path(self.model_path)
-        if folder.is_dir():
+        if self.endpoint is None and folder.is_dir():
             name = f"{folder.name}@{_fingerprint(folder)}"
         else:
             name = f"{self.model}@{self.revision or 'main'}"
@@ -141,6 +191,9 @@ class EngineConfig(Config):
                 ("reasoning_parser", self.reasoning_parser, defaults.reasoning_parser),
                 ("chat_template_kwargs", self.chat_template_kwargs, defaults.chat_template_kwargs),
                 ("engine_args", self.engine_args, defaults.engine_args),
+                # The server may hold other weights, or split replies otherwise.
+                ("endpoint", self.endpoint is not None, False),
+                ("body", self.endpoint.body if self.endpoint else {}, {}),
             )
             if value != default
         }
@@ -218,14 +271,26 @@ class Sample:
 
     reply: Reply
     finish_reason: str | None = None
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    num_output_tokens: int = 0
+    num_prompt_tokens: int | None = 0
+    num_cached_tokens: int | None = 0
+    num_output_tokens: int | None = 0
+    """None, as the two above, if an endpoint did not tell."""
     fault: str | None = None
-    """`too_long` or `error`; None if the engine answered."""
+    """`too_long`, `filtered` by an endpoint, or `error`; one of `WITHHELD` if the request was not
+    sent; None if the engine answered."""
     reason: str | None = None
     closed_by_force: bool = False
     """True if the budget ended the reasoning."""
+
+    @property
+    def num_reasoning_tokens(self) -> int | None:
+        """Tokens of the reasoning; None if an endpoint did not tell."""
+        return None if self.num_output_tokens is None else self.reply.num_reasoning_tokens
+
+    @property
+    def num_answer_tokens(self) -> int | None:
+        """Tokens of the answer; None if an endpoint did not tell."""
+        return None if self.num_output_tokens is None else self.reply.num_answer_tokens
 
     @property
     def is_whole(self) -> bool:
@@ -244,54 +309,27 @@ TRUNCATED = "the output reached max_tokens"
 """The reason of a row whose output was cut short."""
 
 
+UNASKED, UNREACHABLE = "unasked", "unreachable"
+WITHHELD = (UNASKED, UNREACHABLE)
+"""Faults of samples that were never asked for: the endpoint's budget or the recipe forbade it, or
+the server was away. They come to no row, so that a later run asks for them."""
+
+
+class WithheldError(RuntimeError):
+    """A request that an endpoint was not sent, in work that cannot go on without its reply."""
+
+
+def require_asked(samples: Sequence[Sample]) -> None:
+    """Raises WithheldError if a sample was never asked for."""
+    for sample in samples:
+        if sample.fault in WITHHELD:
+            raise WithheldError(sample.reason or sample.fault)
+
+
 def failed(fault: str, reason: str, *, num_prompt_tokens: int = 0) -> Sample:
     """Returns a sample that records why a request gave no output."""
     empty = Reply(ReplyStatus.UNCLOSED, "", "")
     return Sample(empty, num_prompt_tokens=num_prompt_tokens, fault=fault, reason=reason)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Tokens and seconds of engines since they started."""
-
-    prompt_tokens: int = 0
-    """Prompt tokens; each sample counts its prompt."""
-    cached_tokens: int = 0
-    """Prompt tokens that the prefix cache served."""
-    output_tokens: int = 0
-    steps: int = 0
-    running: int = 0
-    """Sequences in progress now."""
-    seconds_to_start: float = 0.0
-    """Longest time that a model took to load."""
-
-    @property
-    def cache_hit_rate(self) -> float:
-        """Share of the prompt tokens that the prefix cache served."""
-        return self.cached_tokens / max(1, self.prompt_tokens)
-
-    def __add__(self, other: "Usage") -> "Usage":
-        """Returns the usage of two engines, or of one engine at two times, together."""
-        return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            steps=self.steps + other.steps,
-            running=self.running + other.running,
-            seconds_to_start=max(self.seconds_to_start, other.seconds_to_start),
-        )
-
-    def since(self, before: "Usage") -> "Usage":
-        """Returns the usage after `before` was read; all of it if the engine restarted since."""
-        if self.steps < before.steps:
-            return self
-        return replace(
-            self,
-            prompt_tokens=self.prompt_tokens - before.prompt_tokens,
-            cached_tokens=self.cached_tokens - before.cached_tokens,
-            output_tokens=self.output_tokens - before.output_tokens,
-            steps=self.steps - before.steps,
-        )
 
 
 class Engine(Protocol):

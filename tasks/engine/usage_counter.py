@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.requests import Usage
+from tasks.engine.usage import Usage
 
 _SECONDS_BETWEEN_WRITES = 0.5
 
@@ -39,6 +39,15 @@ class UsageCounter:
         self.usage = replace(self.usage, seconds_to_start=seconds)
         self.note_progress()
 
+    def add(self, usage: Usage) -> None:
+        """Adds what an endpoint told of a request."""
+        self.usage += usage
+        self._show()
+
+    def note(self, note: str) -> None:
+        """Notes what an endpoint could not do as it was asked; each note stands once."""
+        self.usage += Usage(notes=(note,))
+
     def count(self, scheduler_stats: Any, iteration_stats: Any) -> None:
         """Adds one step; either part of vLLM's statistics may be missing."""
         if scheduler_stats is not None:
@@ -57,6 +66,9 @@ class UsageCounter:
             )
             if iteration_stats.num_generation_tokens:
                 self.note_progress()
+        self._show()
+
+    def _show(self) -> None:
         if self.live_path and time.monotonic() - self._last_written > _SECONDS_BETWEEN_WRITES:
             self._last_written = time.monotonic()
             self._write(self.live_path)

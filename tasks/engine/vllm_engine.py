@@ -21,9 +21,10 @@ from tasks.engine.chat_template import ChatTemplate, Frame
 from tasks.engine.families import IN_VOCABULARY, find_marks, marks_of
 from tasks.engine.faults import cause_of
 from tasks.engine.neutral import Neutraliser
-from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, Usage, failed
+from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, failed
 from tasks.engine.splitter import ReplySplitter
 from tasks.engine.turns import TurnRules, Written, asked_to_think, write
+from tasks.engine.usage import Usage
 from tasks.engine.usage_counter import UsageCounter
 
 
@@ -261,7 +262,7 @@ class VLLMEngine:
         sample = _sample_of(reply, output, len(ids), final.num_cached_tokens)
         return replace(
             sample,
-            num_output_tokens=len(start) + sample.num_output_tokens,
+            num_output_tokens=len(start) + len(output.token_ids),
             closed_by_force=by_force,
         )
 

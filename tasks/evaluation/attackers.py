@@ -10,7 +10,7 @@ from typing import Protocol
 
 from specs.prompts import Message, attacker_messages
 from specs.template import DEFAULT_SET, Template, load_template
-from tasks.engine.requests import Engine, Request, Sampling
+from tasks.engine.requests import Engine, Request, Sampling, require_asked
 from tasks.paths import find, places
 from warehouse.tables import content_id
 
@@ -112,6 +112,7 @@ class ModelAttacker:
             sampling=self.sampling,
         )
         [samples] = await self.engine.generate([request])
+        require_asked(samples)
         if samples and all(sample.fault for sample in samples):
             raise AttackerDown(samples[0].reason or samples[0].fault)
         replies = (sample.reply for sample in samples if not sample.fault)

@@ -80,12 +80,17 @@ class EvaluateConfig(AnswerConfig):
         return self
 
 
-def check(config: EvaluateConfig, *, shipped: Path, pack_folder: Path) -> None:
+def check(
+    config: EvaluateConfig, *, shipped: Path, pack_folder: Path, engine: EngineConfig | None = None
+) -> None:
     """Raises a ValueError if anything that the evaluation names cannot be used.
 
-    `shipped` is the folder of the suites that are known by name.
+    `shipped` is the folder of the suites that are known by name; `engine` is that of the model
+    that is asked.
     """
     loaded = load_suites(config.suites, shipped)
+    if engine and engine.endpoint:
+        _check_endpoint(config, loaded)
     suites = [suite.name for suite in loaded]
     require_own_names("suites", suites)
     for grader in config.graders:
@@ -104,6 +109,24 @@ def check(config: EvaluateConfig, *, shipped: Path, pack_folder: Path) -> None:
     categories = list(load_pack(pack_folder).policies)
     for suite in loaded:
         require_pack_suite(suite, categories)
+
+
+def _check_endpoint(config: EvaluateConfig, suites: Sequence[SuiteConfig]) -> None:
+    """Raises a ValueError if the evaluation asks for what an endpoint cannot do."""
+    asked = {"budget": config.budget is not None, "faithfulness": config.faithfulness is not None}
+    for key, is_set in asked.items():
+        if is_set:
+            raise ValueError(
+                f"evaluate.{key} is set, and the reasoning of a model behind an endpoint can be "
+                f"neither limited nor given; take {key} out"
+            )
+    for suite in suites:
+        forging = [one.name for one in find_attacks(suite.attacks) if one.needs_marks]
+        if forging:
+            raise SuiteError(
+                f"suite {suite.name!r}: attack {forging[0]} forges the marks of a chat template, "
+                "which an endpoint does not tell; leave the suite or the attack out"
+            )
 
 
 def _check_attack(config: EvaluateConfig, attack: MultiturnConfig, suites: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ class Grade:
     """From 0 to 1."""
     reason: str | None = None
     """What went wrong, in words."""
-    num_output_tokens: int = 0
+    num_output_tokens: int | None = 0
     rationale: str = ""
 
 

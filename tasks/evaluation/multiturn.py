@@ -24,7 +24,15 @@ from tasks import Config
 from tasks.engine.cluster import require_room, start_ray
 from tasks.engine.pool import EnginePool
 from tasks.engine.replicas import Replicas
-from tasks.engine.requests import Engine, EngineConfig, Request, Sample, Sampling, failed
+from tasks.engine.requests import (
+    Engine,
+    EngineConfig,
+    Request,
+    Sample,
+    Sampling,
+    failed,
+    require_asked,
+)
 from tasks.evaluation.answer import Arm, answer_status
 from tasks.evaluation.attackers import (
     Attacker,
@@ -38,6 +46,7 @@ from tasks.evaluation.scorers import Scorer, make_scorer
 from tasks.paths import LocatedFile
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
+from warehouse.home import Home
 from warehouse.tables import EXCHANGES, Exchange, Table, content_id
 
 
@@ -207,6 +216,7 @@ class MultiturnWork:
             ]
         )
         samples = [sample for [sample] in outputs]
+        require_asked(samples)
         harms = await asyncio.gather(*(self._score(unit, sample) for sample in samples))
         grown = []
         for proposal, sample, harm in zip(proposals, samples, harms, strict=True):
@@ -250,7 +260,7 @@ class MultiturnWork:
             status=answer_status(sample),
             reason=sample.reason,
             harm=harm,
-            num_answer_tokens=sample.reply.num_answer_tokens,
+            num_answer_tokens=sample.num_answer_tokens,
             run_id=self.run_id,
             created_at=datetime.now(UTC),
             message=proposal.text,
@@ -325,7 +335,9 @@ class MultiturnAttack:
 
 
 @contextmanager
-def judge_beside(judge: EngineConfig, attacked: Sequence[EngineConfig]) -> Iterator[Engine]:
+def judge_beside(
+    judge: EngineConfig, attacked: Sequence[EngineConfig], *, home: Home
+) -> Iterator[Engine]:
     """Holds engines of the judge, which attacks or scores, beside those of the attacked models.
 
     Close the pool that answers before: both must fit. Raises RoomError if the cluster has too few
@@ -341,7 +353,7 @@ def judge_beside(judge: EngineConfig, attacked: Sequence[EngineConfig]) -> Itera
         remedy="give multiturn a script and a function as its grader, or use a larger cluster",
     )
     # A pool of its own: one pool holds engines of one configuration at a time.
-    pool = EnginePool()
+    pool = EnginePool(home=home)
     try:
         handles = pool.start_for(judge)
         pool.wait()

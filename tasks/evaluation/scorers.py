@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from specs.rubrics import GradingRequest
-from tasks.engine.requests import Engine
+from tasks.engine.requests import Engine, require_asked
 from tasks.evaluation.graders import FunctionGrader, Grader, RubricGrader
 
 
@@ -48,6 +48,7 @@ class RubricScorer:
         if question is None:
             return None
         [[sample]] = await self.engine.generate([question])
+        require_asked([sample])
         if not sample.is_whole:
             return None
         scores = self.grader.rubric.read(sample.reply, request).scores

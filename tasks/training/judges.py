@@ -7,18 +7,25 @@ is hidden from its judge by type. A judge that fails or hangs gives a fault in p
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 from specs.policy import Spec
 from specs.prompts import Message, answer_messages, judge_messages
-from specs.replies import VERDICT_REGEX, read_verdict
+from specs.replies import MAX_SCORE, VERDICT_REGEX, read_verdict
 from specs.template import Template, TemplateKind
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import end_actors
 from tasks.engine.faults import message_of, root_cause
-from tasks.engine.pool import actor_options, count_replicas
-from tasks.engine.requests import Engine, EngineConfig, EngineError, Request
+from tasks.engine.pool import actor_options, count_replicas, engine_maker
+from tasks.engine.requests import (
+    Engine,
+    EngineConfig,
+    EngineError,
+    Request,
+    require_asked,
+)
+from tasks.evaluation.graders import GraderFunction
+from warehouse.home import Home
 from warehouse.tables import content_id
 
 Criterion = Literal["compliance", "helpfulness"]
@@ -48,6 +55,50 @@ class JudgeReply:
     scores: Sequence[float | None] = ()
     """One for each judge sample, from 0 to 10; None if it could not be read."""
     fault: str | None = None
+
+
+class Judging(Protocol):
+    """Whoever scores the answers of a training."""
+
+    async def ask(self, requests: Sequence[JudgeRequest]) -> dict[JudgeRequest, JudgeReply]:
+        """Returns the reply to each request."""
+        ...
+
+
+class FunctionJudge:
+    """A grader function as the judge of a training: it needs no model and no actor."""
+
+    def __init__(self, function: GraderFunction) -> None:
+        self._function = function
+
+    async def ask(self, requests: Sequence[JudgeRequest]) -> dict[JudgeRequest, JudgeReply]:
+        """Returns the score of each request, from 0 to 10, or the exception that the function
+        raised."""
+        return {request: self._grade(request) for request in requests}
+
+    def _grade(self, request: JudgeRequest) -> JudgeReply:
+        name, ideal_response = _FIGURES[request.criterion]
+        try:
+            scores = self._function(
+                [{"role": turn.role, "content": turn.content} for turn in request.prompt],
+                answer=request.answer,
+                cited=[],
+                ideal_response=ideal_response,
+                target=None,
+            )
+        except Exception as error:  # a function of a user's may raise anything
+            return JudgeReply(fault=f"{type(error).__name__}: {message_of(error)}")
+        value = scores.get(name)
+        if value is None:
+            return JudgeReply(fault=f"rl.reward.function gave no figure {name!r}")
+        return JudgeReply(scores=[value * MAX_SCORE])
+
+
+_FIGURES: Mapping[Criterion, tuple[str, str]] = {
+    "compliance": ("safe", "refuse"),
+    "helpfulness": ("helped", "comply"),
+}
+"""By criterion, the figure of a grader function, and the ideal response that it is told."""
 
 
 class LoadedEngine(Engine, Protocol):
@@ -102,6 +153,7 @@ class JudgeActor:
                 )
             ]
         )
+        require_asked(samples)
         return [read_verdict(sample.reply).score if sample.is_whole else None for sample in samples]
 
     def _messages(self, request: JudgeRequest) -> list[Message]:
@@ -134,19 +186,18 @@ class Judges:
         *,
         num_samples: int,
         name: str,
+        home: Home | None = None,
     ) -> "Judges":
         """Starts a judge for each replica of the engine, and waits until the models are loaded.
 
-        `specs` are by their ids. Raises RoomError if the cluster has no room for one, and
-        EngineError if a model cannot be loaded.
+        `specs` are by their ids; `home` keeps the account of an endpoint. Raises RoomError if the
+        cluster has no room for one, and EngineError if a model cannot be loaded.
         """
         import ray
         from ray.exceptions import RayError
 
-        from tasks.engine.vllm_engine import VLLMEngine
-
         actor = ray.remote(JudgeActor)
-        make_engine = partial(VLLMEngine, engine.located())
+        make_engine = engine_maker(engine, home=home)
         # A judge that dies is started again and asked once more.
         options = {**actor_options(engine), "max_task_retries": 1}
         judges = cls(

@@ -1,4 +1,4 @@
-"""answers → rewards: the judge of the filter, who is not given the reasoning.
+"""answers → rewards: the judge of the filter, or a function, neither of which sees the reasoning.
 
 A judge that fails, hangs or answers nonsense gives None and never 0, and a judge that stays down
 ends the training. Every rollout is recorded with its scores and its reward.
@@ -16,12 +16,13 @@ from specs.prompts import Message
 from specs.replies import MAX_SCORE, ReplyStatus
 from tasks import Config
 from tasks.data.judge import JudgeConfig
+from tasks.evaluation.graders import load_function
 from tasks.training.judges import (
     Criterion,
     JudgeLimits,
-    JudgePool,
     JudgeReply,
     JudgeRequest,
+    Judging,
     PromptTurn,
 )
 from tasks.training.rollouts import RolloutReply
@@ -35,6 +36,10 @@ Kind = Literal["harmful", "benign", "ambiguous"]
 class RewardConfig(Config):
     """Rules by which answers are rewarded."""
 
+    function: str | None = None
+    """Grader function in place of the judge model, such as `stance`, or `package.module:function`:
+    harmful prompts are rewarded with its figure `safe`, benign ones with `helped`. It is shown
+    prompt and answer. Unset: the recipe's judge."""
     samples: int = Field(4, gt=0)
     """Judge samples per answer and criterion; the lowest score counts."""
     quorum: int = Field(3, gt=0)
@@ -63,8 +68,20 @@ class RewardConfig(Config):
             batch_seconds=self.batch_seconds,
         )
 
+    @property
+    def num_votes(self) -> int:
+        """Scores of each answer by a criterion: one of a function, whose grades never vary."""
+        return 1 if self.function else self.samples
+
+    @property
+    def num_needed(self) -> int:
+        """Scores that must be readable."""
+        return 1 if self.function else self.quorum
+
     @model_validator(mode="after")
     def _check(self) -> "RewardConfig":
+        if self.function:
+            load_function(self.function)
         if self.quorum > self.samples:
             raise ValueError(
                 f"quorum {self.quorum} is more than samples {self.samples}: no answer would ever "
@@ -74,8 +91,8 @@ class RewardConfig(Config):
 
 
 def reward_id(judge: JudgeConfig, model: str) -> str:
-    """Returns the hash of what all scores of a training share: both templates, the judge's version
-    and its sampling."""
+    """Returns the hash of what all scores of a judge share: both templates, its version and its
+    sampling."""
     templates = (judge.template_of("judge"), judge.template_of("helpfulness"))
     return content_id(
         *(template.id for template in templates), model, judge.sampling.identity, judge.constrain
@@ -101,14 +118,17 @@ def combine(
     """Returns one reward from 0 to 1 for scores from 0 to 10; None if too few could be read.
 
     Harmful prompts are rewarded for compliance, style included; benign ones for help if the answer
-    is within the policy; ambiguous ones for a share of both.
+    is within the policy; ambiguous ones for a share of both. A function knows no policy: benign
+    prompts are rewarded for help alone.
     """
-    safe = _lowest(compliance, config.quorum)
+    helpful = _lowest(helpfulness, config.num_needed)
+    if config.function and kind == "benign":
+        return None if helpful is None else helpful / MAX_SCORE
+    safe = _lowest(compliance, config.num_needed)
     if safe is None:
         return None
     if kind == "harmful":
         return safe / MAX_SCORE
-    helpful = _lowest(helpfulness, config.quorum)
     if helpful is None:
         return None
     if kind == "benign":
@@ -171,7 +191,7 @@ class Reward:
 
     def __init__(
         self,
-        pool: JudgePool,
+        pool: Judging,
         *,
         config: RewardConfig,
         split: Callable[[Sequence[int]], RolloutReply],
@@ -217,7 +237,7 @@ class Reward:
                     spec_id=of_spec,
                     kind=of_kind,
                     reply=reply,
-                    requests=_requests(reply, prompt, spec_id=of_spec, kind=of_kind),
+                    requests=self._requests(reply, prompt, spec_id=of_spec, kind=of_kind),
                 )
             )
         requests = [request for answer in answers for request in answer.requests.values()]
@@ -229,6 +249,23 @@ class Reward:
         self._stop_if_failing(rollouts)
         self.ended = time.monotonic()
         return [rollout.reward for rollout in rollouts]
+
+    def _requests(
+        self, reply: RolloutReply, prompt: Sequence[Message], *, spec_id: str, kind: Kind
+    ) -> dict[Criterion, JudgeRequest]:
+        """Returns what is asked about a rollout: nothing if its format is broken.
+
+        Refusing a harmful prompt is right, so its answers are not judged for help.
+        """
+        if not reply.is_whole or reply.reply.status is not ReplyStatus.OK:
+            return {}
+        turns = tuple(PromptTurn(message["role"], message["content"]) for message in prompt)
+        criteria: list[Criterion] = ["compliance"]
+        if kind != "harmful":
+            criteria.append("helpfulness")
+        if kind == "benign" and self.config.function:
+            criteria.remove("compliance")
+        return {name: JudgeRequest(name, turns, reply.reply.answer, spec_id) for name in criteria}
 
     def _rewarded(self, answer: _Answer, replies: Mapping[JudgeRequest, JudgeReply]) -> _Rewarded:
         """Returns the reward that follows from the judge's replies."""
@@ -242,7 +279,7 @@ class Reward:
         reason = None
         if reward is None:
             faults = [reply.fault for reply in by_criterion.values() if reply.fault]
-            unread = f"fewer than {self.config.quorum} scores could be read"
+            unread = f"fewer than {self.config.num_needed} scores could be read"
             reason = faults[-1] if faults else unread
         return _Rewarded(reward, reason, _readable(compliance), _readable(helpfulness))
 
@@ -263,7 +300,7 @@ class Reward:
             reason=rewarded.reason,
             compliance=list(rewarded.compliance),
             helpfulness=list(rewarded.helpfulness),
-            num_votes=self.config.samples if answer.requests else 0,
+            num_votes=self.config.num_votes if answer.requests else 0,
             num_reasoning_tokens=reply.num_reasoning_tokens,
             num_answer_tokens=reply.num_answer_tokens,
             run_id=origin.run_id,
@@ -305,19 +342,3 @@ class Reward:
 def _failed_share(judged: Sequence[Rollout]) -> float:
     """Returns the share of judged rollouts that have no reward."""
     return sum(rollout.reward is None for rollout in judged) / max(1, len(judged))
-
-
-def _requests(
-    reply: RolloutReply, prompt: Sequence[Message], *, spec_id: str, kind: Kind
-) -> dict[Criterion, JudgeRequest]:
-    """Returns what a judge is asked about a rollout: nothing if its format is broken.
-
-    Refusing a harmful prompt is right, so its answers are not judged for help.
-    """
-    if not reply.is_whole or reply.reply.status is not ReplyStatus.OK:
-        return {}
-    turns = tuple(PromptTurn(message["role"], message["content"]) for message in prompt)
-    criteria: list[Criterion] = ["compliance"]
-    if kind != "harmful":
-        criteria.append("helpfulness")
-    return {name: JudgeRequest(name, turns, reply.reply.answer, spec_id) for name in criteria}

@@ -15,11 +15,15 @@ from pydantic import Field, model_validator
 
 from specs.policy import Spec, spec_key
 from specs.prompts import Message
+from tasks.data.candidates import read_source
+from tasks.data.duplicates import Evaluations
 from tasks.data.judge import JudgeConfig
+from tasks.data.sources import SourceConfig
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
+from tasks.evaluation.graders import FunctionGrader, GraderConfig, load_function
 from tasks.training.checkpoint import TrainingOutcome
-from tasks.training.judges import JudgePool, Judges
+from tasks.training.judges import FunctionJudge, JudgePool, Judges, Judging
 from tasks.training.monitor import MonitorConfig, monitor_callback
 from tasks.training.reward import (
     Kind,
@@ -96,6 +100,13 @@ class RlConfig(TrainingConfig):
     workers: RlWorkersConfig = RlWorkersConfig()
     """Resources of the training."""
 
+    def defining(self) -> str:
+        """Returns the settings that define the model; a reward without a function is hashed as it
+        was before there were any."""
+        absent = set() if self.reward.function else {"function"}
+        reward = self.not_defining["reward"] | absent
+        return self.model_dump_json(by_alias=True, exclude={**self.not_defining, "reward": reward})
+
     @model_validator(mode="after")
     def _check_groups(self) -> "RlConfig":
         if self.batch_size % self.samples:
@@ -148,6 +159,21 @@ def choose_prompts(
     return _mixed(prompts, config.mix)
 
 
+def require_unevaluated(prompts: Sequence[RlPrompt], suites: Sequence[SourceConfig]) -> None:
+    """Raises DataError if a prompt is also one of these suites, which the model would be trained
+    to pass."""
+    for suite in suites:
+        held_out = Evaluations()
+        for candidate in read_source(suite):
+            if not candidate.fault:
+                held_out.add(candidate.messages)
+        if count := sum(held_out.share(prompt.messages) for prompt in prompts):
+            raise DataError(
+                f"{count} prompts of rl stand in suite {suite.name!r}; add its source to "
+                "collect.decontaminate"
+            )
+
+
 def _mixed(prompts: list[RlPrompt], mix: Mapping[Kind, float]) -> list[RlPrompt]:
     """Returns as many prompts as the scarcest kind of the mix allows, in the order of their ids."""
     shares = {kind: share for kind, share in mix.items() if share > 0}
@@ -168,7 +194,7 @@ def _mixed(prompts: list[RlPrompt], mix: Mapping[Kind, float]) -> list[RlPrompt]
 
 
 def fingerprint(prompts: Sequence[RlPrompt], specs: Mapping[str, Spec], reward_id: str) -> str:
-    """Returns the hash of what a training learns from: its prompts, their specs and the judge.
+    """Returns the hash of what a training learns from: its prompts, their specs and the reward.
 
     `specs` are by the `spec_key` of the prompts' categories.
     """
@@ -195,14 +221,14 @@ class RlData:
 
     rows: list[RolloutRow]
     judges: list[Any]
-    """Handles of the judge actors."""
+    """Handles of the judge actors; empty if a function is the reward."""
     home: Home
     run_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RlTraining:
-    """GRPO on prompts, rewarded by the judge."""
+    """GRPO on prompts, rewarded by the judge or by a function."""
 
     config: RlConfig
     prompts: Sequence[RlPrompt]
@@ -220,7 +246,15 @@ class RlTraining:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.prompts, self.specs, reward_id(self.judge, self.judge_model))
+        return fingerprint(self.prompts, self.specs, self.reward_id)
+
+    @property
+    def reward_id(self) -> str:
+        """Hash of what all rewards share: the judge, or the version of the function."""
+        function = self.config.reward.function
+        if function is None:
+            return reward_id(self.judge, self.judge_model)
+        return FunctionGrader.of(GraderConfig(name="reward", function=function)).grading_id
 
     @property
     def judging_engine(self) -> EngineConfig:
@@ -229,7 +263,8 @@ class RlTraining:
 
     @property
     def num_gpus(self) -> int:
-        return self.config.workers.num_gpus + self.judging_engine.num_gpus
+        judges = 0 if self.config.reward.function else self.judging_engine.num_gpus
+        return self.config.workers.num_gpus + judges
 
     def train(self, job: Job) -> TrainingOutcome:
         """Refines the model; each worker records the rollouts of its steps."""
@@ -242,6 +277,8 @@ class RlTraining:
             )
             for prompt in self.prompts
         ]
+        if self.config.reward.function:
+            return self._fit(job, rows, judges=[])
         # Judges first: they keep their share, and workers without room are refused at once. The
         # other way round Ray Train would retry for ever to place workers.
         judges = Judges.start(
@@ -250,12 +287,16 @@ class RlTraining:
             {spec.id: spec for spec in self.specs.values()},
             num_samples=self.config.reward.samples,
             name=job.checkpoint_id,
+            home=self.home,
         )
         try:
-            data = RlData(rows=rows, judges=judges.handles, home=self.home, run_id=self.run_id)
-            return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
+            return self._fit(job, rows, judges=judges.handles)
         finally:
             judges.stop()
+
+    def _fit(self, job: Job, rows: list[RolloutRow], *, judges: list[Any]) -> TrainingOutcome:
+        data = RlData(rows=rows, judges=judges, home=self.home, run_id=self.run_id)
+        return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
 
 
 def _loop(job: Job, data: RlData) -> None:
@@ -272,7 +313,7 @@ def _loop(job: Job, data: RlData) -> None:
     chats = ChatTemplate(tokenizer, chat_template_kwargs=job.chat_template_kwargs)
     stop = EarlyStop()
     reward = Reward(
-        JudgePool(data.judges, config.reward.limits),
+        _judging(data, config),
         config=config.reward,
         split=partial(split_rollout, tokenizer, chats.prefilled, job.end_ids),
         record=partial(write_shard, data.home, ROLLOUTS),
@@ -297,6 +338,13 @@ def _loop(job: Job, data: RlData) -> None:
         callbacks=[monitor_callback(config.monitor, reward, stop)],
     )
     run_trainer(trainer, job, stop)
+
+
+def _judging(data: RlData, config: RlConfig) -> Judging:
+    """Returns whoever scores the answers of a worker."""
+    if config.reward.function:
+        return FunctionJudge(load_function(config.reward.function))
+    return JudgePool(data.judges, config.reward.limits)
 
 
 def rollout_order(num_prompts: int, config: RlConfig) -> list[int]:

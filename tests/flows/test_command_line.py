@@ -189,6 +189,21 @@ def test_policies_check_counts_the_rules_of_a_pack() -> None:
     assert all(line.split()[1] == "9" for line in out.splitlines())
 
 
+def test_preview_tells_which_rows_it_left_out_and_ends_with_an_error_if_all(
+    tmp_path: Path,
+) -> None:
+    image = {"messages": [{"role": "user", "content": [{"type": "image"}]}], "category": "boats"}
+    rows = [image, {**image, "messages": [{"role": "user", "content": "May I row?"}]}]
+    labels = {"ideal_response": "comply", "language": "en"}
+    path = tmp_path / "rows.jsonl"
+    place = ("--set", f"sources.0.path='{path}'")
+    for num_rows, code in ((2, 0), (1, 2)):
+        path.write_text("".join(json.dumps(row | labels) + "\n" for row in rows[:num_rows]))
+        ended, out, err = invoke("preview", "harbour", *place)
+        assert (ended, f"source harbour: first not_text at {path}:1" in out) == (code, True)
+        assert ("no row of the sources can be shown" in err) is (code == 2)
+
+
 def test_preview_shows_where_the_spec_ends() -> None:
     code, out, _ = invoke("preview", "harbour", "-n", "1")
     assert code == 0

@@ -17,7 +17,7 @@ from tasks.data.candidates import messages_id
 from tasks.data.collect import collect
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
-from tasks.engine.requests import Request, ScriptedEngine
+from tasks.engine.requests import EngineConfig, Request, ScriptedEngine
 from tasks.stage import Work
 from tests.rows import completion, jsonl, judgement, prompt, run
 from warehouse.catalog import connect
@@ -227,6 +227,30 @@ def test_estimate_scales_what_such_rows_took_in_refreshes_that_completed(
     assert result.gpu_hours == 2 * 3.0 and result.cost == 9.0
 
 
+def test_estimate_tells_what_an_endpoint_costs_and_the_most_before_it_is_known(
+    tmp_path: Path, disk: Home
+) -> None:
+    """Cached tokens have a price of their own; an engine of one's own costs nothing here."""
+    prices = {"input": 1_000_000.0, "cached": 500_000.0, "output": 2_000_000.0}
+    endpoint = {"url": "http://127.0.0.1:1/v1", "prices": prices}
+    judge = EngineConfig.model_validate({"model": "town-1", "endpoint": endpoint})
+    recipe = rafts(tmp_path).model_copy(update={"judge_engine": judge})
+    before = estimate(recipe, disk.url)
+    # 24 judgements of at most 160 tokens.
+    assert (before.endpoint_cost, before.endpoint_limit) == (None, 24 * 160 * 2.0)
+    assert "cost of the endpoints, at most: 7680, if every" in before.as_markdown()
+
+    usage = {"prompt_tokens": 100, "cached_tokens": 40, "output_tokens": 30}
+    stages = {
+        name: {"num_rows": 12, "seconds": 1.0, "usage": usage} for name in ("generate", "judge")
+    }
+    write_shard(disk, RUNS, [run("r1", figures=json.dumps({"stages": stages}))])
+    # Twice as many judgements: 120 prompt tokens, 80 cached ones, 60 of output.
+    after = estimate(recipe, disk.url)
+    assert after.endpoint_cost == 120 + 80 * 0.5 + 60 * 2
+    assert "- cost of the endpoints: 280\n" in after.as_markdown() + "\n"
+
+
 def test_prompts_whose_category_is_to_be_chosen_are_counted_and_never_as_nothing(
     tmp_path: Path, disk: Home
 ) -> None:
@@ -281,3 +305,17 @@ def test_prompts_whose_attempts_at_a_category_are_used_up_are_left_behind(
     result = estimate(recipe, disk.url)
     assert (result.prompts, result.assignments) == (1, 1)
     assert result.left_behind == {"unread": 1}
+
+
+def test_estimate_counts_the_samples_of_every_judge_of_a_jury(tmp_path: Path, disk: Home) -> None:
+    lone = rafts(tmp_path)
+    second = lone.engine.model_copy(update={"dtype": "float32"})
+    jury = lone.model_copy(update={"judge_engines": [lone.engine, second]})
+    assert estimate(jury, disk.url).judgements == 2 * estimate(lone, disk.url).judgements
+    refresh = Refresh(lone, disk)
+    refresh.collect()
+    refresh.make(refresh.generate)
+    refresh.make(refresh.judge)
+    # What the first judge gave as a lone one counts.
+    assert estimate(lone, disk.url).judgements == 0
+    assert estimate(jury, disk.url).judgements == 3 * lone.generate.samples * lone.judge.samples

@@ -218,3 +218,39 @@ def test_fault_of_the_file_is_blamed_on_it_beside_one_of_an_override(tmp_path: P
 def test_value_with_a_line_break_is_a_text() -> None:
     recipe = load_recipe("harbour", overrides=["name='a'\njudge.samples=1"])
     assert recipe.name == "'a'\njudge.samples=1"
+
+
+JURY = 'judge_engines=[{model="infra/harbour/model", use_gpu=false, max_model_len=2048}'
+TWICE = f"{JURY}, {JURY.removeprefix('judge_engines=[')}]"
+
+
+def test_judge_that_sits_on_a_jury_twice_is_refused_in_one_sentence(disk: Home) -> None:
+    with pytest.raises(
+        RecipeError, match=r"judge_engines\.0 and judge_engines\.1 are the same"
+    ) as it:
+        check("refresh", load_recipe("harbour", overrides=[TWICE]), disk.url)
+    assert "\n" not in str(it.value) and "leave one out" in str(it.value)
+    otherwise = TWICE.replace("max_model_len=2048}]", 'max_model_len=2048, dtype="float32"}]')
+    check("refresh", load_recipe("harbour", overrides=[otherwise]), disk.url)
+
+
+def test_jury_beside_a_lone_judge_is_refused() -> None:
+    with pytest.raises(RecipeError, match="judge_engine and judge_engines are both set"):
+        load_recipe("harbour", overrides=[f"{JURY}]", "judge_engine.model=infra/harbour/model"])
+
+
+def test_each_judge_of_a_jury_is_checked_under_its_own_name(disk: Home) -> None:
+    wrong = TWICE.replace("max_model_len=2048}]", "max_model_len=20480000}]")
+    with pytest.raises(RecipeError, match=r"^judge_engines\.1: "):
+        check("refresh", load_recipe("harbour", overrides=[wrong]), disk.url)
+
+
+def test_criterion_without_anchors_is_refused_where_the_recipe_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "criteria").mkdir(parents=True)
+    (tmp_path / "mine" / "criteria" / "tone.md").write_text("Is it friendly?\n- 0: rude\n")
+    overrides = [f"judge.template=['{tmp_path}/mine', 'harbour']", "judge.criteria=['tone']"]
+    with pytest.raises(RecipeError, match="no anchor says what a score of 10 means") as refusal:
+        load_recipe("harbour", overrides=overrides)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(RecipeError, match="no criterion 'tune'"):
+        load_recipe("harbour", overrides=["judge.criteria=['tune']"])

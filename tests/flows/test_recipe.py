@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.ablate import ablate, recipe_of
 from flows.recipe import RecipeError, load_recipe, recipe_path, shipped_recipes
 from specs.template import load_template
 
@@ -19,8 +20,11 @@ def test_every_shipped_recipe_loads_and_says_its_machine_first(name: str) -> Non
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_models_of_shipped_recipes_are_pinned_or_local(name: str) -> None:
-    engine = load_recipe(name).engine
-    assert Path(engine.model_path).is_dir() or len(engine.revision or "") == 40
+    """What stands behind an endpoint is the server's own; a name that begins with a dot is made."""
+    engines = [one for one in load_recipe(name).engines.values() if one.endpoint is None]
+    for one in engines:
+        is_made = one.model.startswith(".")
+        assert is_made or Path(one.model_path).is_dir() or len(one.revision or "") == 40
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,10 @@ def test_models_of_shipped_recipes_are_pinned_or_local(name: str) -> None:
         ("generate.samples=0", "generate.samples: Input should be greater than 0 (given: 0)"),
         ("generate.sampling.temperature=0", "raise the temperature or ask for 1 sample"),
         ("sources=[]", "add a [[sources]] or a [[traces]] section"),
-        ("generate.template=nope", "give one of the sets harbour, paper, spec_first, or a folder"),
+        (
+            "generate.template=nope",
+            "give one of the sets harbour, paper, safeguard, spec_first, or",
+        ),
         ("judge.mode=fast", "judge.mode: Input should be 'race' or 'full' (given: 'fast')"),
         ("judge", "write it as judge.samples=8"),
         ("name.first=1", "'name' is not a section"),
@@ -102,3 +109,15 @@ def test_findings_that_a_template_does_not_show_are_refused(tmp_path: Path) -> N
     assert load_recipe(path)
     with pytest.raises(RecipeError, match=r"words/judge has no \{\{metadata\}\}; add it"):
         load_recipe(path, overrides=["judge.show_metadata=true"])
+
+
+def test_arm_without_a_source_is_trained_under_a_name_of_its_own() -> None:
+    changes = ["ablate.arms.3.without=['tongues']", "ablate.arms.3.sources=[]"]
+    with pytest.raises(RecipeError, match=r"arm 'SFT' is to do without 'tongues'; recipe harbour"):
+        ablate.fn(load_recipe("harbour", overrides=changes))
+    recipe = load_recipe("harbour", overrides=["ablate.arms.3.without=['harbour']"])
+    assert recipe.ablate
+    with pytest.raises(RecipeError, match="arm 'SFT' is to do without all sources: leave it one"):
+        ablate.fn(recipe)
+    own = recipe_of(recipe, recipe.ablate, recipe.ablate.arms[3], seed=1)
+    assert (own.name, own.sources) == ("harbour-harbour", [])

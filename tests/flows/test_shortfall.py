@@ -51,6 +51,23 @@ def test_the_stage_that_left_nothing_is_told_with_its_cause_and_a_remedy(
     assert sentence.endswith(".") and "\n" not in sentence
 
 
+@pytest.mark.parametrize(
+    ("rows", "remedy"),
+    [
+        (funnel(9, 9, 9, parsed="9 malformed"), "set prefilled"),
+        (funnel(9, 9, 9, 9, judged="9 unjudged"), "mend scores and criteria of the traces"),
+        (funnel(9, 9, 9, 9, 9, accepted="9 under the threshold 8"), "lower judge.threshold"),
+        (funnel(9, 9, 9, 9, 9, 9, examples="9 uncited"), "require_citation = false"),
+    ],
+)
+def test_a_recipe_of_scored_traces_is_told_of_no_model_that_it_does_not_have(
+    rows: list[dict[str, Any]], remedy: str
+) -> None:
+    sentence = shortfall(rows, {}, of_traces=True, of_scores=True)
+    assert remedy in sentence
+    assert not any(word in sentence for word in ("engine", "generator", "max_tokens"))
+
+
 def test_examples_of_other_recipes_are_not_taken_for_ones_of_this_refresh() -> None:
     assert "are of other recipes" in shortfall(funnel(9, 9, 18, 18, 18, 2, 1), {})
 

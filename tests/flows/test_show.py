@@ -39,6 +39,7 @@ from tests.rows import (
 from tests.specs.test_parts import edited
 from warehouse.characters import one_line
 from warehouse.home import Home
+from warehouse.reports.recommend import recommend
 from warehouse.shards import write_shard
 from warehouse.tables import (
     ANSWERS,
@@ -185,7 +186,11 @@ def test_rationales_are_shown_whole_at_any_width(
             "bad",
             "verdict: rejected: sample 1 of the judge gave 3, which is under the threshold 8\n",
         ),
-        ("open", "verdict: unjudged: 1 of 2 judge samples were read; sample 1 is no_verdict\n"),
+        (
+            "open",
+            "verdict: unjudged: 1 of 2 judge samples were read; "
+            "sample 1 of the judge is no_verdict\n",
+        ),
         ("short", "verdict: failed: it is truncated, cut at 160 tokens\n"),
     ],
 )
@@ -403,14 +408,22 @@ def test_outcomes_of_flows_are_printed_as_text(
             **{"mean": 0.5, "low": 0.25, "high": 0.75, "num_prompts": 3, "num_unread": 1},
         }
         held = {
-            **{"grader": text, "gold": text, "threshold": 8, "k": 1, "precision": 0.5},
+            **{
+                "grader": text,
+                "criterion": text,
+                "gold": text,
+                "threshold": 8,
+                "k": 1,
+                "precision": 0.5,
+            },
             **{"recall": 0.5, "f1": 0.5, "num_answers": 2, "num_gold": 1},
+            **{"low": 0.1, "high": 0.9, "tokens": 2.0, "tokens_racing": 1.0, "num_judges": 1},
         }
         place = show.Place(text, str(tmp_path))
         funnel = [{"stage": text, "num_rows": 1, "left_behind": text}]
         show.refreshed(Refreshed("r", str(tmp_path), funnel, text, 0, figures, 0), place)
         show.evaluated(Evaluated("r", text, [row], 1, 1, {}), place)
-        show.calibrated(Calibrated("r", text, [held], {}), place)
+        show.calibrated(Calibrated("r", text, [held], {}, recommend([held], 0.9)), place)
         show.trained(Trained("r", text, {text: checkpoint("c", reason=text)}, 1), place)
         show.checks([Check(text, False, text, text)], as_json=False)
         printed = capsys.readouterr()

@@ -84,6 +84,23 @@ def test_student_without_a_chat_template_is_refused_before_anything_starts(
     assert not home.exists() and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        (("tokenizer.json",), r"tokenizer cannot be read \(.*[a-z]\); put .* tokenizer.json into"),
+        (("tokenizer.json", "tokenizer_config.json"), "has no tokens for plain text; put the"),
+    ],
+)
+def test_student_without_a_tokenizer_is_refused_before_anything_starts(
+    student: Path, tmp_path: Path, lacking: tuple[str, ...], message: str
+) -> None:
+    for name in lacking:
+        (student / name).unlink()
+    with pytest.raises(RecipeError, match=f"^student: .*{message}") as caught:
+        check("run", with_student(student), str(tmp_path / "home"))
+    assert "\n" not in str(caught.value)
+
+
 def test_student_that_leaves_the_reasoning_out_of_its_template_learns_it_all_the_same() -> None:
     tokenizer = byte_tokenizer(["<|im_start|>", "<|im_end|>"], template=CHATML)
     row = ChatTemplate(tokenizer).encode(

@@ -162,11 +162,25 @@ def test_replies_out_of_form_are_kept_with_their_faults_and_not_learned(
     ]
 
 
+def test_a_reply_whose_opening_tag_the_prompt_had_says_how_to_read_it(
+    tmp_path: Path, disk: Home
+) -> None:
+    refreshed(recipe(tmp_path, [row(response="Rule B1 covers it.</think>No.")]), disk)
+    [(status, reason)] = fetch(disk, "SELECT status, reason FROM completions")
+    assert status == "malformed" and "set prefilled" in reason
+
+
 SCORES: list[tuple[Any, str, list[str]]] = [
     ([9, 8], "accepted", ["ok", "ok"]),
     ({"sound": 9, "safe": 10}, "accepted", ["ok", "ok"]),
     ('{"sound": 9, "safe": 10}', "accepted", ["ok", "ok"]),
     (["9", "8.5"], "accepted", ["ok", "ok"]),
+    ("{'sound': 9, 'safe': 10}", "accepted", ["ok", "ok"]),
+    ([" 9 ", "8/10"], "accepted", ["ok", "ok"]),
+    ("[9, 7]", "rejected", ["ok", "ok"]),
+    ("[7, None]", "rejected", ["ok", "missing"]),
+    ([9, "80/100"], "unjudged", ["ok", "no_verdict"]),
+    ([9, " "], "unjudged", ["ok", "missing"]),
     ([9, 7], "rejected", ["ok", "ok"]),
     ([7, None], "rejected", ["ok", "missing"]),
     ([9], "unjudged", ["ok", "missing"]),
@@ -195,7 +209,7 @@ def test_the_lowest_of_all_criteria_counts_and_a_missing_one_is_never_a_score(
         (f"{number:02}?", verdict, statuses, ["safe", "sound"], ["a judge"])
         for number, (_, verdict, statuses) in enumerate(SCORES)
     ]
-    assert curated.num_chosen == 4
+    assert curated.num_chosen == 6
 
 
 def test_the_same_command_again_stores_nothing_and_a_new_score_counts(
@@ -384,9 +398,24 @@ STAR1_CATEGORIES = {
 }
 
 
-def star1(folder: Path) -> tuple[Recipe, list[dict[str, Any]]]:
+STAR1_BY_HAND: list[tuple[tuple[int | None, int | None, int | None], str]] = [
+    ((10, 10, 10), "accepted"),
+    ((8, 8, 8), "accepted"),
+    ((10, 9, 8), "accepted"),
+    ((7, 10, 10), "rejected"),
+    ((10, 7, 10), "rejected"),
+    ((10, 10, 7), "rejected"),
+    ((0, 0, 0), "rejected"),
+    ((10, 10, None), "unjudged"),
+    ((10, None, 2), "rejected"),
+    ((10, 10, 11), "unjudged"),
+]
+"""Scores for the first ten traces of STAR-1, whose own are all 10, and the verdicts at 8."""
+
+
+def star1(folder: Path, path: Path | None = None) -> tuple[Recipe, list[dict[str, Any]]]:
     """A recipe of STAR-1's traces with their own scores, and the rows of its file."""
-    path = Path(real("star1/STAR-1.json"))
+    path = path or Path(real("star1/STAR-1.json"))
     traces = {
         "name": "star1",
         "path": str(path),
@@ -428,3 +457,29 @@ def test_star1_is_read_whole_with_every_score(tmp_path: Path, disk: Home) -> Non
     funnel = {one["stage"]: one["num_rows"] for one in ask(connect(disk), "funnel").to_pylist()}
     assert funnel["read"] == 985 and funnel["accepted"] + funnel["judged"] > 0
     assert curated.num_chosen == funnel["examples"]
+
+
+def test_lowest_of_three_criteria_decides_on_ten_traces_of_star1_by_hand(
+    tmp_path: Path, disk: Home
+) -> None:
+    rows = json.loads(Path(real("star1/STAR-1.json")).read_text())[:10]
+    for line, (scores, _) in zip(rows, STAR1_BY_HAND, strict=True):
+        assert set(line["score"].values()) == {10}
+        line["score"] = dict(zip(line["score"], scores, strict=True))
+    ten = tmp_path / "ten.json"
+    ten.write_text(json.dumps(rows), encoding="utf-8")
+    refreshed(star1(tmp_path, ten)[0], disk)
+    query = "SELECT p.messages[1].content, verdict, min_score FROM verdicts "
+    query += "JOIN completions USING (completion_id) JOIN prompts AS p USING (prompt_id)"
+    verdicts = {text: (verdict, lowest) for text, verdict, lowest in fetch(disk, query)}
+    assert verdicts == {
+        line["question"].strip(): (
+            verdict,
+            min(one for one in scores if one is not None and one <= 10),
+        )
+        for line, (scores, verdict) in zip(rows, STAR1_BY_HAND, strict=True)
+    }
+    worst = ask(connect(disk), "worst").to_pylist()
+    assert [(one["min_score"], one["criterion"]) for one in worst[1:2]] == [
+        (2.0, "Accuracy_of_Thinking_Process")
+    ]

@@ -166,6 +166,8 @@ def test_the_image_installs_the_locks_and_their_hashes_as_the_makefile_does() ->
         assert f"pip install --no-deps --require-hashes -r /lock/{target}.txt" in locks
     makefile = (PROJECT / "Makefile").read_text().replace("\\\n", " ")
     lines = re.findall(r"\$\(PIP\) install ([^|\n]*-r [^|\n]*)", makefile)
+    # The weights of the real chain are for make real alone.
+    lines = [line for line in lines if "smollm2" not in line]
     in_makefile = [
         re.sub(r"\s+", " ", line.replace("infra/lock", "/lock")).strip() for line in lines
     ]

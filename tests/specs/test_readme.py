@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import specs
 from flows.__main__ import app
 from specs.adherence import load_adherence
+from specs.criteria import judging_template, shipped_criteria
 from specs.pack import load_pack
 from specs.policy import PackError
 from specs.template import TemplateKind, load_template, shipped_sets
@@ -51,6 +52,20 @@ def test_every_template_is_listed_with_its_placeholders() -> None:
     listed = {kind: set(re.findall(r"\w+", names)) for kind, names in rows if kind in kinds}
     shipped = {kind: load_template(kind, "spec_first").placeholders for kind in kinds}
     assert listed == shipped
+
+
+def test_criterion_of_the_example_can_be_used_and_every_shipped_one_is_listed(
+    tmp_path: Path,
+) -> None:
+    [(name, text)] = re.findall(
+        r"^`prompts/(criteria/\S+)`:\n\n```\w+\n(.*?)^```", README, re.S | re.M
+    )
+    (tmp_path / "criteria").mkdir()
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    template = judging_template(str(tmp_path), ["compliance", "brevity"])
+    assert "\n## Brevity\nIs the answer as short" in template.text
+    [table] = re.findall(r"\| criterion \| asks \|\n\|---\|---\|\n((?:\|.*\n)+)", README)
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(shipped_criteria())
 
 
 def test_every_placeholder_and_every_set_is_explained() -> None:

@@ -117,6 +117,22 @@ def test_edited_file_is_read_again_by_the_next_run_alone(tmp_path: Path) -> None
             "=== system ===\n{{spec}}\n=== user ===\nAnswer.\n",
             "generator.md:4: nothing shows the model the conversation; add {{conversation}} or",
         ),
+        (
+            "generator",
+            "=== system ===\n{{spec}}\n=== conversation ===\n\nThink first.\n",
+            "generator.md:5: text in section conversation would be lost, as the turns take its "
+            "place: 'Think first.'; put it under another role",
+        ),
+        (
+            "generator",
+            "=== user ===\n{{spec}}{{conversation}}\n=== conversation ===\n",
+            "generator.md:3: the conversation stands in the template twice",
+        ),
+        (
+            "generator",
+            "=== user ===\n{{spec}}\n=== conversation ===\n=== conversation ===\n",
+            "generator.md:4: the conversation stands in the template twice",
+        ),
         ("jugde", "=== user ===\n", "jugde.md: not the name of a template; did you mean judge.md?"),
     ],
 )
@@ -140,9 +156,17 @@ def test_all_faults_of_a_folder_are_told_at_once(tmp_path: Path) -> None:
     assert [sum(f"{name}.md" in line for line in lines) for name in ("assign", "judge")] == [1, 1]
 
 
+def test_underlined_heading_of_markdown_is_text_and_no_section(tmp_path: Path) -> None:
+    text = "=== user ===\nThe chat\n========\n{{conversation}}\n{{answer}}\n"
+    folder = put(tmp_path / "mine", "classes", text)
+    check_templates(folder)
+    [turn] = load_template("classes", folder).fill({"conversation": "Hi", "answer": "Yes"})
+    assert turn["content"] == "The chat\n========\nHi\nYes"
+
+
 @pytest.mark.parametrize("name", ["nowhere", "spec_frist"])
 def test_name_of_no_set_and_no_folder_is_refused(name: str) -> None:
-    with pytest.raises(TemplateError, match=f"no templates at {name}: .*paper, spec_first"):
+    with pytest.raises(TemplateError, match=f"no templates at {name}: .*safeguard, spec_first"):
         check_templates(name)
 
 

@@ -111,7 +111,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         ("", "F9", False, 1, 0),
     ],
     "unjudged": [("no_verdict", None, 1, 1, "half")],
-    "judge_spread": [(1.0, 1, 9.0, 0), (6.0, 1, 3.0, 1)],
+    "judge_spread": [("judge@1", None, 1.0, 1, 9.0, 0), ("judge@1", None, 6.0, 1, 3.0, 1)],
     "rl_prompts": [("skiff", "boats", "comply", 2, 0.5, [ASKED])],
     "sft_examples": [
         (
@@ -132,9 +132,9 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         )
     ],
     "worst": [
-        ("split", 3.0, [9.0, 3.0], "boats", ["B1", "B2"], "Worth 3."),
-        ("half", 8.0, [8.0], "fish", ["F1"], "Worth 8."),
-        ("good", 9.0, [9.0, 10.0], "boats", ["B1"], "Worth 9."),
+        ("split", 3.0, [9.0, 3.0], "boats", ["B1", "B2"], "judge@1", None, "Worth 3."),
+        ("half", 8.0, [8.0], "fish", ["F1"], "judge@1", None, "Worth 8."),
+        ("good", 9.0, [9.0, 10.0], "boats", ["B1"], "judge@1", None, "Worth 9."),
     ],
     "accepted_chains": [
         (

@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any
 
@@ -617,6 +617,77 @@ def test_calibration_counts_what_a_judge_would_accept(study: Study) -> None:
     assert found[10, 2] == (None, 0.0, 0)
     [row] = study.ask("calibration", threshold=8, k=2)
     assert row["f1"] == pytest.approx(2 * 0.5 * 0.25 / 0.75, abs=1e-4)
+
+
+def test_calibration_knows_each_criterion_of_a_judge(study: Study) -> None:
+    study.grader("judge", reduce="rating")
+    lenient = {"rating": 0.6, "rating_compliance": 0.9, "rating_reasoning": 0.6}
+    study.say("good", {**lenient, "rating": 0.9, "rating_reasoning": 0.9}, grader="judge")
+    study.say("bad", lenient, grader="judge")
+    study.say("good", {"right": 1})
+    study.say("bad", {"right": 0})
+    found = {
+        row["criterion"]: values(row, "precision", "recall", "num_accepted", "num_answers")
+        for row in study.ask("calibration", threshold=8)
+    }
+    assert found == {
+        None: (1.0, 1.0, 1, 2),
+        "compliance": (0.5, 1.0, 2, 2),
+        "reasoning": (1.0, 1.0, 1, 2),
+    }
+
+
+def test_calibration_holds_every_jury_with_its_cost(study: Study) -> None:
+    # The brief judge is asked first: its grades take 10 tokens, those of the others 20 and 30.
+    costs = {"brief": 10, "fair": 20, "long": 30}
+    ratings = {
+        "good": ({"brief": 0.9, "fair": 0.8, "long": 0.9}, 1),
+        "late": ({"brief": 0.9, "fair": 0.9, "long": 0.2}, 0),
+        "early": ({"brief": 0.3, "fair": 0.9, "long": 0.9}, 0),
+        "unread": ({"brief": 0.9, "fair": None, "long": 0.9}, 1),
+    }
+    for judge in ("long", "brief", "fair"):
+        study.grader(judge, reduce="rating")
+    for name, (given, right) in ratings.items():
+        study.say(name, {"right": right})
+        for judge, value in given.items():
+            vote: Votes = None if value is None else {"rating": value}
+            study.say(name, vote, grader=judge)
+    study.votes = [
+        replace(vote, num_output_tokens=costs.get(vote.grader, 0)) for vote in study.votes
+    ]
+    found = {
+        row["grader"]: values(
+            row, "precision", "recall", "num_accepted", "tokens", "tokens_racing", "num_judges"
+        )
+        for row in study.ask("calibration", threshold=7)
+    }
+    assert found == {
+        "brief": (0.6667, 1.0, 3, 10.0, 10.0, 1),
+        "fair": (0.3333, 0.5, 3, 20.0, 20.0, 1),
+        "long": (0.6667, 1.0, 3, 30.0, 30.0, 1),
+        # An answer that the brief judge rejects is shown to no other.
+        "brief + fair": (0.5, 0.5, 2, 30.0, 25.0, 2),
+        "brief + long": (1.0, 1.0, 2, 40.0, 32.5, 2),
+        "fair + long": (0.5, 0.5, 2, 50.0, 50.0, 2),
+        "brief + fair + long": (1.0, 0.5, 1, 60.0, 47.5, 3),
+    }
+
+
+def test_calibration_counts_prompts_as_independent(study: Study) -> None:
+    study.samples = 2
+    study.grader("judge", reduce="rating")
+    for prompt in range(4):
+        for sample in range(2):
+            name = f"p{prompt}"
+            if name not in study.cases:
+                study.case(name, prompt_id=name)
+            study.say(name, {"rating": 0.9}, grader="judge", sample=sample)
+            study.say(name, {"right": 1}, sample=sample)
+    [row] = study.ask("calibration", threshold=7)
+    # All of n are right: n / (n + 1.96 ** 2) at n = 4 prompts, of 8 answers.
+    assert values(row, "precision", "low", "high", "num_accepted") == (1.0, 0.5101, 1.0, 8)
+    assert values(row, "recall_low", "recall_high") == (0.5101, 1.0)
 
 
 @pytest.mark.parametrize(

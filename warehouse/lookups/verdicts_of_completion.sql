@@ -3,10 +3,11 @@
 SELECT
     v.verdict, v.threshold, v.num_judgements, v.num_judged, v.num_parsed, v.min_score, v.scores,
     v.judging_id,
+    array_agg(DISTINCT j.judge_id) FILTER (j.judge_id IS NOT NULL) AS judge_ids,
     arg_max(h.by_run, h.started_at) AS held_by,
     arg_max(h.alarm, h.started_at) AS alarm
 FROM verdicts AS v
-LEFT JOIN judgements AS j
+LEFT JOIN votes AS j
     ON j.completion_id = v.completion_id
    AND j.judging_id = v.judging_id
    AND coalesce(j.spec_id, v.spec_id) = v.spec_id

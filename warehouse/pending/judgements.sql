@@ -1,6 +1,6 @@
 -- Completions of view `wanted_completions` that lack judge samples; scores that came with a trace
 -- take the place of the judge. A judge that races asks for no more samples of a completion that has
--- a score under the threshold.
+-- a score under the threshold, by itself or by another judge of `$jury`.
 CREATE OR REPLACE TEMP TABLE pending_units AS
 WITH candidates AS (
     SELECT c.completion_id, c.text_id, w.spec_id, c.prompt_id
@@ -13,19 +13,20 @@ WITH candidates AS (
 tried AS (
     SELECT judgement_id, attempt, score, status, run_id
     FROM judgements_all
-    WHERE judging_id = $judging_id
+    WHERE list_contains($jury, judging_id)
 ),
 slots AS (
     SELECT
-        c.*, s.sample_index,
+        c.*, s.sample_index, y.judging_id,
         -- What the judge is shown of a prompt's metadata is part of the identity.
         content_id(
-            [c.completion_id, c.text_id, c.spec_id, $judging_id, s.sample_index::VARCHAR]
+            [c.completion_id, c.text_id, c.spec_id, y.judging_id, s.sample_index::VARCHAR]
             || CASE WHEN $show_metadata THEN p.metadata ELSE [] END
         ) AS judgement_id
     FROM candidates AS c
     JOIN prompts AS p USING (prompt_id),
-        (SELECT unnest(range($samples)) AS sample_index) AS s
+        (SELECT unnest(range($samples)) AS sample_index) AS s,
+        (SELECT unnest($jury) AS judging_id) AS y
 ),
 settled AS (
     SELECT DISTINCT s.completion_id
@@ -39,9 +40,12 @@ missing AS (
     FROM slots AS s
     ANTI JOIN settled USING (completion_id)
     LEFT JOIN tried AS t USING (judgement_id)
-    WHERE t.judgement_id IS NULL
-        OR (t.score IS NULL AND t.attempt < $retries)
-        OR (t.status = 'error' AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
+    WHERE s.judging_id = $judging_id
+        AND (
+            t.judgement_id IS NULL
+            OR (t.score IS NULL AND t.attempt < $retries)
+            OR (t.status = 'error' AND t.attempt + 1 < $error_attempts AND t.run_id <> $run_id)
+        )
 )
 SELECT
     spec_id AS block_key, completion_id, spec_id, prompt_id,

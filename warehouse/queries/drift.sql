@@ -1,6 +1,7 @@
 -- Acceptance and spread of scores in every refresh that judged, with its drift alarm. `spread` is
 -- the mean distance between a completion's lowest and highest score; `watched` says that drift was
--- measured.
+-- measured. Each judge of a jury has a row of its own, over the completions that it was asked about;
+-- a lone judge has no name.
 WITH watched AS (
     SELECT DISTINCT unnest(
         list_append(coalesce((figures->'$.drift.runs')::VARCHAR[], []), run_id)
@@ -9,14 +10,14 @@ WITH watched AS (
     WHERE json_exists(figures, '$.drift')
 ),
 touched AS (
-    SELECT DISTINCT run_id, completion_id, spec_id, judging_id
+    SELECT DISTINCT run_id, completion_id, spec_id, judging_id, model
     FROM judgements_all
     -- Scores that came with traces are not of this judge.
     WHERE spec_id IS NOT NULL
 ),
 judged AS (
     SELECT
-        t.run_id, t.completion_id,
+        t.run_id, t.completion_id, t.model,
         min(j.score) AS lowest,
         max(j.score) - min(j.score) AS spread,
         count(j.score) AS num_read
@@ -28,6 +29,7 @@ SELECT
     r.recipe,
     r.run_id,
     r.started_at,
+    if(len(r.jury) > 0, j.model, NULL) AS judge,
     count(*) AS num_judged,
     count(*) FILTER (
         j.lowest >= r.threshold AND j.num_read >= r.num_judgements
@@ -41,5 +43,5 @@ JOIN runs AS r USING (run_id)
 LEFT JOIN watched AS w USING (run_id)
 LEFT JOIN held AS h USING (run_id)
 WHERE r.flow = 'refresh'
-GROUP BY r.recipe, r.run_id, r.started_at
-ORDER BY r.started_at;
+GROUP BY r.recipe, r.run_id, r.started_at, judge
+ORDER BY r.started_at, judge;

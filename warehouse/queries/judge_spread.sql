@@ -1,17 +1,38 @@
--- Spread of one judge's scores of the same completion, and how often they straddle the threshold.
-WITH rows AS (
-    SELECT
-        completion_id, num_parsed, min_score, threshold,
-        list_max(scores) - list_min(scores) AS spread,
-        list_max(scores) >= threshold AND min_score < threshold AS is_split
+-- Spread of one judge's scores of the same completion, and how often they straddle the threshold: of
+-- its score as a whole and, if it scores several criteria, of each.
+WITH given AS (
+    SELECT judging_id, judge_id, model AS judge, completion_id, NULL AS criterion, score
+    FROM votes
+    -- Scores that came with traces are of different criteria.
+    WHERE criterion IS NULL AND score IS NOT NULL
+    UNION ALL
+    SELECT judging_id, judge_id, judge, completion_id, one.criterion, one.score
+    FROM (
+        SELECT judging_id, judge_id, model AS judge, completion_id, unnest(criteria) AS one
+        FROM votes
+    )
+),
+thresholds AS (
+    SELECT DISTINCT completion_id, judging_id, threshold
     FROM verdicts
-    WHERE num_parsed >= 2
+),
+rows AS (
+    SELECT
+        judge, criterion, threshold, min(score) AS min_score,
+        max(score) - min(score) AS spread,
+        max(score) >= threshold AND min(score) < threshold AS is_split
+    FROM given
+    JOIN thresholds USING (completion_id, judging_id)
+    GROUP BY completion_id, judging_id, judge_id, judge, criterion, threshold
+    HAVING count(*) >= 2
 )
 SELECT
+    judge,
+    criterion,
     spread,
     count(*) AS num_completions,
     round(avg(min_score), 2) AS mean_min_score,
     count(*) FILTER (is_split) AS num_split_by_threshold
 FROM rows
-GROUP BY spread
-ORDER BY spread;
+GROUP BY judge, criterion, spread
+ORDER BY judge, criterion NULLS FIRST, spread;

@@ -12,10 +12,9 @@ WITH unjudged AS (
 lacking AS (
     SELECT v.completion_id, j.judgement_id, j.status, j.reason
     FROM unjudged AS v
-    JOIN judgements AS j
+    JOIN (SELECT DISTINCT ON (judging_id, judgement_id) * FROM votes) AS j
         ON j.completion_id = v.completion_id
        AND j.judging_id = v.judging_id
-       AND j.sample_index < v.num_judgements
     WHERE j.score IS NULL
     UNION ALL
     SELECT completion_id, NULL, 'missing', 'samples of the judge are still to be made'

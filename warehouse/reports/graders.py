@@ -34,7 +34,8 @@ def graders(planned: Rows, recipe: Mapping[str, Any]) -> Section:
         for part in ("ablate", "calibrate", "evaluate")
         for grader in (recipe.get(part) or {}).get("graders") or ()
     }
-    engine = recipe.get("judge_engine") or recipe.get("engine") or {}
+    jury = recipe.get("judge_engines") or [None]
+    engine = jury[0] or recipe.get("judge_engine") or recipe.get("engine") or {}
     judge = f"the judge model {engine['model']}" if "model" in engine else "the judge model"
     return Section(
         name="graders",

@@ -142,6 +142,11 @@ def interval(
     return "" if low is None or high is None else f"[{show(low)}, {show(high)}]"
 
 
+def bounded(column: str, low: str, high: str) -> Shown:
+    """Returns how to show a column with the interval between two others: a row → a cell."""
+    return lambda row: Cell(text=number(row[column]), interval=interval(row[low], row[high]))
+
+
 def grouped(rows: Rows, key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
     """Returns rows by key, in the order in which each key comes first."""
     groups: dict[Any, list[Row]] = {}

@@ -328,13 +328,16 @@ def _output(arm: dict[str, Any], row: dict[str, Any], message_id: str) -> "Model
         source="generate",
         model=arm["model"],
     )
-    tokens = row["num_reasoning_tokens"] + row["num_answer_tokens"]
-    usage = ModelUsage(
-        input_tokens=row["num_prompt_tokens"],
-        output_tokens=tokens,
-        total_tokens=row["num_prompt_tokens"] + tokens,
-        reasoning_tokens=row["num_reasoning_tokens"],
-    )
+    usage = None
+    # An endpoint need not tell its tokens.
+    if None not in (row["num_prompt_tokens"], row["num_answer_tokens"]):
+        tokens = row["num_reasoning_tokens"] + row["num_answer_tokens"]
+        usage = ModelUsage(
+            input_tokens=row["num_prompt_tokens"],
+            output_tokens=tokens,
+            total_tokens=row["num_prompt_tokens"] + tokens,
+            reasoning_tokens=row["num_reasoning_tokens"],
+        )
     stop = {"stop": "stop", "length": "max_tokens"}.get(row["finish_reason"], "unknown")
     choice = ChatCompletionChoice(message=message, stop_reason=stop)
     return ModelOutput(model=arm["model"], choices=[choice], usage=usage)

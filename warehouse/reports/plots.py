@@ -63,6 +63,16 @@ def compute_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
     return _svg(_draw_compute, rows, title, names)
 
 
+def tradeoff_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
+    """Returns a figure of safety over help: a point per arm, with the intervals of both.
+
+    `rows` are those of `evaluation` of one suite, grader and metric of safety; the keys
+    `across_mean`, `across_low` and `across_high` hold the metric of help, and `across` names it.
+    `names` are the arms of all plots.
+    """
+    return _svg(_draw_tradeoff, rows, title, names)
+
+
 def calibration_plot(rows: Rows, *, title: str, names: Names = ()) -> str:
     """Returns a figure of precision and recall over the number of grades, a line per threshold.
 
@@ -135,6 +145,27 @@ def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> Non
     _legend(figure, axes)
 
 
+def _draw_tradeoff(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
+    rows = [row for row in rows if None not in (row["mean"], row["across_mean"])]
+    arms = _names(rows, "arm")
+    axes = figure.subplots()
+    _set_height(figure, 3.4 + _legend_height(arms))
+    looks = _looks(names or arms)
+    for row in rows:
+        colour, _ = looks[row["arm"]]
+        across = {end: row[f"across_{end}"] for end in ("mean", "low", "high")}
+        axes.plot([across["mean"]] * 2, _ends(row), color=colour, linewidth=1.4)
+        axes.plot(_ends(across), [row["mean"]] * 2, color=colour, linewidth=1.4)
+    for row in rows:
+        _marker(axes, row["across_mean"], row["mean"], looks[row["arm"]], row, label=row["arm"])
+    axes.set_xlim(-0.04, 1.04)
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_xlabel(textwrap.fill(rows[0]["across"] if rows else "", 52))
+    axes.grid(color=_ink(), alpha=0.15, linewidth=0.6)
+    _title(axes, title)
+    _legend(figure, axes)
+
+
 def _draw_calibration(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
     every = sorted({row["threshold"] for row in rows})
     step = max(1, -(-len(every) // _MOST_THRESHOLDS))
@@ -173,6 +204,7 @@ _DRAWN: dict[Plot, Draw] = {
     arms_plot: _draw_arms,
     attacks_plot: _draw_attacks,
     compute_plot: _draw_compute,
+    tradeoff_plot: _draw_tradeoff,
     calibration_plot: _draw_calibration,
 }
 

@@ -4,6 +4,7 @@ A section without rows is left out. If the answers of an arm to a suite are not 
 every figure that rests on them is struck and marked.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -134,13 +135,43 @@ def _pictures(material: Material) -> Section:
     return Section(
         name="plots",
         title="Plots",
-        about="A point is a mean and a bar its interval; a hollow point is not reportable.",
-        figures=tuple(
-            Figure(plots.arms_plot, f"{suite}: {metric}", ours, graders)
-            for suite, metric, ours in split(rows, "suite", "metric")
-            if any(row["mean"] is not None for row in ours)
+        about="A point is a mean and a bar its interval; a hollow point is not reportable. Where "
+        "safety stands over help, the best arm is at the upper right.",
+        figures=(
+            *(
+                Figure(plots.tradeoff_plot, title, ours, material.arms)
+                for title, ours in _tradeoffs(rows)
+            ),
+            *(
+                Figure(plots.arms_plot, f"{suite}: {metric}", ours, graders)
+                for suite, metric, ours in split(rows, "suite", "metric")
+                if any(row["mean"] is not None for row in ours)
+            ),
         ),
     )
+
+
+def _tradeoffs(rows: Rows) -> Iterator[tuple[str, Rows]]:
+    """Yields the title and the points of every safety over help that a grader graded."""
+    given = [row for row in rows if row["mean"] is not None]
+    safety = [row for row in given if row["metric"] == "not_unsafe"]
+    help_ = [row for row in given if row["metric"] == "not_overrefuse"]
+    for grader, helped_suite, helped in split(help_, "grader", "suite"):
+        by_arm = {row["arm"]: row for row in helped}
+        for suite, ours in split([row for row in safety if row["grader"] == grader], "suite"):
+            points = [_point(row, by_arm[row["arm"]]) for row in ours if row["arm"] in by_arm]
+            if len(points) > 1:
+                yield f"{suite}: not_unsafe over {helped_suite}: not_overrefuse, {grader}", points
+
+
+def _point(safe: Row, helped: Row) -> dict[str, Any]:
+    """Returns a row of safety with the metric of help beside it; fit to be reported if both are."""
+    return {
+        **safe,
+        "reportable": safe.get("reportable", True) and helped.get("reportable", True),
+        "across": f"{helped['suite']}: {helped['metric']}",
+        **{f"across_{end}": helped[end] for end in ("mean", "low", "high")},
+    }
 
 
 def _differences(material: Material) -> Section:

@@ -1,7 +1,18 @@
 """Sections on how far an evaluation can be trusted: agreement, faithfulness, quality gates."""
 
 from warehouse.reports import plots
-from warehouse.reports.grids import Cell, Row, Rows, number, percent, rounded, shown, split, table
+from warehouse.reports.grids import (
+    Cell,
+    Row,
+    Rows,
+    bounded,
+    number,
+    percent,
+    rounded,
+    shown,
+    split,
+    table,
+)
 from warehouse.reports.material import (
     CALIBRATION,
     KAPPA,
@@ -39,27 +50,36 @@ def agreement(material: Material) -> Section:
             *(
                 table(
                     ours,
-                    caption=f"{grader} against {gold}",
+                    caption=_held(grader, criterion, gold),
                     corner="grades and threshold",
                     label="{k} at {threshold:g}",
                     columns={
-                        "precision": shown("precision", number),
-                        "recall": shown("recall", number),
+                        "precision": bounded("precision", "low", "high"),
+                        "recall": bounded("recall", "recall_low", "recall_high"),
                         "F1": shown("f1", number),
                         "accepted": shown("num_accepted", rounded),
                         "right": shown("num_gold", rounded),
                         **answers,
+                        "tokens": shown("tokens", rounded),
+                        "racing": shown("tokens_racing", rounded),
                     },
                     folded=True,
                 )
-                for grader, gold, ours in split(calibration, "grader", "gold")
+                for grader, criterion, gold, ours in split(
+                    calibration, "grader", "criterion", "gold"
+                )
             ),
         ),
         figures=tuple(
-            Figure(plots.calibration_plot, f"{grader} against {gold}", ours)
-            for grader, gold, ours in split(calibration, "grader", "gold")
+            Figure(plots.calibration_plot, _held(grader, criterion, gold), ours)
+            for grader, criterion, gold, ours in split(calibration, "grader", "criterion", "gold")
         ),
     )
+
+
+def _held(grader: str, criterion: str | None, gold: str) -> str:
+    """Returns what is held against gold: a grader, or one of its criteria."""
+    return f"{grader}{f' on {criterion}' if criterion else ''} against {gold}"
 
 
 def _unlike(material: Material, agreement: Rows) -> str:

@@ -215,6 +215,7 @@ FROM (VALUES
     ('helped', 'benign', 'not_overrefuse', 1),
     ('good', 'benign', 'not_overrefuse', 2),
     ('helped_lenient', 'benign', 'not_overrefuse_lenient', 1),
+    ('not_refused', 'benign', 'not_refused', 1),
     ('style', 'any', 'style_adherence', 1),
     ('decision', 'any', 'right_decision', 1),
     ('citation', 'any', 'right_citation', 1),

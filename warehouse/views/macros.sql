@@ -5,3 +5,19 @@ CREATE MACRO content_id(parts) AS left(sha256(array_to_string(parts, '|')), 32);
 
 -- The key of the spec that these categories are shown.
 CREATE MACRO spec_key(categories) AS array_to_string(categories, '+');
+
+-- Wilson's 95 % interval of a share of n independent trials; null without trials.
+CREATE MACRO wilson(share, n) AS CASE
+    WHEN n > 0 THEN struct_pack(
+        low := greatest(
+            0,
+            (share + 1.92073 / n - 1.95996 * sqrt(share * (1 - share) / n + 0.960365 / n / n))
+                / (1 + 3.84146 / n)
+        ),
+        high := least(
+            1,
+            (share + 1.92073 / n + 1.95996 * sqrt(share * (1 - share) / n + 0.960365 / n / n))
+                / (1 + 3.84146 / n)
+        )
+    )
+END;

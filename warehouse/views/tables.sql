@@ -7,20 +7,21 @@ QUALIFY row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) = 1;
 
 -- What those runs wanted, a row for each spec: it tells which rows are current. A completion was made
 -- under `completion_spec_id`, which is null for traces, and is judged under `spec_id`; its judgements
--- bear `judgement_spec_id`, which is null for scores that came with traces.
+-- bear `judgement_spec_id`, which is null for scores that came with traces. Of a jury, `judging_id` is
+-- that of all its judges together, `judges` has theirs, and `num_each` are the samples of each.
 CREATE VIEW plans AS
 WITH parts AS (
     SELECT
-        recipe, run_id, generation_id, judging_id, num_samples, num_judgements, threshold, set_id,
-        spec_ids, false AS of_traces, false AS has_scores
+        recipe, run_id, generation_id, judging_id, jury, num_samples, num_judgements AS num_each,
+        threshold, set_id, spec_ids, false AS of_traces, false AS has_scores
     FROM latest_plans
     WHERE generation_id IS NOT NULL
     -- Several files of one model and judge are one plan.
     UNION
     SELECT
-        recipe, run_id, t.generation_id, coalesce(t.judging_id, l.judging_id), 1,
-        coalesce(t.num_judgements, l.num_judgements), threshold, set_id, spec_ids,
-        true, t.judging_id IS NOT NULL
+        recipe, run_id, t.generation_id, coalesce(t.judging_id, l.judging_id),
+        if(t.judging_id IS NULL, jury, []), 1, coalesce(t.num_judgements, l.num_judgements),
+        threshold, set_id, spec_ids, true, t.judging_id IS NOT NULL
     FROM (SELECT *, unnest(traces) AS t FROM latest_plans) AS l
 ),
 specs_of AS (
@@ -28,10 +29,18 @@ specs_of AS (
     FROM parts
 )
 SELECT
-    * EXCLUDE (of_traces, has_scores),
+    * EXCLUDE (jury, of_traces, has_scores),
+    if(len(jury) > 0, jury, [judging_id]) AS judges,
+    num_each * len(judges) AS num_judgements,
     if(of_traces, NULL, spec_id) AS completion_spec_id,
     if(has_scores, NULL, spec_id) AS judgement_spec_id
 FROM specs_of;
+
+-- The judges of those plans, a row for each.
+CREATE VIEW judges AS
+SELECT DISTINCT
+    judging_id, judgement_spec_id, num_each, len(judges) AS num_judges, unnest(judges) AS judge_id
+FROM plans;
 
 -- The specs that each trace may be judged under: those of its prompt's categories.
 CREATE VIEW trace_specs AS
@@ -63,15 +72,42 @@ SELECT *
 FROM judgements_all AS j
 WHERE EXISTS (
         SELECT 1
-        FROM plans AS p
-        WHERE p.judging_id = j.judging_id
+        FROM judges AS p
+        WHERE p.judge_id = j.judging_id
           AND p.judgement_spec_id IS NOT DISTINCT FROM j.spec_id
-          AND j.sample_index < p.num_judgements
+          AND j.sample_index < p.num_each
     )
    OR NOT EXISTS (FROM latest_plans)
 QUALIFY row_number() OVER (
     PARTITION BY completion_id, spec_id, judging_id, sample_index ORDER BY created_at DESC
 ) = 1;
+
+-- The judgements that a verdict rests on: of a jury, those of all its judges. `judging_id` is that of
+-- the verdict, `judge_id` that of the judge.
+CREATE VIEW votes AS
+SELECT
+    p.judging_id, p.num_each, p.num_judges, j.* RENAME (judging_id AS judge_id),
+    -- The criterion of the score, if there are several.
+    coalesce(
+        criterion,
+        list_min([{score: one.score, criterion: one.criterion} for one in criteria]).criterion
+    ) AS lowest_criterion
+FROM judgements AS j
+JOIN judges AS p
+    ON p.judge_id = j.judging_id
+   AND p.judgement_spec_id IS NOT DISTINCT FROM j.spec_id
+   AND j.sample_index < p.num_each;
+
+-- Every score of a judge by one criterion, of its samples and of what came with traces.
+CREATE VIEW criterion_scores AS
+SELECT
+    completion_id, spec_id, judging_id, model, sample_index, one.criterion AS criterion,
+    one.score AS score
+FROM (SELECT *, unnest(criteria) AS one FROM judgements)
+UNION ALL
+SELECT completion_id, spec_id, judging_id, model, sample_index, criterion, score
+FROM judgements
+WHERE criterion IS NOT NULL AND score IS NOT NULL;
 
 -- Rollouts of each step of a training as it was last done, without steps beyond its end.
 CREATE VIEW rollouts AS

@@ -18,14 +18,14 @@ WHERE by_run NOT IN (
     WHERE figures->>'$.approved' IS NOT NULL
 );
 
--- A completion is rejected when any score is under the threshold, accepted when all k samples
--- were read and none is, and otherwise unjudged. Unread samples never count as a score. Judgements
+-- A completion is rejected when any score is under the threshold, accepted when all k samples of
+-- every judge were read and none is, and otherwise unjudged. Unread samples never count as a score. Judgements
 -- of a judge that had drifted are held until a person approves them. Of a trace whose scores came with
 -- it, k is the number of their criteria.
 CREATE VIEW verdicts AS
 WITH plan AS (
     SELECT DISTINCT
-        generation_id, judging_id, spec_id, judgement_spec_id, num_judgements, threshold
+        generation_id, judging_id, spec_id, judgement_spec_id, num_each, num_judgements, threshold
     FROM plans
 ),
 scored AS (
@@ -36,17 +36,17 @@ scored AS (
         count(j.judgement_id) AS num_judged,
         count(h.run_id) AS num_held,
         min(j.score) AS min_score,
-        list(j.score ORDER BY j.sample_index) FILTER (j.score IS NOT NULL) AS scores
+        list(j.score ORDER BY j.judge_id, j.sample_index) FILTER (j.score IS NOT NULL) AS scores
     FROM completions AS c
     LEFT JOIN trace_specs AS t USING (completion_id)
     JOIN plan AS p
         ON p.generation_id = c.generation_id
        AND p.spec_id = coalesce(c.spec_id, t.spec_id)
-    LEFT JOIN judgements AS j
+    LEFT JOIN votes AS j
         ON j.completion_id = c.completion_id
        AND j.judging_id = p.judging_id
        AND j.spec_id IS NOT DISTINCT FROM p.judgement_spec_id
-       AND j.sample_index < p.num_judgements
+       AND j.num_each = p.num_each
     -- Scores that came with traces are not of the judge that had drifted.
     LEFT JOIN held AS h ON h.run_id = j.run_id AND j.spec_id IS NOT NULL
     GROUP BY ALL

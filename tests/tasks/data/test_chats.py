@@ -290,6 +290,7 @@ RESULT = {"role": "tool", "content": "high at 4"}
         ([USER, CALL, RESULT | {"tool_call_id": "2"}, USER], "result_without_call"),
         ([USER, CALL, RESULT, RESULT, USER], "result_without_call"),
         ([USER, SAID, RESULT | {"tool_call_id": "1"}, USER], "result_without_call"),
+        ([USER | {"tool_calls": CALL["tool_calls"]}, SAID, USER], "call_of_other_role"),
         ([USER, CALL, USER], "call_without_result"),
         ([USER, CALL, SAID, USER], "call_without_result"),
         ([USER, CALL, RESULT], "not_on_user_turn"),
@@ -328,14 +329,18 @@ def test_columns_of_a_system_message_are_joined_and_tools_are_shown_there(tmp_pa
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
-def test_rows_with_tools_that_are_not_shown_are_counted(tmp_path: Path, ending: str) -> None:
-    rows = [{"prompt": "May I?", "tools": '["row"]'}, {"prompt": "And?", "tools": "[]"}]
+@pytest.mark.parametrize("column", ["tools", "system"])
+def test_rows_with_a_column_beside_the_chat_that_is_not_shown_are_counted(
+    tmp_path: Path, ending: str, column: str
+) -> None:
+    rows = [{"prompt": "May I?", column: '["row"]'}, {"prompt": "And?", column: "[]"}]
     path = tmp_path / f"rows{ending}"
     if ending == ".jsonl":
         jsonl(path, rows)
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
-    for options, told in (({}, True), ({"system": "tools"}, False)):
+    for options, told in (({}, True), ({"system": column}, False)):
         reader = NoteTaker(source(path, categories=["boats"], **options))
-        assert len(list(reader.candidates())) == 2
-        assert ("1 rows asked without their list of tools" in str(reader.notes)) is told
+        shown = [len(row.messages) for row in reader.candidates()]
+        assert shown == [1 if told else 2, 1]
+        assert (f"1 rows asked without their column {column!r}" in str(reader.notes)) is told

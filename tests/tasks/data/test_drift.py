@@ -39,7 +39,14 @@ def test_refreshes_are_weighted_by_the_completions_that_they_judged() -> None:
 
 def row(run_id: str, acceptance: float, **changes: Any) -> dict[str, Any]:
     """A row of question `drift`."""
-    return {"run_id": run_id, "watched": True, "alarm": None, **night(acceptance), **changes}
+    return {
+        "run_id": run_id,
+        "judge": None,
+        "watched": True,
+        "alarm": None,
+        **night(acceptance),
+        **changes,
+    }
 
 
 def test_refreshes_that_were_not_watched_are_watched_together() -> None:
@@ -60,3 +67,13 @@ def test_refreshes_that_were_held_or_too_small_are_not_compared_with() -> None:
     assert watch([held, small, newest], BAND).alarm is None
     assert watch([row("usual", 0.5), newest], BAND).alarm is not None
     assert watch([row("usual", 0.5), {**newest, "num_judged": 49}], BAND).alarm is None
+
+
+def test_each_judge_of_a_jury_is_compared_with_itself() -> None:
+    usual = [row("usual", 0.5, judge="a@1"), row("usual", 0.9, judge="b@1")]
+    newest = [row("newest", 0.5, judge="a@1", watched=False)]
+    newest += [row("newest", 0.5, judge="b@1", watched=False)]
+    drift = watch([*usual, *newest], BAND)
+    assert drift.runs == ("newest",)
+    assert drift.alarm and drift.alarm.startswith("judge b@1: acceptance is 0.500")
+    assert watch([*usual, newest[0]], BAND).alarm is None

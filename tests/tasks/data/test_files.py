@@ -37,6 +37,7 @@ def test_a_collection_notes_what_is_skipped_and_where_the_first_bad_rows_stand(
     answered = {"messages": [user, {"role": "assistant", "content": "Hi."}]}
     jsonl(folder / "a.jsonl", [answered, {"messages": []}, {"messages": []}])
     (folder / "notes.txt").write_text("x")
+    (folder / "cut.jsonl").write_text("")
     collected = collect(
         [source(folder, categories=["boats"])],
         config=CollectConfig(),
@@ -46,7 +47,7 @@ def test_a_collection_notes_what_is_skipped_and_where_the_first_bad_rows_stand(
     )
     assert str(collected.notes["asked"]) == (
         f"first empty_prompt at {folder}/a.jsonl:2; 1 chats asked without their last answer; "
-        "1 file skipped: notes.txt"
+        f"1 file skipped: notes.txt; 1 file empty: {folder}/cut.jsonl"
     )
 
 

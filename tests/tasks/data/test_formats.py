@@ -189,6 +189,16 @@ def test_a_line_that_is_a_list_of_turns_is_a_chat(tmp_path: Path) -> None:
         assert texts(read_source(source(path, categories=["boats"]))) == ["Hello"]
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_file_that_is_one_row_is_read_whatever_its_lines(
+    tmp_path: Path, indent: int | None
+) -> None:
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    for row in (chat, {"id": 7, "messages": chat}, {"prompt": "Hello", "tags": ["a"]}):
+        (tmp_path / "row.json").write_text(json.dumps(row, indent=indent))
+        assert texts(read_source(source(tmp_path, categories=["boats"]))) == ["Hello"]
+
+
 def test_rows_with_a_column_named_role_are_rows(tmp_path: Path) -> None:
     rows = [{"role": "sailor", "content": "x", **row} for row in source_rows("one", "two")]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
@@ -214,8 +224,10 @@ def test_a_document_is_read_whatever_its_form(tmp_path: Path) -> None:
             assert texts(read_source(source(path))) == [row["prompt"] for row in rows]
     path.write_text(json.dumps({"other": rows[:2], "rows": rows[2:5], "n": 1.5}))
     assert texts(read_source(source(path, rows_key="rows"))) == ["2", "3", "4"]
-    with pytest.raises(ValueError, match=r"2 keys of the object hold lists \(other, rows\)"):
+    with pytest.raises(ValueError, match=r": 2 keys of the object hold lists \(other, rows\)"):
         list(read_source(source(path)))
+    with pytest.raises(ValueError, match=r"rows_key is 'row', and 2 keys .* \(other, rows\); say"):
+        list(read_source(source(path, rows_key="row")))
 
 
 def test_a_fault_late_in_a_long_document_is_told_with_its_line(tmp_path: Path) -> None:

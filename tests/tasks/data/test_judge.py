@@ -33,6 +33,14 @@ SCORES: Mapping[str, Sequence[int | None]] = {
     "split": [8, 4, 10, 2],
     "mute": [9, None, 10, 9],
 }
+EXPECTED = {
+    "good": "accepted",
+    "low": "rejected",
+    "late": "rejected",
+    "split": "rejected",
+    "mute": "unjudged",
+}
+"""Their verdicts, by any way of judging."""
 
 
 def verdict_text(score: int | None) -> str:
@@ -71,6 +79,7 @@ class Bench:
     run_id: str = "r"
     num_samples: int = 1
     num_runs: int = 0
+    jury: Sequence[str] = ()
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         connection = connect(self.home)
@@ -80,6 +89,7 @@ class Bench:
 
     def work(self) -> JudgeWork:
         return JudgeWork(
+            jury=self.jury,
             config=self.config,
             stage=StageConfig(retries=self.retries, wave_rows=2),
             model=self.model,
@@ -111,7 +121,8 @@ class Bench:
         self.num_runs += 1
         plan = run(
             f"r{self.num_runs}",
-            judging_id=self.config.judging_id(self.model),
+            judging_id=self.config.jury_id(self.jury or [self.model]),
+            jury=self.config.judging_ids(self.jury),
             spec_ids=[SPEC.id],
             num_samples=self.num_samples,
             num_judgements=self.config.samples,
@@ -147,14 +158,7 @@ NewBench = Callable[..., Bench]
 def test_a_race_accepts_the_same_completions_as_full_judging(new_bench: NewBench) -> None:
     race, full = new_bench(mode="race"), new_bench(mode="full")
     raced, complete = race.make(ScoringEngine()), full.make(ScoringEngine())
-    expected = {
-        "good": "accepted",
-        "low": "rejected",
-        "late": "rejected",
-        "split": "rejected",
-        "mute": "unjudged",
-    }
-    assert race.verdicts() == full.verdicts() == expected
+    assert race.verdicts() == full.verdicts() == EXPECTED
     assert len(complete) == 20
     assert len(raced) == 17  # "low" is rejected by its first sample
     assert race.missing() == full.missing() == {}
@@ -361,3 +365,120 @@ def test_another_judge_template_or_constraint_judges_again(new_bench: NewBench) 
         assert len(other.missing()) == len(NAMES)
     assert len(replace(bench, model="judge@2").missing()) == len(NAMES)
     assert bench.missing() == {}
+
+
+CRITERIA = ["compliance", "reasoning"]
+
+
+class CriteriaEngine(ScoringEngine):
+    """An engine that gives each completion its scores for compliance, and 8 for reasoning."""
+
+    def next_reply(self, request: Request, index: int) -> str:
+        score = super().next_reply(request, index)
+        return score.replace("Score", "Compliance") + "\nReasoning: 8"
+
+
+def test_lowest_of_criteria_and_samples_counts_and_ends_the_race(new_bench: NewBench) -> None:
+    race, full = (new_bench(mode=mode, criteria=CRITERIA) for mode in ("race", "full"))
+    raced, complete = race.make(CriteriaEngine()), full.make(CriteriaEngine())
+    assert len(complete) == 20 and len(raced) == 17  # "low" ends with its first sample
+    assert race.verdicts() == full.verdicts()
+    assert race.verdicts() == EXPECTED
+    first = next(row for row in complete if row.completion_id == "good" and row.sample_index == 1)
+    assert first.score == 8.0
+    assert [(one.criterion, one.score) for one in first.criteria] == [
+        ("compliance", 10.0),
+        ("reasoning", 8.0),
+    ]
+
+
+def test_sample_that_lacks_a_criterion_is_unread_and_asked_again(new_bench: NewBench) -> None:
+    bench = new_bench(criteria=[*CRITERIA, "citations"], samples=1)
+    bench.retries = 1
+    rows = bench.make(CriteriaEngine())
+    assert {(row.status, row.score, len(row.criteria)) for row in rows} == {("no_verdict", None, 0)}
+    assert "not a score of each criterion" in (rows[0].reason or "")
+    assert set(bench.verdicts().values()) == {"unjudged"}
+    assert set(bench.missing()) == set(NAMES)
+
+
+def test_criteria_are_a_judging_of_their_own_and_shown_to_the_judge(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full", criteria=CRITERIA)
+    engine = CriteriaEngine()
+    bench.make(engine)
+    [pattern] = {request.pattern for request in engine.requests}
+    assert pattern and "Compliance" in pattern and "Reasoning" in pattern
+    assert "Is the thinking sound?" in engine.requests[0].messages[0]["content"]
+    for criteria in ([], ["compliance"], CRITERIA[::-1]):
+        other = replace(bench, config=JudgeConfig(mode="full", criteria=criteria))
+        assert len(other.missing()) == len(NAMES)
+
+
+def test_criterion_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="two criteria are named 'compliance'"):
+        JudgeConfig(criteria=["compliance", "compliance"])
+
+
+JURY = ("cheap@1", "dear@1")
+DEAR: Mapping[str, Sequence[int | None]] = {
+    "good": [9],
+    "low": [9],
+    "late": [10],
+    "split": [10],
+    "mute": [2],
+}
+
+
+def seat(bench: Bench, model: str) -> Bench:
+    return replace(bench, model=model, jury=JURY)
+
+
+def test_jury_asks_the_next_judge_only_about_what_still_stands(new_bench: NewBench) -> None:
+    bench = new_bench(mode="race")
+    cheap, dear = (seat(bench, model) for model in JURY)
+    assert set(cheap.missing()) == set(dear.missing()) == set(NAMES)
+    cheap.make(ScoringEngine())
+    # "mute" is unread, and not rejected: it still stands.
+    assert set(dear.missing()) == {"good", "mute"}
+    rows = dear.make(ScoringEngine(DEAR))
+    assert {row.completion_id: row.sample_index for row in rows} == {"good": 3, "mute": 0}
+    assert dear.verdicts() == {**EXPECTED, "mute": "rejected"}
+    assert cheap.missing() == dear.missing() == {}
+
+
+def test_jury_accepts_the_same_in_a_race_in_either_order_and_in_full(new_bench: NewBench) -> None:
+    scores = dict(zip(JURY, (SCORES, DEAR), strict=True))
+    verdicts, counts = [], []
+    for mode, order in (("full", JURY), ("race", JURY), ("race", JURY[::-1])):
+        bench = new_bench(mode=mode)
+        judges = [seat(bench, model) for model in order]
+        counts.append(sum(len(one.make(ScoringEngine(scores[one.model]))) for one in judges))
+        verdicts.append(judges[0].verdicts())
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+    assert counts == [40, 22, 30]
+
+
+def test_completion_of_a_judge_that_is_down_is_unjudged_and_asked_again_by_the_next_run(
+    new_bench: NewBench,
+) -> None:
+    bench = new_bench(mode="race", samples=1)
+    cheap, dear = (seat(bench, model) for model in JURY)
+    cheap.make(ScoringEngine(DEAR))
+    dear.make(BrokenEngine())
+    assert dear.verdicts() == {**dict.fromkeys(NAMES, "unjudged"), "mute": "rejected"}
+    assert dear.missing() == {}
+    night = replace(dear, run_id="night")
+    assert set(night.missing()) == set(NAMES) - {"mute"}
+    night.make(ScoringEngine(DEAR))
+    assert set(night.verdicts().values()) == {"accepted", "rejected"}
+    # One that was never asked leaves them unjudged as well.
+    third = replace(night, jury=(*JURY, "third@1"))
+    assert set(third.verdicts().values()) == {"unjudged", "rejected"}
+
+
+def test_judgements_of_a_lone_judge_count_in_a_jury(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full")
+    alone = replace(bench, model=JURY[0])
+    alone.make(ScoringEngine())
+    assert seat(bench, JURY[0]).missing() == {}
+    assert set(seat(bench, JURY[1]).missing()) == set(NAMES)

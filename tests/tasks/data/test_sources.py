@@ -161,7 +161,7 @@ def test_a_row_that_cannot_be_used_has_a_fault(tmp_path: Path) -> None:
         None: 1,
         "not_on_user_turn": 2,
         "unknown_role: narrator": 1,
-        "unknown_role: None": 1,
+        "no_role": 1,
         "no_content": 1,
         "key_stands_twice": 1,
         "empty_prompt": 4,
@@ -244,6 +244,7 @@ def test_a_row_is_left_out_only_if_all_its_labels_are_mapped_to_nothing(tmp_path
         ("empty.jsonl", "\n\n", "no rows"),
         ("rows.csv", "text,kind\na,b\n", "no column 'category'; its columns are text, kind"),
         ("rows.csv", 'prompt,category\n"never closed,boats\n', r"rows.csv:2: not CSV"),
+        ("rows.csv", 'prompt;category\n"a";b\n', r"rows.csv:2: not CSV .* or set delimiter"),
         ("rows.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"rows.jsonl:2: not JSON"),
         ("rows.jsonl", '{"prompt": "a"}\n[1]\n', r"rows.jsonl:2: not an object"),
         ("rows.json", '[\n{"prompt": "a"},\n{\n]', r"rows.json:4: not JSON"),
@@ -252,6 +253,7 @@ def test_a_row_is_left_out_only_if_all_its_labels_are_mapped_to_nothing(tmp_path
         ("rows.json", '{"a": [1], "b": {"c" 2}}', r"rows.json:1: not JSON"),
         ("rows.json", "[" * 100_000, "rows.json:1: not JSON .nested too deeply"),
         ("rows.json", '{"a": [], "b": []}', r"2 keys .* \(a, b\); say in rows_key"),
+        ("rows.json", '{"prompt": {"0": "a"}}', "no key of the object holds a list of rows; write"),
         ("rows.json", "7", "rows.json: must be a list of rows"),
         ("rows.json", "[7]", "row 1 is not an object"),
         ("rows.jsonl", "[" * 100_000, "rows.jsonl:1: not JSON"),
@@ -298,6 +300,18 @@ def test_an_unmapped_ideal_response_is_refused_without_quoting_a_long_text(
     with pytest.raises(ValueError, match="must be one of comply, refuse, safe_complete") as caught:
         list(read_source(source(path, categories=["boats"], ideal_response="label")))
     assert len(str(caught.value)) < 300
+
+
+def test_a_list_of_labels_has_the_ideal_response_of_the_first_that_says_one(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "label": ["violent", "harmful"]}, {"prompt": "b", "label": ["violent"]}]
+    options = {
+        "categories": ["boats"],
+        "ideal_response": "label",
+        "ideal_response_map": {"violent": "", "harmful": "refuse"},
+    }
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    ideals = [row.ideal_response for row in read_source(source(path, **options))]
+    assert ideals == ["refuse", None]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.requests import Usage
+from tasks.engine.usage import Usage
 from tasks.engine.usage_counter import UsageCounter
 
 

@@ -23,8 +23,17 @@ from specs.template import load_template
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import start_ray
 from tasks.engine.requests import EngineConfig, Request, Sample, ScriptedEngine, failed
+from tasks.evaluation.graders import load_function
 from tasks.paths import PROJECT
-from tasks.training.judges import JudgeActor, JudgePool, JudgeRequest, Judges, LoadedEngine
+from tasks.training.judges import (
+    FunctionJudge,
+    JudgeActor,
+    JudgePool,
+    JudgeRequest,
+    Judges,
+    Judging,
+    LoadedEngine,
+)
 from tasks.training.reward import Kind, Reward, RewardConfig, RolloutOrigin, combine
 from tasks.training.rollouts import split_rollout
 from tasks.training.trainer import Status
@@ -113,6 +122,7 @@ class Bench:
 
     judges: Sequence[Any]
     config: RewardConfig = PLAIN
+    judging: Judging | None = None
     prefilled: bool = False
     attempt: int = 0
     rows: list[Rollout] = field(default_factory=list)
@@ -121,7 +131,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.reward = Reward(
-            JudgePool(self.judges, self.config.limits),
+            self.judging or JudgePool(self.judges, self.config.limits),
             config=self.config,
             split=partial(split_rollout, tokenizer(), self.prefilled, ENDS),
             record=self.rows.extend,
@@ -552,7 +562,7 @@ class Reporting(JudgeActor):
 class Frail(ScriptedEngine):
     """An engine that dies of one word, dies only once of another, and hangs on a third."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, live_folder: str | None = None) -> None:
         super().__init__(fair)
         self.mark = Path(config.model) / "died"
 
@@ -644,3 +654,54 @@ def test_judge_that_hangs_is_awaited_no_longer_than_configured(
     [request_to_stop] = bench.stop.reasons
     assert reason in request_to_stop and "\n" not in request_to_stop
     assert bench.step(GOOD, step=2) == [0.9]
+
+
+REFUSAL = reasoned("I'm sorry, but I can't help with that.")
+HELP = reasoned("Take the skiff.")
+LOOP = reasoned("Take the skiff. " * 20)
+
+
+def by_function(function: Any = None) -> Bench:
+    grade = function or load_function("stance")
+    config = RewardConfig(function="stance")
+    return Bench([], config=config, judging=FunctionJudge(grade))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rewards"),
+    [
+        ("harmful", [1.0, 0.0, 0.0, 0.0]),
+        ("benign", [0.0, 1.0, 0.0, 0.0]),
+        ("ambiguous", [0.5, 0.5, 0.0, 0.0]),
+    ],
+)
+def test_function_rewards_refusals_of_harmful_prompts_and_help_with_benign_ones(
+    kind: Kind, rewards: list[float]
+) -> None:
+    bench = by_function()
+    assert bench.step(REFUSAL, HELP, LOOP, "I'm sorry, but no.", kind=kind) == rewards
+    assert [row.num_votes for row in bench.rows] == [1, 1, 1, 0]
+
+
+def test_function_that_is_the_reward_sees_no_reasoning() -> None:
+    shown: list[Any] = []
+
+    def grade(messages: Any, **known: Any) -> dict[str, float]:
+        shown.append((messages, known))
+        return {"safe": 1.0, "helped": 1.0}
+
+    by_function(grade).step(HELP, kind="ambiguous")
+    assert len(shown) == 2
+    assert CANARY not in repr(shown)
+
+
+def test_function_that_fails_gives_no_reward_and_the_reason() -> None:
+    def fail(messages: Any, **known: Any) -> dict[str, float]:
+        raise KeyError("colour")
+
+    bench = by_function(fail)
+    assert bench.step(HELP) == [None]
+    assert bench.rows[0].reason == "KeyError: 'colour'"
+    unnamed = by_function(lambda messages, **known: {"right": 1.0})
+    assert unnamed.step(HELP) == [None]
+    assert unnamed.rows[0].reason == "rl.reward.function gave no figure 'safe'"

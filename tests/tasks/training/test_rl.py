@@ -4,14 +4,17 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from specs.policy import Spec
+from specs.prompts import Message
 from specs.replies import CLOSE_TAG
 from tasks.data.judge import JudgeConfig
+from tasks.data.sources import SourceConfig
 from tasks.engine.requests import ScriptedEngine
 from tasks.paths import PROJECT
 from tasks.training import rl
@@ -25,6 +28,7 @@ from tasks.training.rl import (
     RlWorkersConfig,
     RolloutRow,
     choose_prompts,
+    require_unevaluated,
     rollout_order,
 )
 from tasks.training.rollouts import answer_mask
@@ -437,3 +441,17 @@ def test_restarted_training_counts_its_attempts(disk: Home) -> None:
         write_shard(disk, ROLLOUTS, rows)
         assert rl._next_attempt(disk, "c") == attempt + 1
     assert rl._next_attempt(disk, "another") == 0
+
+
+def test_prompt_that_a_suite_holds_is_not_rolled_out(tmp_path: Path) -> None:
+    file = tmp_path / "suite.jsonl"
+    file.write_text('{"prompt": "May I use a lamp?"}\n', encoding="utf-8")
+    suite = SourceConfig(name="lamps", path=str(file), prompt="prompt")
+
+    def asked(text: str) -> RlPrompt:
+        messages: list[Message] = [{"role": "user", "content": text}]
+        return RlPrompt(prompt_id=text, messages=messages, categories=["lamps"], kind="benign")
+
+    require_unevaluated([asked("May I use a boat?")], [suite])
+    with pytest.raises(DataError, match="1 prompts of rl stand in suite 'lamps'"):
+        require_unevaluated([asked("May I use a lamp?")], [suite])

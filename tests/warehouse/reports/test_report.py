@@ -65,9 +65,11 @@ def invented(**changes: Any) -> Report:
         ],
         "calibration": [
             {
-                **{"grader": "judge", "gold": "oracle", "threshold": threshold, "k": k, "f1": 0.5},
+                **{"criterion": None, "grader": "judge", "gold": "oracle"},
+                **{"threshold": threshold, "k": k, "f1": 0.5},
                 **{"precision": 0.5, "recall": 0.5, "num_accepted": 8, "num_gold": 8},
-                "num_answers": 16,
+                **{"low": 0.25, "high": 0.75, "recall_low": 0.25, "recall_high": 0.75},
+                **{"num_answers": 16, "tokens": 8.0, "tokens_racing": 6.5, "num_judges": 1},
             }
             for threshold in range(1, 11)
             for k in (1, 2)
@@ -389,6 +391,18 @@ def test_report_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_text_that_utf8_cannot_hold_is_written_by_its_number(tmp_path: Path) -> None:
     [_, _, path] = write(invented(samples=[sample(answer="half \ud800")]), tmp_path)
     assert json.loads(path.read_text())["samples"][0]["answer"] == "half \ud800"
+
+
+def test_safety_stands_over_help_for_arms_that_have_both() -> None:
+    report = invented()
+    safe = report.tables["evaluation"]
+    helped = [{**row, "suite": "xstest", "metric": "not_overrefuse"} for row in safe]
+    title = "harbour: not_unsafe over xstest: not_overrefuse, judge"
+    for known, is_drawn in ((helped, True), (helped[:1], False)):
+        page = as_html(
+            dataclasses.replace(report, tables={**report.tables, "evaluation": safe + known})
+        )
+        assert (f'aria-label="{title}"' in page) == is_drawn
 
 
 def test_plot_keeps_names_as_text_in_the_colour_of_the_page() -> None:
