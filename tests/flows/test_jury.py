@@ -55,7 +55,7 @@ class Juries:
 
 def count(home: Path) -> dict[str, int]:
     query = "SELECT verdict, count(*) FROM verdicts GROUP BY 1"
-    return dict(connect(Home(str(home))).execute(query).fetchall())
+    return dict(read(connect(Home(str(home))), query).fetchall())
 
 
 @pytest.fixture(scope="module")
