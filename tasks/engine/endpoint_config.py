@@ -56,9 +56,10 @@ class Prices(Config):
 class Budget(Config):
     """Limits on what a warehouse spends at an endpoint, over all runs that use its url and model.
 
-    No request is sent that could exceed them. A request is counted with the most that it could
-    take if the server does not tell its usage, or if its reply never came whole; one that the
-    server refused is not counted, and neither are those that a kill finds in flight.
+    No request is sent, or sent again, that could exceed them. Each try of a request is counted
+    with the most that it could take if the server does not tell its usage, if its reply never came
+    whole, or if it was given up; one that the server refused is not counted, and neither are those
+    that a kill finds in flight.
     """
 
     money: float | None = Field(None, gt=0)

@@ -429,6 +429,69 @@ def test_reply_that_was_made_and_never_came_whole_is_charged_with_the_most(
     assert len(server.bodies) == num_sent
 
 
+def spent(home: Home) -> int:
+    """The tokens in the accounts of endpoints."""
+    accounts = home.files.glob(f"{home.root}/endpoints/*/*.json")
+    return sum(json.loads(home.files.cat_file(account))["tokens"] for account in accounts)
+
+
+def test_every_try_that_may_be_paid_for_counts_and_none_is_sent_beyond_the_budget(
+    serve: Serve, disk: Home
+) -> None:
+    server = serve(lambda body, index: half())
+    asked = config(server, budget={"tokens": 700}, retries=8)
+    [[sample]], usage = ask(asked, request(), home=disk)
+    assert len(server.bodies) == usage.requests == 2
+    assert sample.fault == UNASKED and "budget.tokens is 700" in (sample.reason or "")
+    assert 300 < spent(disk) <= 700
+
+
+def test_try_that_fails_counts_beside_the_reply_that_came(serve: Serve, disk: Home) -> None:
+    server = serve(lambda body, index: completion(THOUGHT) if index else half())
+    [[sample]], _ = ask(config(server, budget={"tokens": 9_000}), request(), home=disk)
+    assert sample.status == "ok" and spent(disk) > 16 + 200
+
+    refused = serve(lambda body, index: completion(THOUGHT) if index else refusal(500, "x"))
+    before = spent(disk)
+    ask(config(refused, budget={"tokens": 9_000}), request(), home=disk)
+    assert spent(disk) == before + 16, "a refusal costs nothing"
+
+
+def test_request_that_is_given_up_is_charged_with_the_most(serve: Serve, disk: Home) -> None:
+    """As a training does with a judge that is late."""
+    server = serve(lambda body, index: completion(THOUGHT))
+    server.seconds = 0.5
+
+    async def run() -> None:
+        engine = EndpointEngine(config(server, budget={"tokens": 9_000}), home=disk)
+        asking = asyncio.ensure_future(engine.generate([request()]))
+        while not server.bodies:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await engine.stop()
+
+    asyncio.run(run())
+    assert spent(disk) > 200
+
+
+def test_address_is_one_account_with_a_slash_at_its_end_or_without(
+    serve: Serve, disk: Home
+) -> None:
+    server = serve(lambda body, index: completion(THOUGHT, usage={}))
+    ask(config(server, budget={"tokens": 400}), request(), home=disk)
+    [[sample]], _ = ask(
+        config(server, url=f"{server.url}/", budget={"tokens": 400}), request(), home=disk
+    )
+    assert sample.fault == UNASKED and len(server.bodies) == 1
+
+
+def test_server_that_asks_to_wait_longer_than_a_request_may_take_is_away(serve: Serve) -> None:
+    server = serve(lambda body, index: refusal(429, "slow", retry_after_ms="900"))
+    [sample], _ = ask_one(server, timeout_seconds=0.1)
+    assert sample.fault == UNREACHABLE and "answers 429 for 0.3 s" in (sample.reason or "")
+
+
 def test_key_is_sent_from_its_variable_and_none_without_one(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
