@@ -409,6 +409,21 @@ def test_money_is_counted_with_cached_tokens_at_their_own_price(serve: Serve, di
     }
 
 
+def test_reasoning_that_is_told_in_the_total_alone_is_paid_for(serve: Serve) -> None:
+    told = {"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 96}
+    server = serve(lambda body, index: completion(THOUGHT, usage=told))
+    [[sample]], usage = ask(config(server, prices=PRICES), request())
+    assert (sample.num_output_tokens, usage.output_tokens, usage.cost) == (86, 86, 182.0)
+
+
+def test_more_cached_tokens_than_the_prompt_has_earn_nothing(serve: Serve) -> None:
+    counts = {"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16}
+    told = counts | {"prompt_tokens_details": {"cached_tokens": 900}}
+    server = serve(lambda body, index: completion(THOUGHT, usage=told))
+    [[sample]], usage = ask(config(server, prices=PRICES), request())
+    assert (sample.num_cached_tokens, usage.cost) == (10, 12.0)
+
+
 def test_reply_without_usage_is_charged_with_the_most(serve: Serve) -> None:
     server = serve(lambda body, index: completion(THOUGHT, usage={}))
     asked = config(server, budget={"tokens": 700}, max_in_flight=1)
