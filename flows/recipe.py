@@ -405,7 +405,14 @@ def _blamed(fault: Mapping[str, Any], overrides: Sequence[str]) -> str:
         return key[:shared] == place[:shared]
 
     near = [override for override in overrides if is_near(override)]
-    return " ".join(f"--set {override}" for override in near or overrides)
+    return " ".join(f"--set {_shown(override)}" for override in near or overrides)
+
+
+def _shown(override: str) -> str:
+    """Returns an override as messages repeat it; of one for an endpoint, which may hold a key that
+    belongs elsewhere, the name alone."""
+    key, _, _ = override.partition("=")
+    return f"{key}=…" if "endpoint" in override else override
 
 
 def _override(data: dict[str, Any], text: str) -> None:
@@ -458,6 +465,8 @@ def _sentence(fault: Mapping[str, Any]) -> str:
         return message
     # A whole section is no help: the message says which of its keys.
     is_value = fault["type"] != "missing" and not isinstance(fault["input"], dict | list)
+    # A key may stand where an address or the name of a variable belongs.
+    is_value = is_value and fault["loc"][-1] not in ("endpoint", "url", "key_variable")
     return f"{where}: {message}" + (f" (given: {fault['input']!r})" if is_value else "")
 
 

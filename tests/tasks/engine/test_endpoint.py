@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +14,7 @@ from starlette.responses import Response
 
 from specs.prompts import Message
 from tasks.engine.endpoint import EndpointEngine
-from tasks.engine.endpoint_config import check_endpoint
+from tasks.engine.endpoint_config import EndpointConfig, check_endpoint
 from tasks.engine.requests import UNASKED, UNREACHABLE, EngineConfig, Request, Sample, Sampling
 from tasks.engine.usage import Usage
 from tests.scripted_server import (
@@ -536,6 +538,10 @@ def test_key_stands_in_no_configuration(serve: Serve, monkeypatch: pytest.Monkey
         (lambda: refusal(401, KEY), r"refuses the key \(401\); set the environment variable TOWN"),
         (lambda: refusal(503, "loading"), "answers 503 when asked for its models"),
         (lambda: Response("<html>"), "no OpenAI-compatible server"),
+        (
+            lambda: Response(status_code=302, headers={"location": "http://elsewhere/v1/models?a"}),
+            "redirects to http://elsewhere/v1; set endpoint.url",
+        ),
     ],
 )
 def test_server_is_asked_for_its_models_before_work(
@@ -556,6 +562,22 @@ def test_server_is_asked_for_its_models_before_work(
             check_endpoint(endpoint, MODEL)
         assert KEY not in str(seen.value)
     assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_server_of_another_kind_is_told_before_work() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            connection.sendall(b"SSH-2.0-town\r\n")
+            connection.close()
+
+        greeting = threading.Thread(target=greet, daemon=True)
+        greeting.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        with pytest.raises(ValueError, match="is no OpenAI-compatible server"):
+            check_endpoint(EndpointConfig(url=url), MODEL)
+        greeting.join()
 
 
 def test_server_that_is_away_and_a_missing_key_are_told_before_work() -> None:
