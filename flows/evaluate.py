@@ -89,7 +89,11 @@ def check(recipe: Recipe) -> EvaluateConfig:
     if config is None:
         raise RecipeError(f"recipe {recipe.name} evaluates nothing; give it a section [evaluate]")
     evaluation.check(
-        config, shipped=SUITES, pack_folder=recipe.pack_folder, engine=recipe.student_engine
+        config,
+        shipped=SUITES,
+        pack_folder=recipe.pack_folder,
+        engine=recipe.student_engine,
+        templates=recipe.judge.template,
     )
     return config
 
