@@ -50,7 +50,7 @@ class Calibrated:
     log_prints=False,
 )
 def calibrate(recipe: Recipe, home: str | None = None, precision: float = 0.95) -> Calibrated:
-    """Has judge and gold grade the answers that came with the suites, else the student's.
+    """Has judges and gold grade the answers that came with the suites, else the student's.
 
     Recommends the cheapest judges, number of grades and threshold that reach a precision. Raises
     a ValueError if the recipe has no calibration, or if anything in it cannot be used.
@@ -67,7 +67,7 @@ def calibrate(recipe: Recipe, home: str | None = None, precision: float = 0.95) 
             arm = ServedArm.of_base(recipe.student_engine, config, name=RECORDED, model=RECORDED)
         else:
             arm = base_arm(run, config, name="student" if recipe.student else "generator")
-        table = measure(run, config, [arm]).tables["calibration"]
+        table = measure(run, config, [arm], by_jury=True).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
         best = recommend(table, precision)
         return Calibrated(run.id, run.home.url, table, run.figures.suites, best)

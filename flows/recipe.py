@@ -163,7 +163,8 @@ class Recipe(Config):
     judge_engines: list[EngineConfig] = []
     """The models of a jury, instead of `judge_engine`: a completion is accepted if all of them
     accept it. In a race each is asked only about what those before it let pass, so put the cheapest
-    first. The first alone chooses categories, grades answers and is the reward of RL."""
+    first. The first alone chooses categories, grades answers and is the reward of RL; in a
+    calibration all of them grade."""
     student: EngineConfig | None = None
     """The model that is trained and evaluated. Unset: the generator is the student."""
     generate: GenerateConfig = GenerateConfig()
@@ -181,8 +182,8 @@ class Recipe(Config):
     evaluate: EvaluateConfig | None = None
     """Evaluation of models. Unset: `precept evaluate` is refused and `precept run` skips it."""
     calibrate: EvaluateConfig | None = None
-    """The judge held against gold, on answers that both grade. Unset: `precept calibrate` is
-    refused."""
+    """The judges held against gold, on answers that all of them grade: each judge of a jury, and
+    each grader with rubric `policy`. Unset: `precept calibrate` is refused."""
     ablate: AblateConfig | None = None
     """Arms of the ablation. Unset: `precept ablate` is refused."""
     drift: DriftConfig | None = None

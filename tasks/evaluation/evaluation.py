@@ -214,12 +214,13 @@ def graders_of(
     *,
     pack: Pack,
     pack_folder: Path,
-    judge: str,
+    judges: Sequence[str],
     templates: TemplateNames = DEFAULT_SET,
 ) -> tuple[Grader, ...]:
     """Returns the graders of an evaluation, ready to grade.
 
-    `judge` is the model@revision that grades by rubrics, which it is asked by `templates`.
+    `judges` are the model@revision of those that grade by rubrics, which they are asked by
+    `templates`: of several, each grades by rubric `policy`, and the first alone by the others.
     Raises GraderError if a function cannot be loaded, or the pack lacks propositions.
     """
     has_adherence = (pack_folder / ADHERENCE_FILE).is_file()
@@ -230,8 +231,24 @@ def graders_of(
         else RubricGrader.of(
             grader, rubric=make_rubric(grader, pack, adherence, templates), model=judge
         )
-        for grader in config.graders
+        for each in config.graders
+        for judge, grader in _by_judge(each, judges, config.multiturn)
     )
+
+
+def _by_judge(
+    grader: GraderConfig, judges: Sequence[str], attack: MultiturnConfig | None
+) -> list[tuple[str, GraderConfig]]:
+    """Returns who grades by a grader: the first judge, or each under a name of its own."""
+    is_of_attack = attack is not None and attack.grader == grader.name
+    if len(judges) == 1 or grader.rubric != "policy" or is_of_attack:
+        return [(judges[0], grader)]
+    models = [judge.partition("@")[0] for judge in judges]
+    names = models if len(set(models)) == len(models) else judges
+    return [
+        (judge, grader.model_copy(update={"name": f"{grader.name} by {name}"}))
+        for judge, name in zip(judges, names, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

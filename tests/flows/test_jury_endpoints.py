@@ -11,6 +11,7 @@ from flows import steps
 from flows.recipe import Recipe
 from flows.run import Refreshed
 from tests.flows.test_traces import recipe
+from tests.rows import jsonl
 from tests.scripted_server import ScriptedServer, completion, listing, refusal, scripted
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -72,3 +73,55 @@ def test_judge_that_stays_away_is_named_and_the_others_are_asked_all_the_same(
     done, verdicts = refresh(wanted, home)
     assert verdicts == {"accepted": len(ROWS)}
     assert {body["model"] for body in server.bodies} == {AWAY}, "the other is not asked again"
+
+
+SUITE = """name = "kept"
+answer = "response"
+gold = "right"
+
+[source]
+path = "kept.jsonl"
+prompt = "prompt"
+categories = ["boats"]
+"""
+
+
+def score_by_judge(body: dict[str, Any], index: int) -> Response:
+    """The first judge finds everything good, the second what asks about an even number."""
+    is_even = any(f"row {number}?" in str(body["messages"]) for number in (0, 2, 4))
+    given = 9 if body["model"] == AWAY or is_even else 2
+    texts = [f"Fine.\nScore: {given}"] * body.get("n", 1)
+    return completion(*texts, model=body["model"])
+
+
+def test_calibration_holds_each_judge_of_a_jury_and_both_together(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    from flows.calibrate import calibrate
+
+    server.reset(score_by_judge)
+    rows = [{**row, "right": number % 2 == 0} for number, row in enumerate(ROWS)]
+    jsonl(tmp_path / "kept.jsonl", rows)
+    (tmp_path / "kept.toml").write_text(SUITE)
+    data = jury(tmp_path, server).model_dump()
+    data["calibrate"] = {
+        "suites": [str(tmp_path / "kept.toml")],
+        "graders": [
+            {"name": "judge", "rubric": "policy"},
+            {"name": "people", "function": "gold"},
+        ],
+    }
+    done = calibrate(Recipe.model_validate(data), str(tmp_path / "home"))
+    found = {
+        row["grader"]: (row["precision"], row["recall"], row["num_answers"])
+        for row in done.table
+        if row["threshold"] == 8
+    }
+    lenient, strict = f"judge by {AWAY}", f"judge by {UP}"
+    assert found == {
+        lenient: (0.5, 1.0, 6),
+        strict: (1.0, 1.0, 6),
+        f"{strict} + {lenient}": (1.0, 1.0, 6),
+    }
+    [best] = done.recommended
+    assert (best.judges, best.reaches, best.num_judges) == (strict, True, 1)
