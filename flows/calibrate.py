@@ -12,7 +12,7 @@ from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at, open_run
 from tasks.evaluation.answer import RECORDED
 from tasks.evaluation.arms import ServedArm
-from tasks.evaluation.evaluation import EvaluateConfig
+from tasks.evaluation.evaluation import require_comparable
 from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import load_suites
 from warehouse.reports.recommend import Recommended, recommend
@@ -50,36 +50,24 @@ class Calibrated:
     log_prints=False,
 )
 def calibrate(recipe: Recipe, home: str | None = None, precision: float = 0.95) -> Calibrated:
-    """Has judge and gold grade the answers that came with the suites, else the student's.
+    """Has judges and gold grade the answers that came with the suites, else the student's.
 
     Recommends the cheapest judges, number of grades and threshold that reach a precision. Raises
-    RecipeError if the recipe has no calibration.
+    a ValueError if the recipe has no calibration, or if anything in it cannot be used.
     """
+    if not 0 <= precision <= 1:
+        raise ValueError(f"precision is {precision}; give a share from 0 to 1, such as 0.95")
     if recipe.calibrate is None:
         raise RecipeError(f"recipe {recipe.name} calibrates nothing; give it a section [calibrate]")
     recipe = recipe.model_copy(update={"evaluate": recipe.calibrate})
     config = check(recipe)
-    _require_comparable(config)
+    require_comparable(config)
     with open_run("calibrate", recipe, home_at(home)) as run:
         if all(suite.answer for suite in load_suites(config.suites, SUITES)):
             arm = ServedArm.of_base(recipe.student_engine, config, name=RECORDED, model=RECORDED)
         else:
             arm = base_arm(run, config, name="student" if recipe.student else "generator")
-        table = measure(run, config, [arm]).tables["calibration"]
+        table = measure(run, config, [arm], by_jury=True).tables["calibration"]
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
         best = recommend(table, precision)
         return Calibrated(run.id, run.home.url, table, run.figures.suites, best)
-
-
-def _require_comparable(config: EvaluateConfig) -> None:
-    """Raises RecipeError if every gold grader judges more than the judge is shown."""
-    judges = [grader for grader in config.graders if grader.rubric == "policy"]
-    golds = [grader for grader in config.graders if grader.function]
-    pairs = [(judge, gold) for judge in judges for gold in golds]
-    if pairs and all(gold.saw not in ("answer", judge.saw) for judge, gold in pairs):
-        judge, gold = pairs[0]
-        raise RecipeError(
-            f"calibrate: {judge.name!r} is shown the answer alone and {gold.name!r} goes by the "
-            f"reasoning as well, so neither precision nor recall has a meaning; set saw = "
-            f"{gold.saw!r} for {judge.name!r}, or saw = 'answer' for {gold.name!r}"
-        )

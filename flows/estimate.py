@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from flows.recipe import Recipe
+from flows.recipe import Recipe, require_own_versions
 from flows.run import assign_work, home_at, plan_for
 from specs.policy import Pack
 from tasks.data.assign import AssignWork
@@ -254,8 +254,9 @@ def _count_missing(
 
 
 def _judge_works(recipe: Recipe, generation_id: str) -> list[JudgeWork]:
-    """Returns the work of each judge."""
+    """Returns the work of each judge; raises RecipeError if two are the same."""
     models = [engine.version for engine in recipe.judging_engines.values()]
+    require_own_versions(models)
     return [
         JudgeWork(
             config=recipe.judge,

@@ -29,7 +29,7 @@ from tasks.evaluation.answer import RECORDED, AnswerConfig, AnswerWork, store_re
 from tasks.evaluation.arms import ServedArm, arm_names
 from tasks.evaluation.evaluation import EvaluateConfig, EvaluationSetup
 from tasks.evaluation.grade import GradeWork, grade_without_engine
-from tasks.evaluation.graders import RubricGrader
+from tasks.evaluation.graders import Grader, RubricGrader
 from tasks.evaluation.multiturn import MultiturnAttack, judge_beside
 from tasks.evaluation.plan import PlannedSuite
 from tasks.evaluation.probes import ProbeWork
@@ -89,7 +89,11 @@ def check(recipe: Recipe) -> EvaluateConfig:
     if config is None:
         raise RecipeError(f"recipe {recipe.name} evaluates nothing; give it a section [evaluate]")
     evaluation.check(
-        config, shipped=SUITES, pack_folder=recipe.pack_folder, engine=recipe.student_engine
+        config,
+        shipped=SUITES,
+        pack_folder=recipe.pack_folder,
+        engine=recipe.student_engine,
+        templates=recipe.judge.template,
     )
     return config
 
@@ -137,10 +141,16 @@ def evaluate_arms(run: RunContext, config: EvaluateConfig, arms: Sequence[Served
     )
 
 
-def measure(run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm]) -> reporting.Report:
-    """Makes what is missing of an evaluation, and reports it."""
+def measure(
+    run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm], *, by_jury: bool = False
+) -> reporting.Report:
+    """Makes what is missing of an evaluation, and reports it.
+
+    `by_jury` has every judge of a jury grade by rubric `policy`, and not the first alone.
+    """
     built = build_suites(run, config)
-    setup = set_up(run, config, arms, built)
+    judges = run.judges if by_jury else run.judges[:1]
+    setup = set_up(run, config, arms, built, judges=judges)
     run.note(evaluation=setup.plan(threshold=run.recipe.judge.threshold))
     attack = setup.attack
     for served in _in_loading_order(run, arms):
@@ -151,7 +161,7 @@ def measure(run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm]) 
         if attack and not attack.needs_judge and served in setup.attacked:
             # Now, while the model of the arm is loaded.
             multiturn(run, attack, [served])
-    for grader in setup.graders:
+    for grader in _in_grading_order(setup.graders):
         grade(run, setup.grade_work(grader))
     if attack and attack.needs_judge:
         multiturn(run, attack, setup.attacked)
@@ -161,13 +171,20 @@ def measure(run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm]) 
 
 
 def set_up(
-    run: RunContext, config: EvaluateConfig, arms: Sequence[ServedArm], built: Sequence[Suite]
+    run: RunContext,
+    config: EvaluateConfig,
+    arms: Sequence[ServedArm],
+    built: Sequence[Suite],
+    *,
+    judges: Sequence[str],
 ) -> EvaluationSetup:
-    """Returns the evaluation, ready to run; stores the specs of its cases."""
+    """Returns the evaluation, ready to run; stores the specs of its cases.
+
+    `judges` are the `model@revision` of those that grade by rubrics.
+    """
     recipe, pack = run.recipe, run.pack
     specs = evaluation.specs_of(pack, built)
     run.store_specs([pack.spec([], detail="summary"), *specs.values()])
-    judge = run.version(recipe.judging_engine)
     return EvaluationSetup(
         config=config,
         pack=pack,
@@ -180,10 +197,10 @@ def set_up(
             config,
             pack=pack,
             pack_folder=recipe.pack_folder,
-            judge=judge,
+            judges=judges,
             templates=recipe.judge.template,
         ),
-        judge=judge,
+        judge=judges[0],
         templates=recipe.judge.template,
         stage=recipe.stage,
         run_id=run.id,
@@ -205,6 +222,13 @@ def _in_loading_order(run: RunContext, arms: Sequence[ServedArm]) -> list[Served
             served.arm.probe != "none",
         ),
     )
+
+
+def _in_grading_order(graders: Sequence[Grader]) -> list[Grader]:
+    """Returns the graders so that each judge is loaded once."""
+    models = [grader.model if isinstance(grader, RubricGrader) else "" for grader in graders]
+    ordered = sorted(zip(models, graders, strict=True), key=lambda pair: models.index(pair[0]))
+    return [grader for _, grader in ordered]
 
 
 @makes("build suites", "cases")
@@ -247,7 +271,7 @@ def take_recorded(run: RunContext, work: AnswerWork, built: Sequence[Suite]) -> 
 def grade(run: RunContext, work: GradeWork) -> None:
     """Makes the grades of one grader that are missing, over the answers of all arms."""
     if isinstance(work.grader, RubricGrader):
-        run_stage(run, work, run.recipe.judging_engine)
+        run_stage(run, work, run.judging_engine(work.grader.model))
     else:
         num_rows = grade_without_engine(work, run.warehouse(), run.home)
         run.add_stage(

@@ -89,8 +89,14 @@ def _check_evaluations(command: Command, recipe: Recipe) -> None:
     if command not in ("evaluate", "run", "ablate", "calibrate") or config is None:
         return
     evaluation.check(
-        config, shipped=SUITES, pack_folder=recipe.pack_folder, engine=recipe.student_engine
+        config,
+        shipped=SUITES,
+        pack_folder=recipe.pack_folder,
+        engine=recipe.student_engine,
+        templates=recipe.judge.template,
     )
+    if command == "calibrate":
+        evaluation.require_comparable(config)
     if command == "ablate" and recipe.ablate is not None:
         load_suites(recipe.ablate.suites, SUITES)
 

@@ -163,7 +163,8 @@ class Recipe(Config):
     judge_engines: list[EngineConfig] = []
     """The models of a jury, instead of `judge_engine`: a completion is accepted if all of them
     accept it. In a race each is asked only about what those before it let pass, so put the cheapest
-    first. The first alone chooses categories, grades answers and is the reward of RL."""
+    first. The first alone chooses categories, grades answers and is the reward of RL; in a
+    calibration all of them grade."""
     student: EngineConfig | None = None
     """The model that is trained and evaluated. Unset: the generator is the student."""
     generate: GenerateConfig = GenerateConfig()
@@ -181,8 +182,8 @@ class Recipe(Config):
     evaluate: EvaluateConfig | None = None
     """Evaluation of models. Unset: `precept evaluate` is refused and `precept run` skips it."""
     calibrate: EvaluateConfig | None = None
-    """The judge held against gold, on answers that both grade. Unset: `precept calibrate` is
-    refused."""
+    """The judges held against gold, on answers that all of them grade: each judge of a jury, and
+    each grader with rubric `policy`. Unset: `precept calibrate` is refused."""
     ablate: AblateConfig | None = None
     """Arms of the ablation. Unset: `precept ablate` is refused."""
     drift: DriftConfig | None = None
@@ -405,7 +406,14 @@ def _blamed(fault: Mapping[str, Any], overrides: Sequence[str]) -> str:
         return key[:shared] == place[:shared]
 
     near = [override for override in overrides if is_near(override)]
-    return " ".join(f"--set {override}" for override in near or overrides)
+    return " ".join(f"--set {_shown(override)}" for override in near or overrides)
+
+
+def _shown(override: str) -> str:
+    """Returns an override as messages repeat it; of one for an endpoint, which may hold a key that
+    belongs elsewhere, the name alone."""
+    key, _, _ = override.partition("=")
+    return f"{key}=…" if "endpoint" in override else override
 
 
 def _override(data: dict[str, Any], text: str) -> None:
@@ -458,6 +466,8 @@ def _sentence(fault: Mapping[str, Any]) -> str:
         return message
     # A whole section is no help: the message says which of its keys.
     is_value = fault["type"] != "missing" and not isinstance(fault["input"], dict | list)
+    # A key may stand where an address or the name of a variable belongs.
+    is_value = is_value and fault["loc"][-1] not in ("endpoint", "url", "key_variable")
     return f"{where}: {message}" + (f" (given: {fault['input']!r})" if is_value else "")
 
 

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.shortfall import shortfall
-from flows.steps import RETRIED, describe_asset, makes, run_stage
+from flows.steps import RETRIED, describe_asset, is_last_try, makes, run_stage
 from tasks.data.assign import assigned, count_assignments
 from tasks.data.collected import Collected
 from tasks.data.curate import Curated, curate
@@ -119,8 +119,10 @@ def judge_completions(run: RunContext, plan: Plan) -> StageFigures:
         try:
             total += run_stage(run, work, engine)
         except (EngineError, StageError) as fault:
-            # A lost node is for Prefect's retry; without any judge there is nothing to go on with.
-            if isinstance(fault, StageInterrupted) or len(faults) + 1 == len(run.judges):
+            # What may pass is for Prefect's retries; without any judge there is nothing to go on
+            # with.
+            may_pass = isinstance(fault, StageInterrupted) and not is_last_try()
+            if may_pass or len(faults) + 1 == len(run.judges):
                 raise
             faults[work.model] = message_of(fault)
             run.engines.close()

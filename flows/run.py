@@ -234,6 +234,11 @@ class RunContext:
         require_own_versions(versions)
         return versions
 
+    def judging_engine(self, version: str) -> EngineConfig:
+        """Returns the engine of the judge that is `model@revision`."""
+        engines = self.recipe.judging_engines.values()
+        return next(engine for engine in engines if self.version(engine) == version)
+
     @property
     def assign_work(self) -> AssignWork:
         """The choice of categories for prompts that came without one."""

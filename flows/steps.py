@@ -14,7 +14,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.assets import add_asset_metadata
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.context import AssetContext
+from prefect.context import AssetContext, TaskRunContext
 from prefect.tasks import MaterializingTask, exponential_backoff
 from rich.progress import (
     BarColumn,
@@ -75,6 +75,12 @@ RETRIED: Any = {
     "retry_condition_fn": is_transient,
 }
 """Options of a task that is retried after 10, 20 and 40 seconds if its fault is transient."""
+
+
+def is_last_try() -> bool:
+    """Returns whether Prefect will not retry the task that runs now, whatever its fault."""
+    context = TaskRunContext.get()
+    return context is not None and context.task_run.run_count > RETRIED["retries"]
 
 
 def asset_key(home: Home, table: str) -> str:

@@ -18,12 +18,12 @@ from pydantic import SecretStr
 
 from specs.prompts import Message, neutralise, with_text
 from tasks.engine.endpoint_config import EndpointConfig
-from tasks.engine.endpoint_faults import Fault, fault_of, may_be_paid, words_of
+from tasks.engine.endpoint_faults import Fault, fault_of, words_of
 from tasks.engine.endpoint_form import Form
 from tasks.engine.endpoint_reply import Tokens, samples_of
 from tasks.engine.families import marks_of
 from tasks.engine.requests import UNASKED, WITHHELD, EngineConfig, Request, Sample, failed
-from tasks.engine.spending import Charge, Ledger
+from tasks.engine.spending import Charge, Ledger, Reservation
 from tasks.engine.turns import TurnRules, asked_to_think
 from tasks.engine.usage import Usage
 from tasks.engine.usage_counter import UsageCounter
@@ -94,6 +94,7 @@ class EndpointEngine:
         )
         live = Path(live_folder) / f"{os.getpid()}.json" if live_folder else None
         self._counter = UsageCounter(live)
+        self._http: Any = None
         self._client: Any = None
 
     async def start(self) -> None:
@@ -102,21 +103,23 @@ class EndpointEngine:
             return
         import openai
 
+        # The module imports the client's libraries, which a process without an endpoint spares.
+        from tasks.engine.endpoint_client import EndpointClient
+
         self._throttle = Throttle(
             max(1, self.endpoint.max_in_flight // max(1, self.config.replicas))
         )
         self._ledger = Ledger(
             self.endpoint, self.config.model, home=self._home, replicas=self.config.replicas
         )
+        self._http = EndpointClient(on_try=self._note_try, on_refusal=self._note_refusal)
         self._client = openai.AsyncOpenAI(
             base_url=self.endpoint.url,
             # The client would look for a key of its own, and send it to whoever the server is.
             api_key=self._key.get_secret_value() if self._key else "none",
             max_retries=self.endpoint.retries,
             timeout=self.endpoint.timeout_seconds,
-            http_client=openai.DefaultAsyncHttpxClient(
-                event_hooks={"request": [self._note_request], "response": [self._note_response]}
-            ),
+            http_client=self._http,
         )
 
     async def stop(self) -> None:
@@ -156,25 +159,31 @@ class EndpointEngine:
         the fault that it met."""
         import openai
 
+        from tasks.engine.endpoint_client import BudgetReached, Tries
+
         async with self._throttle.limiter:
             turns = self._turns(request)
             most = self._most(request, turns, count)
-            if self._ended is None and not await self._ledger.reserve(most):
+            reservation = Reservation(self._ledger, most)
+            if self._ended is None and not await reservation.hold():
                 self._ended = Fault(UNASKED, self._ledger.refusal(most))
             if self._ended is not None:
                 return [failed(self._ended.kind, self._ended.reason)] * count
-            charge = Charge()
+            tries = Tries(reservation)
+            self._http.tries.set(tries)
             try:
                 async with asyncio.timeout(_TRIES_IN_TIME * self.endpoint.timeout_seconds):
                     reply = await self._send(request, turns, count)
                 tokens = Tokens.of(reply)
-                charge = self._book(tokens, most)
+                reservation.charge = self._book(tokens, most)
+            except BudgetReached:
+                return self._failed(Fault(UNASKED, self._ledger.refusal(most)), count)
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
-                charge = most if may_be_paid(error) else charge
-                fault = fault_of(error, self.endpoint, words_of(error, self._key))
+                words = words_of(error, self._key)
+                fault = fault_of(error, self.endpoint, words, refused_with=tries.refused_with)
                 return self._failed(fault, count)
             finally:
-                await self._ledger.settle(most, charge)
+                await reservation.release()
         return self._samples(reply, tokens, count)
 
     async def _send(self, request: Request, turns: list[dict[str, Any]], count: int) -> Any:
@@ -278,9 +287,9 @@ class EndpointEngine:
             for note in self._form.notes:
                 self._counter.note(note)
 
-    async def _note_request(self, request: Any) -> None:
+    def _note_try(self) -> None:
         self._counter.add(Usage(requests=1))
 
-    async def _note_response(self, response: Any) -> None:
-        if response.status_code == 429:
+    def _note_refusal(self, status: int) -> None:
+        if status == 429:
             self._throttle.note_refusal()

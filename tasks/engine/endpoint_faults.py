@@ -31,17 +31,26 @@ class Fault:
     reason: str
 
 
-def fault_of(error: Exception, config: EndpointConfig, words: str) -> Fault:
-    """Returns what an error means; `words` are the server's own, as `words_of` gives them."""
-    import httpx2
+def fault_of(
+    error: Exception, config: EndpointConfig, words: str, *, refused_with: int | None = None
+) -> Fault:
+    """Returns what an error means; `words` are the server's own, as `words_of` gives them.
+
+    `refused_with` is the status of the latest try, if that was a refusal.
+    """
     import openai
+
+    from tasks.engine.endpoint_client import NOT_SENT
 
     where = f"the server at {config.url}"
     if isinstance(error, TimeoutError):
         # Its retries together took too long, whatever ended each.
-        return Fault("error", f"{where} gave no answer in {3 * config.timeout_seconds:g} s")
+        seconds = f"{3 * config.timeout_seconds:g} s"
+        if refused_with in _AWAY:
+            return Fault(UNREACHABLE, f"{where} answers {refused_with} for {seconds}")
+        return Fault("error", f"{where} gave no answer in {seconds}")
     if isinstance(error, openai.APIConnectionError):
-        if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+        if isinstance(error.__cause__, NOT_SENT):
             return Fault(UNREACHABLE, f"{where} does not answer ({words}); start it again")
         if isinstance(error, openai.APITimeoutError):
             return Fault("error", f"{where} gave no answer in {config.timeout_seconds:g} s")
@@ -68,17 +77,6 @@ def _of_status(error: Any, config: EndpointConfig, words: str) -> Fault:
         asks = f"; it asks to wait {wait} s" if wait else ""
         return Fault(UNREACHABLE, f"{where} answers {code} after all retries ({words}){asks}")
     return Fault("error", f"{where} answers {code}: {words}")
-
-
-def may_be_paid(error: Exception) -> bool:
-    """Returns whether the server may have made a reply that never came, or not whole."""
-    import httpx2
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        return False
-    is_unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
-    return not is_unsent
 
 
 def words_of(error: Exception, key: SecretStr | None) -> str:

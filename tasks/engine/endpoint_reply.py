@@ -22,7 +22,7 @@ class Tokens:
     cached: int | None = None
     """Of those of the prompt, the ones that the prefix cache served."""
     output: int | None = None
-    """Of all samples together."""
+    """Of all samples together, reasoning included."""
     reasoning: int | None = None
     """Of those of the output, the ones of the reasoning."""
 
@@ -30,10 +30,16 @@ class Tokens:
     def of(cls, reply: Any) -> "Tokens":
         """Returns the usage of a chat completion."""
         usage = getattr(reply, "usage", None)
+        prompt, output = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        total = _count(usage, "total_tokens")
+        if prompt is not None and output is not None and total is not None:
+            # Some providers leave the reasoning, which is paid for, to the total alone.
+            output = max(output, total - prompt)
+        cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
         return cls(
-            prompt=_count(usage, "prompt_tokens"),
-            cached=_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
-            output=_count(usage, "completion_tokens"),
+            prompt=prompt,
+            cached=min(cached, prompt) if cached is not None and prompt is not None else cached,
+            output=output,
             reasoning=_count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens"),
         )
 

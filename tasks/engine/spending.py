@@ -53,7 +53,7 @@ class Ledger:
         self._model = model
         self._home = home
         self._replicas = replicas
-        name = content_id(endpoint.url, model)[:12]
+        name = content_id(endpoint.url.rstrip("/"), model)[:12]
         self._folder = f"{home.root}/{FOLDER}/{name}" if home else ""
         self._path = f"{self._folder}/{uuid.uuid4().hex}.json"
         self._before = self._read()
@@ -142,3 +142,36 @@ class Ledger:
         Path(self._folder).mkdir(parents=True, exist_ok=True)
         with write_whole(Path(self._path)) as partial:
             partial.write_text(text, encoding="utf-8")
+
+
+class Reservation:
+    """What one request could take, set aside from its first try to its last."""
+
+    def __init__(self, ledger: Ledger, most: Charge) -> None:
+        self.charge = Charge()
+        """What the latest try comes to: the most from when it begins, until more is known."""
+        self._ledger = ledger
+        self._most = most
+        self._is_held = False
+
+    async def hold(self) -> bool:
+        """Sets aside the most that the request could take; returns False if the budget lacks it."""
+        self._is_held = self._is_held or await self._ledger.reserve(self._most)
+        return self._is_held
+
+    async def begin_try(self) -> bool:
+        """Books the try before, if it may be paid for, and sets aside as much again; returns False
+        if the budget lacks it."""
+        if self.charge != Charge():
+            await self.release()
+        if not await self.hold():
+            return False
+        self.charge = self._most
+        return True
+
+    async def release(self) -> None:
+        """Books what the latest try came to, and frees the rest."""
+        charge, self.charge = self.charge, Charge()
+        if self._is_held:
+            self._is_held = False
+            await self._ledger.settle(self._most, charge)

@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 
 from specs.adherence import ADHERENCE_FILE, load_adherence
 from specs.attacks import Marks, find_attacks
+from specs.criteria import judging_template
 from specs.pack import load_pack
 from specs.policy import Pack, Spec, spec_key
 from specs.replies import MAX_SCORE
-from specs.template import DEFAULT_SET, TemplateNames, load_template
+from specs.template import DEFAULT_SET, TemplateError, TemplateNames, load_template
 from tasks import require_own_names
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
@@ -81,12 +82,17 @@ class EvaluateConfig(AnswerConfig):
 
 
 def check(
-    config: EvaluateConfig, *, shipped: Path, pack_folder: Path, engine: EngineConfig | None = None
+    config: EvaluateConfig,
+    *,
+    shipped: Path,
+    pack_folder: Path,
+    engine: EngineConfig | None = None,
+    templates: TemplateNames = DEFAULT_SET,
 ) -> None:
     """Raises a ValueError if anything that the evaluation names cannot be used.
 
     `shipped` is the folder of the suites that are known by name; `engine` is that of the model
-    that is asked.
+    that is asked, and `templates` are those by which the judge model is.
     """
     loaded = load_suites(config.suites, shipped)
     if engine and engine.endpoint:
@@ -96,6 +102,7 @@ def check(
     for grader in config.graders:
         if grader.function:
             FunctionGrader.of(grader)
+        _check_criteria(grader, templates)
         for name in set(grader.suites) - set(suites):
             # A suite that this evaluation leaves out must be one all the same.
             load_suite(name, shipped)
@@ -109,6 +116,37 @@ def check(
     categories = list(load_pack(pack_folder).policies)
     for suite in loaded:
         require_pack_suite(suite, categories)
+
+
+def _check_criteria(grader: GraderConfig, templates: TemplateNames) -> None:
+    """Raises a GraderError if a grader has criteria that cannot be used."""
+    try:
+        judging_template(templates, grader.criteria)
+    except TemplateError as error:
+        raise GraderError(f"grader {grader.name!r}: {error}") from error
+
+
+def require_comparable(config: EvaluateConfig) -> None:
+    """Raises GraderError if no judge can be held against gold: one of the two is missing, or every
+    gold grader judges more than the judge is shown."""
+    judges = [grader for grader in config.graders if grader.rubric == "policy"]
+    golds = [grader for grader in config.graders if grader.function]
+    if not judges:
+        raise GraderError(
+            "calibrate has no judge among its graders; add one with rubric = 'policy'"
+        )
+    if not golds:
+        raise GraderError(
+            "calibrate has no gold among its graders; add one with a function that gives a score "
+            "'right', such as function = 'gold'"
+        )
+    if all(gold.saw not in ("answer", judge.saw) for judge in judges for gold in golds):
+        judge, gold = judges[0], golds[0]
+        raise GraderError(
+            f"calibrate: {judge.name!r} is shown the answer alone and {gold.name!r} goes by the "
+            f"reasoning as well, so neither precision nor recall has a meaning; set saw = "
+            f"{gold.saw!r} for {judge.name!r}, or saw = 'answer' for {gold.name!r}"
+        )
 
 
 def _check_endpoint(config: EvaluateConfig, suites: Sequence[SuiteConfig]) -> None:
@@ -176,12 +214,13 @@ def graders_of(
     *,
     pack: Pack,
     pack_folder: Path,
-    judge: str,
+    judges: Sequence[str],
     templates: TemplateNames = DEFAULT_SET,
 ) -> tuple[Grader, ...]:
     """Returns the graders of an evaluation, ready to grade.
 
-    `judge` is the model@revision that grades by rubrics, which it is asked by `templates`.
+    `judges` are the model@revision of those that grade by rubrics, which they are asked by
+    `templates`: of several, each grades by rubric `policy`, and the first alone by the others.
     Raises GraderError if a function cannot be loaded, or the pack lacks propositions.
     """
     has_adherence = (pack_folder / ADHERENCE_FILE).is_file()
@@ -192,8 +231,24 @@ def graders_of(
         else RubricGrader.of(
             grader, rubric=make_rubric(grader, pack, adherence, templates), model=judge
         )
-        for grader in config.graders
+        for each in config.graders
+        for judge, grader in _by_judge(each, judges, config.multiturn)
     )
+
+
+def _by_judge(
+    grader: GraderConfig, judges: Sequence[str], attack: MultiturnConfig | None
+) -> list[tuple[str, GraderConfig]]:
+    """Returns who grades by a grader: the first judge, or each under a name of its own."""
+    is_of_attack = attack is not None and attack.grader == grader.name
+    if len(judges) == 1 or grader.rubric != "policy" or is_of_attack:
+        return [(judges[0], grader)]
+    models = [judge.partition("@")[0] for judge in judges]
+    names = models if len(set(models)) == len(models) else judges
+    return [
+        (judge, grader.model_copy(update={"name": f"{grader.name} by {name}"}))
+        for judge, name in zip(judges, names, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from flows.estimate import estimate
-from flows.recipe import Recipe, load_recipe
+from flows.recipe import Recipe, RecipeError, load_recipe
 from flows.run import assign_work
 from tasks.data.candidates import messages_id
 from tasks.data.collect import collect
@@ -319,3 +319,12 @@ def test_estimate_counts_the_samples_of_every_judge_of_a_jury(tmp_path: Path, di
     # What the first judge gave as a lone one counts.
     assert estimate(lone, disk.url).judgements == 0
     assert estimate(jury, disk.url).judgements == 3 * lone.generate.samples * lone.judge.samples
+
+
+def test_estimate_of_a_jury_with_the_same_judge_twice_names_both(
+    tmp_path: Path, disk: Home
+) -> None:
+    lone = rafts(tmp_path)
+    jury = lone.model_copy(update={"judge_engines": [lone.engine, lone.engine]})
+    with pytest.raises(RecipeError, match=r"judge_engines\.0 and judge_engines\.1 are the same"):
+        estimate(jury, disk.url)

@@ -54,6 +54,10 @@ def test_shipped_recipe_passes_every_check(command: Command, disk: Home) -> None
     check(command, load_recipe("harbour"), disk.url)
 
 
+GOLD = "{name = 'oracle', function = 'infra.harbour.oracle:grade_answer'}"
+JUDGE = "{name = 'judge', rubric = 'policy'}"
+
+
 @pytest.mark.parametrize(
     ("command", "override", "sentence"),
     [
@@ -62,6 +66,15 @@ def test_shipped_recipe_passes_every_check(command: Command, disk: Home) -> None
         ("run", "sources.0.path='nowhere.csv'", "nowhere.csv"),
         ("evaluate", "evaluate.suites=['nope']", "no suite 'nope'"),
         ("calibrate", "calibrate.suites=['nope']", "no suite 'nope'"),
+        (
+            "calibrate",
+            "calibrate.graders.1.criteria=['nope']",
+            "grader 'judge': no criterion 'nope'",
+        ),
+        ("evaluate", "evaluate.graders.1.criteria=['nope']", "grader 'judge': no criterion 'nope'"),
+        ("calibrate", f"calibrate.graders=[{GOLD}]", "calibrate has no judge among its graders"),
+        ("calibrate", f"calibrate.graders=[{JUDGE}]", "calibrate has no gold among its graders"),
+        ("calibrate", "calibrate.graders.1.saw='answer'", "neither precision nor recall has a"),
         ("ablate", "ablate.suites=['nope']", "no suite 'nope'"),
         ("train", "engine.reasoning_parser='qwen3'", "rl needs a model whose reasoning"),
     ],

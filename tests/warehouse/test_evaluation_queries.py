@@ -674,6 +674,23 @@ def test_calibration_holds_every_jury_with_its_cost(study: Study) -> None:
     }
 
 
+def test_race_asks_a_judge_for_one_grade_and_then_for_all_the_rest(study: Study) -> None:
+    study.grader("judge", reduce="rating", num_votes=4)
+    grades = {"at once": [0.1, 0.9, 0.9, 0.9], "second": [0.9, 0.1, 0.9, 0.9], "good": [0.9] * 4}
+    for name, ratings in grades.items():
+        study.say(name, *({"rating": rating} for rating in ratings), grader="judge")
+        study.say(name, {"right": 1})
+    # An answer that nobody graded, as one that was cut short, costs nothing and counts for none.
+    study.say("cut", grader="judge")
+    study.votes = [replace(vote, num_output_tokens=10) for vote in study.votes]
+    costs = {
+        row["k"]: values(row, "tokens", "tokens_racing")
+        for row in study.ask("calibration", threshold=7)
+    }
+    # Of three answers one ends after its first grade.
+    assert costs == {1: (10, 10), 2: (20, 16.7), 3: (30, 23.3), 4: (40, 30)}
+
+
 def test_calibration_counts_prompts_as_independent(study: Study) -> None:
     study.samples = 2
     study.grader("judge", reduce="rating")

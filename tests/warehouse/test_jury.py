@@ -120,6 +120,17 @@ def test_lone_judge_is_no_jury(disk: Home) -> None:
     assert rows_of(disk, "jury", "judge") == []
 
 
+def test_spread_counts_a_completion_once_whoever_shares_the_judge(disk: Home) -> None:
+    fill(disk, {"x": [9, 5], "y": [9]}, {"x": [9, 9], "y": [9]}, num_each=2)
+    # Another recipe asks the first judge alone.
+    lone = run("lone", recipe="lone", judging_id="a", num_judgements=2)
+    write_shard(disk, RUNS, [lone])
+    assert rows_of(disk, "judge_spread", "judge", "spread", "num_completions") == [
+        ("a@1", 4.0, 1),
+        ("b@1", 0.0, 1),
+    ]
+
+
 def test_drift_has_a_row_for_each_judge_over_what_it_was_asked(disk: Home) -> None:
     fill(disk, {"x": [9], "y": [9], "z": [1]}, {"x": [9], "y": [3]})
     columns = ("judge", "num_judged", "num_accepted", "acceptance")

@@ -5,8 +5,9 @@
 -- too. Of a judge with several criteria, each stands in rows of its own; the lowest of them, which
 -- counts, has none. `low` and `high` bound precision, `recall_low` and `recall_high` recall: Wilson's
 -- 95 % intervals, which count prompts, not answers, as independent. `tokens` is what the grades of an
--- answer cost, in output tokens; `tokens_racing` is what they would cost if judges were asked one
--- grade after another, those with the shortest grades first, until one is under the threshold.
+-- answer cost, in output tokens; `tokens_racing` is what they would cost in a race, which asks judges
+-- one after the other, those with the shortest grades first, each for one grade and then for the rest,
+-- until one is under the threshold. Both are means over the answers that were graded.
 WITH votes AS MATERIALIZED (
     SELECT
         answer_id, grading_context_id, grader, sample_index, num_output_tokens AS tokens,
@@ -66,10 +67,11 @@ asked AS MATERIALIZED (
     SELECT
         j.jury, k.k, j.answer_id, j.grading_context_id, v.tokens, v.rating,
         -- The lowest of the grades before it; while there is none, nothing has rejected the answer.
+        -- All grades of a judge after its first are asked for together.
         coalesce(min(v.rating) OVER (
             PARTITION BY j.jury, k.k, j.answer_id, j.grading_context_id
-            ORDER BY s.place, v.sample_index
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ORDER BY s.place, v.sample_index > 0
+            GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), 10) AS lowest_before
     FROM judged AS j
     CROSS JOIN range(1, j.num_votes + 1) AS k (k)
@@ -143,7 +145,10 @@ counted AS (
     GROUP BY ALL
 ),
 sizes AS (
-    SELECT jury, count(*) AS num_judged FROM judged GROUP BY jury
+    SELECT jury, count(*) AS num_judged
+    FROM judged
+    SEMI JOIN votes USING (answer_id, grading_context_id)
+    GROUP BY jury
 ),
 spent AS (
     SELECT

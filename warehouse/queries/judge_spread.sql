@@ -1,14 +1,18 @@
 -- Spread of one judge's scores of the same completion, and how often they straddle the threshold: of
 -- its score as a whole and, if it scores several criteria, of each.
 WITH given AS (
-    SELECT judging_id, judge_id, model AS judge, completion_id, NULL AS criterion, score
+    SELECT
+        judging_id, judge_id, model AS judge, completion_id, spec_id, sample_index,
+        NULL AS criterion, score
     FROM votes
     -- Scores that came with traces are of different criteria.
     WHERE criterion IS NULL AND score IS NOT NULL
     UNION ALL
-    SELECT judging_id, judge_id, judge, completion_id, one.criterion, one.score
+    SELECT * EXCLUDE (one), one.criterion, one.score
     FROM (
-        SELECT judging_id, judge_id, model AS judge, completion_id, unnest(criteria) AS one
+        SELECT
+            judging_id, judge_id, model AS judge, completion_id, spec_id, sample_index,
+            unnest(criteria) AS one
         FROM votes
     )
 ),
@@ -16,14 +20,19 @@ thresholds AS (
     SELECT DISTINCT completion_id, judging_id, threshold
     FROM verdicts
 ),
+-- A judge may sit in several juries, and recipes may ask for different numbers of its samples.
+scores AS (
+    SELECT DISTINCT * EXCLUDE (judging_id)
+    FROM given
+    JOIN thresholds USING (completion_id, judging_id)
+),
 rows AS (
     SELECT
         judge, criterion, threshold, min(score) AS min_score,
         max(score) - min(score) AS spread,
         max(score) >= threshold AND min(score) < threshold AS is_split
-    FROM given
-    JOIN thresholds USING (completion_id, judging_id)
-    GROUP BY completion_id, judging_id, judge_id, judge, criterion, threshold
+    FROM scores
+    GROUP BY completion_id, spec_id, judge_id, judge, criterion, threshold
     HAVING count(*) >= 2
 )
 SELECT

@@ -41,10 +41,20 @@ def graders(planned: Rows, recipe: Mapping[str, Any]) -> Section:
         name="graders",
         title="Graders",
         terms={
-            row["grader"]: _sentence(row, configured.get(row["grader"]) or {}, judge)
+            row["grader"]: _sentence(row, *_of_judge(row["grader"], configured, judge))
             for row in planned
         },
     )
+
+
+def _of_judge(
+    grader: str, configured: Mapping[str, Mapping[str, Any]], judge: str
+) -> tuple[Mapping[str, Any], str]:
+    """Returns the configuration of a grader, and who grades: of a jury, the judge in its name."""
+    name, _, model = grader.rpartition(" by ")
+    if grader not in configured and name in configured:
+        return configured[name], f"the judge model {model}"
+    return configured.get(grader, {}), judge
 
 
 def _sentence(row: Row, config: Mapping[str, Any], judge: str) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +14,7 @@ from starlette.responses import Response
 
 from specs.prompts import Message
 from tasks.engine.endpoint import EndpointEngine
-from tasks.engine.endpoint_config import check_endpoint
+from tasks.engine.endpoint_config import EndpointConfig, check_endpoint
 from tasks.engine.requests import UNASKED, UNREACHABLE, EngineConfig, Request, Sample, Sampling
 from tasks.engine.usage import Usage
 from tests.scripted_server import (
@@ -409,6 +411,21 @@ def test_money_is_counted_with_cached_tokens_at_their_own_price(serve: Serve, di
     }
 
 
+def test_reasoning_that_is_told_in_the_total_alone_is_paid_for(serve: Serve) -> None:
+    told = {"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 96}
+    server = serve(lambda body, index: completion(THOUGHT, usage=told))
+    [[sample]], usage = ask(config(server, prices=PRICES), request())
+    assert (sample.num_output_tokens, usage.output_tokens, usage.cost) == (86, 86, 182.0)
+
+
+def test_more_cached_tokens_than_the_prompt_has_earn_nothing(serve: Serve) -> None:
+    counts = {"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16}
+    told = counts | {"prompt_tokens_details": {"cached_tokens": 900}}
+    server = serve(lambda body, index: completion(THOUGHT, usage=told))
+    [[sample]], usage = ask(config(server, prices=PRICES), request())
+    assert (sample.num_cached_tokens, usage.cost) == (10, 12.0)
+
+
 def test_reply_without_usage_is_charged_with_the_most(serve: Serve) -> None:
     server = serve(lambda body, index: completion(THOUGHT, usage={}))
     asked = config(server, budget={"tokens": 700}, max_in_flight=1)
@@ -427,6 +444,69 @@ def test_reply_that_was_made_and_never_came_whole_is_charged_with_the_most(
     asked = config(server, budget={"tokens": 700}, max_in_flight=1, retries=0)
     ask(asked, *[request(text=str(i)) for i in range(9)])
     assert len(server.bodies) == num_sent
+
+
+def spent(home: Home) -> int:
+    """The tokens in the accounts of endpoints."""
+    accounts = home.files.glob(f"{home.root}/endpoints/*/*.json")
+    return sum(json.loads(home.files.cat_file(account))["tokens"] for account in accounts)
+
+
+def test_every_try_that_may_be_paid_for_counts_and_none_is_sent_beyond_the_budget(
+    serve: Serve, disk: Home
+) -> None:
+    server = serve(lambda body, index: half())
+    asked = config(server, budget={"tokens": 700}, retries=8)
+    [[sample]], usage = ask(asked, request(), home=disk)
+    assert len(server.bodies) == usage.requests == 2
+    assert sample.fault == UNASKED and "budget.tokens is 700" in (sample.reason or "")
+    assert 300 < spent(disk) <= 700
+
+
+def test_try_that_fails_counts_beside_the_reply_that_came(serve: Serve, disk: Home) -> None:
+    server = serve(lambda body, index: completion(THOUGHT) if index else half())
+    [[sample]], _ = ask(config(server, budget={"tokens": 9_000}), request(), home=disk)
+    assert sample.status == "ok" and spent(disk) > 16 + 200
+
+    refused = serve(lambda body, index: completion(THOUGHT) if index else refusal(500, "x"))
+    before = spent(disk)
+    ask(config(refused, budget={"tokens": 9_000}), request(), home=disk)
+    assert spent(disk) == before + 16, "a refusal costs nothing"
+
+
+def test_request_that_is_given_up_is_charged_with_the_most(serve: Serve, disk: Home) -> None:
+    """As a training does with a judge that is late."""
+    server = serve(lambda body, index: completion(THOUGHT))
+    server.seconds = 0.5
+
+    async def run() -> None:
+        engine = EndpointEngine(config(server, budget={"tokens": 9_000}), home=disk)
+        asking = asyncio.ensure_future(engine.generate([request()]))
+        while not server.bodies:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await engine.stop()
+
+    asyncio.run(run())
+    assert spent(disk) > 200
+
+
+def test_address_is_one_account_with_a_slash_at_its_end_or_without(
+    serve: Serve, disk: Home
+) -> None:
+    server = serve(lambda body, index: completion(THOUGHT, usage={}))
+    ask(config(server, budget={"tokens": 400}), request(), home=disk)
+    [[sample]], _ = ask(
+        config(server, url=f"{server.url}/", budget={"tokens": 400}), request(), home=disk
+    )
+    assert sample.fault == UNASKED and len(server.bodies) == 1
+
+
+def test_server_that_asks_to_wait_longer_than_a_request_may_take_is_away(serve: Serve) -> None:
+    server = serve(lambda body, index: refusal(429, "slow", retry_after_ms="900"))
+    [sample], _ = ask_one(server, timeout_seconds=0.1)
+    assert sample.fault == UNREACHABLE and "answers 429 for 0.3 s" in (sample.reason or "")
 
 
 def test_key_is_sent_from_its_variable_and_none_without_one(
@@ -458,6 +538,10 @@ def test_key_stands_in_no_configuration(serve: Serve, monkeypatch: pytest.Monkey
         (lambda: refusal(401, KEY), r"refuses the key \(401\); set the environment variable TOWN"),
         (lambda: refusal(503, "loading"), "answers 503 when asked for its models"),
         (lambda: Response("<html>"), "no OpenAI-compatible server"),
+        (
+            lambda: Response(status_code=302, headers={"location": "http://elsewhere/v1/models?a"}),
+            "redirects to http://elsewhere/v1; set endpoint.url",
+        ),
     ],
 )
 def test_server_is_asked_for_its_models_before_work(
@@ -478,6 +562,22 @@ def test_server_is_asked_for_its_models_before_work(
             check_endpoint(endpoint, MODEL)
         assert KEY not in str(seen.value)
     assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_server_of_another_kind_is_told_before_work() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            connection.sendall(b"SSH-2.0-town\r\n")
+            connection.close()
+
+        greeting = threading.Thread(target=greet, daemon=True)
+        greeting.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        with pytest.raises(ValueError, match="is no OpenAI-compatible server"):
+            check_endpoint(EndpointConfig(url=url), MODEL)
+        greeting.join()
 
 
 def test_server_that_is_away_and_a_missing_key_are_told_before_work() -> None:

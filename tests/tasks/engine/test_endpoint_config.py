@@ -1,5 +1,6 @@
 """What a recipe says of an endpoint is checked before work, and names what its rows are made by."""
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -28,23 +29,60 @@ def engine(**options: Any) -> EngineConfig:
         ({"url": "http://town:port/v1"}, "give the address of the API"),
         ({"url": f"http://me:{KEY}@town/v1"}, "url holds more than an address"),
         ({"url": f"http://town/v1?key={KEY}"}, "url holds more than an address"),
+        ({"url": f"me:{KEY}@town/v1"}, "url holds more than an address"),
+        ({"url": "http://[::1/v1"}, "url is 'http://[::1/v1'; give the address of the API"),
+        ({"url": "http://the town/v1"}, "url is 'http://the town/v1'; give the address of the API"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds: Input should be a finite number"),
         ({"key_variable": KEY}, "key_variable is no name of an environment variable in capitals"),
         ({"budget": {}}, "budget limits nothing"),
         ({"budget": {"money": 3}}, "budget.money is 3 and there are no prices"),
         ({"body": {"n": 3}}, "body has 'n', which the engine sets itself"),
+        ({"body": {"API_KEY": KEY}}, "body has 'API_KEY', and every row would show it"),
+        ({"body": {"since": date(2026, 11, 28)}}, "body holds a value that JSON has not"),
     ],
 )
 def test_endpoint_that_cannot_be_one_is_told(endpoint: dict[str, Any], sentence: str) -> None:
     """And no key that was written into the recipe is repeated."""
     with pytest.raises(RecipeError) as seen:
         load_recipe("harbour", overrides=[f"judge_engine.endpoint={toml({'url': URL} | endpoint)}"])
-    assert sentence in str(seen.value) and KEY not in str(seen.value).partition(": ")[2]
+    assert sentence in str(seen.value) and KEY not in str(seen.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"judge_engine.endpoint.api_key='{KEY}'",
+        f"judge_engine.endpoint='http://me:{KEY}@town/v1'",
+        f"judge_engine={{model = 'town-1', endpoint = {{url = '{URL}', api_key = '{KEY}'}}}}",
+    ],
+)
+def test_key_in_an_override_is_not_repeated(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"--set judge_engine.*=…: ") as seen:
+        load_recipe("harbour", overrides=[override])
+    assert KEY not in str(seen.value)
 
 
 def toml(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key} = {toml(one)}' for key, one in value.items())}}}"
     return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def test_body_may_hold_tables_and_lists() -> None:
+    body = {"reasoning": {"effort": "low"}, "stop": ["END"]}
+    assert '"reasoning": {"effort": "low"}' in engine(endpoint={"body": body}).version
+
+
+@pytest.mark.parametrize("key", ["sk-1\nsk-2", "sk-…"])
+def test_key_that_no_header_can_hold_is_told_without_the_key(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOWN_KEY", key)
+    endpoint = engine(endpoint={"key_variable": "TOWN_KEY"}).endpoint
+    assert endpoint is not None
+    with pytest.raises(ValueError, match=r"variable TOWN_KEY, .* holds a line break or a") as seen:
+        endpoint.read_key()
+    assert key not in str(seen.value)
 
 
 @pytest.mark.parametrize(

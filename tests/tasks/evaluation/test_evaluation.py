@@ -54,11 +54,28 @@ def evaluation(**options: Any) -> EvaluationSetup:
         ),
         spec_ids={"boats": "s"},
         arms=(*arms, *probes_of(chosen, arms[:1])),
-        graders=graders_of(chosen, pack=HARBOUR, pack_folder=PACK, judge="j@1"),
+        graders=graders_of(chosen, pack=HARBOUR, pack_folder=PACK, judges=["j@1"]),
         judge="j@1",
         stage=StageConfig(),
         run_id="r",
     )
+
+
+def test_every_judge_of_a_jury_grades_by_the_policy_and_the_first_alone_by_other_rubrics() -> None:
+    judges = ["town@1", "sea@2"]
+    graders = graders_of(config(), pack=HARBOUR, pack_folder=PACK, judges=judges)
+    assert [(one.config.name, getattr(one, "model", None)) for one in graders] == [
+        ("oracle", None),
+        ("judge by town", "town@1"),
+        ("judge by sea", "sea@2"),
+        ("style", "town@1"),
+    ]
+    lone = {one.grading_id for one in evaluation().graders}
+    alone = graders_of(config(), pack=HARBOUR, pack_folder=PACK, judges=["sea@2"])
+    assert graders[2].grading_id == alone[1].grading_id, "its grades are those of a lone judge"
+    assert lone.isdisjoint({graders[1].grading_id, graders[2].grading_id})
+    alike = graders_of(config(), pack=HARBOUR, pack_folder=PACK, judges=["town@1", "town@2"])
+    assert [one.config.name for one in alike[1:3]] == ["judge by town@1", "judge by town@2"]
 
 
 @pytest.mark.parametrize(
