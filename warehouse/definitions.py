@@ -54,7 +54,7 @@ def views_of(query: str) -> list[str]:
     """Returns the names of the further views that a query reads, each after those it reads."""
     words = _words(query)
     names = []
-    for name, statement in reversed(further_views().items()):
+    for name, statement in reversed([*further_views().items()]):
         if name in words:
             names.append(name)
             words |= _words(statement)
