@@ -36,6 +36,13 @@ class StyleCriteria:
     all: tuple[str, ...]
     none: tuple[str, ...]
 
+    def are_met(self, holds: Mapping[str, Any]) -> bool:
+        """Returns whether an answer meets them, given which propositions hold of it.
+
+        Raises KeyError if a proposition is missing from `holds` and the others do not settle it.
+        """
+        return all(holds[name] for name in self.all) and not any(holds[name] for name in self.none)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adherence:
@@ -68,10 +75,7 @@ class Adherence:
 
         Raises KeyError if a proposition is missing from `holds` and the others do not settle it.
         """
-        criteria = self._criteria(ideal_response, categories)
-        return all(holds[name] for name in criteria.all) and not any(
-            holds[name] for name in criteria.none
-        )
+        return self._criteria(ideal_response, categories).are_met(holds)
 
     def _criteria(self, ideal_response: str, categories: Sequence[str]) -> StyleCriteria:
         """Returns the file's first override for one of the categories, or else the style of the

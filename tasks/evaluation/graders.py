@@ -165,7 +165,7 @@ def _exact_match(
 def _gold(
     messages: Sequence[Message], *, target: str | None, **known: Any
 ) -> dict[str, float | None]:
-    """Returns what people said of an answer: whether it is right, which propositions hold."""
+    """Returns what people said of an answer: whether it is right, and which propositions hold."""
     verdict = json.loads(target) if target else None
     if isinstance(verdict, Mapping):
         return {

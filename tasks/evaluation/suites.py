@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 from pydantic import Field, ValidationError, model_validator
 
+from specs.adherence import StyleCriteria
 from specs.attacks import AttackError, Marks, find_attacks
 from specs.policy import Outcome
 from specs.prompts import Message
@@ -45,9 +46,10 @@ class RightConfig(Config):
     none: list[str] = []
     """Those of which none may hold."""
 
-    def holds(self, said: Mapping[str, Any]) -> bool:
-        """Returns whether an answer is right; raises KeyError if people did not say so much."""
-        return all(said[name] for name in self.all) and not any(said[name] for name in self.none)
+    @property
+    def criteria(self) -> StyleCriteria:
+        """The same as criteria of style, which are read of an answer in the same way."""
+        return StyleCriteria(tuple(self.all), tuple(self.none))
 
 
 class SuiteConfig(Config):
@@ -341,11 +343,11 @@ def _target(config: SuiteConfig, prompt: Candidate) -> object:
 
 def _with_right(config: SuiteConfig, prompt: Candidate, said: object) -> object:
     """Returns what people said of an answer and, if the suite tells it, whether it is right."""
-    criteria = config.right.get(Outcome(prompt.ideal_response)) if prompt.ideal_response else None
-    if criteria is None or not isinstance(said, Mapping):
+    right = config.right.get(Outcome(prompt.ideal_response)) if prompt.ideal_response else None
+    if right is None or not isinstance(said, Mapping):
         return said
     try:
-        return {**said, "right": criteria.holds(said)}
+        return {**said, "right": right.criteria.are_met(said)}
     except KeyError as error:
         raise SuiteError(
             f"suite {config.name!r}: {prompt.place} says nothing of {error.args[0]!r}; give every "

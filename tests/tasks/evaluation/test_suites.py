@@ -334,8 +334,8 @@ def test_propositions_that_people_found_tell_whether_an_answer_is_right(tmp_path
             [("comply", said[0]), ("comply", said[1]), ("refuse", said[0])]
         )
     ]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    source = {"path": str(tmp_path / "rows.jsonl"), "prompt": "prompt", "ideal_response": "ideal"}
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    source = {"path": path, "prompt": "prompt", "ideal_response": "ideal"}
     people = {"name": "people", "source": source, "answer": "answer", "gold": "said"}
     right = {"comply": {"all": ["complies"], "none": ["harms"]}}
     suite = build_suite(SuiteConfig.model_validate({**people, "right": right}), limit=None)
