@@ -64,6 +64,7 @@ LIGHT_FLOWS = (
     "flows/__main__.py",
     "flows/command.py",
     "flows/making.py",
+    "flows/policies.py",
     "flows/looking.py",
 )
 
