@@ -19,10 +19,11 @@ from specs.policy import GUIDE, BoundaryCase, Exclusion, Outcome, Policy, Rule
 
 MARKS = re.compile(
     r"^#+ .*?(?:violate\w*|safe|refuse|comply|safe_complete|guidance|examples?|definitions"
-    r"|key terms|instructions?|goal|scope|levels|ambiguity)\b.*$"
+    r"|key terms|glossary|instructions?|goal|purpose|scope|levels?|severity|ambiguity|borderline"
+    r"|unclear|escalation)\b.*$"
     r"|^\W*(?:definitions|goal|purpose|ambiguity & escalation|label format|examples?)\b\W*$"
     r"|^\**(?:goal|purpose):\**|^\W*(?:content|input|answer|output|label|expected response|because"
-    r"|rationale|reason)(?:\s*\([^)]*\))?\W*:|^(?:#+\s*|\**)example\b.*$"
+    r"|rationale|reason)(?:\s*\([^)]*\))?\W*:\W*(?:[01]\b)?|^(?:#+\s*|\**)example\b.*$"
     r"|^\W*(?:includes|excludes|unclear):|\(see \w+\)|[\"“”(){}*–:]|->|→",
     re.IGNORECASE,
 )
@@ -34,6 +35,7 @@ _ENTRY = re.compile(
 _CODED = re.compile(r"^(?P<title>[A-Z]{1,3}\d+(?:\.\w+)?\s[^–—:]+?)\s*[–—:]\s*(?P<rest>.+)$")
 _ID = re.compile(r"^(?P<id>[A-Z]{1,3}\d{1,2})\s+(?P<title>\S.*)$")
 _TERM = re.compile(r"^(?:\*\*(?P<bold>.+?):?\*\*:?|(?P<term>[^:]{1,60}):)\s*(?P<meaning>\S.*)$")
+_LEVEL = re.compile(r"[a-z0-9_-]+")
 _BELOW = re.compile(
     r"^(?P<kind>Includes|Excludes|Unclear):\s*(?P<text>.+?)(?:\s*\(see (?P<goto>\w+)\))?$"
 )
@@ -112,8 +114,12 @@ class _Reader:
             if not match:
                 self.left.add(entry.line, entry.text, "a line of definitions that names no term")
                 continue
+            name = (match["bold"] or match["term"]).strip()
+            if section.role == "levels" and not _LEVEL.fullmatch(name.lower()):
+                self.left.add(entry.line, entry.text, "a level whose name is no single word")
+                continue
             more = "".join(f"\n- {text}" for _, text in entry.below)
-            yield (match["bold"] or match["term"]).strip(), match["meaning"] + more
+            yield name.lower() if section.role == "levels" else name, match["meaning"] + more
 
     def _rules(self, section: PromptSection) -> Iterator[Rule]:
         outcome, entries = section.effect(), section.entries()
@@ -143,7 +149,7 @@ class _Reader:
             )
         title = self.title or name
         rules = _numbered(self.rules, prefix_of(category_of(title)))
-        rules = self._with_cases(self._with_known_targets(rules))
+        rules = self._with_cases(self._with_known_targets(self._with_known_levels(rules)))
         effects = dict.fromkeys(rule.effect for rule in rules)
         summary = {
             effect: "; ".join(rule.title for rule in rules if rule.effect == effect)
@@ -161,6 +167,17 @@ class _Reader:
             unclear=tuple(self.unclear),
             rules=tuple(rules),
         )
+
+    def _with_known_levels(self, rules: Sequence[Rule]) -> list[Rule]:
+        """Returns the rules without levels that the prompt does not define."""
+        names = {name for name, _ in self.levels}
+        unknown = dict.fromkeys(x.level for x in rules if x.level and x.level not in names)
+        if unknown:
+            self.to_finish.append(
+                f"the prompt marks rules as {', '.join(unknown)} without saying "
+                "what that means; define it as a level or an authority, and mark them again"
+            )
+        return [x if x.level in names else replace(x, level="") for x in rules]
 
     def _with_known_targets(self, rules: Sequence[Rule]) -> list[Rule]:
         """Returns the rules without targets of exclusions that are no rule of the prompt."""

@@ -88,7 +88,10 @@ def _message(tag: re.Match[str], line: int) -> Message:
 
 
 def turns_of(messages: Sequence[Message]) -> tuple[tuple[TurnLabel, str], ...]:
-    """Returns the messages as turns; what a tool says follows the call in the same turn."""
+    """Returns the messages as turns; what a tool says follows the call in the same turn.
+
+    A worked example needs a user's turn, which stands empty where the document has none.
+    """
     turns: list[tuple[TurnLabel, str]] = []
     for message in messages:
         if message.role == "tool" and turns:
@@ -96,6 +99,11 @@ def turns_of(messages: Sequence[Message]) -> tuple[tuple[TurnLabel, str], ...]:
             turns[-1] = (label, f"{text}\n\n{message.text}")
         else:
             turns.append((message.label, message.text or "(nothing)"))
+    labels = [label for label, _ in turns]
+    if "User" not in labels:
+        # The answer follows a developer's message, or a call of the model's own.
+        place = sum(label in ("System", "Developer") for label in labels)
+        turns.insert(place, ("User", "(no message)"))
     return tuple(turns)
 
 

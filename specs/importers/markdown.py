@@ -11,8 +11,9 @@ from specs.policy import Example, Pack, Policy, Rule
 
 _PARSER = MarkdownIt("commonmark").enable("table").disable("reference")
 _LABEL = re.compile(
-    r"(?:[-*+]|\d+[.)])?\s*(?:User|Answer|Good answer|Bad answer|Because|System|Developer|Includes"
-    r"|Excludes|Case|Unclear):"
+    r"(?:(?:[-*+]|\d+[.)])\s+)?(?:(?:good |bad )?answers?|systems?|developers?|users?|assistants?"
+    r"|because|includ\w*|inclus\w*|exclud\w*|exclus\w*|cases?|unclear|examples?):",
+    re.IGNORECASE,
 )
 """What begins a part of a rule or of an example."""
 _DEFINITION = re.compile(r"\s*\[[^\]]+\]:")

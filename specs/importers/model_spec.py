@@ -29,6 +29,7 @@ _ON_EXAMPLE = re.compile(
 """Begins a paragraph that speaks of the example above it."""
 _ABOUT_DOCUMENT = ("overview", "structure")
 """Anchors of what says how the document is built, to people who read it."""
+_TERM = re.compile(r"\*\*[^*]+(?:\*\*:|:\*\*)\s")
 _LEVEL = re.compile(r"^- \*\*(\w+)\*\*: (.*)")
 _LEVELS = ("root", "system", "developer", "user", "guideline")
 
@@ -222,7 +223,7 @@ class _Reader:
                     _leave(block, "an example outside of any rule", self.left)
             body = self._body(section)
             if body:
-                principles.append(f"**{section.title}**\n\n{body}")
+                principles.append(_outlined(section.title, body))
             else:
                 self.left.add(section.line, section.title, "a heading without text of its own")
         return authorities, "\n\n".join(principles)
@@ -239,6 +240,19 @@ class _Reader:
             else:
                 words.append(unindented(line).strip())
         yield name.lower(), " ".join(words)
+
+
+def _outlined(title: str, body: str) -> str:
+    """Returns a text as a list item, in which each term and its meaning is an item of its own."""
+    lines = [f"- **{title}**:", ""]
+    indent = "  "
+    for paragraph in body.split("\n\n"):
+        is_term = bool(_TERM.match(paragraph))
+        indent = "    " if is_term else indent
+        mark = "  - " if is_term else indent
+        first, *others = paragraph.split("\n")
+        lines += [mark + first, *(indent + line for line in others), ""]
+    return "\n".join(lines).rstrip()
 
 
 def _lists_levels(block: Block) -> bool:

@@ -1,6 +1,6 @@
 """The links and footnote marks of a Model Spec → words that a model can follow.
 
-[?](#be_clear)             → Be clear and direct (BC41)
+[?](#be_clear)             → "Be clear and direct" (BC41)
 [answer first](#be_clear)  → answer first (BC41)
 """
 
@@ -37,9 +37,10 @@ class References:
         return _MARK.sub(lambda match: self._words(match, number), line)
 
     def cited(self, anchor: str) -> str:
-        """Returns the title of a section, with the id of its rule."""
+        """Returns the title of a section in quotes, with the id of its rule."""
         mark = self.marks.get(anchor)
-        return self.titles.get(anchor, anchor) + (f" ({mark})" if mark else "")
+        title = f'"{self.titles.get(anchor, anchor)}"'
+        return title + (f" ({mark})" if mark else "")
 
     def _words(self, match: re.Match[str], number: int) -> str:
         if match["note"]:

@@ -10,7 +10,7 @@ from specs.importers.names import category_of, prefix_of
 from specs.importers.prompt_sections import Entry, PromptSection
 from specs.policy import GUIDE, Outcome, Policy, Rule
 
-MARKS = re.compile(r"^#+ |[*:]")
+MARKS = re.compile(r"^#+ |[*:.]")
 """The syntax of a taxonomy, between whose marks every word is in the pack or not placed."""
 
 _HEADING = re.compile(r"^#{1,6}\s+(?P<title>.+?)\s*#*$")
