@@ -1,5 +1,6 @@
 """The sub-commands of `precept policies`, which help the authors of policy packs."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -9,6 +10,22 @@ from flows.command import app, user_errors
 
 policies = typer.Typer(help="Policy packs.", no_args_is_help=True)
 app.add_typer(policies, name="policies")
+
+
+@policies.command("new")
+def policies_new(
+    folder: Annotated[str, typer.Argument(help="A folder that is new or empty.")],
+) -> None:
+    """Writes a small pack to start from, which uses each part of the format once."""
+    with user_errors():
+        from flows.project import STARTER_PACK, write_starter
+
+        for path in write_starter(STARTER_PACK, folder):
+            terminal.line(str(path))
+        name = shlex.quote(folder)
+        override = shlex.quote(f"pack={folder}")
+        terminal.line(f"next: precept policies check {name}")
+        terminal.line(f"then: precept preview RECIPE --set {override}")
 
 
 @policies.command("check")
