@@ -129,7 +129,8 @@ class _Reader:
             yield from self._rule_each(entries, outcome)
         elif entries:
             first, *others = entries
-            includes = tuple(entry.text for entry in others)
+            # Bold words would be terms that nothing defines.
+            includes = tuple(entry.text.replace("**", "") for entry in others)
             yield _rule(section.title, first, outcome, includes)
 
     def _rule_each(self, entries: Sequence[Entry], outcome: str) -> Iterator[Rule]:
