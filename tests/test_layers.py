@@ -65,6 +65,7 @@ LIGHT_FLOWS = (
     "flows/command.py",
     "flows/making.py",
     "flows/policies.py",
+    "flows/interchange.py",
     "flows/looking.py",
 )
 
