@@ -44,3 +44,29 @@ def policies_check(
         checked = policy_check.check_pack(pack, budgets=budgets, recipe=recipe, home=home)
         policy_check.show_checked(checked, as_json=format_ == "json")
         raise typer.Exit(policy_check.exit_code(checked))
+
+
+@policies.command("diff")
+def policies_diff(
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="Folder of a policy pack; alone, the edited one.")
+    ],
+    after: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="B",
+            help="Folder of the edited pack. Unset: A is compared with what the warehouse was made "
+            "with.",
+        ),
+    ] = None,
+    home: HomeOption = None,
+    format_: ReportFormat = "table",
+) -> None:
+    """Compares two packs, or a pack with a warehouse; says what an edit makes stale, and its cost.
+
+    Nothing is made or written. Words in [-…-] were removed, words in {+…+} were added.
+    """
+    with user_errors():
+        from flows.policy_diff import diff_packs, show_diff
+
+        show_diff(diff_packs(before, after, home), as_json=format_ == "json")
