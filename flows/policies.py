@@ -29,6 +29,19 @@ def policies_check(
         str | None,
         typer.Option("--summary", help="Range of a policy's summary: `60-150`. Unset: 0-150."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="Recipe whose judge model is asked about the rules. Unset: none is."
+        ),
+    ] = None,
+    num_prompts: Annotated[
+        int,
+        typer.Option("-n", help="With --model, prompts of the recipe for each category.", min=0),
+    ] = 40,
+    samples: Annotated[
+        int, typer.Option("--samples", help="With --model, samples for each prompt.", min=2)
+    ] = 4,
     home: HomeOption = None,
     format_: ReportFormat = "table",
 ) -> None:
@@ -36,8 +49,20 @@ def policies_check(
 
     Exit code 0 if there is nothing to mend, 1 for findings, 2 for a pack that cannot be loaded. The
     rules are compared with a warehouse, if one is there: a changed text needs another version.
+
+    With --model, a model is asked the cases of the pack and prompts of the recipe instead: rules
+    that conflict, overlap or claim nothing are told, with the prompts that show it.
     """
     with user_errors():
+        if model is not None:
+            from flows.command import quiet_libraries
+
+            quiet_libraries()
+            from flows.policy_trial import show_tried, try_pack
+
+            tried = try_pack(pack, model, num_prompts=num_prompts, num_samples=samples)
+            show_tried(tried, as_json=format_ == "json")
+            raise typer.Exit(1 if tried.doubts else 0)
         from flows import policy_check
 
         budgets = policy_check.budgets_of(full, summary)
