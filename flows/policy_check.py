@@ -9,9 +9,9 @@ from flows import terminal
 from flows.show import SHORT_ID
 from flows.terminal import Column
 from specs.lint import Budgets, Finding, Measure, lint
-from specs.pack import load_pack
+from specs.pack import read_pack
 from specs.places import Places
-from specs.policy import GUIDE, Outcome, Pack, Policy
+from specs.policy import GUIDE, Outcome, Pack, PackError, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,11 @@ class Checked:
     unit: str
     """Unit of the lengths: `words`, or `tokens` of a recipe's model."""
     policies: list[PolicySize]
+    """None of a pack with faults."""
+    faults: list[str]
+    """What keeps the pack from loading."""
     findings: list[Finding]
+    """Of a pack with faults, those in files without one."""
     not_read: Sequence[str]
     """Files that look like policies and are none."""
 
@@ -52,14 +56,17 @@ def check_pack(
     recipe: str | None = None,
     home: str | None = None,
 ) -> Checked:
-    """Returns the sizes and findings of a pack; raises PackError with all faults of one that
-    cannot be loaded.
+    """Returns the sizes, faults and findings of a pack; raises PackError for what is no folder.
 
     `recipe` names the model whose tokens are counted; `home` is the warehouse that rules are
     compared with, if one is there.
     """
-    pack = load_pack(folder)
+    pack, faults = read_pack(folder)
     measure = _measure(recipe)
+    if pack is None:
+        return Checked(
+            unit=measure.unit, policies=[], faults=faults.sentences, findings=[], not_read=()
+        )
     findings = lint(
         pack,
         Places.of(folder),
@@ -67,10 +74,14 @@ def check_pack(
         measure=measure,
         former=_former_texts(pack, home),
     )
+    # A file that is read in part would have findings that its faults are the cause of.
+    is_whole = not faults.found
+    sizes = [_size(pack, one, measure) for one in pack.policies.values()] if is_whole else []
     return Checked(
         unit=measure.unit,
-        policies=[_size(pack, policy, measure) for policy in pack.policies.values()],
-        findings=findings,
+        policies=sizes,
+        faults=faults.sentences,
+        findings=[one for one in findings if str(one.place.path) not in faults.paths],
         not_read=pack.not_read,
     )
 
@@ -118,12 +129,13 @@ def _size(pack: Pack, policy: Policy, measure: Measure) -> PolicySize:
 
 
 def show_checked(checked: Checked, *, as_json: bool) -> None:
-    """Prints sizes as a table and findings a line each, or both as one JSON object."""
+    """Prints sizes as a table and findings a line each, or all as one JSON object."""
     if as_json:
         findings = [_flat(finding) for finding in checked.findings]
         terminal.as_json({**asdict(checked), "findings": findings})
         return
-    _print_sizes(checked)
+    if checked.policies:
+        _print_sizes(checked)
     terminal.lines(*map(str, checked.findings))
     for name in checked.not_read:
         terminal.line(
@@ -154,7 +166,10 @@ def _print_sizes(checked: Checked) -> None:
 
 
 def exit_code(checked: Checked) -> int:
-    """Returns 1 if there is something to mend, else 0; a pack that cannot be loaded ends with 2."""
+    """Returns 1 if there is something to mend, else 0. Raises PackError with all faults of a pack
+    that cannot be loaded."""
+    if checked.faults:
+        raise PackError("\n".join(checked.faults))
     return 1 if checked.findings else 0
 
 
