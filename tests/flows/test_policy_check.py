@@ -53,9 +53,9 @@ PLANTED = {
     ("boats.md", 29, "a case of rule B2 is nearly that of rule B1, which is comply and not refuse"),
     ("boats.md", 31, "rules B1 and B3 have the same title"),
     ("boats.md", 31, "rule B3 has no case"),
-    ("fish.md", 5, "unknown key 'safe-complete' in front matter"),
-    ("fish.md", 10, "unknown outcome 'safe'"),
-    ("fish.md", 14, "exclusion points to 'F9', which is not a rule of the pack"),
+    ("fish.md", 6, "unknown key 'safe-complete' in front matter"),
+    ("fish.md", 11, "unknown outcome 'safe'"),
+    ("fish.md", 15, "exclusion points to 'F9', which is not a rule of the pack"),
 }
 BAD_FISH = (
     FISH.replace("safe_complete:", "comply: cod\nsafe-complete:").replace(
