@@ -11,7 +11,7 @@ from flows.terminal import Column
 from specs.lint import Budgets, Finding, Measure, lint
 from specs.pack import read_pack
 from specs.places import Places
-from specs.policy import GUIDE, Outcome, Pack, PackError, Policy
+from specs.policy import GUIDE, Outcome, Pack, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,10 @@ def _size(pack: Pack, policy: Policy, measure: Measure) -> PolicySize:
 
 
 def show_checked(checked: Checked, *, as_json: bool) -> None:
-    """Prints sizes as a table and findings a line each, or all as one JSON object."""
+    """Prints sizes as a table and findings a line each, or all as one JSON object; faults go to
+    stderr as well, a line each."""
+    for fault in checked.faults:
+        terminal.line(f"precept: {fault}", err=True)
     if as_json:
         findings = [_flat(finding) for finding in checked.findings]
         terminal.as_json({**asdict(checked), "findings": findings})
@@ -166,10 +169,9 @@ def _print_sizes(checked: Checked) -> None:
 
 
 def exit_code(checked: Checked) -> int:
-    """Returns 1 if there is something to mend, else 0. Raises PackError with all faults of a pack
-    that cannot be loaded."""
+    """Returns 2 for a pack that cannot be loaded, 1 if there is something to mend, else 0."""
     if checked.faults:
-        raise PackError("\n".join(checked.faults))
+        return 2
     return 1 if checked.findings else 0
 
 
