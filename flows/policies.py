@@ -38,7 +38,7 @@ def policies_check(
     num_prompts: Annotated[
         int,
         typer.Option("-n", help="With --model, prompts of the recipe for each category.", min=0),
-    ] = 40,
+    ] = 60,
     samples: Annotated[
         int, typer.Option("--samples", help="With --model, samples for each prompt.", min=2)
     ] = 4,

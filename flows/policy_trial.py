@@ -70,7 +70,7 @@ def try_pack(folder: str, recipe: str, *, num_prompts: int, num_samples: int) ->
 
 def _cases(pack: Pack) -> list[Prompt]:
     """Returns the cases of a pack as prompts; one that two rules have stands once."""
-    rows = {}
+    rows: dict[str, Prompt] = {}
     for category, policy in pack.policies.items():
         for rule in policy.rules:
             for case in rule.cases:

@@ -18,8 +18,9 @@ Kind = Literal["conflict", "gap", "against", "overlap", "idle"]
 _ORDER: tuple[Kind, ...] = ("conflict", "gap", "against", "overlap", "idle")
 LEAST_SHARE = 0.25
 """Share of a prompt's samples from which a rule claims it: one slip of four is no claim of two."""
-_LEAST_PROMPTS = 3
-"""Prompts that each rule of a category should have had before one without any is told."""
+_LEAST_PROMPTS = 5
+"""Prompts that each rule of a category should have had before one without any is told. With three,
+a rule of Harbour that nobody had asked about by chance was told."""
 _NUM_SHOWN = 3
 
 
@@ -99,7 +100,8 @@ def _claim(reasoning: str, rules: dict[str, Rule], pack: Pack) -> str | None:
     own = [name for name in cited if name in rules]
     decision = find_decision(reasoning)
     fitting = [name for name in own if rules[name].outcome == decision]
-    return (fitting or own or [None])[-1]
+    named = fitting or own
+    return named[-1] if named else None
 
 
 def _shown(

@@ -12,7 +12,7 @@ from typing import Literal
 
 from specs.parts import rule_text
 from specs.places import Place, Places
-from specs.policy import GUIDE, BoundaryCase, Exclusion, Pack, Policy, Rule
+from specs.policy import GUIDE, BoundaryCase, Exclusion, Outcome, Pack, Policy, Rule
 from specs.wording import bold_phrases, likeness, mentions, stems, vague_words
 
 Kind = Literal[
@@ -193,7 +193,7 @@ def _cases(subject: _Subject) -> Iterator[Finding]:
                 yield subject.at_rule("case", rule, (fault, remedy), f"Case: {case.text}")
 
 
-def _is_explained(case: BoundaryCase, rule: Rule, elsewhere: set[object]) -> bool:
+def _is_explained(case: BoundaryCase, rule: Rule, elsewhere: set[Outcome | None]) -> bool:
     """Returns True if a case has its rule's outcome or that of a rule which an exclusion names."""
     return None in (rule.outcome, case.outcome) or case.outcome in {rule.outcome, *elsewhere}
 
