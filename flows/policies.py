@@ -1,15 +1,18 @@
 """The sub-commands of `precept policies`, which help the authors of policy packs."""
 
 import shlex
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from flows import terminal
-from flows.command import app, user_errors
+from flows.command import HomeOption, app, user_errors
 
 policies = typer.Typer(help="Policy packs.", no_args_is_help=True)
 app.add_typer(policies, name="policies")
+
+ReportFormat = Annotated[
+    Literal["table", "json"], typer.Option("--format", help="How the outcome is printed.")
+]
 
 
 @policies.command("new")
@@ -31,19 +34,81 @@ def policies_new(
 @policies.command("check")
 def policies_check(
     pack: Annotated[str, typer.Argument(help="Folder of a policy pack.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Recipe whose model counts the tokens. Unset: words."),
+    ] = None,
+    full: Annotated[
+        str | None,
+        typer.Option("--full", help="Range of a policy in full: `2000-5000`. Unset: 0-5000."),
+    ] = None,
+    summary: Annotated[
+        str | None,
+        typer.Option("--summary", help="Range of a policy's summary: `60-150`. Unset: 0-150."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="Recipe whose judge model is asked about the rules. Unset: none is."
+        ),
+    ] = None,
+    num_prompts: Annotated[
+        int,
+        typer.Option("-n", help="With --model, prompts of the recipe for each category.", min=0),
+    ] = 60,
+    samples: Annotated[
+        int, typer.Option("--samples", help="With --model, samples for each prompt.", min=2)
+    ] = 4,
+    home: HomeOption = None,
+    format_: ReportFormat = "table",
 ) -> None:
-    """Checks a policy pack and prints what each spec comes to."""
-    with user_errors():
-        from specs.pack import load_pack
+    """Checks a policy pack: its sizes, and what its author most likely did not mean.
 
-        loaded = load_pack(pack)
-        for name, policy in loaded.policies.items():
-            spec = loaded.spec([name])
-            num_words = len(spec.text.split())
-            terminal.line(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
-        for name in loaded.not_read:
-            terminal.line(
-                f"precept: not read: {name}; a policy is a file that ends on .md, in the folder "
-                "itself",
-                err=True,
-            )
+    Exit code 0 if there is nothing to mend, 1 for findings, 2 for a pack that cannot be loaded. The
+    rules are compared with a warehouse, if one is there: a changed text needs another version.
+
+    With --model, a model is asked the cases of the pack and prompts of the recipe instead: rules
+    that conflict, overlap or claim nothing are told, with the prompts that show it.
+    """
+    with user_errors():
+        if model is not None:
+            from flows.command import quiet_libraries
+
+            quiet_libraries()
+            from flows.policy_trial import show_tried, try_pack
+
+            tried = try_pack(pack, model, num_prompts=num_prompts, num_samples=samples)
+            show_tried(tried, as_json=format_ == "json")
+            raise typer.Exit(1 if tried.doubts else 0)
+        from flows import policy_check
+
+        budgets = policy_check.budgets_of(full, summary)
+        checked = policy_check.check_pack(pack, budgets=budgets, recipe=recipe, home=home)
+        policy_check.show_checked(checked, as_json=format_ == "json")
+        raise typer.Exit(policy_check.exit_code(checked))
+
+
+@policies.command("diff")
+def policies_diff(
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="Folder of a policy pack; alone, the edited one.")
+    ],
+    after: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="B",
+            help="Folder of the edited pack. Unset: A is compared with what the warehouse was made "
+            "with.",
+        ),
+    ] = None,
+    home: HomeOption = None,
+    format_: ReportFormat = "table",
+) -> None:
+    """Compares two packs, or a pack with a warehouse; says what an edit makes stale, and its cost.
+
+    Nothing is made or written. Words in [-…-] were removed, words in {+…+} were added.
+    """
+    with user_errors():
+        from flows.policy_diff import diff_packs, show_diff
+
+        show_diff(diff_packs(before, after, home), as_json=format_ == "json")

@@ -27,6 +27,15 @@ _STYLE_SECTIONS = ["Principles", "Authority", *EFFECTS]
 
 def load_pack(path: str | Path) -> Pack:
     """Returns the pack in a folder. Raises PackError with all its faults, one a line."""
+    pack, faults = read_pack(path)
+    faults.raise_any()
+    assert pack is not None
+    return pack
+
+
+def read_pack(path: str | Path) -> tuple[Pack | None, Faults]:
+    """Returns the pack in a folder as far as it can be read, and its faults; None without a
+    style.md. Raises PackError for a path that is no folder."""
     folder = Path(path)
     if folder.is_file():
         raise PackError(_one_file(folder))
@@ -59,9 +68,7 @@ def load_pack(path: str | Path) -> Pack:
             not_read=not_read,
         )
         style.refuse_other_keys(["id", "title", "version"])
-    faults.raise_any()
-    assert pack is not None
-    return pack
+    return pack, faults
 
 
 def _one_file(path: Path) -> str:

@@ -29,7 +29,17 @@ class Faults:
         """Raises PackError with all faults, one a line, by file and line; does nothing if there
         are none."""
         if self.found:
-            raise PackError("\n".join(sentence for _, _, sentence in sorted(self.found)))
+            raise PackError("\n".join(self.sentences))
+
+    @property
+    def sentences(self) -> list[str]:
+        """The faults by file and line."""
+        return [sentence for _, _, sentence in sorted(self.found)]
+
+    @property
+    def paths(self) -> set[str]:
+        """The files, or the folder, that have a fault."""
+        return {path for path, _, _ in self.found}
 
 
 @dataclass(frozen=True, slots=True)
