@@ -29,8 +29,9 @@ def view_statements() -> list[str]:
 
 
 def evaluation_views() -> str:
-    """Returns the SQL of the views over evaluations."""
-    return (_VIEWS / "evaluation.sql").read_text(encoding="utf-8")
+    """Returns the SQL of the views over evaluations, and of those that read them."""
+    names = ("evaluation", "coverage")
+    return "\n".join((_VIEWS / f"{name}.sql").read_text(encoding="utf-8") for name in names)
 
 
 def wanted_views() -> str:
