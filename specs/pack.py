@@ -122,7 +122,7 @@ _ITEM = re.compile(
 def _parse_policy(page: Page) -> Policy:
     """Returns the policy of a page, as far as it can be read; the rest is faults."""
     page.refuse_other_keys(["id", "title", "version", *_OUTCOMES])
-    summary = {Outcome(key): page.take(key) for key in _OUTCOMES if key in page.front}
+    summary = {key: page.take(key) for key in _OUTCOMES if key in page.front}
     if not summary and page.has_front:
         outcomes = ", ".join(_OUTCOMES)
         page.fault(2, "front matter has no summary", f"add a line for at least one of {outcomes}")

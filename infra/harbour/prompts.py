@@ -120,7 +120,7 @@ def row(request: HarbourRequest, pack: Pack) -> dict[str, object]:
     return {
         "messages": request.messages(),
         "category": request.category,
-        "ideal_response": rule.outcome.value,
+        "ideal_response": rule.effect,
         "language": "lumo" if request.tongue is Tongue.LUMO else "en",
         "transform": "backwards" if request.tongue is Tongue.BACKWARDS else None,
     }
