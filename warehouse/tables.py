@@ -605,8 +605,8 @@ class Draft:
     """Hash of what all drafts of a run share: template, model@revision, sampling; of a function:
     its name."""
     angle_id: str
-    """Hash of the place at the line of the rule: spec, rule, side, words, and the prompt that it is
-    near."""
+    """Hash of the place at the line of the rule: spec, rule, side, ideal response, words, and the
+    prompt that it is near."""
     spec_id: str
     """Id of the spec that holds the rule."""
     rule_id: str
