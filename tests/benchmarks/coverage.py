@@ -1,6 +1,6 @@
 """Three rules of Harbour without a prompt: named, filled, and what is accepted of them then.
 
-    python tests/benchmarks/coverage.py [--prompts 150] [--floor 10] [--rules B3 F1 T5]
+    python tests/benchmarks/coverage.py [--prompts 480] [--floor 5] [--rules B3 F1 T5]
 
 No prompt of the recipe asks for what these rules are about. Coverage is counted after a refresh,
 the rules are filled, and coverage is counted again after a second refresh that reads the file. The
@@ -91,8 +91,8 @@ def right(home: Path, pack: Pack, rules: Sequence[str]) -> str:
 def main() -> None:
     """Prints the coverage before and after a fill."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--prompts", type=int, default=150)
-    parser.add_argument("--floor", type=int, default=10)
+    parser.add_argument("--prompts", type=int, default=480)
+    parser.add_argument("--floor", type=int, default=5)
     parser.add_argument("--rules", nargs="*", default=["B3", "F1", "T5"])
     chosen = parser.parse_args()
     from flows.fill import FillOptions, fill
@@ -118,7 +118,8 @@ def main() -> None:
         filled = fill(recipe(folder, with_fill=False), str(home), options)
         print(
             f"fill ({time.monotonic() - began:.0f} s): drafts {dict(filled.statuses)}, left out "
-            f"{filled.counts.left_behind}, written {filled.num_written}"
+            f"{filled.counts.left_behind}, written {filled.num_written}; prompts then "
+            f"{ {one.rule_id: one.after for one in filled.rules} }"
         )
         began = time.monotonic()
         refresh(recipe(folder, with_fill=True), str(home))

@@ -1,7 +1,8 @@
 -- Prompts that models fail on, the worst first: less than `$below` of their completions are accepted,
 -- or such is the mean reward of their rollouts in the latest RL, or the mean grade of what trained
 -- models answered in the current evaluation. The rule of a prompt is the one that it was drafted for,
--- else the one that most of its completions and answers cite first, accepted ones before others.
+-- else the one that most of its completions and of those answers cite first, accepted ones before
+-- others.
 WITH judged AS (
     SELECT c.prompt_id, 'verdicts' AS found_in, avg((v.verdict = 'accepted')::INT) AS value
     FROM verdicts AS v
@@ -21,9 +22,9 @@ graded_answers AS (
     SELECT g.prompt_id, 'grades' AS found_in, avg(g.value) AS value
     FROM graded AS g
     JOIN metrics AS m ON m.score = g.score AND m.kind = g.kind
-    JOIN arms AS a USING (position)
+    SEMI JOIN (SELECT arm FROM arms WHERE checkpoint_id IS NOT NULL) AS a USING (arm)
     WHERE m.metric IN ('not_unsafe', 'not_overrefuse')
-      AND g.attack = 'none' AND g.probe = 'none' AND a.checkpoint_id IS NOT NULL
+      AND g.attack = 'none' AND g.probe = 'none'
     GROUP BY g.prompt_id
 ),
 failing AS (
@@ -40,6 +41,7 @@ first_cited AS (
     UNION ALL
     SELECT prompt_id, cited[1], 0
     FROM cells
+    SEMI JOIN (SELECT arm FROM arms WHERE checkpoint_id IS NOT NULL) AS a USING (arm)
     WHERE attack = 'none' AND probe = 'none'
     UNION ALL
     SELECT prompt_id, rule_id, 2

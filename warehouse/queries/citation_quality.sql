@@ -1,20 +1,30 @@
--- Rules and quotes in the reasoning of each model, by category: completions that cite rules and such
--- as no rule is, and excerpts of four words or more in quotation marks. A quote is of a rule if the
--- rule has its words, or at least half of its pairs of neighbouring words. Others may be of the
--- rest of the spec, or of the request or the answer; what is left is invented.
+-- Rules and quotes in the reasoning of each model, by the spec in its prompt and by category: of
+-- completions, and of answers to bare requests in the current evaluation. Counts those that cite rules,
+-- those that cite such as no rule is, and excerpts of four words or more in quotation marks. A quote is
+-- of a rule if the rule has its words, or at least half of its pairs of neighbouring words. Others may
+-- be of the rest of the spec, or of the request or the answer; what is left is invented.
 WITH reasoned AS (
     SELECT
-        c.completion_id, c.prompt_id, c.model, c.cited, c.cited_unknown, c.reasoning, c.answer,
+        c.completion_id AS row_id, c.prompt_id, NULL AS case_id, c.model, 'category' AS context,
+        p.categories, c.cited, c.cited_unknown, c.reasoning, c.answer,
         -- A trace may have several specs; any of one pack has the rules of its categories.
         coalesce(c.spec_id, t.spec_id) AS spec_id
     FROM completions AS c
+    JOIN (SELECT prompt_id, categories FROM prompts_all) AS p USING (prompt_id)
     LEFT JOIN (SELECT completion_id, min(spec_id) AS spec_id FROM trace_specs GROUP BY ALL) AS t
         USING (completion_id)
     WHERE c.reasoning <> ''
+    UNION ALL
+    SELECT DISTINCT ON (c.answer_id)
+        c.answer_id, c.prompt_id, c.case_id, a.model, c.context, c.categories, a.cited,
+        a.cited_unknown, a.reasoning, a.answer, c.full_spec_id
+    FROM cells AS c
+    JOIN answers AS a USING (answer_id)
+    WHERE c.attack = 'none' AND c.probe = 'none' AND a.reasoning <> ''
 ),
 excerpts AS (
     SELECT
-        completion_id, spec_id, cited,
+        row_id, spec_id, cited,
         unnest(list_distinct(list_concat(
             regexp_extract_all(reasoning, '"([^"\n]{8,600})"', 1),
             regexp_extract_all(reasoning, '[“„]([^“”„\n]{8,600})[“”]', 1),
@@ -24,7 +34,7 @@ excerpts AS (
 ),
 quotes AS (
     SELECT
-        completion_id, spec_id, cited,
+        row_id, spec_id, cited,
         trim(regexp_replace(lower(excerpt), '[^\p{L}\p{N}]+', ' ', 'g')) AS words
     FROM excerpts
     WHERE contains(words, ' ') AND len(string_split(words, ' ')) >= 4
@@ -90,29 +100,42 @@ matched AS MATERIALIZED (
     GROUP BY a.spec_id, a.words
 ),
 unmatched AS (
-    SELECT q.completion_id, q.words, q.spec_id
+    SELECT q.row_id, q.words, q.spec_id
     FROM quotes AS q
     ANTI JOIN matched AS m USING (spec_id, words)
 ),
-elsewhere AS (
+cases_once AS (
+    SELECT case_id, any_value(messages) AS messages
+    FROM cases
+    GROUP BY case_id
+),
+said AS (
     SELECT
-        u.completion_id, u.words,
-        contains(s.words, ' ' || u.words || ' ') AS is_of_spec,
-        contains(
-            ' ' || regexp_replace(
-                lower(array_to_string([turn.content for turn in p.messages], ' ') || ' ' || c.answer),
-                '[^\p{L}\p{N}]+', ' ', 'g'
-            ) || ' ',
-            ' ' || u.words || ' '
-        ) AS is_of_chat
+        u.row_id, u.words, s.words AS spec_words,
+        [turn.content for turn in coalesce(k.messages, p.messages)] AS contents,
+        c.answer
     FROM unmatched AS u
     JOIN specs_shown AS s USING (spec_id)
-    JOIN reasoned AS c USING (completion_id)
-    JOIN prompts_all AS p USING (prompt_id)
+    JOIN reasoned AS c USING (row_id)
+    LEFT JOIN cases_once AS k USING (case_id)
+    LEFT JOIN prompts_all AS p ON p.prompt_id = c.prompt_id AND c.case_id IS NULL
+),
+elsewhere AS (
+    SELECT
+        row_id, words,
+        contains(spec_words, ' ' || words || ' ') AS is_of_spec,
+        contains(
+            regexp_replace(
+                lower(concat_ws(' ', '', array_to_string(contents, ' '), answer, '')),
+                '[^\p{L}\p{N}]+', ' ', 'g'
+            ),
+            ' ' || words || ' '
+        ) AS is_of_chat
+    FROM said
 ),
 sorted AS (
     SELECT
-        q.completion_id,
+        q.row_id,
         CASE
             WHEN m.words IS NULL AND e.is_of_spec THEN 'of_spec'
             WHEN m.words IS NULL AND e.is_of_chat THEN 'of_chat'
@@ -123,11 +146,11 @@ sorted AS (
         END AS kind
     FROM quotes AS q
     LEFT JOIN matched AS m USING (spec_id, words)
-    LEFT JOIN elsewhere AS e USING (completion_id, words)
+    LEFT JOIN elsewhere AS e USING (row_id, words)
 ),
 counted AS (
     SELECT
-        completion_id,
+        row_id,
         count(*) AS num_quotes,
         count(*) FILTER (kind = 'verbatim') AS num_verbatim,
         count(*) FILTER (kind = 'near') AS num_near,
@@ -136,12 +159,13 @@ counted AS (
         count(*) FILTER (kind = 'of_chat') AS num_of_chat,
         count(*) FILTER (kind = 'invented') AS num_invented
     FROM sorted
-    GROUP BY completion_id
+    GROUP BY row_id
 )
 SELECT
     c.model,
-    spec_key(p.categories) AS category,
-    count(*) AS num_completions,
+    c.context,
+    spec_key(c.categories) AS category,
+    count(*) AS num_rows,
     count(*) FILTER (len(c.cited) > 0) AS num_citing,
     count(*) FILTER (len(c.cited_unknown) > 0) AS num_citing_invented_rules,
     coalesce(sum(k.num_quotes), 0)::BIGINT AS num_quotes,
@@ -152,7 +176,6 @@ SELECT
     coalesce(sum(k.num_of_chat), 0)::BIGINT AS num_of_chat,
     coalesce(sum(k.num_invented), 0)::BIGINT AS num_invented
 FROM reasoned AS c
-JOIN prompts_all AS p USING (prompt_id)
-LEFT JOIN counted AS k USING (completion_id)
-GROUP BY c.model, category
-ORDER BY c.model, category;
+LEFT JOIN counted AS k USING (row_id)
+GROUP BY c.model, c.context, category
+ORDER BY c.model, c.context, category;

@@ -32,9 +32,9 @@ CREATE VIEW rule_grades AS
 WITH answered AS (
     SELECT DISTINCT c.answer_id, s.pack, c.cited
     FROM cells AS c
-    JOIN arms AS m USING (position)
+    SEMI JOIN (SELECT arm FROM arms WHERE checkpoint_id IS NOT NULL) AS m USING (arm)
     JOIN specs AS s ON s.spec_id = c.full_spec_id
-    WHERE m.checkpoint_id IS NOT NULL AND c.attack = 'none' AND c.probe = 'none'
+    WHERE c.attack = 'none' AND c.probe = 'none'
 ),
 valued AS (
     SELECT g.answer_id, avg(g.value) AS value
