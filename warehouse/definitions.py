@@ -35,7 +35,7 @@ def further_views() -> Mapping[str, str]:
 
     To make all of them takes DuckDB longer than to answer most questions.
     """
-    return {**listed_views(), **_statements("evaluation")}
+    return {**listed_views(), **_statements("evaluation"), **_statements("coverage")}
 
 
 @cache

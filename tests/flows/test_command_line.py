@@ -270,3 +270,39 @@ def test_doctor_finds_a_damaged_shard_and_says_what_to_do(home: str) -> None:
     assert code == 1
     assert shard.name in out.replace("\n", "") and "run the same refresh again" in out
     assert shard.read_bytes() == b"rubbish"
+
+
+def test_rules_under_the_floor_are_named_and_those_that_no_row_cites_too(home: str) -> None:
+    code, out, _ = invoke("policies", "coverage", "specs/harbour", "--home", home, "--floor", "1")
+    assert code == 0
+    lines = out.splitlines()
+    [under] = [line for line in lines if line.startswith("rules with fewer than 1 prompts: ")]
+    assert under.startswith("rules with fewer than 1 prompts: 62, B2 (0), ")
+    [uncited] = [line for line in lines if line.startswith("rules that no completion cites: ")]
+    assert uncited.startswith("rules that no completion cites: 62, B2, B3, ")
+    assert "next: precept policies fill RECIPE --floor 1" in out
+
+
+def test_coverage_as_json_has_every_rule_of_the_recipes_pack(home: str) -> None:
+    code, out, _ = invoke("policies", "coverage", "harbour", "--home", home, "--json")
+    rules = json.loads(out)
+    assert code == 0 and len(rules) == 63
+    assert rules[0] == {
+        "category": "boats",
+        "rule_id": "B1",
+        "effect": "safe_complete",
+        "num_prompts": 1,
+        "num_drafted": 0,
+        "num_completions": 2,
+        "num_accepted": 1,
+        "mean_score": 9.0,
+        "score_deviation": 0.0,
+        "num_answers": 0,
+        "mean_grade": None,
+        "under_floor": True,
+    }
+
+
+def test_coverage_of_what_is_neither_a_recipe_nor_a_pack_is_a_mistake(home: str) -> None:
+    code, _, err = invoke("policies", "coverage", "atlantis", "--home", home)
+    assert code == 2 and "no recipe 'atlantis'" in err

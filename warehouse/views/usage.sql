@@ -71,6 +71,13 @@ calls AS (
     UNION ALL
     SELECT DISTINCT run_id, 'exchanges', exchange_id, attempt, NULL, NULL, num_answer_tokens
     FROM exchanges_raw
+    UNION ALL
+    SELECT DISTINCT
+        run_id, 'drafts', draft_id, attempt, num_prompt_tokens, num_cached_tokens,
+        num_output_tokens
+    FROM drafts_raw
+    -- What a function wrote cost no token.
+    WHERE num_output_tokens > 0
 ),
 counted AS (
     SELECT
