@@ -310,7 +310,7 @@ def test_unknown_suite_is_refused_with_those_that_ship() -> None:
         ("xstest", 450, 0),
         ("gsm8k", 1319, 0),
         # Of categories that the safety pack does not have.
-        ("star1", 642, 343),
+        ("star1", 774, 211),
         # Two rows are the same chat with the same answer, and people said other things of it.
         ("rbr", 280, 0),
         ("strongreject", 20 * 302, 0),
