@@ -161,8 +161,11 @@ def _parse_unclear(page: Page, blocks: Sequence[Block]) -> tuple[str, ...]:
 
 def _refuse_forged_parts(page: Page, policy: Policy) -> None:
     """Adds a fault for a text that would read as a part of its own in the compiled spec."""
-    own = {f"rule {rule.id}" for rule in policy.rules}
-    for _, part in parts(policy.render()):
-        if policy.id and part.startswith("rule ") and part not in own:
+    own: dict[str, str] = {}
+    for rule in policy.rules:
+        own.setdefault(f"rule {rule.id}", rule.render())
+    for (_, part), text in parts(policy.render()).items():
+        is_rule = policy.id and part.startswith("rule ")
+        if is_rule and (part not in own or not text.startswith(own[part])):
             fault = f"a text that reads as {part} in the compiled spec"
             page.fault(1, fault, "write its '[id, outcome]:' in other words")

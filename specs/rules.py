@@ -47,16 +47,23 @@ _ITEM = re.compile(
     r"^(?P<kind>Includes|Excludes|Case|Unclear): (?P<text>.+?)(?: -> (?P<goto>\S+))?$"
 )
 _LIKE_AN_ITEM = re.compile(
-    r"^(?:includ|inclus|exclud|exclus|case|unclear|example)\w*:| -> \S+$", re.I
+    r"^[*_]*(?:includ|inclus|exclud|exclus|case|unclear|example)\w*[*_]*[:：]| -> \S+$", re.I
 )
+_UNLISTED = re.compile(r"^[*_]*(?:Includes|Excludes|Case|Unclear)[*_]*[:：]")
+"""Begins a line of a paragraph that was meant as an item."""
+_EARLY_TARGET = re.compile(r"(?:->|=>|→|⇒)\s*[A-Z]{1,3}[0-9]{1,2}\b")
+"""A rule to which an exclusion points before its end, or with another arrow."""
 _ITEM_REMEDY = (
     "write 'Includes: …', 'Excludes: … -> K1', 'Case: … -> refuse' or 'Unclear: …', and put lists "
     "of other items above them"
 )
 _TURN = re.compile(rf"^(?P<label>{'|'.join(get_args(TurnLabel))}|Because):(?: (?P<text>.*))?$")
 _LIKE_A_TURN = re.compile(
-    r"^(?:system|developer|user|assistant|answer|good answer|bad answer|because)s?:", re.I
+    r"^[*_]*(?:system|developer|user|assistant|answer|good answer|bad answer|because)s?"
+    r"[*_]*[:：]",
+    re.I,
 )
+_LIKE_A_REASON = re.compile(r"^[*_]*because[*_]*\s*[:：]", re.I)
 
 
 def parse_rules(context: Context, blocks: Sequence[Block]) -> tuple[Rule, ...]:
@@ -167,6 +174,10 @@ class _RuleDraft:
         if match:
             self._add_item(match, head, nested)
         elif head.kind != "item":
+            for number, line in enumerate(head.written, head.line):
+                if _UNLISTED.match(line):
+                    fault = f"a line of a rule that is no list item: {line!r}"
+                    self._fault(number, fault, "begin it with '- '")
             self.text += group
         elif _LIKE_AN_ITEM.search(head.text) or self._has_items():
             self._fault(head.line, f"not a line of a rule: {head.text!r}", _ITEM_REMEDY)
@@ -186,6 +197,9 @@ class _RuleDraft:
             if match["goto"]:
                 place = (self.context.page, head.line, match["goto"])
                 self.context.found.exclusions.append(place)
+            if _EARLY_TARGET.search(match["text"]):
+                fault = f"an exclusion that does not end in ' -> K1': {head.text!r}"
+                self._fault(head.line, fault, "write one for each rule, and ' -> ' and its id last")
             text = _text(head, match["text"], nested)
             self.excludes.append(Exclusion(text=text, goto=match["goto"]))
         else:
@@ -211,7 +225,10 @@ class _RuleDraft:
         reasons: list[list[Block]] = []
         others: list[list[Block]] = []
         for group in _groups(nested):
-            is_reason = group[0].marker and group[0].text.startswith("Because: ")
+            first = group[0]
+            is_reason = first.marker and first.text.startswith("Because: ")
+            if first.marker and not is_reason and _LIKE_A_REASON.match(first.text):
+                self._fault(first.line, f"not a reason: {first.text!r}", "write '- Because: …'")
             (reasons if is_reason else others).append(group)
         if len(reasons) > 1:
             self._fault(reasons[1][0].line, "a second 'Because:' of a case", "write one")
@@ -296,16 +313,17 @@ def _turns(page: Page, blocks: Sequence[Block]) -> list[tuple[str, list[Block]]]
             fault = f"a line of a rule within a worked example: {block.text!r}"
             page.fault(block.line, fault, "put it above the examples of the rule")
             continue
+        is_listed = block.kind == "item" and block.depth == 1 and _TURN.match(block.text)
         is_paragraph = block.kind == "text"
         for number, line in enumerate(block.written if is_paragraph else (block.text,)):
             match = _TURN.match(line) if is_paragraph else None
             if match:
                 turns.append((match["label"], []))
                 line = match["text"] or ""
-            elif is_paragraph and _LIKE_A_TURN.match(line):
+            elif is_listed or (is_paragraph and _LIKE_A_TURN.match(line)):
                 fault = f"not a part of a worked example: {line!r}"
                 labels = ", ".join(f"'{label}:'" for label in (*get_args(TurnLabel), "Because"))
-                page.fault(block.line + number, fault, f"use {labels}")
+                page.fault(block.line + number, fault, f"begin a paragraph with {labels}")
             elif not turns:
                 fault = f"text before the first part of a worked example: {line!r}"
                 page.fault(block.line + number, fault, "begin it with 'User: …'")
@@ -335,6 +353,7 @@ def _check_example(page: Page, line: int, example: Example, *, num_reasons: int)
         )
     if num_reasons > 1:
         page.fault(line, "a second 'Because:' of a worked example", "write one")
-    for label, text in example.turns:
+    reasons = [("Because", example.because)] if num_reasons else []
+    for label, text in (*example.turns, *reasons):
         if not text:
             page.fault(line, f"'{label}:' of a worked example has no text", "write it")
