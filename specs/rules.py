@@ -46,10 +46,10 @@ _EXAMPLE = re.compile(r"^Example: (?P<title>.+?)(?: \((?P<effect>[a-z_]+)\))?$")
 _ITEM = re.compile(
     r"^(?P<kind>Includes|Excludes|Case|Unclear): (?P<text>.+?)(?: -> (?P<goto>\S+))?$"
 )
-_LIKE_AN_ITEM = re.compile(
+LIKE_AN_ITEM = re.compile(
     r"^[*_]*(?:includ|inclus|exclud|exclus|case|unclear|example)\w*[*_]*[:：]| -> \S+$", re.I
 )
-_UNLISTED = re.compile(r"^[*_]*(?:Includes|Excludes|Case|Unclear)[*_]*[:：]")
+UNLISTED = re.compile(r"^[*_]*(?:Includes|Excludes|Case|Unclear)[*_]*[:：]")
 """Begins a line of a paragraph that was meant as an item."""
 _EARLY_TARGET = re.compile(r"(?:->|=>|→|⇒)\s*[A-Z]{1,3}[0-9]{1,2}\b")
 """A rule to which an exclusion points before its end, or with another arrow."""
@@ -58,11 +58,12 @@ _ITEM_REMEDY = (
     "of other items above them"
 )
 _TURN = re.compile(rf"^(?P<label>{'|'.join(get_args(TurnLabel))}|Because):(?: (?P<text>.*))?$")
-_LIKE_A_TURN = re.compile(
+LIKE_A_TURN = re.compile(
     r"^[*_]*(?:system|developer|user|assistant|answer|good answer|bad answer|because)s?"
     r"[*_]*[:：]",
     re.I,
 )
+"""Begins a line that is a part of a worked example, or was meant as one."""
 _LIKE_A_REASON = re.compile(r"^[*_]*because[*_]*\s*[:：]", re.I)
 
 
@@ -175,11 +176,11 @@ class _RuleDraft:
             self._add_item(match, head, nested)
         elif head.kind != "item":
             for number, line in enumerate(head.written, head.line):
-                if _UNLISTED.match(line):
+                if UNLISTED.match(line):
                     fault = f"a line of a rule that is no list item: {line!r}"
                     self._fault(number, fault, "begin it with '- '")
             self.text += group
-        elif _LIKE_AN_ITEM.search(head.text) or self._has_items():
+        elif LIKE_AN_ITEM.search(head.text) or self._has_items():
             self._fault(head.line, f"not a line of a rule: {head.text!r}", _ITEM_REMEDY)
         else:
             self.text += group
@@ -320,7 +321,7 @@ def _turns(page: Page, blocks: Sequence[Block]) -> list[tuple[str, list[Block]]]
             if match:
                 turns.append((match["label"], []))
                 line = match["text"] or ""
-            elif is_listed or (is_paragraph and _LIKE_A_TURN.match(line)):
+            elif is_listed or (is_paragraph and LIKE_A_TURN.match(line)):
                 fault = f"not a part of a worked example: {line!r}"
                 labels = ", ".join(f"'{label}:'" for label in (*get_args(TurnLabel), "Because"))
                 page.fault(block.line + number, fault, f"begin a paragraph with {labels}")

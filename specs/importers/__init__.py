@@ -26,11 +26,13 @@ def kind_of(text: str) -> Kind | None:
     """Returns the kind of a document, or None if its form does not tell.
 
     A heading with an anchor such as `{#be_clear}` makes a Model Spec; a heading for what violates
-    and one for what is safe, for terms or for examples make a classifier's prompt. A taxonomy has
-    no form of its own.
+    and one for what is safe, for terms or for examples make a classifier's prompt. Of taxonomies,
+    only the lists in the prompts of Llama Guard and ShieldGemma have a form of their own.
     """
     if _ANCHORED.search(text):
         return "model_spec"
+    if taxonomy.FORMS.search(text):
+        return "taxonomy"
     sections = read_sections(lines_of(text))
     outcomes = {section.effect() for section in sections}
     roles = {section.role for section in sections}

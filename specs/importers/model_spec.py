@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from specs.importers.dialogue import Message, name_of, read_messages, turns_of
-from specs.importers.imported import Imported, Leftovers, lines_of
+from specs.importers.dialogue import Message, is_dialogue, name_of, read_messages, turns_of
+from specs.importers.imported import Imported, Leftovers, lines_of, without_comments
 from specs.importers.markdown import file_of, policy_file, style_file
+from specs.importers.names import category_of, unique
 from specs.importers.outline import Block, Section, read_outline, unindented
-from specs.importers.references import References, rule_ids
+from specs.importers.references import References, notes_of, rule_ids
 from specs.policy import GUIDE, Example, Pack, Policy, Rule
 
 MARKS = re.compile(
@@ -37,7 +38,8 @@ _LEVELS = ("root", "system", "developer", "user", "guideline")
 def import_model_spec(text: str) -> Imported:
     """Returns the pack of a Model Spec. Raises ValueError if it has no section."""
     left = Leftovers()
-    before, sections = read_outline(lines_of(text))
+    lines = without_comments(lines_of(text), left, keep=re.compile(r"\s*<\w+[^<>]*>\s*"))
+    before, sections = read_outline(lines)
     for block in before:
         _leave(block, "text before the first section", left)
     groups = list(_groups(sections))
@@ -48,13 +50,18 @@ def import_model_spec(text: str) -> Imported:
         frames = []
     groups = [group for group in groups if group not in frames]
     rules = [one for group in groups for one in _ruled(group)]
-    heads = {group[0].anchor: f"policy {group[0].anchor}" for group in groups}
+    categories: dict[str, str] = {}
+    for group in groups:
+        category = unique(category_of(group[0].anchor), categories.values())
+        categories[group[0].anchor] = category
+    heads = {anchor: f"policy {category}" for anchor, category in categories.items()}
     references = References(
         titles={one.anchor: one.title for one in sections},
         marks=heads | rule_ids(rules),
+        notes=notes_of(lines),
         left=left,
     )
-    reader = _Reader(references=references, left=left)
+    reader = _Reader(references=references, categories=categories, left=left)
     authorities, principles = reader.frame([one for group in frames for one in group])
     policies = [reader.policy(group) for group in groups]
     pack = Pack(
@@ -102,7 +109,8 @@ def _ruled(group: Sequence[Section]) -> Sequence[Section]:
     """Returns the sections of a group that become rules: those below the first, and the first if it
     is more than an introduction."""
     head, *below = group
-    is_rule = head.authority or not below or any(block.kind == "code" for block in head.blocks)
+    has_example = any(block.kind == "code" and is_dialogue(block.lines) for block in head.blocks)
+    is_rule = head.authority or not below or has_example
     return group if is_rule else below
 
 
@@ -117,13 +125,15 @@ class _Reader:
     """Turns sections into the parts of a pack."""
 
     references: References
+    categories: Mapping[str, str]
+    """By the anchor of a section of the first level."""
     left: Leftovers
 
     def policy(self, group: Sequence[Section]) -> Policy:
         head, below = group[0], _ruled(group)
         rules = tuple(self._rule(section) for section in below)
         return Policy(
-            id=re.sub(r"\W", "_", head.anchor.lower()),
+            id=self.categories[head.anchor],
             title=head.title,
             version="1",
             summary={GUIDE: "; ".join(section.title for section in below)},
@@ -154,7 +164,9 @@ class _Reader:
             if block.kind == "note":
                 _leave(block, "commentary, which instructs nobody", self.left)
             elif block.kind == "other":
-                _leave(block, "a table, quotation or HTML", self.left)
+                _leave(block, "HTML, which no model is shown", self.left)
+            elif block.kind == "code" and not is_dialogue(block.lines):
+                parts.append("\n".join(block.lines))
             elif block.kind in ("text", "list") and not _is_remark(block, section):
                 parts.append(self._words(block))
         return "\n\n".join(part for part in parts if part)
@@ -169,12 +181,12 @@ class _Reader:
         """Yields the examples of a section, each with what the document says of it."""
         for index, block in enumerate(section.blocks):
             below = section.blocks[index + 1] if index + 1 < len(section.blocks) else None
-            if block.kind == "code":
+            if block.kind == "code" and is_dialogue(block.lines):
                 is_named = index > 0 and section.blocks[index - 1].kind == "title"
                 title = self._title(section.blocks[index - 1]) if is_named else section.title
                 remark = self._words(below) if below and _is_remark(below, section) else ""
                 yield self._example(title, block, remark)
-            elif block.kind == "title" and not (below and below.kind == "code"):
+            elif block.kind == "title" and not (below and is_dialogue(below.lines)):
                 _leave(block, "the title of an example that does not follow", self.left)
 
     def _title(self, block: Block) -> str:
@@ -219,7 +231,8 @@ class _Reader:
                     section.blocks.remove(above)
                     _leave(above, "introduces a list that stands elsewhere in the pack", self.left)
             for block in section.blocks:
-                if block.kind in ("title", "code") or _is_remark(block, section):
+                is_example = block.kind == "code" and is_dialogue(block.lines)
+                if is_example or block.kind == "title" or _is_remark(block, section):
                     _leave(block, "an example outside of any rule", self.left)
             body = self._body(section)
             if body:

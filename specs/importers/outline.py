@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
 from typing import Literal
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from specs.importers.names import category_of
+from specs.importers.names import category_of, unique
 
 _HEADING = re.compile(r"^(?P<title>.*?)\s*\{#(?P<anchor>[\w-]+)(?P<attributes>[^}]*)\}$")
 _ATTRIBUTE = re.compile(r"(\w+)=(\S+)")
@@ -23,7 +22,8 @@ class Block:
     """A piece of a section on neighbouring lines."""
 
     kind: Literal["text", "list", "note", "title", "code", "other"]
-    """`title` is the line that names an example, `code` the fence that may follow it."""
+    """`list` is any block that keeps its lines: a list, a table or a quotation. `title` is the line
+    that names an example, `code` the fence that may follow it."""
     lines: tuple[str, ...]
     line: int
     """Line of the first in the document, from 1."""
@@ -46,7 +46,7 @@ class Section:
 
     @property
     def authority(self) -> str:
-        return self.attributes.get("authority", "")
+        return re.sub(r"[^a-z0-9_-]+", "_", self.attributes.get("authority", "").lower())
 
 
 def read_outline(lines: Sequence[str]) -> tuple[list[Block], list[Section]]:
@@ -76,8 +76,7 @@ def _name(sections: Sequence[Section]) -> None:
     taken: set[str] = set()
     for section in sections:
         anchor = section.anchor or category_of(section.title)
-        numbered = (f"{anchor}_{number}" for number in count(2))
-        section.anchor = next(x for x in chain([anchor], numbered) if x not in taken)
+        section.anchor = unique(anchor, taken)
         taken.add(section.anchor)
 
 
@@ -96,6 +95,8 @@ def _section(line: str, token: Token, number: int) -> Section:
 _KINDS: Mapping[str, Literal["list", "code"]] = {
     "bullet_list_open": "list",
     "ordered_list_open": "list",
+    "table_open": "list",
+    "blockquote_open": "list",
     "fence": "code",
 }
 

@@ -10,12 +10,13 @@ _HEADING = re.compile(r"^(?:#+\s*|\**)example\b(?P<rest>.*?)\**$", re.IGNORECASE
 _BY_RULE = re.compile(r"\bby rule (?P<rule>\w+)")
 _LABELLED = re.compile(r"\((?:label:?\s*)?(?P<label>[^()]+)\)", re.IGNORECASE)
 _FIELD = re.compile(
-    r"^(?:[-*]\s+)?\**(?P<name>content|input|text|answer|output|label|expected response"
-    r"|because|rationale|reason)(?:\s*\([^)]*\))?\**:\**\s*(?P<words>.*)$",
+    r"^(?:[-*]\s+)?\**(?P<name>content|input|text|user|assistant|answer|output|label"
+    r"|classification|verdict|expected response|because|rationale|reason)(?:\s*\([^)]*\))?\**:"
+    r"\**\s*(?P<words>.*)$",
     re.IGNORECASE,
 )
 _ONE_LINE = re.compile(r"^(?:[-*]\s+|\d+[.)]\s+)?(?P<content>.+?)\s*(?:->|→|=>)\s*(?P<label>\S.*)$")
-_CONTENT = ("content", "input", "text")
+_CONTENT = ("content", "input", "text", "user", "assistant")
 _REASON = ("because", "rationale", "reason")
 _JSON = re.compile(r'"violation":\s*(?P<label>[01])(?:.*?"policy_category":\s*"(?P<rule>\w+)")?')
 _OUTCOMES = {
@@ -79,7 +80,8 @@ def _examples(lines: Sequence[str], first: int, left: Leftovers) -> Iterator[Lab
         part = _FIELD.match(words)
         heading = _HEADING.match(words)
         one_line = None if part or heading else _ONE_LINE.match(words)
-        begins = heading or one_line or (part and part["name"].lower() in _CONTENT)
+        name = part["name"].lower() if part else ""
+        begins = heading or one_line or (name in _CONTENT and name != "assistant")
         if begins and (current is None or current.content or heading):
             if current:
                 yield current
@@ -87,18 +89,20 @@ def _examples(lines: Sequence[str], first: int, left: Leftovers) -> Iterator[Lab
         if current is None:
             left.add(number, line, "text before the first example")
             continue
+        if not (heading or one_line or part or open_field):
+            left.add(number, line, "text of an example that is neither its content nor its label")
+            continue
         current.lines.append((number, line))
         if heading:
             _read_heading(heading["rest"], current)
         elif one_line:
             current.content, current.label = _unquoted(one_line["content"]), one_line["label"]
         elif part:
-            open_field = part["name"].lower()
-            _put(current, open_field, part["words"])
-        elif open_field:
-            _put(current, open_field, words)
+            open_field = name
+            speaks = name == "assistant" or (name == "user" and current.content)
+            _put(current, name, words.strip("-* ") if speaks else part["words"])
         else:
-            left.add(number, line, "text of an example that is neither its content nor its label")
+            _put(current, open_field, words)
     if current:
         yield current
 
