@@ -51,7 +51,7 @@ LIKE_AN_ITEM = re.compile(
 )
 UNLISTED = re.compile(r"^[*_]*(?:Includes|Excludes|Case|Unclear)[*_]*[:：]")
 """Begins a line of a paragraph that was meant as an item."""
-_EARLY_TARGET = re.compile(r"(?:->|=>|→|⇒)\s*[A-Z]{1,3}[0-9]{1,2}\b")
+EARLY_TARGET = re.compile(r"(?:->|=>|→|⇒)\s*[A-Z]{1,3}[0-9]{1,2}\b")
 """A rule to which an exclusion points before its end, or with another arrow."""
 _ITEM_REMEDY = (
     "write 'Includes: …', 'Excludes: … -> K1', 'Case: … -> refuse' or 'Unclear: …', and put lists "
@@ -198,7 +198,7 @@ class _RuleDraft:
             if match["goto"]:
                 place = (self.context.page, head.line, match["goto"])
                 self.context.found.exclusions.append(place)
-            if _EARLY_TARGET.search(match["text"]):
+            if EARLY_TARGET.search(match["text"]):
                 fault = f"an exclusion that does not end in ' -> K1': {head.text!r}"
                 self._fault(head.line, fault, "write one for each rule, and ' -> ' and its id last")
             text = _text(head, match["text"], nested)

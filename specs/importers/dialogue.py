@@ -13,10 +13,11 @@ from specs.importers.imported import Leftovers
 from specs.importers.markdown import plain
 from specs.policy import TurnLabel
 
-_TAG = re.compile(
-    r"^\s*<(?P<end>/?)(?P<role>system|developer|user|assistant|tool|comparison)\b(?P<rest>[^>]*)>"
-    r"(?:\s*<!--\s*(?P<comment>.*?)\s*-->)?\s*$"
+OPENING = re.compile(
+    r"\s*<(?P<end>/?)(?P<role>system|developer|user|assistant|tool|comparison)\b(?P<rest>[^>]*)>\s*"
 )
+"""The tag of a message, which a comment may follow."""
+_TAG = re.compile(rf"^{OPENING.pattern}(?:<!--\s*(?P<comment>.*?)\s*-->)?\s*$")
 _GRADE = re.compile(r"(?P<grade>GOOD|BAD|OK)\b(?:\[(?P<anchor>[^\]]*)\])?[:,]?\s*(?P<reason>.*)")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _LABELS: dict[str, TurnLabel] = {

@@ -52,9 +52,9 @@ def _entries(token: Token, inner: Token | None, lines: Sequence[str], first: int
     start, end = token.map or (0, 0)
     if token.type == "list_item_open":
         item = _item(token, lines[start:end], first + start)
-        return [item] if item.body else []
-    if token.type in ("bullet_list_open", "ordered_list_open"):
-        # Its items have tokens of their own.
+        return [item] if item.text else item.below
+    if token.type in ("bullet_list_open", "ordered_list_open", "hr"):
+        # The items of a list have tokens of their own; a line between texts has no words.
         return []
     if token.type in _PARAGRAPHS and inner:
         written = tuple(line.strip() for line in inner.content.split("\n"))

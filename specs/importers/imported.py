@@ -47,6 +47,7 @@ class Leftovers:
 
 _WORD = re.compile(r"\w+")
 _LINE = re.compile(r"\r?\n")
+HIDDEN = "an HTML comment, which no model is shown"
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)|-->", re.DOTALL)
 
 
@@ -70,7 +71,7 @@ def without_comments(
             return match[0]
         first = text.count("\n", 0, match.start()) + 1
         for number, words in enumerate(match[0].split("\n"), first):
-            left.add(number, words, "an HTML comment, which no model is shown")
+            left.add(number, words, HIDDEN)
         return "\n" * match[0].count("\n")
 
     return _COMMENT.sub(taken, text).split("\n")
@@ -94,7 +95,8 @@ def lost_lines(
     for number, line in enumerate(lines_of(text), 1):
         shown = line
         for words in listed.get(number, []):
-            shown = shown.replace(words, "\0", 1)
+            pattern = r"\W+".join(map(re.escape, _WORD.findall(words)))
+            shown = re.sub(pattern, "\0", shown, count=1)
         rest = _between(shown, marks)
         claimed.update(rest)
         if any(whole.count(_padded(piece)) < claimed[piece] for piece in rest):

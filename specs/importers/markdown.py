@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from specs.blocks import Block, read_blocks
 from specs.policy import Example, Pack, Policy, Rule
-from specs.rules import LIKE_A_TURN, LIKE_AN_ITEM, UNLISTED
+from specs.rules import EARLY_TARGET, LIKE_A_TURN, LIKE_AN_ITEM, UNLISTED
 
 _PARSER = MarkdownIt("commonmark").enable("table").disable("reference")
 
@@ -154,10 +154,11 @@ def _rule(rule: Rule) -> list[str]:
     title = rule.title.replace("]:", "] :")
     parts = [f"## {rule.id} {title} ({marks})", prose(rule.text)]
     items = [_item(f"Includes: {text}") for text in rule.includes]
-    items += [
-        _item(f"Excludes: {item.text}" + (f" -> {item.goto}" if item.goto else ""))
-        for item in rule.excludes
-    ]
+    for exclusion in rule.excludes:
+        # Before the end, an arrow with an id would be a target in the wrong place.
+        text = EARLY_TARGET.sub(lambda match: match[0].lstrip("-=>→⇒ "), exclusion.text)
+        target = f" -> {exclusion.goto}" if exclusion.goto else ""
+        items.append(_item(f"Excludes: {text}{target}"))
     for case in rule.cases:
         target = f" -> {case.outcome}" if case.outcome else ""
         because = [f"- Because: {case.because}"] if case.because else []

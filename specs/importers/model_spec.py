@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from specs.importers.dialogue import Message, is_dialogue, name_of, read_messages, turns_of
+from specs.importers.dialogue import OPENING, Message, is_dialogue, name_of, read_messages, turns_of
 from specs.importers.imported import Imported, Leftovers, lines_of, without_comments
 from specs.importers.markdown import file_of, policy_file, style_file
 from specs.importers.names import category_of, unique
@@ -38,7 +38,7 @@ _LEVELS = ("root", "system", "developer", "user", "guideline")
 def import_model_spec(text: str) -> Imported:
     """Returns the pack of a Model Spec. Raises ValueError if it has no section."""
     left = Leftovers()
-    lines = without_comments(lines_of(text), left, keep=re.compile(r"\s*<\w+[^<>]*>\s*"))
+    lines = without_comments(lines_of(text), left, keep=OPENING)
     before, sections = read_outline(lines)
     for block in before:
         _leave(block, "text before the first section", left)
@@ -148,12 +148,13 @@ class _Reader:
                 reason = "an attribute that rules of a pack do not have"
                 self.left.add(section.line, f"{name}={value}", reason)
         examples = tuple(self._examples(section))
+        body = self._body(section)
         return Rule(
             id=self.references.marks[section.anchor],
             title=section.title,
             outcome=None,
             authority=section.authority,
-            text=self._body(section) or f"{section.title}.",
+            text=body if re.search(r"\w", body) else f"{section.title}.",
             examples=examples,
         )
 
@@ -193,7 +194,9 @@ class _Reader:
         return self._words(block).removeprefix("**Example**:").strip()
 
     def _example(self, title: str, block: Block, remark: str) -> Example:
-        messages = read_messages(block.lines[1:-1], block.line + 1, self.left)
+        is_closed = re.fullmatch(r"\s*[`~]{3,}\s*", block.lines[-1])
+        lines = block.lines[1 : -1 if is_closed else None]
+        messages = read_messages(lines, block.line + 1, self.left)
         reasons = [self._reason(message, messages) for message in messages]
         return Example(
             title=title,

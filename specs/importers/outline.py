@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from markdown_it import MarkdownIt
@@ -14,6 +15,7 @@ _HEADING = re.compile(r"^(?P<title>.*?)\s*\{#(?P<anchor>[\w-]+)(?P<attributes>[^
 _ATTRIBUTE = re.compile(r"(\w+)=(\S+)")
 _EXAMPLE = re.compile(r"\*\*Example\*\*:")
 _NOTE = re.compile(r"!!! ?\w+")
+_COMMENT_MARK = re.compile("<!--|-->")
 _INDENT = re.compile(r"^(?: {4}|\t)")
 
 
@@ -57,11 +59,14 @@ def read_outline(lines: Sequence[str]) -> tuple[list[Block], list[Section]]:
     before: list[Block] = []
     sections: list[Section] = []
     parser = MarkdownIt("commonmark").enable("table").disable("reference")
-    tokens = [token for token in parser.parse("\n".join(lines)) if token.level == 0 and token.map]
-    for token in tokens:
+    pairs = pairwise([*parser.parse("\n".join(lines)), Token("end", "", 0)])
+    tokens = [(token, inner) for token, inner in pairs if token.level == 0 and token.map]
+    for token, inner in tokens:
         start, end = token.map or (0, 0)
         if token.type == "heading_open":
-            sections.append(_section(lines[start], token, start + 1))
+            section = _section(" ".join(inner.content.split()), token, start + 1)
+            if section.title:
+                sections.append(section)
             continue
         blocks = sections[-1].blocks if sections else before
         kind = _kind(token, lines[start], blocks)
@@ -80,12 +85,12 @@ def _name(sections: Sequence[Section]) -> None:
         taken.add(section.anchor)
 
 
-def _section(line: str, token: Token, number: int) -> Section:
-    text = line.strip().lstrip("#").strip()
+def _section(text: str, token: Token, number: int) -> Section:
     match = _HEADING.match(text)
+    title = (match["title"] or match["anchor"].replace("_", " ")) if match else text
     return Section(
         level=int(token.tag[1:]),
-        title=match["title"] if match else text,
+        title=_COMMENT_MARK.sub("", title),
         anchor=match["anchor"] if match else "",
         attributes=dict(_ATTRIBUTE.findall(match["attributes"])) if match else {},
         line=number,

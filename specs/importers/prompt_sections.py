@@ -67,6 +67,7 @@ PLAIN_HEADING = re.compile(
 """A heading that says no more than what its section is for."""
 _VERDICT = re.compile(r"^\W*Output:\W*(\w+)", re.IGNORECASE)
 _SAFE_LABELS = ("valid", "safe", "comply", "0")
+_EXAMPLES = re.compile(r"\W*examples\W*", re.IGNORECASE)
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 _LABEL = re.compile(r"\s*\((?:label:?\s*)?[01]\)$", re.IGNORECASE)
 
@@ -183,7 +184,7 @@ def _section(
 
 def _is_of_example(match: re.Match[str], role: Role, above: PromptSection, level: int) -> bool:
     """Returns True of a heading of one example within the examples."""
-    if above.role != "examples" or match["labelled"] or match["samples"]:
+    if above.role != "examples" or match["labelled"] or _EXAMPLES.fullmatch(match[0]):
         return False
     if match["marked"] and not 0 < above.level < level:
         return bool(re.match(r"example\b", match["marked"], re.IGNORECASE))

@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from specs.importers.imported import Leftovers
+from specs.importers.imported import HIDDEN, Leftovers
 from specs.importers.names import free_id, prefix_of
 from specs.importers.outline import Section
 
 _MARK = re.compile(
-    r"\[\^(?P<note>[^\]]+)\]"
+    r"\[\^(?P<note>[^\]]+)\]|<!--(?P<comment>.*?)-->"
     r"|\[(?P<text>[^\[\]]+)\]\((?:#(?P<anchor>[\w-]+)|(?P<address>[^)\s]+))\)"
 )
 _NOTE_TEXT = re.compile(r"\[\^(?P<note>[^\]]+)\]:")
@@ -46,6 +46,9 @@ class References:
         return title + (f" ({mark})" if mark else "")
 
     def _words(self, match: re.Match[str], number: int) -> str:
+        if match["comment"]:
+            self.left.add(number, match["comment"], HIDDEN)
+            return ""
         if match["note"]:
             missing = "" if match["note"] in self.notes else ", whose note is not in the document"
             self.left.add(number, match[0], f"a footnote mark{missing}")

@@ -50,6 +50,8 @@ _ITEM = re.compile(
 class _Category:
     name: str
     line: int
+    num_lines: int = 1
+    """Lines of its heading."""
     level: int = 0
     """That of its heading; 0 of one without."""
     is_item: bool = False
@@ -127,7 +129,8 @@ def _categories(
         if one.entries or has_codes:
             categories.append(one)
         else:
-            left.add(one.line, lines[one.line - 1], "a heading without a paragraph below it")
+            for number in range(one.line, one.line + one.num_lines):
+                left.add(number, lines[number - 1], "a heading without a paragraph below it")
     return title, categories
 
 
@@ -137,13 +140,14 @@ def _sections(lines: Sequence[str]) -> tuple[list[Entry], list[_Category]]:
     headings = [
         (token.map, int(token.tag[1:]), inner.content)
         for token, inner in pairwise(tokens)
-        if token.type == "heading_open" and token.level == 0 and token.map
+        if token.type == "heading_open" and token.level == 0 and token.map and inner.content
     ]
     starts = [place[0] for place, _, _ in headings] + [len(lines)]
     headed = [
         _Category(
             name=" ".join(name.split()),
             line=start + 1,
+            num_lines=first - start,
             level=level,
             entries=read_entries(lines[first:end], first + 1),
         )
@@ -226,7 +230,7 @@ def _policy(
     for entry in category.entries:
         side = next((sides[n] for n in range(entry.line, category.line, -1) if n in sides), "")
         (allowed if side == Outcome.COMPLY else own).append(entry)
-    rules = []
+    rules = list[Rule]()
     for title, entries, effect in ((name, own, outcome), (f"{name}, allowed", allowed, "comply")):
         if entries or not rules:
             rule_id = free_id(prefix_of(policy_id), [*taken, *(rule.id for rule in rules)])
