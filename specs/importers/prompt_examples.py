@@ -17,6 +17,7 @@ _FIELD = re.compile(
 )
 _ONE_LINE = re.compile(r"^(?:[-*]\s+|\d+[.)]\s+)?(?P<content>.+?)\s*(?:->|→|=>)\s*(?P<label>\S.*)$")
 _CONTENT = ("content", "input", "text", "user", "assistant")
+_SPEAKERS = ("user", "assistant")
 _REASON = ("because", "rationale", "reason")
 _JSON = re.compile(r'"violation":\s*(?P<label>[01])(?:.*?"policy_category":\s*"(?P<rule>\w+)")?')
 _OUTCOMES = {
@@ -79,9 +80,11 @@ def _examples(lines: Sequence[str], first: int, left: Leftovers) -> Iterator[Lab
             continue
         part = _FIELD.match(words)
         heading = _HEADING.match(words)
-        one_line = None if part or heading else _ONE_LINE.match(words)
+        one_line = None if part or heading or open_field else _ONE_LINE.match(words)
         name = part["name"].lower() if part else ""
-        begins = heading or one_line or (name in _CONTENT and name != "assistant")
+        # A conversation goes on until its label.
+        goes_on = current and current.content and open_field in _CONTENT and name in _SPEAKERS
+        begins = heading or one_line or (name in _CONTENT and not goes_on)
         if begins and (current is None or current.content or heading):
             if current:
                 yield current
@@ -99,8 +102,7 @@ def _examples(lines: Sequence[str], first: int, left: Leftovers) -> Iterator[Lab
             current.content, current.label = _unquoted(one_line["content"]), one_line["label"]
         elif part:
             open_field = name
-            speaks = name == "assistant" or (name == "user" and current.content)
-            _put(current, name, words.strip("-* ") if speaks else part["words"])
+            _put(current, name, words if goes_on else part["words"])
         else:
             _put(current, open_field, words)
     if current:

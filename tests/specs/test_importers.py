@@ -22,6 +22,7 @@ from specs.policy import (
     Rule,
 )
 from tests.rows import DATA
+from tests.specs.grown import write_grown
 
 MODEL_SPEC = DATA / "model_spec" / "model_spec.md"
 real_file = pytest.mark.skipif(
@@ -364,6 +365,27 @@ def test_safety_policy_comes_back_with_every_rule(tmp_path: Path) -> None:
     assert {(x.id, x.title, x.outcome, x.text, x.includes) for x in back.rules} == {
         (x.id, x.title, x.outcome, x.text, x.includes) for x in policy.rules
     }
+
+
+def test_lists_tables_code_and_conversations_of_an_exported_policy_come_back(
+    tmp_path: Path,
+) -> None:
+    policy = load_pack(write_grown(tmp_path / "grown")).policies["boats"]
+    exported = export_policy(policy)
+    assert exported.left_out == (
+        "2 examples without an outcome",
+        "the answers of 2 worked examples",
+        "the authorities of rules",
+        "the style",
+    )
+    back = written(import_pack(exported.text, "classifier"), tmp_path).policies["boats"]
+    bare = [replace(rule, authority="", cases=(), examples=()) for rule in policy.rules]
+    assert [replace(rule, cases=()) for rule in back.rules] == bare
+    assert (back.goal, back.scope, back.terms) == (policy.goal, policy.scope, policy.terms)
+    assert back.rules[0].cases[1].text == (
+        "System: You rent boats. Answer in rhyme. Developer: Night rents are fine. "
+        "User: A boat at four, please?"
+    )
 
 
 def test_prompt_says_the_form_of_the_reply_twice_and_keeps_few_examples_of_each_label() -> None:
