@@ -221,7 +221,7 @@ class _Reader:
         principles = []
         for section in sections:
             if section.anchor in _ABOUT_DOCUMENT:
-                self.left.add(section.line, section.title, "a heading without text of its own")
+                _leave(section.heading, "a heading without text of its own", self.left)
                 for block in section.blocks:
                     _leave(block, "says how the document is built, to its readers", self.left)
                 continue
@@ -241,7 +241,7 @@ class _Reader:
             if body:
                 principles.append(_outlined(section.title, body))
             else:
-                self.left.add(section.line, section.title, "a heading without text of its own")
+                _leave(section.heading, "a heading without text of its own", self.left)
         return authorities, "\n\n".join(principles)
 
     def _authorities(self, block: Block) -> Iterator[tuple[str, str]]:

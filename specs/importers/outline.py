@@ -43,8 +43,12 @@ class Section:
     title: str
     anchor: str
     attributes: Mapping[str, str]
-    line: int
+    heading: Block
     blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def line(self) -> int:
+        return self.heading.line
 
     @property
     def authority(self) -> str:
@@ -64,7 +68,7 @@ def read_outline(lines: Sequence[str]) -> tuple[list[Block], list[Section]]:
     for token, inner in tokens:
         start, end = token.map or (0, 0)
         if token.type == "heading_open":
-            section = _section(" ".join(inner.content.split()), token, start + 1)
+            section = _section(" ".join(inner.content.split()), token, lines[start:end])
             if section.title:
                 sections.append(section)
             continue
@@ -85,7 +89,8 @@ def _name(sections: Sequence[Section]) -> None:
         taken.add(section.anchor)
 
 
-def _section(text: str, token: Token, number: int) -> Section:
+def _section(text: str, token: Token, lines: Sequence[str]) -> Section:
+    number = token.map[0] + 1 if token.map else 1
     match = _HEADING.match(text)
     title = (match["title"] or match["anchor"].replace("_", " ")) if match else text
     return Section(
@@ -93,7 +98,7 @@ def _section(text: str, token: Token, number: int) -> Section:
         title=_COMMENT_MARK.sub("", title),
         anchor=match["anchor"] if match else "",
         attributes=dict(_ATTRIBUTE.findall(match["attributes"])) if match else {},
-        line=number,
+        heading=Block(kind="text", lines=tuple(lines), line=number),
     )
 
 
