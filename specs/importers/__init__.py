@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from specs.importers import classifier, model_spec, taxonomy
 from specs.importers.imported import Imported, NotPlaced, lines_of, lost_lines
 from specs.importers.prompt_sections import read_sections
+from specs.pages import CONTROL
 
 __all__ = ["KINDS", "MARKS", "Imported", "Kind", "NotPlaced", "import_pack", "kind_of"]
 
@@ -50,8 +51,14 @@ def import_pack(
 
     `name` is the category of a prompt without a title, `outcome` that of a taxonomy's rules. Every
     line of the document that has words is in the pack, or listed as not placed. Raises ValueError
-    if the document has nothing to make a pack of.
+    if the document has nothing to make a pack of, or holds a control character.
     """
+    for number, line in enumerate(lines_of(text), 1):
+        control = CONTROL.search(line)
+        if control:
+            raise ValueError(
+                f"line {number} holds control character U+{ord(control[0]):04X}; take it out"
+            )
     if kind == "model_spec":
         imported = model_spec.import_model_spec(text)
     elif kind == "classifier":

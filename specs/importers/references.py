@@ -79,5 +79,5 @@ def rule_ids(sections: Sequence[Section]) -> dict[str, str]:
     ids: dict[str, str] = {}
     for section in sections:
         number = zlib.crc32(section.anchor.encode()) % 99 + 1
-        ids[section.anchor] = free_id(prefix_of(section.anchor), ids.values(), number)
+        ids[section.anchor] = free_id(prefix_of(section.anchor), set(ids.values()), number)
     return ids

@@ -68,9 +68,8 @@ def import_taxonomy(text: str, outcome: str = "refuse") -> Imported:
     lines = _list_of(without_comments(lines_of(text), left), left, sides)
     has_codes = bool(_BEGIN.search(text)) and any(map(_CODED.match, lines))
     title, categories = _categories(lines, left, has_codes=has_codes)
-    policies: list[Policy] = []
-    for category in categories:
-        policies.append(_policy(category, outcome, sides, policies))
+    taken: set[str] = set()
+    policies = [_policy(category, outcome, sides, taken) for category in categories]
     if not policies:
         raise ValueError(
             "no category; give each a paragraph 'Name: what it covers', or a heading with a "
@@ -220,12 +219,11 @@ def _name_and_text(entry: Entry) -> tuple[str, str] | None:
     return " ".join(name.split()), " ".join((rest or "").split())
 
 
-def _policy(
-    category: _Category, outcome: str, sides: dict[int, str], others: Sequence[Policy]
-) -> Policy:
+def _policy(category: _Category, outcome: str, sides: dict[int, str], taken: set[str]) -> Policy:
+    """Returns the policy of a category; its ids are added to those that are taken."""
     name = category.name
-    policy_id = unique(category_of(name), [one.id for one in others])
-    taken = [rule.id for one in others for rule in one.rules]
+    policy_id = unique(category_of(name), taken)
+    taken.add(policy_id)
     allowed, own = list[Entry](), list[Entry]()
     for entry in category.entries:
         side = next((sides[n] for n in range(entry.line, category.line, -1) if n in sides), "")
@@ -233,7 +231,8 @@ def _policy(
     rules = list[Rule]()
     for title, entries, effect in ((name, own, outcome), (f"{name}, allowed", allowed, "comply")):
         if entries or not rules:
-            rule_id = free_id(prefix_of(policy_id), [*taken, *(rule.id for rule in rules)])
+            rule_id = free_id(prefix_of(policy_id), taken)
+            taken.add(rule_id)
             rules.append(_rule(rule_id, title, entries, effect))
     effects = dict.fromkeys(rule.effect for rule in rules)
     return Policy(
