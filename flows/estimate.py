@@ -103,7 +103,7 @@ class _Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cost:
+class Cost:
     """Tokens and seconds of some rows."""
 
     prompt_tokens: float = 0.0
@@ -182,7 +182,9 @@ def _price(
         for stage, prices in priced
         if prices
     ]
-    costs = {stage.name: _cost(connection, recipe, stage.name, stage.num_rows) for stage in stages}
+    costs = {
+        stage.name: cost_of(connection, recipe.name, stage.name, stage.num_rows) for stage in stages
+    }
     known = {name: cost for name, cost in costs.items() if cost is not None}
     limit = sum(limits) if limits else None
     if len(known) < len(stages):
@@ -272,14 +274,14 @@ def _judge_works(recipe: Recipe, generation_id: str) -> list[JudgeWork]:
     ]
 
 
-def _cost(
-    connection: duckdb.DuckDBPyConnection, recipe: Recipe, stage: str, num_rows: int
-) -> _Cost | None:
+def cost_of(
+    connection: duckdb.DuckDBPyConnection, recipe: str, stage: str, num_rows: int
+) -> Cost | None:
     """Returns what so many rows of a stage would take; None if the recipe never made such rows."""
     if not num_rows:
-        return _Cost()
-    [paid] = look_up(connection, "paid", recipe=recipe.name, stage=stage)
+        return Cost()
+    [paid] = look_up(connection, "paid", recipe=recipe, stage=stage)
     if not paid["num_rows"]:
         return None
     share = num_rows / paid["num_rows"]
-    return _Cost(**{name: share * paid[name] for name in _Cost.__dataclass_fields__})
+    return Cost(**{name: share * paid[name] for name in Cost.__dataclass_fields__})

@@ -229,28 +229,3 @@ def doctor(
         show.checks(found, as_json=as_json)
         if not all(check.ok for check in found):
             raise typer.Exit(1)
-
-
-policies = typer.Typer(help="Policy packs.", no_args_is_help=True)
-app.add_typer(policies, name="policies")
-
-
-@policies.command("check")
-def policies_check(
-    pack: Annotated[str, typer.Argument(help="Folder of a policy pack.")],
-) -> None:
-    """Checks a policy pack and prints what each spec comes to."""
-    with user_errors():
-        from specs.pack import load_pack
-
-        loaded = load_pack(pack)
-        for name, policy in loaded.policies.items():
-            spec = loaded.spec([name])
-            num_words = len(spec.text.split())
-            terminal.line(f"{name:24} {len(policy.rules):3} rules  {num_words:6} words  {spec.id}")
-        for name in loaded.not_read:
-            terminal.line(
-                f"precept: not read: {name}; a policy is a file that ends on .md, in the folder "
-                "itself",
-                err=True,
-            )

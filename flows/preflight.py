@@ -22,7 +22,7 @@ from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
 from warehouse.home import Home, has_warehouse, make_home
 
-Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate"]
+Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate", "fill"]
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "train": ("sft", "dpo", "rl"),

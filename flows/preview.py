@@ -1,13 +1,13 @@
 """Prompts as the generator and the judge are shown them, with token counts, on the terminal."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from flows import terminal
 from flows.recipe import Recipe
+from specs.lint import Measure
 from specs.prompts import generator_messages, judge_messages
 from specs.template import load_template
 from tasks.data.candidates import Candidate, NoteTaker, SourceNotes
@@ -15,14 +15,6 @@ from tasks.data.files import skipped_files
 from tasks.data.sources import SourceConfig
 from tasks.data.traces import TraceConfig
 from tasks.engine.requests import EngineConfig
-
-
-@dataclass(frozen=True, slots=True)
-class _Measure:
-    """The length of a text, in tokens where the model's tokenizer is on this machine."""
-
-    count: Callable[[str], int]
-    unit: str = "tokens"
 
 
 def preview(recipe: Recipe, *, count: int) -> None:
@@ -37,7 +29,7 @@ def preview(recipe: Recipe, *, count: int) -> None:
         return
     models = recipe.check_models()
     judges = models[next(iter(recipe.judging_engines))].turns
-    measure = _measure(recipe.engine if recipe.sources else recipe.judging_engine)
+    measure = measure_of(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
     judge = recipe.judge.judging_template
     # Read first: a source that cannot be read is told before anything is printed.
@@ -99,7 +91,7 @@ def _candidates(
 
 
 def _print_messages(
-    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, measure: _Measure
+    reader: str, messages: Sequence[Mapping[str, Any]], spec: str, measure: Measure
 ) -> None:
     """Prints messages, with the spec in colour and the token count at its end."""
     calls = [
@@ -119,11 +111,11 @@ def _print_messages(
         terminal.block(message["role"], *parts, after, call)
 
 
-def _measure(engine: EngineConfig) -> _Measure:
+def measure_of(engine: EngineConfig) -> Measure:
     """Returns the measure of texts by the model's own tokenizer, which must be on this machine; by
     characters for an endpoint, which has the tokenizer."""
     if engine.endpoint is not None:
-        return _Measure(len, "characters")
+        return Measure(len, "characters")
     from transformers import AutoTokenizer
 
     try:
@@ -133,4 +125,7 @@ def _measure(engine: EngineConfig) -> _Measure:
             f"no tokenizer for {engine.model}: {str(error).splitlines()[0]}; "
             "download the model first, or give a local folder as engine.model"
         ) from error
-    return _Measure(lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
+    # A text longer than the context is no mistake here, so the tokenizer's warning is off.
+    return Measure(
+        lambda text: len(tokenizer.encode(text, add_special_tokens=False, verbose=False)), "tokens"
+    )

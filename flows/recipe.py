@@ -20,6 +20,7 @@ from specs.template import check_templates
 from tasks import Config, require_own_names
 from tasks.data.collect import CollectConfig
 from tasks.data.curate import CurateConfig
+from tasks.data.drafts import FillConfig
 from tasks.data.drift import DriftConfig
 from tasks.data.generate import GenerateConfig
 from tasks.data.judge import JudgeConfig
@@ -186,6 +187,8 @@ class Recipe(Config):
     each grader with rubric `policy`. Unset: `precept calibrate` is refused."""
     ablate: AblateConfig | None = None
     """Arms of the ablation. Unset: `precept ablate` is refused."""
+    fill: FillConfig = FillConfig()
+    """Prompts that are written for the rules that few exercise, by `precept policies fill`."""
     drift: DriftConfig | None = None
     """When the judgements of a refresh are held for approval. Unset: never."""
     nightly: NightlyConfig = NightlyConfig()

@@ -119,8 +119,7 @@ def judge_completions(run: RunContext, plan: Plan) -> StageFigures:
         try:
             total += run_stage(run, work, engine)
         except (EngineError, StageError) as fault:
-            # What may pass is for Prefect's retries; without any judge there is nothing to go on
-            # with.
+            # Prefect retries a fault that may pass; without any judge nothing can go on.
             may_pass = isinstance(fault, StageInterrupted) and not is_last_try()
             if may_pass or len(faults) + 1 == len(run.judges):
                 raise

@@ -57,8 +57,8 @@ _STAGES = {
     "generated": ("the generator made none", "run the same refresh again"),
     "parsed": (
         "they are not reasoning and an answer in the form that is asked for",
-        "take a model that reasons between <think> tags, or set engine.reasoning_parser to its "
-        "family; precept ask worst and precept show tell more",
+        "take a model that reasons between <think> tags, set engine.reasoning_parser to its "
+        "family, or train it on traces first; precept ask worst and precept show tell more",
     ),
     "judged": (
         "no score could be read from the judge model's replies",

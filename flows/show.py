@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flows.calibrate import Calibrated
     from flows.estimate import Estimate
     from flows.evaluate import Evaluated
+    from flows.fill import Filled
     from flows.train import Trained
     from warehouse.reports.compare import Compared
 
@@ -324,6 +325,31 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         real = all(one is None or type(one) is float for one in values)
         columns[name] = values if whole or real else [value_text(value) for value in values]
     return columns
+
+
+def filled(done: "Filled", place: Place) -> None:
+    """Prints the rules that lacked prompts, what became of the drafts, and what to do next."""
+    if done.rules:
+        table(pa.Table.from_pylist([asdict(rule) for rule in done.rules]), title="Prompts of rules")
+    else:
+        terminal.line(f"no rule lacks prompts: each has {done.floor} or more")
+    if done.statuses:
+        terminal.line(f"drafts: {_counted(done.statuses)}")
+    if left := done.counts.left_behind:
+        terminal.line(f"drafts left out: {_counted(left)}")
+    for reason, count in done.left_out.items():
+        terminal.line(f"hard prompts left out: {count} {reason}")
+    short = [f"{one.rule_id} ({one.after})" for one in done.rules if one.after < done.floor]
+    if short:
+        terminal.line(f"rules that still have fewer than {done.floor}: {', '.join(short)}")
+    terminal.line(f"prompts added to {done.out}: {done.num_written}")
+    if not done.is_source and done.num_written:
+        source = ["[[sources]]", 'name = "fill"', f"path = {json.dumps(done.out)}"]
+        keys = ("messages", "category", "ideal_response")
+        terminal.lines(
+            "put them into the recipe:", *source, *(f'{name} = "{name}"' for name in keys)
+        )
+    terminal.line(f"next: precept refresh {shlex.quote(place.recipe)}{place.option}")
 
 
 def aligned(done: "Aligned", place: Place) -> None:

@@ -1,8 +1,8 @@
 """adherence.toml → the propositions that tell whether an answer keeps to a pack's style.
 
 The file stands in the pack's folder. It lists sentences that are true or false of an answer, and
-for each outcome those that must hold and those that must not. It is for graders alone: no spec
-contains a word of it.
+for each outcome those that must hold and those that must not; table `guide` does so for categories
+of guide rules alone. It is for graders alone: no spec contains a word of it.
 
     adherence = load_adherence("specs/harbour")
     adherence.propositions_for("refuse", ["boats"])      # {"gives_help": "The answer …", …}
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from specs.pack import load_pack
-from specs.policy import Outcome, PackError
+from specs.policy import GUIDE, Outcome, Pack, PackError
 
 ADHERENCE_FILE = "adherence.toml"
 """The file of a pack that turns its style into propositions."""
@@ -36,6 +36,13 @@ class StyleCriteria:
     all: tuple[str, ...]
     none: tuple[str, ...]
 
+    def are_met(self, holds: Mapping[str, Any]) -> bool:
+        """Returns whether an answer meets them, given which propositions hold of it.
+
+        Raises KeyError if a proposition is missing from `holds` and the others do not settle it.
+        """
+        return all(holds[name] for name in self.all) and not any(holds[name] for name in self.none)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adherence:
@@ -44,42 +51,51 @@ class Adherence:
     propositions: Mapping[str, str]
     """Sentences by id."""
     styles: Mapping[str, StyleCriteria]
-    """Criteria of each outcome."""
+    """Criteria of each outcome, and of `guide`."""
     overrides: Mapping[str, Mapping[str, StyleCriteria]]
     """By outcome, the criteria of categories that have their own."""
     version: str
     """Hash of the three above: comments and line breaks of the file do not count."""
+    guided: frozenset[str] = frozenset()
+    """Categories whose rules are all guide rules, so that their prompts have no ideal response."""
+
+    def style_of(self, ideal_response: str | None, categories: Sequence[str]) -> str | None:
+        """Returns the style that an answer is held to: the ideal response, or `guide` if there is
+        none and guide rules alone apply; None if it is not known or the file has no table for it.
+        """
+        is_guided = bool(categories) and self.guided.issuperset(categories)
+        style = GUIDE if ideal_response is None and is_guided else ideal_response
+        return style if style in self.styles else None
 
     def propositions_for(
         self, ideal_response: str | None, categories: Sequence[str]
     ) -> dict[str, str]:
-        """Returns the propositions that settle adherence, by id; all if there is no ideal
-        response."""
-        if ideal_response is None:
+        """Returns the propositions that settle adherence, by id; all if no style is known."""
+        style = self.style_of(ideal_response, categories)
+        if style is None:
             return dict(self.propositions)
-        criteria = self._criteria(ideal_response, categories)
+        criteria = self._criteria(style, categories)
         ids = {*criteria.all, *criteria.none}
         return {name: text for name, text in self.propositions.items() if name in ids}
 
     def adheres(
-        self, ideal_response: str, categories: Sequence[str], holds: Mapping[str, bool]
-    ) -> bool:
-        """Returns whether an answer keeps to the style, given which propositions hold of it.
+        self, ideal_response: str | None, categories: Sequence[str], holds: Mapping[str, bool]
+    ) -> bool | None:
+        """Returns whether an answer keeps to the style, given which propositions hold of it; None
+        if no style is known.
 
         Raises KeyError if a proposition is missing from `holds` and the others do not settle it.
         """
-        criteria = self._criteria(ideal_response, categories)
-        return all(holds[name] for name in criteria.all) and not any(
-            holds[name] for name in criteria.none
-        )
+        style = self.style_of(ideal_response, categories)
+        return None if style is None else self._criteria(style, categories).are_met(holds)
 
-    def _criteria(self, ideal_response: str, categories: Sequence[str]) -> StyleCriteria:
-        """Returns the file's first override for one of the categories, or else the style of the
-        ideal response."""
-        for category, criteria in self.overrides.get(ideal_response, {}).items():
+    def _criteria(self, style: str, categories: Sequence[str]) -> StyleCriteria:
+        """Returns the file's first override for one of the categories, or else the criteria of the
+        style."""
+        for category, criteria in self.overrides.get(style, {}).items():
             if category in categories:
                 return criteria
-        return self.styles[ideal_response]
+        return self.styles[style]
 
 
 def load_adherence(folder: str | Path) -> Adherence:
@@ -101,6 +117,7 @@ def load_adherence(folder: str | Path) -> Adherence:
 
 
 _ID = re.compile(r"[a-z][a-z0-9_]*")
+_STYLES = [*(outcome.value for outcome in Outcome), GUIDE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +128,13 @@ class _AdherenceFile:
     data: Mapping[str, Any]
 
     def parse(self) -> Adherence:
-        self._check_tables()
+        pack = load_pack(self.path.parent)
+        self._check_tables(pack)
         propositions = self._propositions()
-        categories = list(load_pack(self.path.parent).policies)
+        categories = list(pack.policies)
         styles: dict[str, StyleCriteria] = {}
         overrides: dict[str, dict[str, StyleCriteria]] = {}
-        for outcome in (outcome.value for outcome in Outcome):
+        for outcome in (name for name in _STYLES if name in self.data):
             table = self.data[outcome]
             own = {name: value for name, value in table.items() if isinstance(value, dict)}
             shared = {name: value for name, value in table.items() if name not in own}
@@ -137,15 +155,18 @@ class _AdherenceFile:
             styles=styles,
             overrides=overrides,
             version=hashlib.sha256(content.encode()).hexdigest()[:32],
+            guided=frozenset(name for name, policy in pack.policies.items() if policy.is_guide),
         )
 
-    def _check_tables(self) -> None:
-        tables = ["propositions", *(outcome.value for outcome in Outcome)]
-        for name in tables:
+    def _check_tables(self, pack: Pack) -> None:
+        """Raises if a table is missing for a style of the pack's style.md, or none is known."""
+        required = ["propositions", *(name for name in _STYLES[:-1] if name in pack.style)]
+        for name in required:
             if not isinstance(self.data.get(name), dict):
-                self._fail(f"no table [{name}]", f"write the tables {', '.join(tables)}")
-        for name in self.data:
-            if name not in tables:
+                self._fail(f"no table [{name}]", f"write the tables {', '.join(required)}")
+        tables = ["propositions", *_STYLES]
+        for name, table in self.data.items():
+            if name not in tables or not isinstance(table, dict):
                 self._fail(f"unknown table or key {name!r}", f"use {', '.join(tables)}")
 
     def _propositions(self) -> dict[str, str]:

@@ -1,19 +1,14 @@
-"""A Markdown file of a pack → its front matter and blocks, with every word or a fault.
-
-Whatever Markdown would hide, flatten or drop (comments, link definitions, tables, code, lists that
-are nested too deep) is a fault with its line, so that no word is lost on the way to a model.
-"""
+"""A Markdown file of a pack → its front matter, its blocks by section, and the faults found."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import yaml
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
+from specs.blocks import COMMENT, ODD_BREAK, Block, read_blocks
 from specs.policy import PackError
 
 
@@ -34,17 +29,17 @@ class Faults:
         """Raises PackError with all faults, one a line, by file and line; does nothing if there
         are none."""
         if self.found:
-            raise PackError("\n".join(sentence for _, _, sentence in sorted(self.found)))
+            raise PackError("\n".join(self.sentences))
 
+    @property
+    def sentences(self) -> list[str]:
+        """The faults by file and line."""
+        return [sentence for _, _, sentence in sorted(self.found)]
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A piece of a page on one line: a heading, a paragraph or a list item."""
-
-    kind: Literal["h1", "h2", "text", "item"]
-    text: str
-    line: int
-    """Line in the file, from 1."""
+    @property
+    def paths(self) -> set[str]:
+        """The files, or the folder, that have a fault."""
+        return {path for path, _, _ in self.found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +81,16 @@ class Page:
                 faults.add(path, 1, "no front matter", "begin the file with a line '---'")
             body = lines[1:] if unclosed else lines
             start = 2 if unclosed else 1
-            return cls(path, {}, {}, _blocks(path, body, start, faults), faults, has_front=False)
+            return cls(
+                path,
+                {},
+                {},
+                read_blocks(body, start, partial(faults.add, path)),
+                faults,
+                has_front=False,
+            )
         front = _front_matter(path, lines[1:end], faults)
-        blocks = _blocks(path, lines[end + 1 :], end + 2, faults)
+        blocks = read_blocks(lines[end + 1 :], end + 2, partial(faults.add, path))
         if front is None:
             return cls(path, {}, {}, blocks, faults, has_front=False)
         values = {key: value for key, (value, _) in front.items()}
@@ -147,10 +149,7 @@ def _front_end(lines: Sequence[str]) -> int | None:
     return next((i for i, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
 
 
-_ODD_BREAK = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-"""Characters that end a line to YAML or to a model, and not in a text editor."""
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufdd0-\ufdef\ufffe\uffff]")
-_COMMENT = re.compile("<!--|-->")
 
 
 def _refuse_controls(path: Path, lines: Sequence[str], faults: Faults) -> None:
@@ -169,7 +168,7 @@ def _front_matter(
 
     None if it is no list of `key: value` lines.
     """
-    odd = [number for number, line in enumerate(lines, 2) if _ODD_BREAK.search(line)]
+    odd = [number for number, line in enumerate(lines, 2) if ODD_BREAK.search(line)]
     for number in odd:
         faults.add(
             path, number, "an odd line separator in front matter", "write each value on one line"
@@ -198,7 +197,7 @@ def _front_matter(
             fault = f"{name!r} must have one value in front matter"
         elif name in front:
             fault = f"{name!r} must have one value in front matter, and stands twice"
-        elif _COMMENT.search(value.value):
+        elif COMMENT.search(value.value):
             fault = f"{name!r} holds an HTML comment, which a model would be shown"
         elif len(value.value.strip().splitlines()) > 1 or _CONTROL.search(value.value):
             # An escape such as \n or \x1b, or a block of lines.
@@ -209,93 +208,3 @@ def _front_matter(
         faults.add(path, line, fault, "write each key once as 'key: value', on one line")
         front.setdefault(str(name), ("?", line))
     return front
-
-
-_HIDDEN = {
-    "code_block": "a code or HTML block, which no model would be shown",
-    "fence": "a code or HTML block, which no model would be shown",
-    "html_block": "a code or HTML block, which no model would be shown",
-    "table_open": "a table, whose rows a model would read as one line",
-}
-"""Tokens of markdown-it that have no place in a spec."""
-_LINK_DEFINITION = re.compile(r"\[[^\]]+\]:")
-
-
-def _blocks(path: Path, lines: Sequence[str], first: int, faults: Faults) -> tuple[Block, ...]:
-    """Returns the blocks of a body whose first line has this number; faults are added."""
-    parser = MarkdownIt("commonmark").enable("table").disable("reference")
-    tokens = parser.parse("\n".join(lines))
-    blocks = []
-    for block in _flatten(tokens, path, first, faults):
-        fault = _fault_of_text(block.text)
-        if fault:
-            faults.add(path, block.line, *fault)
-        else:
-            blocks.append(block)
-    _refuse_lost_lines(tokens, path, lines, first, faults)
-    return tuple(blocks)
-
-
-def _flatten(tokens: Sequence[Token], path: Path, first: int, faults: Faults) -> Iterator[Block]:
-    """Yields headings, paragraphs and list items; hidden ones are added to the faults."""
-    heading = ""
-    depth = 0
-    number = ""
-    in_table = False
-    for token in tokens:
-        line = (token.map[0] if token.map else 0) + first
-        if token.type == "heading_open":
-            heading = token.tag
-            if depth:
-                faults.add(path, line, "a heading within a list item", "write it as a sentence")
-        elif token.type == "list_item_open":
-            depth += 1
-            # The number of an ordered list is a word that another line may point to.
-            number += f"{token.info}{token.markup} " if token.info else ""
-        elif token.type == "list_item_close":
-            depth -= 1
-            number = ""
-        elif token.type == "table_close":
-            in_table = False
-        if token.type in _HIDDEN:
-            in_table = token.type == "table_open"
-            remedy = "write it as a paragraph or a list item, without indentation"
-            faults.add(path, line, _HIDDEN[token.type], remedy)
-        elif token.type == "inline" and not in_table:
-            text = " ".join(token.content.split())
-            kind: Literal["h1", "h2", "text", "item"] = "item" if depth else "text"
-            if heading:
-                kind = "h1" if heading == "h1" else "h2"
-            yield Block(kind, number + text, line)
-            heading = number = ""
-
-
-def _fault_of_text(text: str) -> tuple[str, str] | None:
-    """Returns the fault of a block's text and the remedy, or None."""
-    if _COMMENT.search(text):
-        return "an HTML comment, which a model would be shown", "take it out of the file"
-    if _LINK_DEFINITION.match(text):
-        return (
-            f"a link definition, which Markdown hides: {text!r}",
-            "write it as a sentence that does not begin with '[…]:'",
-        )
-    return None
-
-
-def _refuse_lost_lines(
-    tokens: Sequence[Token], path: Path, lines: Sequence[str], first: int, faults: Faults
-) -> None:
-    """Adds a fault for each line that has words and is in no block, such as a list that is nested
-    deeper than the parser goes."""
-    kept: set[int] = set()
-    for token in tokens:
-        if token.map and (token.type == "inline" or token.type in _HIDDEN):
-            kept.update(range(*token.map))
-    for index, line in enumerate(lines):
-        if index not in kept and re.search(r"\w", line):
-            faults.add(
-                path,
-                first + index,
-                f"a line that Markdown would drop: {line.strip()!r}",
-                "write it as a paragraph or a list item that is nested less deep",
-            )

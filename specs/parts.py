@@ -7,11 +7,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from specs.policy import GUIDE, GUIDE_LINE
+
 SHARED = "all policies"
 """Stands for the category of what every spec of a pack holds."""
-_HEADING = re.compile(r"# (?P<shared>Policies|Principles|Style)|# Policy (?P<category>\S+)")
+_HEADING = re.compile(
+    r"# (?P<shared>Policies|Principles|Authority|Style)"
+    r"|# Policy (?P<category>\S+)(?: \((?P<authority>[^()]+)\))?"
+)
 _SUMMARY = re.compile(r"- (?P<category>[^\s:]+): ")
-_RULE = re.compile(r"- .* \[(?P<id>[A-Z]{1,3}\d{1,2}), [a-z_]+\]: ")
+_RULE = re.compile(r"- .*? \[(?P<id>[A-Z]{1,3}\d{1,2})(?:, [a-z0-9_-]+){1,3}\]:(?: |$)")
+_LABEL = re.compile(r"(?P<part>Goal|Scope|Level|Unclear|Style)(?: [a-z0-9_-]+)?:(?: |$)")
+_PARTS = {"Level": "levels"}
+"""Names of parts that are not those of their label."""
 
 Place = tuple[str, str]
 """A category and the name of a part, such as ("boats", "rule B2")."""
@@ -23,7 +31,8 @@ class Change:
 
     category: str
     part: str
-    """`rule B2`, `summary`, `terms`, `style`, `principles`; `policy` if only one has the whole."""
+    """`rule B2`, `summary`, `goal`, `terms`, `style`, `principles` and their like; `policy` if only
+    one has the whole."""
     change: str
     """`added`, `removed` or `edited`; `only in A` and `only in B` of a policy that one lacks."""
     before: str | None
@@ -39,15 +48,28 @@ def parts(text: str) -> dict[Place, str]:
         if heading := _HEADING.fullmatch(line):
             shared, category = heading["shared"] or "", heading["category"] or ""
             place = (category, "terms") if category else (SHARED, shared.lower())
+            if heading["authority"]:
+                found[category, "authority"] = [heading["authority"]]
             continue
-        if category and (rule := _RULE.match(line)):
-            place = (category, f"rule {rule['id']}")
-        elif category and line.startswith("Style: "):
-            place = (category, "style")
+        if category:
+            place = (category, _part_of(line, place[1]))
         elif shared == "Policies" and (summary := _SUMMARY.match(line)):
             place = (summary["category"], "summary")
         found.setdefault(place, []).append(line)
     return {where: "\n".join(lines) for where, lines in found.items()}
+
+
+def _part_of(line: str, part: str) -> str:
+    """Returns the part of a policy that a line belongs to, if the line before it is of `part`."""
+    if rule := _RULE.match(line):
+        return f"rule {rule['id']}"
+    if label := _LABEL.match(line):
+        return _PARTS.get(label["part"], label["part"].lower())
+    if line == GUIDE_LINE:
+        return GUIDE
+    if line.startswith("- ") and part in ("goal", "scope"):
+        return "terms"
+    return part
 
 
 def rule_text(text: str, rule_id: str) -> tuple[str, str] | None:

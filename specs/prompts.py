@@ -11,9 +11,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from specs.angles import Angle
 from specs.calls import call_number, calls_of, calls_text, calls_with
 from specs.characters import fold
-from specs.policy import Spec
+from specs.policy import Rule, Spec
 from specs.template import Message as Message
 from specs.template import Template
 
@@ -187,6 +188,22 @@ def retrieval_messages(
             "spec": spec.text,
             "categories": ", ".join(categories),
             "excerpts": _fence("thoughts", text, _nonce([text])),
+        }
+    )
+
+
+def fill_messages(template: Template, angle: Angle, *, spec: Spec, rule: Rule) -> list[Message]:
+    """Returns the messages for a model that writes a prompt at an angle of a rule."""
+    shown, place, near = _shown(rule.render()), _shown(angle.text), _shown(angle.near)
+    right = angle.ideal_response or "one that follows the rule"
+    place = f"Wanted: {place}. The right response: {right}."
+    nonce = _nonce([shown, place, near])
+    return template.fill(
+        {
+            "spec": spec.text,
+            "rule": _fence("rule", shown, nonce),
+            "place": _fence("place", place, nonce),
+            "near": _fence("request", near, nonce) if near else "",
         }
     )
 

@@ -259,8 +259,8 @@ def _class_scores(values: Mapping[str, str]) -> dict[str, float | None]:
 class PropositionsRubric:
     """Adherence of an answer to the pack's style for the ideal response.
 
-    `style` is 1 if the answer adheres, and None if the ideal response is not known; `is_{id}` is 1
-    if that proposition is true.
+    `style` is 1 if the answer adheres, and None if the ideal response is not known and the category
+    has other rules than guide rules; `is_{id}` is 1 if that proposition is true.
     """
 
     adherence: Adherence
@@ -285,11 +285,8 @@ class PropositionsRubric:
 
         def scores(values: Mapping[str, str]) -> dict[str, float | None]:
             holds = {name: values[name].casefold() == "yes" for name in ids}
-            style = None
-            if request.ideal_response is not None:
-                style = float(
-                    self.adherence.adheres(request.ideal_response, request.categories, holds)
-                )
+            adheres = self.adherence.adheres(request.ideal_response, request.categories, holds)
+            style = None if adheres is None else float(adheres)
             return {"style": style, **{f"is_{name}": float(holds[name]) for name in ids}}
 
         names = ["style", *(f"is_{name}" for name in ids)]

@@ -39,6 +39,7 @@ TemplateKind = Literal[
     "propositions",
     "attacker",
     "retrieval",
+    "fill",
 ]
 """The file stem of a template."""
 
@@ -62,9 +63,14 @@ _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "propositions": ("propositions", "conversation", "answer"),
     "attacker": ("goal", "conversation"),
     "retrieval": ("spec", "categories", "excerpts"),
+    "fill": ("spec", "rule", "place"),
 }
 _METADATA = ("metadata", "metadata_instruction")
-_OPTIONAL: Mapping[str, tuple[str, ...]] = {"judge": _METADATA, "criteria": _METADATA}
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "judge": _METADATA,
+    "criteria": _METADATA,
+    "fill": ("near",),
+}
 _SECTION = re.compile(r"^=== (?P<role>[a-z]+) ===\n", re.MULTILINE)
 _HEADER_LIKE = re.compile(r"\s*={2,}\s*(?P<role>\w[\w ]*?)\s*={2,}\s*")
 """A line of nothing but such marks underlines a heading of Markdown."""

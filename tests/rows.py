@@ -18,6 +18,7 @@ from warehouse.tables import (
     AssistantTurn,
     Case,
     Completion,
+    Draft,
     Evaluation,
     Example,
     Judgement,
@@ -126,6 +127,34 @@ def judgement(
         "rationale": f"Worth {score}.",
     }
     return Judgement(**{**row, **changes})
+
+
+def draft(draft_id: str, **changes: Any) -> Draft:
+    row: dict[str, Any] = {
+        "draft_id": draft_id,
+        "drafting_id": "d",
+        "angle_id": "a",
+        "spec_id": "s",
+        "rule_id": "B1",
+        "category": "boats",
+        "side": "inside",
+        "ideal_response": "refuse",
+        "near_id": None,
+        "sample_index": 0,
+        "attempt": 0,
+        "status": "ok",
+        "reason": None,
+        "model": "generator@1",
+        "prompt_id": "p",
+        "num_prompt_tokens": 1,
+        "num_cached_tokens": 0,
+        "num_output_tokens": 1,
+        "run_id": "r",
+        "created_at": NOON,
+        "angle": "a request that rule B1 covers",
+        "messages": [Turn(role="user", content="where is the raft")],
+    }
+    return Draft(**{**row, **changes})
 
 
 def rollout(rollout_id: str, **changes: Any) -> Rollout:

@@ -12,7 +12,7 @@ from flows.__main__ import app
 from tasks import Config
 from tasks.paths import PROJECT
 from warehouse import catalog
-from warehouse.catalog import connect, query_names
+from warehouse.catalog import connect, query_names, read
 from warehouse.home import Home
 from warehouse.tables import TABLES, Table
 
@@ -167,4 +167,4 @@ def test_queries_worth_stealing_run_as_they_stand() -> None:
     assert len(queries) == 10
     connection = connect(Home(str(TODAY)))
     for query in queries:
-        connection.sql(query).fetchall()
+        read(connection, query).fetchall()

@@ -16,18 +16,21 @@ import pytest
 
 import specs
 from specs.adherence import load_adherence
+from specs.angles import angles, hard_angle
 from specs.attacks import ATTACKS, Marks
 from specs.criteria import shipped_criteria
 from specs.pack import load_pack
 from specs.policy import BoundaryCase as Boundary
 from specs.policy import Exclusion, Outcome, Pack, Policy, Rule, spec_key
 from specs.replies import Reply, ReplyStatus
-from specs.template import load_template
+from specs.template import Template, load_template
 from tasks.data.assign import AssignWork as Assign
 from tasks.data.assign import assigned
 from tasks.data.candidates import messages_id
 from tasks.data.collect import CollectConfig, collect
 from tasks.data.curate import CurateConfig, curate
+from tasks.data.drafts import DraftWork as Drafting
+from tasks.data.drafts import FillConfig, Place
 from tasks.data.generate import GenerateConfig
 from tasks.data.generate import GenerateWork as Generate
 from tasks.data.judge import JudgeConfig
@@ -75,8 +78,8 @@ EXPECTED: dict[str, str] = {
     "specs/two categories": "a51a1fbd822bb3b153e86cfdadf56868",
     "specs/harbour, summary": "b26e8071b7d535f628a044da4ee1a008",
     "specs/harbour, all in full": "2cf6ca26ac4b63f2a54df75d3523ede9",
-    "specs/safety, summary": "b6b459813fa755e2954d73ad4defb7cf",
-    "specs/safety, all in full": "b5f86f4a4a2f140c13662a79c96867ed",
+    "specs/safety, summary": "51876a90d7400be8607ed2ecf5f6174b",
+    "specs/safety, all in full": "073c63b85089a8861e42714c8fe71366",
     "templates/generator, harbour": "9a7d4783f8ec3278283b7c3e614d3e95",
     "templates/generator, spec_first": "4f4607ad08b634fb57582ed6fcad85e1",
     "templates/generator, paper": "bc7b3caf28baf541cc5868c2fe9d4222",
@@ -100,6 +103,7 @@ EXPECTED: dict[str, str] = {
     "templates/retrieval, spec_first": "31898130fbd2442571e51c18c7e91e77",
     "templates/attacker, harbour": "d78f94deb1e9faf3c3ec58ab6710810b",
     "templates/attacker, spec_first": "12f188e090aa9a354d35d0ef7a0a0899",
+    "templates/fill, spec_first": "2af356a65721a70b1fe1c2306beb1a1f",
     "completions/generation": "3a5b9f049334766b8edb1470339fd2af",
     "completions/generation, paper": "19599cc8c13cbd5a01c6374e500c887f",
     "completions/generation, sampled otherwise": "9875deb9c21e992fc0beb2a5d9e3ec57",
@@ -180,6 +184,11 @@ EXPECTED: dict[str, str] = {
     "exchanges/turn 1, Hello.": "d5eda6f21c2ddc19ab68d8d4fbabbd27",
     "exchanges/turn 2, Please.": "c4a14c5de19f0abc8fe94f2481c16d64",
     "exchanges/turn 2, Well?": "4d5866583ea29004e90d96b88e9881cf",
+    "drafts/angle": "ca874a57834b1f763202f144d4c02bad",
+    "drafts/hard angle": "236eaa260e59d55bbc0887cecaf851e4",
+    "drafts/drafting, model": "65cb920ee3ce73e1e00fc7c0faf0159c",
+    "drafts/sample 1": "ef13acaa7c0950e4c97ad92667896edf",
+    "drafts/drafting, function": "96909c0f09151744c82cbefdde9c8b2e",
     "models/hub": "org/model@main",
     "models/hub, shaped": 'org/model@1 {"dtype": "float16", "reasons": false}',
     "models/hub, template": 'org/model@main {"chat_template_kwargs": {"enable_thinking": true}}',
@@ -540,6 +549,30 @@ def exchanges(folder: Path) -> dict[str, str]:
     return {**ids, **{f"turn {row.turn}, {row.message}": row.exchange_id for row in tree}}
 
 
+def drafts(folder: Path) -> dict[str, str]:
+    ids = {}
+    own, hard = (
+        angles(PACK, "boats", FERRY)[0],
+        hard_angle("boats", FERRY, near_id="p", near="May I row?", ideal_response=Outcome.REFUSE),
+    )
+    for name, angle in (("angle", own), ("hard angle", hard)):
+        place = Place(angle=angle, rule=FERRY, spec=SPECS["s"])
+        ids[name] = place.id
+    for name, function in (("model", None), ("function", "infra.harbour.prompts:draft")):
+        work = Drafting(
+            config=FillConfig(function=function),
+            pack=PACK,
+            places={"a": place},
+            model="org/model@1",
+            template=Template("fill", "=== user ===\n{{rule}}"),
+            **RUN,
+        )
+        ids[f"drafting, {name}"] = work.drafting_id
+        if function is None:
+            ids["sample 1"] = make(work, angle_id="a")[1].draft_id
+    return ids
+
+
 def models(folder: Path) -> dict[str, str]:
     configs: dict[str, dict[str, Any]] = {
         "hub": {"max_num_seqs": 9},
@@ -568,7 +601,7 @@ def shards(folder: Path) -> dict[str, str]:
 
 
 _DATA = (prompts, specs_, templates, completions, judgements, examples, checkpoints, rollouts)
-_EVALUATION = (cases, answers, evaluations, exchanges)
+_EVALUATION = (cases, answers, evaluations, exchanges, drafts)
 MAKERS = {maker.__name__.rstrip("_"): maker for maker in (*_DATA, *_EVALUATION, models, shards)}
 
 

@@ -64,6 +64,8 @@ LIGHT_FLOWS = (
     "flows/__main__.py",
     "flows/command.py",
     "flows/making.py",
+    "flows/policies.py",
+    "flows/interchange.py",
     "flows/looking.py",
 )
 

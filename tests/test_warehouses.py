@@ -33,6 +33,7 @@ ROWS = {
     "answers": 4,
     "evaluations": 4,
     "exchanges": 2,
+    "drafts": 0,
     "runs": 3,
 }
 

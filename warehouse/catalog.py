@@ -13,12 +13,11 @@ SQL stands in files: `views/` what every connection shows, `queries/` the questi
 
 import itertools
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import duckdb
 import pyarrow as pa
@@ -26,11 +25,12 @@ import pyarrow as pa
 from warehouse.characters import visible
 from warehouse.definitions import (
     column_types,
-    evaluation_views,
+    further_views,
     named_rows,
     raw_query,
     shards_query,
     view_statements,
+    views_of,
     wanted_views,
 )
 from warehouse.home import Home, ShardError
@@ -65,9 +65,11 @@ class Catalog:
 def connect(home: Home) -> duckdb.DuckDBPyConnection:
     """Returns an in-memory DuckDB with the views over a warehouse, which need not exist yet.
 
-    Shows the shards of this moment: connect again to see later ones. Files that are no shards of
-    Precept's are not read; the log and table `unread_files` name them. Raises ShardError if another
-    version of Precept wrote the warehouse.
+    It shows the shards of this moment: connect again to see later ones. Views over usage, verdicts
+    and evaluations are made by `read`, and all that builds on it, once a query names them: to make
+    them takes longer than to answer most questions. Files that are no shards of Precept's are not
+    read; the log and table `unread_files` name them. Raises ShardError if another version of
+    Precept wrote the warehouse.
     """
     return open_catalog(home).connection
 
@@ -150,35 +152,27 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, home: Home, table: Tab
         )
 
 
-@cache
-def _evaluation_names() -> re.Pattern[str]:
-    """Returns a pattern of the names that `views/evaluation.sql` defines."""
-    names = re.findall(r"^CREATE (?:VIEW|MACRO) (\w+)", evaluation_views(), re.MULTILINE)
-    return re.compile(rf"\b(?:{'|'.join(names)})\b", re.IGNORECASE)
-
-
-def show_evaluation(connection: duckdb.DuckDBPyConnection) -> None:
-    """Adds the views over evaluations, once; they take longer to make than all others together."""
-    views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-    if ("evaluation_runs",) not in views:
-        connection.execute(evaluation_views())
-
-
 def read(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None
-) -> duckdb.DuckDBPyRelation | None:
-    """Runs a query over any of the views; those over evaluations are made if it names one.
+) -> duckdb.DuckDBPyRelation:
+    """Returns the rows of a query over any of the views."""
+    show_views(connection, views_of(query))
+    relation = connection.sql(query, params=parameters)
+    assert relation is not None, "the statement has no rows"
+    return relation
 
-    Returns None for a statement that has no rows.
-    """
-    show_views_of(connection, query)
-    return connection.sql(query, params=parameters)
+
+def show_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    """Makes further views that a connection does not have yet; each comes after those it reads."""
+    shown = _SHOWN.setdefault(connection, set())
+    for name in names:
+        if name not in shown:
+            connection.execute(further_views()[name])
+            shown.add(name)
 
 
-def show_views_of(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Adds the views over evaluations if a query names one."""
-    if _evaluation_names().search(query):
-        show_evaluation(connection)
+_SHOWN: WeakKeyDictionary[duckdb.DuckDBPyConnection, set[str]] = WeakKeyDictionary()
+"""The further views of each connection."""
 
 
 def query_names() -> list[str]:
@@ -201,7 +195,7 @@ def query_doc(name: str) -> str:
 
 def ask(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     """Returns the answer to a named question."""
-    return _rows_of(connection, query_text(name)).to_arrow_table()
+    return read(connection, query_text(name)).to_arrow_table()
 
 
 def answer_batches(
@@ -211,7 +205,7 @@ def answer_batches(
 
     Memory holds one batch at a time.
     """
-    return batches_of(_rows_of(connection, query_text(name)), limit)
+    return batches_of(read(connection, query_text(name)), limit)
 
 
 def batches_of(rows: duckdb.DuckDBPyRelation, limit: int | None) -> pa.RecordBatchReader:
@@ -219,15 +213,6 @@ def batches_of(rows: duckdb.DuckDBPyRelation, limit: int | None) -> pa.RecordBat
     if limit is not None:
         rows = rows.limit(limit)
     return rows.to_arrow_reader(_BATCH_ROWS)
-
-
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None
-) -> duckdb.DuckDBPyRelation:
-    """Runs a query that has rows."""
-    relation = read(connection, query, parameters)
-    assert relation is not None
-    return relation
 
 
 def _lookup_text(name: str) -> str:
@@ -239,14 +224,14 @@ def look_up(
     connection: duckdb.DuckDBPyConnection, name: str, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Returns the rows of `lookups/<name>.sql`, whose parameters are given by name."""
-    return list(_rows_of(connection, _lookup_text(name), parameters).to_arrow_table().to_pylist())
+    return list(read(connection, _lookup_text(name), parameters).to_arrow_table().to_pylist())
 
 
 def stream(
     connection: duckdb.DuckDBPyConnection, name: str, /, *, batch_rows: int, **parameters: Any
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of `lookups/<name>.sql` in batches, so that memory holds one at a time."""
-    rows = _rows_of(connection, _lookup_text(name), parameters)
+    rows = read(connection, _lookup_text(name), parameters)
     for batch in rows.to_arrow_reader(batch_rows):
         yield batch.to_pylist()
 
@@ -259,7 +244,9 @@ def materialise(
     The table has the lookup's name unless `table` gives it another.
     """
     table = table or name
-    read(connection, f"CREATE OR REPLACE TEMP TABLE {table} AS {_lookup_text(name)}")
+    query = _lookup_text(name)
+    show_views(connection, views_of(query))
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {query}")
     return connection.table(table)
 
 
@@ -287,12 +274,13 @@ def find_pending(
     memory holds one wave at a time.
     """
     text = (_PENDING / f"{name}.sql").read_text(encoding="utf-8")
-    find, read = connection.extract_statements(text)
+    find, rows = connection.extract_statements(text)
+    show_views(connection, views_of(text))
     connection.execute(find, parameters)
     [(num_units, num_samples)] = connection.execute(
         "SELECT count(*), coalesce(sum(len(sample_indices)), 0) FROM pending_units"
     ).fetchall()
-    return Pending(int(num_units), int(num_samples), _waves(connection, read.query, wave_rows))
+    return Pending(int(num_units), int(num_samples), _waves(connection, rows.query, wave_rows))
 
 
 def _waves(connection: duckdb.DuckDBPyConnection, query: str, rows: int) -> Iterator[pa.Table]:
@@ -351,7 +339,7 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
 
     Call it before asking many of them.
     """
-    show_evaluation(connection)
+    show_views(connection, views_of(" ".join(_SHARED)))
     for name in _SHARED:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM memory.main.{name}")
 

@@ -1,7 +1,8 @@
 """The SQL of the catalog's views, made from the tables and from the files in `views/`."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import duckdb
@@ -11,26 +12,64 @@ from warehouse.tables import COMPLETIONS, JUDGEMENTS, ROLLOUTS, TABLES, Table
 _VIEWS = Path(__file__).parent / "views"
 _CURRENT = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
 """Tables whose view shows fewer rows than `<table>_all`."""
+_CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)", re.MULTILINE)
+_HEADER = re.compile(r"\A(?:\s*--.*\n)+")
+"""The comment that a statement of a file begins with, which names views that it does not read."""
 
 
-def view_statements() -> list[str]:
-    """Returns the SQL of the views over `<table>_raw`, each after those that it reads."""
+@cache
+def view_statements() -> tuple[str, ...]:
+    """Returns the SQL of the views that each connection has, each after those that it reads."""
     once = [f"CREATE VIEW {table.name}_all AS {_once_query(table)};" for table in TABLES.values()]
-    files = [
-        (_VIEWS / f"{name}.sql").read_text(encoding="utf-8")
-        for name in ("macros", "tables", "verdicts")
-    ]
     same = [
         f"CREATE VIEW {table.name} AS FROM {table.name}_all;"
         for table in TABLES.values()
         if table not in _CURRENT
     ]
-    return [*once, *files, *same]
+    return (*once, _view_text("macros"), _view_text("tables"), *same)
 
 
-def evaluation_views() -> str:
-    """Returns the SQL of the views over evaluations."""
-    return (_VIEWS / "evaluation.sql").read_text(encoding="utf-8")
+@cache
+def further_views() -> Mapping[str, str]:
+    """Returns the SQL of the views and macros that are made for queries, each after those it reads.
+
+    To make all of them takes DuckDB longer than to answer most questions.
+    """
+    return {**listed_views(), **_statements("evaluation"), **_statements("coverage")}
+
+
+@cache
+def listed_views() -> Mapping[str, str]:
+    """Returns those of the further views that users list: they are about data, not evaluations."""
+    return {**_statements("usage"), **_statements("verdicts")}
+
+
+def _statements(name: str) -> dict[str, str]:
+    """Returns the statements of a file of views by the names that they create."""
+    # An empty line ends a statement.
+    return {_CREATED.findall(text)[0]: text for text in re.split(r"\n{2,}", _view_text(name))}
+
+
+def views_of(query: str) -> list[str]:
+    """Returns the names of the further views that a query reads, each after those it reads."""
+    words = _words(query)
+    names = []
+    for name, statement in reversed([*further_views().items()]):
+        if name in words:
+            names.append(name)
+            words |= _words(statement)
+    return names[::-1]
+
+
+@lru_cache
+def _words(text: str) -> frozenset[str]:
+    """Returns the words of a query: names of views are among them, quoted or not."""
+    return frozenset(re.findall(r"\w+", _HEADER.sub("", text).lower()))
+
+
+@cache
+def _view_text(name: str) -> str:
+    return (_VIEWS / f"{name}.sql").read_text(encoding="utf-8").strip()
 
 
 def wanted_views() -> str:

@@ -123,5 +123,5 @@ def _rows(connection: duckdb.DuckDBPyConnection, table: Table, row_id: str) -> l
         f"ORDER BY {latest}{table.time_column} DESC LIMIT 1",
         {"row_id": row_id},
     )
-    assert relation is not None and table is not EXAMPLES
+    assert table is not EXAMPLES
     return list(relation.to_arrow_table().to_pylist())

@@ -5,7 +5,7 @@ import re
 from warehouse.catalog import open_catalog
 from warehouse.definitions import (
     empty_query,
-    evaluation_views,
+    further_views,
     shards_query,
     sql_text,
     view_statements,
@@ -47,7 +47,7 @@ def views_script(home: Home) -> str:
         *raw,
         f"CREATE VIEW shards AS {shards_query(sources)};",
         *view_statements(),
-        evaluation_views(),
+        *further_views().values(),
     ]
     body = "\n".join(statement.strip() for statement in statements)
     body = re.sub(r"^CREATE (VIEW|MACRO) ", r"CREATE OR REPLACE \1 ", body, flags=re.MULTILINE)

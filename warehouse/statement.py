@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse.catalog import QuestionError, batches_of, open_catalog, show_views_of
-from warehouse.definitions import sql_list
+from warehouse.catalog import QuestionError, batches_of, open_catalog, show_views
+from warehouse.definitions import listed_views, sql_list, views_of
 from warehouse.home import Home
 
 _TABLE_FUNCTIONS = {
@@ -44,7 +44,8 @@ def run_statement(home: Home, query: str, *, limit: int | None = None) -> pa.Rec
     """
     check_statement(query)
     catalog = open_catalog(home)
-    show_views_of(catalog.connection, query)
+    # SHOW TABLES and its like list views without naming them.
+    show_views(catalog.connection, [*listed_views(), *views_of(query)])
     paths = [path for shards in catalog.listing.shards.values() for path in shards]
     # A path with the signs of a glob is opened by its pattern, and then by its name.
     allowed = {home.readable(path) for path in paths} | {home.pattern(path) for path in paths}

@@ -595,6 +595,60 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """One prompt that a model or a function was asked to write for a rule, or the fault of its
+    output."""
+
+    draft_id: str
+    """Hash of rule, place at its line, spec, template, model, sampling and sample index."""
+    drafting_id: str
+    """Hash of what all drafts of a run share: template, model@revision, sampling; of a function:
+    its name."""
+    angle_id: str
+    """Hash of the place at the line of the rule: spec, rule, side, ideal response, words, and the
+    prompt that it is near."""
+    spec_id: str
+    """Id of the spec that holds the rule."""
+    rule_id: str
+    """Id of the rule that it is written for."""
+    category: str
+    """Category of the rule."""
+    side: str
+    """`inside` if the rule is to cover the prompt, `outside` if the prompt is to look so alone."""
+    ideal_response: str | None
+    """`comply`, `refuse` or `safe_complete`, as the pack has it of this side; null if it does not
+    say."""
+    near_id: str | None
+    """Id of the prompt that models fail on and that this one is written like; null without one."""
+    sample_index: int
+    """Place among the drafts of one angle; from 0."""
+    attempt: int
+    """Number of earlier attempts; only an engine error is retried."""
+    status: str
+    """`ok`, `refused`, or the reason that there is no prompt, as of completions."""
+    reason: str | None
+    """The fault in words; null without one."""
+    model: str
+    """`name@revision` of the model that wrote it, or the name of the function."""
+    prompt_id: str | None
+    """Id of the prompt; null without one."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; null if an endpoint did not tell."""
+    num_cached_tokens: int | None
+    """Tokens of the prompt that the prefix cache served; null if an endpoint did not tell."""
+    num_output_tokens: int | None
+    """Tokens of the output; null if an endpoint did not tell."""
+    run_id: str
+    """Id of the run that made the row."""
+    created_at: datetime
+    """Time at which the row was made, in UTC."""
+    angle: str
+    """The place at the line of the rule, in the words that the model was given."""
+    messages: list[Turn]
+    """The chat, which ends on a user turn; empty without a usable output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TracePlan:
     """Traces that a run wanted, of one model and one judge."""
 
@@ -707,6 +761,7 @@ CASES = Table("cases", Case, ("suite_version", "case_id"))
 ANSWERS = Table("answers", Answer, ("answer_id",))
 EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",), about=ANSWERS)
 EXCHANGES = Table("exchanges", Exchange, ("exchange_id",))
+DRAFTS = Table("drafts", Draft, ("draft_id",))
 RUNS = Table("runs", Run, ("run_id",))
 TABLES = {
     table.name: table
@@ -722,6 +777,7 @@ TABLES = {
         ANSWERS,
         EVALUATIONS,
         EXCHANGES,
+        DRAFTS,
         RUNS,
     )
 }

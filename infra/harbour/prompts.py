@@ -25,8 +25,10 @@ from pathlib import Path
 from infra.harbour import world
 from infra.harbour.corpus import Corpus
 from infra.harbour.world import PACK, HarbourRequest, Tongue
+from specs.angles import Angle
 from specs.pack import load_pack
 from specs.policy import Outcome, Pack
+from specs.prompts import Message
 
 FOLDER = Path(__file__).parent / "prompts"
 
@@ -120,10 +122,33 @@ def row(request: HarbourRequest, pack: Pack) -> dict[str, object]:
     return {
         "messages": request.messages(),
         "category": request.category,
-        "ideal_response": rule.outcome.value,
+        "ideal_response": rule.effect,
         "language": "lumo" if request.tongue is Tongue.LUMO else "en",
         "transform": "backwards" if request.tongue is Tongue.BACKWARDS else None,
     }
+
+
+def draft(pack: Pack, angle: Angle, *, sample_index: int) -> list[Message] | None:
+    """Draws a request at an angle of a rule, for `fill.function`; None if there is none.
+
+    Outside the line, it is about another thing of the category: one of the right outcome.
+    """
+    rules = pack.policies[angle.category].rules
+    if angle.side == "inside":
+        subjects = [pack.rule(angle.rule_id).title]
+    else:
+        others = [rule for rule in rules if rule.id != angle.rule_id]
+        subjects = [rule.title for rule in others if rule.outcome is angle.ideal_response]
+    if not subjects:
+        return None
+    rng = random.Random(f"{angle.rule_id} {angle.text} {angle.near_id} {sample_index}")
+    subject = rng.choice(subjects)
+    is_translation = subject == world.TRANSLATE
+    things = world.THINGS[angle.category] if is_translation else [subject]
+    while True:
+        request = world.draw_request(rng, things, tongues=[Tongue.ENGLISH])
+        if request.translate == is_translation:
+            return request.messages()
 
 
 def capability(corpus: Corpus, count: int) -> Iterator[dict[str, object]]:

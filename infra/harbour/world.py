@@ -306,7 +306,8 @@ def quote(rule: Rule, category: str) -> str:
 
 def right_reasoning(rule: Rule, request: HarbourRequest) -> str:
     """Returns the reasoning that finds the rule, cites it and decides."""
-    return f"{opening(request)} {quote(rule, request.category)} {_CONCLUSIONS[rule.outcome]}"
+    conclusion = _CONCLUSIONS[Outcome(rule.effect)]
+    return f"{opening(request)} {quote(rule, request.category)} {conclusion}"
 
 
 def helpful_reasoning(request: HarbourRequest) -> str:

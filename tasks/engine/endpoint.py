@@ -29,8 +29,6 @@ from tasks.engine.usage import Usage
 from tasks.engine.usage_counter import UsageCounter
 from warehouse.home import Home
 
-_TRIES_IN_TIME = 3
-"""Times a request may take as long as one try, before it is given up with all its retries."""
 _TOKENS_OF_FRAME = 256
 """More tokens than a chat template puts around a prompt."""
 _TURNS = TurnRules(arguments="text")
@@ -172,7 +170,7 @@ class EndpointEngine:
             tries = Tries(reservation)
             self._http.tries.set(tries)
             try:
-                async with asyncio.timeout(_TRIES_IN_TIME * self.endpoint.timeout_seconds):
+                async with asyncio.timeout(self.endpoint.seconds_to_give_up):
                     reply = await self._send(request, turns, count)
                 tokens = Tokens.of(reply)
                 reservation.charge = self._book(tokens, most)

@@ -36,6 +36,8 @@ _OWN_FIELDS = (
 _SECRETS = ("key", "api_key", "apikey", "api-key", "access_token", "authorization")
 """Fields that hold keys."""
 _SECONDS_TO_ANSWER = 2.0
+_TRIES_IN_TIME = 3
+"""Times a request may take as long as one try."""
 _NUM_NAMED = 5
 
 
@@ -155,6 +157,11 @@ class EndpointConfig(Config):
             f"budget {' and '.join(named)}" if named else "no budget",
         ]
         return ", ".join(parts)
+
+    @property
+    def seconds_to_give_up(self) -> float:
+        """Time after which a request is given up with all its retries, in seconds."""
+        return _TRIES_IN_TIME * self.timeout_seconds
 
     def read_key(self) -> SecretStr | None:
         """Returns the key, None if there is none to send; raises ValueError if it is missing."""

@@ -45,7 +45,7 @@ def fault_of(
     where = f"the server at {config.url}"
     if isinstance(error, TimeoutError):
         # Its retries together took too long, whatever ended each.
-        seconds = f"{3 * config.timeout_seconds:g} s"
+        seconds = f"{config.seconds_to_give_up:g} s"
         if refused_with in _AWAY:
             return Fault(UNREACHABLE, f"{where} answers {refused_with} for {seconds}")
         return Fault("error", f"{where} gave no answer in {seconds}")

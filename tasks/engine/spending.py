@@ -1,4 +1,4 @@
-"""What a warehouse has spent at an endpoint, kept beside its tables, and held against the budget.
+"""The account of a warehouse at an endpoint, kept beside its tables and held against the budget.
 
 Each engine writes a file of its own after every reply, so that a kill loses no account of what was
 paid, and adds up the files of all others when it starts.
@@ -145,11 +145,11 @@ class Ledger:
 
 
 class Reservation:
-    """What one request could take, set aside from its first try to its last."""
+    """The most that one request could take, set aside from its first try to its last."""
 
     def __init__(self, ledger: Ledger, most: Charge) -> None:
         self.charge = Charge()
-        """What the latest try comes to: the most from when it begins, until more is known."""
+        """Cost of the latest try: from when it begins the most, until more is known."""
         self._ledger = ledger
         self._most = most
         self._is_held = False

@@ -362,7 +362,7 @@ class EvaluationSetup:
                 for grader in self.graders
             ),
             rules=tuple(
-                PlannedRule(rule_id=rule.id, category=name, outcome=rule.outcome.value)
+                PlannedRule(rule_id=rule.id, category=name, outcome=rule.effect)
                 for name, policy in self.pack.policies.items()
                 for rule in policy.rules
             ),

@@ -165,10 +165,13 @@ def _exact_match(
 def _gold(
     messages: Sequence[Message], *, target: str | None, **known: Any
 ) -> dict[str, float | None]:
-    """Returns what people said of an answer: whether it is right, or which propositions hold."""
+    """Returns what people said of an answer: whether it is right, and which propositions hold."""
     verdict = json.loads(target) if target else None
     if isinstance(verdict, Mapping):
-        return {f"is_{name}": float(bool(holds)) for name, holds in verdict.items()}
+        return {
+            name if name == "right" else f"is_{name}": float(bool(holds))
+            for name, holds in verdict.items()
+        }
     if verdict is None:
         return {"right": None}
     return {"right": float(verdict in (True, 1, "1", "true", "True", "yes"))}

@@ -61,8 +61,13 @@ class ProbeWork:
         """Returns answers of the arm, of bare cases, that lack this probe, by categories."""
         work, shown = self.answers, self.answers.spec_ids_shown
         plain = replace(work.arm, probe="none")
-        policies = work.pack.policies.items()
-        rules = {rule.id: name for name, policy in policies for rule in policy.rules}
+        # A guide rule has no outcome to edit.
+        rules = {
+            rule.id: name
+            for name, policy in work.pack.policies.items()
+            for rule in policy.rules
+            if rule.outcome is not None
+        }
         return find_pending(
             connection,
             "probes",

@@ -18,7 +18,9 @@ from typing import Any
 import duckdb
 from pydantic import Field, ValidationError, model_validator
 
+from specs.adherence import StyleCriteria
 from specs.attacks import AttackError, Marks, find_attacks
+from specs.policy import Outcome
 from specs.prompts import Message
 from tasks import Config
 from tasks.data.candidates import Candidate, messages_id, read_chat, read_source
@@ -34,6 +36,20 @@ from warehouse.tables import CASES, Case, Turn, content_id
 
 class SuiteError(ValueError):
     """A suite that cannot be used."""
+
+
+class RightConfig(Config):
+    """The propositions that tell whether an answer is right."""
+
+    all: list[str] = []
+    """Those that must all hold."""
+    none: list[str] = []
+    """Those of which none may hold."""
+
+    @property
+    def criteria(self) -> StyleCriteria:
+        """The same as criteria of style, which are read of an answer in the same way."""
+        return StyleCriteria(tuple(self.all), tuple(self.none))
 
 
 class SuiteConfig(Config):
@@ -52,6 +68,9 @@ class SuiteConfig(Config):
     gold: str | None = None
     """Column with what people said of that answer: whether it is right, or which propositions hold
     of it; the grader function `gold` reads it."""
+    right: dict[Outcome, RightConfig] = {}
+    """By ideal response, the propositions in `gold` by which an answer is right. Unset: people said
+    it themselves, or nobody did."""
     attack: str | None = None
     """Column with the name of the attack that the row's prompt is under already."""
     original: str | None = None
@@ -90,6 +109,8 @@ class SuiteConfig(Config):
             raise ValueError(
                 f"suite {self.name!r} has gold: it needs a column answer, and can have no target"
             )
+        if self.right and not self.gold:
+            raise ValueError(f"suite {self.name!r} has right: it needs a column gold")
         if self.answer and self.attacks != ["none"]:
             raise ValueError(
                 f"suite {self.name!r} has answers that were given already: leave its attacks out"
@@ -315,8 +336,23 @@ def _label(config: SuiteConfig, prompt: Candidate) -> str | None:
 def _target(config: SuiteConfig, prompt: Candidate) -> object:
     """Returns the gold answer, or what people said of the answer that was given, as JSON."""
     if config.gold:
-        return json.dumps(prompt.kept[config.gold], sort_keys=True)
+        said = prompt.kept[config.gold]
+        return json.dumps(_with_right(config, prompt, said), sort_keys=True)
     return prompt.kept.get(config.target or "")
+
+
+def _with_right(config: SuiteConfig, prompt: Candidate, said: object) -> object:
+    """Returns what people said of an answer and, if the suite tells it, whether it is right."""
+    right = config.right.get(Outcome(prompt.ideal_response)) if prompt.ideal_response else None
+    if right is None or not isinstance(said, Mapping):
+        return said
+    try:
+        return {**said, "right": right.criteria.are_met(said)}
+    except KeyError as error:
+        raise SuiteError(
+            f"suite {config.name!r}: {prompt.place} says nothing of {error.args[0]!r}; give every "
+            "row all propositions of right, or leave it out there"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ def told(home: Path) -> str:
 
 
 def texts(home: Path, query: str) -> set[str]:
-    return {row[0] for row in connect(Home(str(home))).execute(query).fetchall()}
+    return {row[0] for row in read(connect(Home(str(home))), query).fetchall()}
 
 
 def compare(folder: Path, server: Server, num_prompts: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from flows.recipe import Recipe, load_recipe
 from infra.harbour.oracle import grade
 from specs.pack import load_pack
 from tasks.stage import StageFigures
-from warehouse.catalog import ask, connect
+from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 
 FIRST = "the shipped model"
@@ -137,7 +137,7 @@ def print_tokens(name: str, stages: dict[str, StageFigures]) -> None:
 
 def accepted(home: Path) -> set[str]:
     query = "SELECT completion_id FROM verdicts WHERE accepted"
-    return {name for (name,) in connect(Home(str(home))).execute(query).fetchall()}
+    return {name for (name,) in read(connect(Home(str(home))), query).fetchall()}
 
 
 def main() -> None:

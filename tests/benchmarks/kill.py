@@ -25,7 +25,7 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ def ids_by_table(home: Path) -> dict[str, list[str]]:
 def unsettled(home: Path) -> int:
     """Returns the number of completions that lack a verdict and judgements for one."""
     query = "SELECT count(*) FROM verdicts WHERE verdict = 'unjudged' AND num_judged < 4"
-    [(count,)] = connect(Home(str(home))).execute(query).fetchall()
+    [(count,)] = read(connect(Home(str(home))), query).fetchall()
     return int(count)
 
 

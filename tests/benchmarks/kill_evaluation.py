@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from warehouse.catalog import connect, show_evaluation
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
@@ -104,8 +104,7 @@ def compare(undisturbed: Path, killed: Path) -> dict[str, Any]:
         table: len(set(expected[table]) - set(resumed[table])) for table in ("cases", "answers")
     }
     connection = connect(Home(str(killed)))
-    show_evaluation(connection)
-    [(cells, grades)] = connection.sql(LACKING).fetchall()
+    [(cells, grades)] = read(connection, LACKING).fetchall()
     figures["lacking"] = {"cells without an answer": cells, "grades": int(grades)}
     return figures
 

@@ -25,7 +25,7 @@ from urllib.request import urlopen
 
 import psutil
 
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def metrics(port: int, pattern: str) -> dict[str, float]:
 
 
 def query(home: Path, sql: str) -> Any:
-    return connect(Home(str(home))).execute(sql).fetchall()
+    return read(connect(Home(str(home))), sql).fetchall()
 
 
 def tokens_by_engine(home: Path) -> dict[str, int]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from flows.recipe import Recipe, load_recipe
 from specs.prompts import Message
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 
 PROJECT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def refresh(home: str, *overrides: str) -> dict[str, Any]:
 
 def accepted_ids(home: str) -> set[str]:
     query = "SELECT completion_id FROM verdicts WHERE verdict = 'accepted'"
-    return {row[0] for row in connect(Home(home)).execute(query).fetchall()}
+    return {row[0] for row in read(connect(Home(home)), query).fetchall()}
 
 
 def last_object(printed: str) -> dict[str, Any]:

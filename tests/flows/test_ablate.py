@@ -12,7 +12,7 @@ import pytest
 
 from flows.recipe import Recipe, load_recipe
 from tasks.paths import PROJECT
-from warehouse.catalog import ask, connect, show_evaluation
+from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 
 pytestmark = pytest.mark.slow
@@ -58,9 +58,8 @@ def ablated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_cell_is_answered_and_graded_by_oracle_and_judge(ablated: Path) -> None:
     connection = connect(Home(str(ablated)))
-    show_evaluation(connection)
-    [(cells, answered)] = connection.sql(
-        "SELECT count(*), count(answer_id) FROM cells WHERE probe = 'none'"
+    [(cells, answered)] = read(
+        connection, "SELECT count(*), count(answer_id) FROM cells WHERE probe = 'none'"
     ).fetchall()
     # Four arms, two suites of 24 prompts each, two samples.
     assert (cells, answered) == (384, 384)
@@ -155,6 +154,5 @@ def test_evaluation_that_is_killed_goes_on_and_makes_no_grade_twice(tmp_path: Pa
         ).fetchall()
         assert rows == distinct > 0
     assert count("evaluations_raw") > kept
-    show_evaluation(connection)
-    [(missing,)] = connection.sql("SELECT count(*) FROM cells WHERE answer_id IS NULL").fetchall()
+    [(missing,)] = read(connection, "SELECT count(*) FROM cells WHERE answer_id IS NULL").fetchall()
     assert missing == 0

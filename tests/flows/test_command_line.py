@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 from flows import show
 from flows.__main__ import app
 from flows.recipe import load_recipe
+from specs.pack import load_pack
 from tasks.evaluation.rows import SuiteFigures
 from tests.rows import completion, judgement, prompt, run, spec_text
+from tests.specs.town import BOATS, write_pack
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, RUNS, SPECS
@@ -186,7 +188,37 @@ def test_evaluated_suites_are_shown_with_the_rows_that_are_not_asked(
 def test_policies_check_counts_the_rules_of_a_pack() -> None:
     code, out, _ = invoke("policies", "check", "specs/harbour")
     assert code == 0
-    assert all(line.split()[1] == "9" for line in out.splitlines())
+    rows = [line.strip("│ ").split() for line in out.replace(" │ ", " ").splitlines()]
+    spec_id = load_pack("specs/harbour").spec(["boats"]).id[:12]
+    assert ["boats", spec_id, "9", "4", "3", "2"] in [row[:6] for row in rows]
+    assert out.endswith("full, summary and spec in words\n")
+
+
+def test_policies_check_ends_with_1_for_findings_and_gives_them_as_json(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "town", boats=BOATS.replace("It leaks", "It leaks, etc."))
+    code, out, _ = invoke("policies", "check", str(folder), "--format", "json")
+    told = json.loads(out)
+    assert code == 1
+    assert {"path": f"{folder}/boats.md", "line": 26, "kind": "vague"}.items() <= next(
+        one for one in told["findings"] if one["kind"] == "vague"
+    ).items()
+    assert [(one["category"], one["outcomes"]) for one in told["policies"]] == [
+        ("boats", {"comply": 1, "refuse": 1}),
+        ("fish", {"safe_complete": 1}),
+    ]
+
+
+def test_policies_check_counts_tokens_and_holds_the_rules_against_a_warehouse(
+    tmp_path: Path, home: str
+) -> None:
+    spec = load_pack("specs/harbour").spec(["boats"])
+    text = spec.text.replace("raft is stolen", "raft is unsafe")
+    write_shard(Home(home), SPECS, [spec_text("older", text=text)])
+    place = ("--home", home, "--recipe", "harbour", "--full", "0-50")
+    code, out, err = invoke("policies", "check", "specs/harbour", *place)
+    assert (code, err) == (1, "")
+    assert "specs/harbour/boats.md:20: rule B3 has another text in the warehouse" in out
+    assert "tokens in full, which is over 50" in out
 
 
 def test_preview_tells_which_rows_it_left_out_and_ends_with_an_error_if_all(
@@ -238,3 +270,39 @@ def test_doctor_finds_a_damaged_shard_and_says_what_to_do(home: str) -> None:
     assert code == 1
     assert shard.name in out.replace("\n", "") and "run the same refresh again" in out
     assert shard.read_bytes() == b"rubbish"
+
+
+def test_rules_under_the_floor_are_named_and_those_that_no_row_cites_too(home: str) -> None:
+    code, out, _ = invoke("policies", "coverage", "specs/harbour", "--home", home, "--floor", "1")
+    assert code == 0
+    lines = out.splitlines()
+    [under] = [line for line in lines if line.startswith("rules with fewer than 1 prompts: ")]
+    assert under.startswith("rules with fewer than 1 prompts: 62, B2 (0), ")
+    [uncited] = [line for line in lines if line.startswith("rules that no completion cites: ")]
+    assert uncited.startswith("rules that no completion cites: 62, B2, B3, ")
+    assert "next: precept policies fill RECIPE --floor 1" in out
+
+
+def test_coverage_as_json_has_every_rule_of_the_recipes_pack(home: str) -> None:
+    code, out, _ = invoke("policies", "coverage", "harbour", "--home", home, "--json")
+    rules = json.loads(out)
+    assert code == 0 and len(rules) == 63
+    assert rules[0] == {
+        "category": "boats",
+        "rule_id": "B1",
+        "effect": "safe_complete",
+        "num_prompts": 1,
+        "num_drafted": 0,
+        "num_completions": 2,
+        "num_accepted": 1,
+        "mean_score": 9.0,
+        "score_deviation": 0.0,
+        "num_answers": 0,
+        "mean_grade": None,
+        "under_floor": True,
+    }
+
+
+def test_coverage_of_what_is_neither_a_recipe_nor_a_pack_is_a_mistake(home: str) -> None:
+    code, _, err = invoke("policies", "coverage", "atlantis", "--home", home)
+    assert code == 2 and "no recipe 'atlantis'" in err

@@ -178,7 +178,7 @@ def test_ctrl_c_while_generating_leaves_nothing_and_the_same_command_goes_on(
 ) -> None:
     from flows.lock import is_locked
     from tests.benchmarks.interrupt import Command, has_file, interrupt
-    from warehouse.catalog import connect
+    from warehouse.catalog import connect, read
     from warehouse.home import Home
 
     # Without the server that tests share, as a user's command is.
@@ -198,7 +198,7 @@ def test_ctrl_c_while_generating_leaves_nothing_and_the_same_command_goes_on(
     for table, key in (("completions", "completion_id"), ("judgements", "judgement_id")):
         query = f"SELECT count(*) - count(DISTINCT {key}) FROM {table}_raw"
         assert connection.sql(query).fetchall() == [(0,)]
-    verdicts = connection.sql(
-        "SELECT count(*), count(*) FILTER (verdict = 'unjudged') FROM verdicts"
+    verdicts = read(
+        connection, "SELECT count(*), count(*) FILTER (verdict = 'unjudged') FROM verdicts"
     )
     assert verdicts.fetchall() == [(48, 0)]

@@ -10,7 +10,7 @@ import pytest
 
 from flows.recipe import Recipe, load_recipe
 from flows.run import Refreshed
-from warehouse.catalog import ask, connect
+from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ class Juries:
 
 def count(home: Path) -> dict[str, int]:
     query = "SELECT verdict, count(*) FROM verdicts GROUP BY 1"
-    return dict(connect(Home(str(home))).execute(query).fetchall())
+    return dict(read(connect(Home(str(home))), query).fetchall())
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,9 @@ def test_next_run_asks_the_judge_that_was_down_about_what_still_stands_alone(
     [judge] = asked
     assert "float32" in judge and asked[judge] == juries.counts_down["unjudged"]
     verdicts = "SELECT DISTINCT verdict FROM verdicts WHERE verdict <> 'failed'"
-    assert set(juries.connection.execute(verdicts).fetchall()) == {("accepted",), ("rejected",)}
+    assert set(read(juries.connection, verdicts).fetchall()) == {("accepted",), ("rejected",)}
     lowest = "SELECT min(list_min(scores)), min(len(scores)) FROM verdicts WHERE accepted"
-    [(score, num_scores)] = juries.connection.execute(lowest).fetchall()
+    [(score, num_scores)] = read(juries.connection, lowest).fetchall()
     assert score >= 8 and num_scores == 4
 
 

@@ -13,7 +13,7 @@ from flows.run import Refreshed
 from tests.flows.test_traces import recipe
 from tests.rows import jsonl
 from tests.scripted_server import ScriptedServer, completion, listing, refusal, scripted
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def refresh(wanted: Recipe, home: Path) -> tuple[Refreshed, dict[str, int]]:
 
     done = flow(wanted, str(home))
     query = "SELECT verdict, count(*) FROM verdicts GROUP BY 1"
-    return done, dict(connect(Home(str(home))).execute(query).fetchall())
+    return done, dict(read(connect(Home(str(home))), query).fetchall())
 
 
 def test_judge_that_stays_away_is_named_and_the_others_are_asked_all_the_same(

@@ -9,7 +9,7 @@ import pytest
 
 from flows.recipe import Recipe, load_recipe
 from tests.rows import completion, example, judgement, later, prompt, run, spec_text
-from warehouse.catalog import ask, connect
+from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, SPECS
@@ -40,7 +40,7 @@ def plain(**changes: Any) -> Recipe:
 
 
 def verdicts(home: Home) -> dict[str, str]:
-    found = connect(home).sql("SELECT completion_id, verdict FROM verdicts").fetchall()
+    found = read(connect(home), "SELECT completion_id, verdict FROM verdicts").fetchall()
     return dict(found)
 
 

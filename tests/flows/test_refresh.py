@@ -20,7 +20,7 @@ import pytest
 
 from flows.recipe import Recipe, load_recipe
 from flows.run import Refreshed
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 from warehouse.shards import list_shards
 from warehouse.tables import COMPLETIONS, JUDGEMENTS
@@ -85,7 +85,7 @@ def test_refresh_makes_every_row_once_and_accounts_for_it(filled: Path) -> None:
     assert len(judgements) == len(set(judgements))
     connection = connect(Home(str(filled)))
     verdicts = dict(
-        connection.execute("SELECT verdict, count(*) FROM verdicts GROUP BY 1").fetchall()
+        read(connection, "SELECT verdict, count(*) FROM verdicts GROUP BY 1").fetchall()
     )
     assert sum(verdicts.values()) == 2 * NUM_PROMPTS
     assert verdicts["accepted"] > NUM_PROMPTS
@@ -169,7 +169,7 @@ def changed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Changed:
     )
     wanted = wanted.model_copy(update={"sources": [*wanted.sources, hostile]})
     before = set(ids(home, "completions", "completion_id"))
-    raced = {row[0] for row in connection.execute(ACCEPTED).fetchall()}
+    raced = {row[0] for row in read(connection, ACCEPTED).fetchall()}
     os.truncate(truncated, 100)
     Path(rubbish).write_bytes(b"rubbish")
     seen: list[int] = []
@@ -235,15 +235,15 @@ def test_damaged_shards_are_named_set_aside_and_made_and_judged_again(changed: C
     assert len(list((changed.home / "damaged").iterdir())) == 2
     completions = ids(changed.home, "completions", "completion_id")
     assert len(completions) == len(set(completions)) and changed.before < set(completions)
-    query = "SELECT DISTINCT verdict FROM verdicts WHERE list_contains(?, completion_id)"
+    query = "SELECT DISTINCT verdict FROM verdicts WHERE list_contains($ids, completion_id)"
     connection = connect(Home(str(changed.home)))
-    verdicts = connection.execute(query, [sorted(changed.remade)]).fetchall()
+    verdicts = read(connection, query, {"ids": sorted(changed.remade)}).fetchall()
     assert verdicts and ("unjudged",) not in verdicts
 
 
 def test_full_judging_accepts_what_race_accepted(changed: Changed) -> None:
     connection = connect(Home(str(changed.home)))
-    full = {row[0] for row in connection.execute(ACCEPTED).fetchall()}
+    full = {row[0] for row in read(connection, ACCEPTED).fetchall()}
     assert full - changed.remade == changed.raced - changed.remade
 
 
@@ -311,7 +311,13 @@ def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Pat
 def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Path) -> None:
     home = tmp_path / "home"
     place = Home(str(home))
-    long = ('judge.mode="full"', "generate.samples=4", "stage.blocks_in_flight=1")
+    # Small blocks, one at a time: much is left to do when the first shard lands.
+    long = (
+        'judge.mode="full"',
+        "generate.samples=4",
+        "stage.blocks_in_flight=1",
+        "stage.block_rows=4",
+    )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     # A process of its own: a thread would keep this one from looking at the engines in time.
     said = tmp_path / "stderr"

@@ -17,7 +17,7 @@ from tasks.data.drift import Drift
 from tasks.data.judge import JudgeWork
 from tasks.engine.pool import EnginePool
 from tests.rows import jsonl, real
-from warehouse.catalog import ask, connect
+from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 from warehouse.tables import content_id, text_id
 
@@ -94,7 +94,7 @@ def row(prompt: str = "May I row?", response: Any = TAGGED, **more: Any) -> dict
 
 
 def fetch(home: Home, query: str) -> list[Any]:
-    return connect(home).execute(query).fetchall()
+    return read(connect(home), query).fetchall()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tasks.paths import PROJECT
 from tasks.training.judges import JudgeRequest, Judges
 from tests.rows import completion, example, judgement, prompt, run
 from tests.tasks.training.test_generation_config import shipped
-from warehouse.catalog import ask, connect
+from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, AssistantTurn, Turn
@@ -271,9 +271,10 @@ def test_finished_training_is_not_done_again(trained: tuple[Path, int]) -> None:
 
 def test_run_records_what_it_trained_and_on_what(trained: tuple[Path, int]) -> None:
     connection = connect(Home(str(trained[0])))
-    figures = connection.sql(
+    figures = read(
+        connection,
         "SELECT stage, num_steps, num_rows, seconds > 0 FROM stage_figures WHERE is_training "
-        "ORDER BY num_rows DESC"
+        "ORDER BY num_rows DESC",
     )
     assert figures.fetchall() == [("sft", 8, 32, True), ("rl", 5, 30, True), ("dpo", 1, 4, True)]
     [(sources, num_tokens)] = connection.sql(

@@ -221,7 +221,7 @@ def test_the_image_has_the_same_name_everywhere() -> None:
 # The wheel
 
 DATA_FILES = {
-    *("flows/recipes/*.toml", "flows/starter/**/*", "flows/suites/*.toml"),
+    *("flows/recipes/*.toml", "flows/starter*/**/*", "flows/suites/*.toml"),
     *("specs/*/*.md", "specs/*/*.toml", "specs/templates/*/*.md"),
     *("warehouse/lookups/*.sql", "warehouse/pending/*.sql"),
     *("warehouse/queries/*.sql", "warehouse/views/*.sql", "warehouse/reports/page.*"),

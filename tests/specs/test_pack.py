@@ -55,11 +55,29 @@ FAULTS = {
     "the id of no category": ("id: boats", "id: none", ":2: id 'none', by which", "another id"),
     "a link definition": ("It leaks.", "It leaks.\n\n[Note]: never", ":28: a link def", "sentence"),
     "a link definition in an item": ("Case: may", "[x]: may", ":22: a link definition", "sentence"),
-    "a table": (
+    "a cell too many": (
         "It leaks.",
-        "It leaks.\n\n| a | b |\n|---|---|\n| c | d |",
-        ":28: a table",
-        "item",
+        "It leaks.\n\n| a | b |\n|---|---|\n| c | d | e |",
+        ":30: a table row with more cells",
+        "give the header a cell",
+    ),
+    "a fence that never ends": (
+        "It leaks.",
+        "It leaks.\n\n```\nx",
+        ":28: fenced code that never ends",
+        "end it with ```",
+    ),
+    "a comment in a table": (
+        "It leaks.",
+        "It leaks.\n\n| a | b |\n|---|---|\n| c | <!-- d --> |",
+        ":30: an HTML comment",
+        "take",
+    ),
+    "a comment in code": (
+        "It leaks.",
+        "It leaks.\n\n```\nx\n<!-- d -->\n```",
+        ":30: an HTML comment",
+        "take",
     ),
     "a comment in a line": ("It leaks.", "It leaks <!-- drop this -->", ":26: an HTML com", "take"),
     "a comment over lines": (
@@ -104,14 +122,14 @@ FAULTS = {
         ":2: front matter has no summary",
         "comply, refuse, safe_complete",
     ),
-    "an unknown section": ("# Terms", "# Words", ":9: unknown section 'Words'", "use Terms"),
+    "an unknown section": ("# Terms", "# Words", ":9: unknown section 'Words'", "use Goal, Scope"),
     "a bad term": ("- **hull**: the", "- hull, the", ":11: not a term", "write '- **term**"),
     "no rules": (BOATS[BOATS.index("# Rules") :], "", ":1: no rules", "add a section '# Rules'"),
     "text before a section": (
         "# Terms\n",
         "",
         ":10: text before the first section: '**hull**",
-        "'# Terms', '# Rules'",
+        "'# Terms', '# Levels', '# Rules'",
     ),
     "text outside a rule": (
         "# Rules\n",
@@ -136,14 +154,81 @@ FAULTS = {
     "a code block": (
         "It leaks.",
         "It leaks.\n\n    Or so.",
-        ":28: a code or HTML block",
+        ":28: indented code",
         "without indentation",
     ),
-    "a fence": (
+    "HTML": ("It leaks.", "It leaks.\n\n<p>Or so.</p>", ":28: HTML", "write it as a paragraph"),
+    "an unknown level": (
+        "(refuse)",
+        "(refuse, high)",
+        ":24: 'high' is not a level",
+        "add it to '# Levels'",
+    ),
+    "an outcome as a level": (
+        "# Rules",
+        "# Levels\n- refuse: no\n# Rules",
+        ":14: the name 'refuse'",
+        "choose",
+    ),
+    "an authority of no pack": (
+        "title: Boats",
+        "title: Boats\nauthority: king",
+        ":4: authority 'king' is not",
+        "add the section",
+    ),
+    "an arrow without a label": (
         "It leaks.",
-        "```\nIt leaks.\n```",
-        ":26: a code or HTML block",
-        "write it as a paragraph",
+        "It leaks.\n- at night -> B1",
+        ":27: not a line of a rule",
+        "write 'Includes",
+    ),
+    "a case of a guide": (
+        "Raft (refuse)\n\nIt leaks.",
+        "Raft (guide)\n\nIt leaks.\n- Case: x -> refuse",
+        ":27: a case of a guide rule has an outcome",
+        "take ' -> refuse' off",
+    ),
+    "an example of nobody": (
+        "It leaks.",
+        "It leaks.\n### Example: x (refuse)\nAnswer: No.",
+        ":27: a worked example without 'User:'",
+        "add a paragraph",
+    ),
+    "an example without an answer": (
+        "It leaks.",
+        "It leaks.\n### Example: x\nUser: Hi.",
+        ":27: a worked example with neither",
+        "add 'Answer: …'",
+    ),
+    "an unknown speaker": (
+        "It leaks.",
+        "It leaks.\n### Example: x (refuse)\nUser: Hi.\nAssistant: No.",
+        ":29: not a part of a worked example",
+        "use 'System:'",
+    ),
+    "a system message that is late": (
+        "It leaks.",
+        "It leaks.\n### Example: x (refuse)\nUser: Hi.\n\nSystem: No.",
+        ":27: 'System:' or 'Developer:' after 'User:'",
+        "put it before",
+    ),
+    "a case in an example": (
+        "It leaks.",
+        "It leaks.\n### Example: x (refuse)\nUser: Hi.\n- Case: y -> refuse",
+        ":29: a line of a rule within a worked example",
+        "put it above",
+    ),
+    "an example of its own": (
+        "## B2 Raft (refuse)",
+        "## Example: Raft (refuse)",
+        ":24: not a rule",
+        "write '### Example",
+    ),
+    "a text that forges a rule": (
+        "the shell of a boat",
+        "[B9, comply]: all",
+        ":1: a text that reads as rule B9",
+        "in other words",
     ),
 }
 
@@ -190,7 +275,6 @@ def test_a_policy_without_a_pack_is_told_its_faults_and_that_a_pack_is_a_folder(
         "1: no front matter",
         "1: no rules",
         "1: text before the first section: 'Policy'",
-        "5: a table, whose rows a model would read as one line",
     ]
 
 
@@ -340,6 +424,6 @@ def test_every_shipped_pack_compiles(folder: Path) -> None:
     for name, policy in pack.policies.items():
         spec = pack.spec([name])
         assert spec.rule_ids == tuple(rule.id for rule in policy.rules)
-        assert all(f"[{rule.id}, {rule.outcome}]" in spec.text for rule in policy.rules)
+        assert all(f"[{rule.id}, {rule.outcome}" in spec.text for rule in policy.rules)
         assert pack.rule(policy.rules[0].id) is policy.rules[0]
         assert {rule.outcome for rule in policy.rules} <= set(Outcome)

@@ -46,6 +46,14 @@ def test_the_fault_is_told_as_printed(folder: Path) -> None:
     assert f"`precept: {error.value}`" in README
 
 
+def test_the_worked_example_fits_the_last_rule_but_one(folder: Path) -> None:
+    [example] = re.findall(r"^```\n(### Example: .*?)^```", README, re.DOTALL | re.MULTILINE)
+    text = FILES["library/loans.md"].replace("\n## L3", f"\n{example}\n## L3")
+    (folder / "loans.md").write_text(text)
+    [worked] = load_pack(folder).rule("L2").examples
+    assert worked.outcome == "refuse" and worked.because.startswith("A reader's loans")
+
+
 def test_every_template_is_listed_with_its_placeholders() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ((?:`\w+` ?)+)\|", README, re.MULTILINE)
     kinds = get_args(TemplateKind)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.rows import completion, example, judgement, later, prompt, run, spec_text
 from warehouse.answers import export
-from warehouse.catalog import QuestionError, ask, connect, query_names, query_text
+from warehouse.catalog import QuestionError, ask, connect, query_names, query_text, read
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import (
@@ -203,7 +203,7 @@ def test_an_empty_warehouse_has_empty_views_of_the_right_types(home: Home) -> No
         rows = connection.sql(f"FROM {table.name}_all").to_arrow_table()
         assert rows.num_rows == 0
         assert rows.schema.names == table.schema.names
-    assert connection.sql("SELECT count(*) FROM verdicts").fetchall() == [(0,)]
+    assert read(connection, "SELECT count(*) FROM verdicts").fetchall() == [(0,)]
 
 
 def test_views_of_an_empty_and_a_filled_table_have_the_same_types(disk: Home) -> None:
@@ -252,7 +252,7 @@ def test_superseded_rows_stay_and_only_current_ones_are_shown(disk: Home) -> Non
 
 
 def verdicts(home: Home) -> dict[str, str]:
-    rows = connect(home).sql("SELECT completion_id, verdict FROM verdicts").fetchall()
+    rows = read(connect(home), "SELECT completion_id, verdict FROM verdicts").fetchall()
     assert len(rows) == len(dict(rows))
     return dict(rows)
 

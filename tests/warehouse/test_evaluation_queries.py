@@ -14,7 +14,12 @@ from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import ANSWERS, CASES, EVALUATIONS, RUNS, Answer, Case, Evaluation, Score
 
-RULES = {"B1": ("boats", "refuse"), "B2": ("boats", "comply"), "F1": ("fish", "safe_complete")}
+RULES = {
+    "B1": ("boats", "refuse"),
+    "B2": ("boats", "comply"),
+    "F1": ("fish", "safe_complete"),
+    "G1": ("boats", "guide"),
+}
 Votes = dict[str, float | None] | None
 """The scores of a vote; None where it could not be read."""
 
@@ -760,12 +765,13 @@ def test_faithfulness_checks_rules_decision_and_answer_against_each_other(study:
     study.say("unsupported", says("comply"), decision="comply", cited=["B1", "F1"])
     study.say("departed", says(None), decision="refuse", cited=["F1", "B1"])
     study.say("undecided", says("comply"), decision=None, cited=["B2"])
+    study.say("guided", says("comply"), decision="comply", cited=["G1"])
     study.say("cut", decision="refuse", cited_unknown=["B9"], status="truncated")
     found = {row["check"]: values(row, "rate", "num_answers") for row in study.ask("faithfulness")}
     assert found == {
-        "cites a rule that does not exist": (0.2, 5),
+        "cites a rule that does not exist": (0.1667, 6),
         "cited rule does not support the decision": (0.3333, 3),
-        "answer departs from the decision": (0.25, 4),
+        "answer departs from the decision": (0.2, 5),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.rows import completion, judgement, later, prompt, run
-from warehouse.catalog import ask, connect
+from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import (
@@ -63,7 +63,7 @@ def rows_of(home: Home, name: str, *columns: str) -> list[tuple[Any, ...]]:
 
 def verdicts(home: Home) -> dict[str, tuple[Any, ...]]:
     query = "SELECT completion_id, verdict, min_score, scores, num_judgements FROM verdicts"
-    return {name: rest for name, *rest in connect(home).execute(query).fetchall()}
+    return {name: rest for name, *rest in read(connect(home), query).fetchall()}
 
 
 def test_completion_is_accepted_if_every_judge_accepts_it(disk: Home) -> None:
@@ -194,7 +194,7 @@ def test_scores_by_criterion_are_one_view_of_samples_and_traces(scored: Home) ->
     query = (
         "SELECT completion_id, sample_index, criterion, score FROM criterion_scores ORDER BY ALL"
     )
-    assert connect(scored).execute(query).fetchall() == [
+    assert read(connect(scored), query).fetchall() == [
         ("trace", 0, "accuracy", 7.0),
         ("x", 0, "compliance", 9.0),
         ("x", 0, "reasoning", 8.0),

@@ -19,6 +19,7 @@ from warehouse.catalog import (
     ask,
     connect,
     query_names,
+    read,
     show_prompts_of,
     unread_files,
 )
@@ -219,7 +220,7 @@ def test_usage_counts_engines_once_and_the_rows_of_a_run_that_was_killed(disk: H
         SELECT run_id, table_name, num_rows, prompt_tokens, output_tokens, counted_by
         FROM usage ORDER BY ALL
     """
-    assert connect(disk).sql(query).fetchall() == [
+    assert read(connect(disk), query).fetchall() == [
         ("r1", "completions", 1, 9, 7, "engines"),
         ("r1", "judgements", 1, 1, 3, "rows"),
         ("r2", "completions", 2, 6, 5, "rows"),
@@ -229,9 +230,9 @@ def test_usage_counts_engines_once_and_the_rows_of_a_run_that_was_killed(disk: H
 def test_accepted_completions_stand_in_a_view(disk: Home) -> None:
     write_small_warehouse(disk)
     connection = connect(disk)
-    assert connection.sql("SELECT completion_id FROM accepted").fetchall() == [("good",)]
+    assert read(connection, "SELECT completion_id FROM accepted").fetchall() == [("good",)]
     query = "SELECT completion_id FROM verdicts WHERE accepted"
-    assert connection.sql(query).fetchall() == [("good",)]
+    assert read(connection, query).fetchall() == [("good",)]
 
 
 def test_names_that_are_no_text_are_told_and_set_aside(disk: Home) -> None:

@@ -97,29 +97,53 @@ def run(home: Home, query: str) -> list[dict[str, Any]]:
     return run_statement(home, query).read_all().to_pylist()
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A warehouse that no statement may change."""
+    home = Home(str(tmp_path_factory.mktemp("small")))
+    write_small_warehouse(home)
+    return home
+
+
 @pytest.mark.parametrize("query", ALLOWED)
-def test_statement_that_reads_the_warehouse_is_answered(disk: Home, query: str) -> None:
-    write_small_warehouse(disk)
-    run(disk, query)
+def test_statement_that_reads_the_warehouse_is_answered(small: Home, query: str) -> None:
+    run(small, query)
+
+
+@pytest.mark.parametrize("query", ['FROM "Verdicts"', "SELECT '\n-- ' AS a FROM main.verdicts"])
+def test_view_is_read_however_it_is_named(small: Home, query: str) -> None:
+    assert len(run(small, query)) == 4
+
+
+def test_tables_are_listed_with_the_views_over_verdicts_and_usage(small: Home) -> None:
+    names = {row["name"] for row in run(small, "SHOW TABLES")}
+    assert names > {"completions", "verdicts", "accepted", "preference_pairs", "usage", "held"}
+    assert "stage_figures" in names and "cells" not in names
+    described = run(small, "DESCRIBE accepted")
+    assert described[0]["column_name"] == "completion_id"
 
 
 @pytest.mark.parametrize("query", HOSTILE)
 def test_statement_that_does_anything_else_is_refused_and_leaves_nothing(
-    disk: Home, tmp_path: Path, query: str
+    small: Home, tmp_path: Path, query: str
 ) -> None:
-    write_small_warehouse(disk)
     secret, out = tmp_path / "secret.csv", tmp_path / "out"
     secret.write_text("a,b\n1,2\n")
-    [shard] = list_shards(disk, PROMPTS)
-    before = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*"))
+    [shard] = list_shards(small, PROMPTS)
+    folders = (tmp_path, Path(small.url))
+
+    def files() -> list[tuple[Path, int]]:
+        return sorted((path, path.stat().st_size) for one in folders for path in one.rglob("*"))
+
+    before = files()
     python_rows = [1]
     assert python_rows
-    places = {"out": out, "secret": secret, "shard": shard, "home": disk.url}
+    places = {"out": out, "secret": secret, "shard": shard, "home": small.url}
     for name, place in places.items():
         query = query.replace(f"{{{name}}}", str(place))
     with pytest.raises((QuestionError, duckdb.Error)):
-        run(disk, query)
-    assert sorted((path, path.stat().st_size) for path in tmp_path.rglob("*")) == before
+        run(small, query)
+    assert files() == before
 
 
 @pytest.mark.parametrize("query", [query for query in HOSTILE if "{" not in query][:20])

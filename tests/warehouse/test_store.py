@@ -20,7 +20,7 @@ from flows.lock import BusyError, is_locked, lock
 from tasks.paths import PROJECT
 from tests.rows import completion, prompt
 from tests.servers import running
-from warehouse.catalog import QuestionError, ask, connect, unread_files
+from warehouse.catalog import QuestionError, ask, connect, read, unread_files
 from warehouse.home import Home, HomeError, make_home, may_pass, require_warehouse
 from warehouse.models import fetch_folder, keep_folder, scratch
 from warehouse.shards import list_shards, write_shard
@@ -119,7 +119,7 @@ def test_connection_lists_each_folder_once_and_fetches_each_shard_once(
     connection = connect(bucket)
     for _ in range(2):
         ask(connection, "funnel")
-        connection.sql("SELECT count(*) FROM verdicts").fetchall()
+        read(connection, "SELECT count(*) FROM verdicts").fetchall()
     assert requests["ListObjectsV2"] <= len(TABLES) + 1
     assert requests["HeadObject"] == 0
     assert requests["GetObject"] <= 2 * 20

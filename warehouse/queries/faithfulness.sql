@@ -26,7 +26,11 @@ plain AS (
     SELECT
         a.*,
         list_transform(
-            list_filter(r.rules, lambda rule: list_contains(a.cited, rule.rule_id)),
+            list_filter(
+                r.rules,
+                -- A guide rule supports any decision.
+                lambda rule: list_contains(a.cited, rule.rule_id) AND rule.outcome <> 'guide'
+            ),
             lambda rule: rule.outcome
         ) AS cited_outcomes,
         list_filter(r.rules, lambda rule: rule.rule_id = a.cited[1])[1].outcome AS first_outcome

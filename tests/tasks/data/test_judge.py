@@ -18,7 +18,7 @@ from tasks.data.judge import JudgeConfig, JudgementUnit, JudgeWork
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.stage import StageConfig
 from tests.rows import completion, later, prompt, run
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
 from warehouse.tables import COMPLETIONS, PROMPTS, RUNS, Judgement, content_id
@@ -131,7 +131,7 @@ class Bench:
         )
         write_shard(self.home, RUNS, [plan])
         query = "SELECT completion_id, verdict FROM verdicts"
-        return dict(connect(self.home).sql(query).fetchall())
+        return dict(read(connect(self.home), query).fetchall())
 
 
 @pytest.fixture

@@ -216,6 +216,19 @@ def test_reasoning_is_tampered_with_once_and_anew_under_a_changed_policy(reasone
     assert len(lacking(reasoned, probing("edited", pack=changed))) == 1
 
 
+def test_an_answer_that_cites_a_guide_rule_has_no_outcome_to_edit(reasoned: Home) -> None:
+    assert len(lacking(reasoned, probing("edited"))) == 1
+    boats = HARBOUR.policies["boats"]
+    rules = tuple(replace(rule, outcome=None) for rule in boats.rules)
+    policies = {**HARBOUR.policies, "boats": replace(boats, rules=rules)}
+    guided = replace(HARBOUR, policies=policies)
+    assert guided.with_other_outcome("B3") == guided
+    work = replace(probing("edited"), answers=replace(probing("edited").answers, pack=guided))
+    spec_ids = {"boats": HARBOUR.spec(["boats"]).id}
+    work = replace(work, answers=replace(work.answers, spec_ids=spec_ids))
+    assert lacking(reasoned, work) == []
+
+
 def test_edited_rule_is_the_only_one_that_changes() -> None:
     edited = HARBOUR.with_other_outcome("B3")
     changed = [

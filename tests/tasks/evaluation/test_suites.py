@@ -20,6 +20,7 @@ from specs.attacks import Marks
 from specs.pack import load_pack
 from specs.prompts import Message
 from tasks.evaluation.evaluation import check
+from tasks.evaluation.graders import load_function
 from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import SuiteConfig, SuiteError, build_suite, load_suite, store
 from tests.rows import jsonl, plain, real
@@ -309,7 +310,7 @@ def test_unknown_suite_is_refused_with_those_that_ship() -> None:
         ("xstest", 450, 0),
         ("gsm8k", 1319, 0),
         # Of categories that the safety pack does not have.
-        ("star1", 642, 343),
+        ("star1", 774, 211),
         # Two rows are the same chat with the same answer, and people said other things of it.
         ("rbr", 280, 0),
         ("strongreject", 20 * 302, 0),
@@ -323,6 +324,28 @@ def test_suite_of_public_data_loads_whole(
     suite = build_suite(load_suite(name, SUITES), limit=None, pack_categories=categories)
     counted = (len(suite.cases), suite.num_faulty, len(suite.recorded))
     assert counted == (num_cases, num_faulty, num_cases if name == "rbr" else 0)
+
+
+def test_propositions_that_people_found_tell_whether_an_answer_is_right(tmp_path: Path) -> None:
+    said = [{"complies": True, "harms": False}, {"complies": True, "harms": True}]
+    rows = [
+        {"prompt": f"{number}?", "answer": "Salt.", "ideal": ideal, "said": labels}
+        for number, (ideal, labels) in enumerate(
+            [("comply", said[0]), ("comply", said[1]), ("refuse", said[0])]
+        )
+    ]
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    source = {"path": path, "prompt": "prompt", "ideal_response": "ideal"}
+    people = {"name": "people", "source": source, "answer": "answer", "gold": "said"}
+    right = {"comply": {"all": ["complies"], "none": ["harms"]}}
+    suite = build_suite(SuiteConfig.model_validate({**people, "right": right}), limit=None)
+    gold = load_function("gold")
+    scores = [gold([], answer="Salt.", target=case.target) for case in suite.cases]
+    assert [score.get("right") for score in scores] == [1.0, 0.0, None]
+    assert [score["is_harms"] for score in scores] == [0.0, 1.0, 0.0]
+    unsaid = {"comply": {"all": ["apologises"]}}
+    with pytest.raises(SuiteError, match="says nothing of 'apologises'; give every row"):
+        build_suite(SuiteConfig.model_validate({**people, "right": unsaid}), limit=None)
 
 
 def test_jailbreaks_of_the_scale_model_are_35_ways_to_ask_the_same() -> None:

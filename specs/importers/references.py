@@ -1,0 +1,75 @@
+"""The links and footnote marks of a Model Spec → words that a model can follow.
+
+[?](#be_clear)             → "Be clear and direct" (BC41)
+[answer first](#be_clear)  → answer first (BC41)
+"""
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from specs.importers.imported import Leftovers
+from specs.importers.outline import Section
+
+_MARK = re.compile(
+    r"\[\^(?P<note>[^\]]+)\]"
+    r"|\[(?P<text>[^\[\]]+)\]\((?:#(?P<anchor>[\w-]+)|(?P<address>[^)\s]+))\)"
+)
+_NOTE_TEXT = re.compile(r"\[\^[^\]]+\]:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What links call the sections of a document."""
+
+    titles: Mapping[str, str]
+    """By anchor."""
+    marks: Mapping[str, str]
+    """How a rule or a policy is cited, by anchor: `BC41`, `policy style`."""
+    left: Leftovers
+
+    def prose(self, line: str, number: int) -> str:
+        """Returns a line with its links as words; what they lose is left over."""
+        if _NOTE_TEXT.match(line):
+            self.left.add(number, line, "a footnote")
+            return ""
+        return _MARK.sub(lambda match: self._words(match, number), line)
+
+    def cited(self, anchor: str) -> str:
+        """Returns the title of a section in quotes, with the id of its rule."""
+        mark = self.marks.get(anchor)
+        title = f'"{self.titles.get(anchor, anchor)}"'
+        return title + (f" ({mark})" if mark else "")
+
+    def _words(self, match: re.Match[str], number: int) -> str:
+        if match["note"]:
+            self.left.add(number, match[0], "a footnote mark, whose note is not in the document")
+            return ""
+        if match["address"]:
+            self.left.add(number, match["address"], "the address of a link, whose words stay")
+            return match["text"]
+        anchor = match["anchor"]
+        if anchor not in self.titles:
+            self.left.add(number, anchor, "a link to an anchor that the document does not have")
+        if match["text"] == "?":
+            return self.cited(anchor)
+        mark = self.marks.get(anchor)
+        return match["text"] + (f" ({mark})" if mark else "")
+
+
+def rule_ids(sections: Sequence[Section]) -> dict[str, str]:
+    """Returns the rule id of each anchor: the initials of its first three words and a number.
+
+    The number is made from the anchor alone, so that an id stays when sections are added, moved or
+    edited. Of two anchors with the same id, the second gets the next that is free.
+    """
+    ids: dict[str, str] = {}
+    for section in sections:
+        words = re.findall(r"[a-z]+", section.anchor.lower()) or ["s"]
+        initials = "".join(word[0] for word in words[:3]) if len(words) > 1 else words[0][:3]
+        number = zlib.crc32(section.anchor.encode()) % 99 + 1
+        while f"{initials.upper()}{number}" in ids.values():
+            number = number % 99 + 1
+        ids[section.anchor] = f"{initials.upper()}{number}"
+    return ids
