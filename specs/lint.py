@@ -309,7 +309,7 @@ def _circle(rule: Rule, first: Exclusion, rules: Mapping[str, Rule]) -> list[_St
         goto = path[-1][1].goto
         if goto == rule.id:
             return path
-        if goto not in rules or goto in (rule_id for rule_id, _ in path):
+        if goto is None or goto not in rules or goto in dict(path):
             continue
         for item in rules[goto].excludes:
             if item.goto and likeness(item.text, first.text) >= _SAME_SUBJECT:
