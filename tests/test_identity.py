@@ -79,7 +79,7 @@ EXPECTED: dict[str, str] = {
     "specs/harbour, summary": "b26e8071b7d535f628a044da4ee1a008",
     "specs/harbour, all in full": "2cf6ca26ac4b63f2a54df75d3523ede9",
     "specs/safety, summary": "51876a90d7400be8607ed2ecf5f6174b",
-    "specs/safety, all in full": "073c63b85089a8861e42714c8fe71366",
+    "specs/safety, all in full": "246f4790aa45bd0ca243270ae5932a6e",
     "templates/generator, harbour": "9a7d4783f8ec3278283b7c3e614d3e95",
     "templates/generator, spec_first": "4f4607ad08b634fb57582ed6fcad85e1",
     "templates/generator, paper": "bc7b3caf28baf541cc5868c2fe9d4222",
