@@ -25,6 +25,7 @@ from flows.run import Refreshed, home_at, open_run
 from flows.train import latest_training, train
 from tasks.stage import StageFigures
 from warehouse.catalog import ask, connect, look_up
+from warehouse.characters import one_line
 from warehouse.home import Home
 
 
@@ -206,7 +207,11 @@ def change_report(home: Home, recipe: Recipe, done: Refreshed, before: Before) -
             f"- policies edited: {', '.join(edited) or 'none'}"
             if before.spec_ids
             else f"- policies: {len(cost['spec_ids'])}, all new",
-            *(_stage_line(name, done) for name in ("generate", "judge")),
+            *(_stage_line(name, done) for name in ("generate", *done.figures.judge_stages)),
+            *(
+                f"- {judge} could not be asked: {one_line(fault)}"
+                for judge, fault in done.figures.silent_judges.items()
+            ),
             f"- examples: {done.num_examples}",
             *([f"- {done.shortfall}"] if done.shortfall else []),
             f"- {cost['seconds']:.0f} s, {gpu_hours:g} GPU-hours{paid}",
@@ -238,10 +243,11 @@ def _drift_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     return [
         "",
-        "| refresh | judged anew | acceptance | spread of scores | held |",
-        "|--|--|--|--|--|",
+        "| refresh | judge | judged anew | acceptance | spread of scores | held |",
+        "|--|--|--|--|--|--|",
         *(
-            f"| {row['started_at']:%Y-%m-%d %H:%M} | {row['num_judged']} | {row['acceptance']} "
+            f"| {row['started_at']:%Y-%m-%d %H:%M} | {row['judge'] or ''} | {row['num_judged']} "
+            f"| {row['acceptance']} "
             f"| {row['spread'] if row['spread'] is not None else ''} | {row['alarm'] or ''} |"
             for row in rows
         ),

@@ -1,8 +1,9 @@
 """The sub-commands of `precept policies`, which help the authors of policy packs."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -67,12 +68,15 @@ def policies_check(
         ),
     ] = None,
     num_prompts: Annotated[
-        int,
-        typer.Option("-n", help="With --model, prompts of the recipe for each category.", min=0),
-    ] = 60,
+        int | None,
+        typer.Option(
+            "-n", min=0, help="With --model, prompts of the recipe for each category. Unset: 60."
+        ),
+    ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", help="With --model, samples for each prompt.", min=2)
-    ] = 4,
+        int | None,
+        typer.Option("--samples", min=2, help="With --model, samples for each prompt. Unset: 4."),
+    ] = None,
     home: HomeOption = None,
     format_: ReportFormat = "table",
 ) -> None:
@@ -85,21 +89,46 @@ def policies_check(
     that conflict, overlap or claim nothing are told, with the prompts that show it.
     """
     with user_errors():
+        of_words = {"--recipe": recipe, "--full": full, "--summary": summary, "--home": home}
+        of_model = {"-n": num_prompts, "--samples": samples}
+        _refuse_idle_options(of_model if model is None else of_words, is_with_model=bool(model))
         if model is not None:
-            from flows.command import quiet_libraries
-
-            quiet_libraries()
-            from flows.policy_trial import show_tried, try_pack
-
-            tried = try_pack(pack, model, num_prompts=num_prompts, num_samples=samples)
-            show_tried(tried, as_json=format_ == "json")
-            raise typer.Exit(1 if tried.doubts else 0)
+            _check_by_model(pack, model, (num_prompts, samples), as_json=format_ == "json")
         from flows import policy_check
 
         budgets = policy_check.budgets_of(full, summary)
         checked = policy_check.check_pack(pack, budgets=budgets, recipe=recipe, home=home)
         policy_check.show_checked(checked, as_json=format_ == "json")
         raise typer.Exit(policy_check.exit_code(checked))
+
+
+def _check_by_model(
+    pack: str, model: str, sizes: tuple[int | None, int | None], *, as_json: bool
+) -> NoReturn:
+    """Asks the judge model of a recipe about a pack; `sizes` are the prompts of each category and
+    the samples of each prompt."""
+    from flows.command import quiet_libraries
+
+    quiet_libraries()
+    from flows.policy_trial import show_tried, try_pack
+
+    num_prompts, samples = sizes
+    tried = try_pack(
+        pack,
+        model,
+        num_prompts=60 if num_prompts is None else num_prompts,
+        num_samples=samples or 4,
+    )
+    show_tried(tried, as_json=as_json)
+    raise typer.Exit(1 if tried.doubts else 0)
+
+
+def _refuse_idle_options(options: Mapping[str, Any], *, is_with_model: bool) -> None:
+    """Raises ValueError if an option was given that nothing of this check reads."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        state = "with" if is_with_model else "without"
+        raise ValueError(f"{', '.join(given)} has no effect {state} --model; leave it out")
 
 
 @policies.command("diff")

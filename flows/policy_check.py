@@ -10,6 +10,7 @@ from flows.show import SHORT_ID
 from flows.terminal import Column
 from specs.lint import Budgets, Finding, Measure, lint
 from specs.pack import read_pack
+from specs.pages import Faults
 from specs.places import Places
 from specs.policy import GUIDE, Outcome, Pack, Policy
 
@@ -44,7 +45,8 @@ class Checked:
     faults: list[str]
     """What keeps the pack from loading."""
     findings: list[Finding]
-    """Of a pack with faults, those in files without one."""
+    in_part: list[str]
+    """Files with a fault, in which a part of the findings is not looked for."""
     not_read: Sequence[str]
     """Files that look like policies and are none."""
 
@@ -65,25 +67,41 @@ def check_pack(
     measure = _measure(recipe)
     if pack is None:
         return Checked(
-            unit=measure.unit, policies=[], faults=faults.sentences, findings=[], not_read=()
+            unit=measure.unit,
+            policies=[],
+            faults=faults.sentences,
+            findings=[],
+            in_part=sorted(faults.paths),
+            not_read=(),
         )
+    places = Places.of(folder)
     findings = lint(
         pack,
-        Places.of(folder),
+        places,
         budgets=budgets,
         measure=measure,
         former=_former_texts(pack, home),
     )
-    # A file that is read in part would have findings that its faults are the cause of.
     is_whole = not faults.found
     sizes = [_size(pack, one, measure) for one in pack.policies.values()] if is_whole else []
     return Checked(
         unit=measure.unit,
         policies=sizes,
         faults=faults.sentences,
-        findings=[one for one in findings if str(one.place.path) not in faults.paths],
+        findings=[one for one in findings if _is_no_echo(one, places, faults)],
+        in_part=sorted(faults.paths),
         not_read=pack.not_read,
     )
+
+
+_OF_WORDS = ("duplicate", "exclusion", "vague")
+"""Kinds of findings that need no more of a policy than the words in which they stand."""
+
+
+def _is_no_echo(finding: Finding, places: Places, faults: Faults) -> bool:
+    """Returns False for a finding that may have no other cause than a fault of its file."""
+    path = finding.place.path
+    return path in places.files and (str(path) not in faults.paths or finding.kind in _OF_WORDS)
 
 
 def _measure(recipe: str | None) -> Measure:
@@ -100,17 +118,17 @@ def _former_texts(pack: Pack, home: str | None) -> list[str]:
 
     Raises HomeError if a place was named and holds no warehouse.
     """
+    from flows.reading import reading
     from flows.run import home_at
     from warehouse.catalog import connect, look_up
-    from warehouse.home import has_warehouse, require_warehouse
+    from warehouse.home import has_warehouse
 
     place = home_at(home)
-    if home is not None:
-        require_warehouse(place)
-    elif not has_warehouse(place):
+    if home is None and not has_warehouse(place):
         return []
-    rows = look_up(connect(place), "specs_of_version", pack=pack.id, version=pack.version)
-    return [row["text"] for row in rows]
+    with reading(place):
+        rows = look_up(connect(place), "specs_of_version", pack=pack.id, version=pack.version)
+        return [row["text"] for row in rows]
 
 
 def _size(pack: Pack, policy: Policy, measure: Measure) -> PolicySize:
@@ -140,6 +158,13 @@ def show_checked(checked: Checked, *, as_json: bool) -> None:
     if checked.policies:
         _print_sizes(checked)
     terminal.lines(*map(str, checked.findings))
+    terminal.line(f"faults: {len(checked.faults)}, findings: {len(checked.findings)}")
+    if checked.in_part:
+        terminal.line(
+            f"precept: checked in part: {', '.join(checked.in_part)}; mend the faults and check "
+            "again",
+            err=True,
+        )
     for name in checked.not_read:
         terminal.line(
             f"precept: not read: {name}; a policy is a file that ends on .md, in the folder itself",
@@ -153,19 +178,22 @@ def _flat(finding: Finding) -> dict[str, Any]:
 
 
 def _print_sizes(checked: Checked) -> None:
+    """Prints what policies consist of, and how long they are: two tables, which fit 80 columns."""
     used = {name for size in checked.policies for name in size.outcomes}
     outcomes = [name for name in (*Outcome, GUIDE) if name in used]
-    examples = ["examples"] if any(size.examples for size in checked.policies) else []
-    names = ["rules", *outcomes, "cases", *examples, "full", "summary", "spec"]
-    rows = []
+    parts, lengths = [], []
     for size in checked.policies:
-        counts = [size.rules, *(size.outcomes.get(name, 0) for name in outcomes), size.cases]
-        counts += [size.examples] if examples else []
-        counts += [size.full, size.summary, size.spec]
-        rows.append([size.category, size.spec_id[:SHORT_ID], *map(str, counts)])
-    columns = [Column("category"), Column("spec id")]
-    terminal.table([*columns, *(Column(name, is_number=True) for name in names)], rows)
-    terminal.line(f"full, summary and spec in {checked.unit}")
+        by_outcome = [size.outcomes.get(name, 0) for name in outcomes]
+        counts = [size.rules, *by_outcome, size.cases, size.examples]
+        parts.append([size.category, *map(str, counts)])
+        long = map(str, (size.full, size.summary, size.spec))
+        lengths.append([size.category, *long, size.spec_id[:SHORT_ID]])
+    names = ["rules", *outcomes, "cases", "examples"]
+    columns = [Column("category"), *(Column(name, is_number=True) for name in names)]
+    terminal.table(columns, parts, title="Rules, cases and worked examples")
+    columns = [Column(name, is_number=True) for name in ("full", "summary", "spec")]
+    columns = [Column("category"), *columns, Column("spec id")]
+    terminal.table(columns, lengths, title=f"Length in {checked.unit}")
 
 
 def exit_code(checked: Checked) -> int:
@@ -175,17 +203,22 @@ def exit_code(checked: Checked) -> int:
     return 1 if checked.findings else 0
 
 
-def _budget(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
+def _budget(option: str, text: str | None, default: tuple[int, int]) -> tuple[int, int]:
     """Returns the least and the greatest of "2000-5000"; raises ValueError for another text."""
     if text is None:
         return default
     least, dash, most = text.partition("-")
     if not (dash and least.isdecimal() and most.isdecimal() and int(least) <= int(most)):
-        raise ValueError(f"a budget of {text!r} is no range; write it as 2000-5000")
+        raise ValueError(
+            f"{option} {text!r} is no range; write the least and the greatest, such as 2000-5000"
+        )
     return int(least), int(most)
 
 
 def budgets_of(full: str | None, summary: str | None) -> Budgets:
     """Returns the budgets of the options, or the usual ones where an option is not given."""
     usual = Budgets()
-    return Budgets(full=_budget(full, usual.full), summary=_budget(summary, usual.summary))
+    return Budgets(
+        full=_budget("--full", full, usual.full),
+        summary=_budget("--summary", summary, usual.summary),
+    )

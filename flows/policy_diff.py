@@ -2,7 +2,7 @@
 old text, and what it costs to make them again. Nothing is made or written."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from flows import show, terminal
 from flows.estimate import Cost, cost_of
+from flows.reading import reading
 from flows.run import home_at
 from specs.diff import full_texts, pack_changes, word_pieces
 from specs.pack import load_pack
@@ -18,7 +19,6 @@ from specs.parts import Change
 from specs.policy import Pack, PackError
 from tasks.engine.requests import EngineConfig
 from warehouse.catalog import connect, look_up
-from warehouse.home import require_warehouse
 
 _MARKS = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
 _STYLES = {"same": "", "removed": "red strike", "added": "green"}
@@ -54,6 +54,8 @@ class PackDiff:
     remakes: list[Remake] = field(default_factory=list)
     looked_at: str | None = None
     """Warehouse that was looked at; None if none was."""
+    unseen: list[str] = field(default_factory=list)
+    """Categories of which the warehouse has no spec, because nothing was asked about them."""
 
 
 def diff_packs(before: str, after: str | None, home: str | None) -> PackDiff:
@@ -63,31 +65,45 @@ def diff_packs(before: str, after: str | None, home: str | None) -> PackDiff:
     is none.
     """
     new = load_pack(after or before)
+    changes: list[Change] = []
     if after is not None:
-        texts, name = full_texts(load_pack(before)), before
+        texts = full_texts(load_pack(before))
         changes = pack_changes(texts, full_texts(new), names=(before, after))
         if home is None:
             return PackDiff(before=before, after=after, changes=changes)
     place = home_at(home)
-    require_warehouse(place)
-    connection = connect(place)
-    stored = look_up(connection, "specs_of_pack", pack=new.id)
-    if after is None:
-        if not stored:
-            raise PackError(
-                f"{place.url} has no spec of pack {new.id!r}; give two folders, or the --home that "
-                "was made with it"
-            )
-        name = place.url
-        texts = [row["text"] for row in stored if row["is_current"]]
-        changes = pack_changes(texts, full_texts(new), names=("the warehouse", before))
-    return PackDiff(
-        before=name,
-        after=after or before,
-        changes=changes,
-        looked_at=place.url,
-        **_descent(connection, new, stored),
-    )
+    with reading(place):
+        connection = connect(place)
+        stored = look_up(connection, "specs_of_pack", pack=new.id)
+        shown = {category for row in stored for category in row["categories"]}
+        if after is None:
+            changes = _changes_since(new, stored, shown, (place.url, before))
+        return PackDiff(
+            before=before if after else place.url,
+            after=after or before,
+            changes=changes,
+            looked_at=place.url,
+            unseen=[name for name in new.policies if name not in shown],
+            **_descent(connection, new, stored),
+        )
+
+
+def _changes_since(
+    new: Pack, stored: Sequence[Mapping[str, Any]], shown: Set[str], names: tuple[str, str]
+) -> list[Change]:
+    """Returns the parts in which a pack differs from the specs of a warehouse, of those categories
+    that it has specs of; raises PackError if it has none."""
+    url, folder = names
+    if not stored:
+        raise PackError(
+            f"{url} has no spec of pack {new.id!r}; give two folders, or the --home that was made "
+            "with it"
+        )
+    before = [row["text"] for row in stored if row["is_current"]]
+    # The summaries, which every spec has, tell of a policy that is new.
+    after = [new.spec([], detail="summary").text]
+    after += [new.spec([name]).text for name in new.policies if name in shown]
+    return pack_changes(before, after, names=("the warehouse", folder))
 
 
 def _descent(
@@ -161,12 +177,18 @@ def show_diff(diff: PackDiff, *, as_json: bool) -> None:
         terminal.as_json(asdict(diff))
         return
     for change in diff.changes:
-        terminal.block(f"{change.category}, {change.part}: {change.change}", *_pieces(change))
+        title = f"{change.category}, {change.part}: {change.change}"
+        if pieces := _pieces(change):
+            terminal.block(title, *pieces)
+        else:
+            terminal.heading(title)
     if not diff.changes:
         terminal.line(f"no word that a model sees differs between {diff.before} and {diff.after}")
     if diff.looked_at is None:
         terminal.line("rows and costs: give --home the warehouse to look at")
         return
+    if diff.unseen:
+        terminal.line(f"no row of the warehouse was made under: {', '.join(diff.unseen)}")
     _show_descent(diff)
 
 

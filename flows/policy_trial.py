@@ -5,15 +5,18 @@ stand in a temporary warehouse, which is deleted.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
 from flows import terminal
+from flows.preflight import require_ray
 from flows.recipe import Recipe, load_recipe
 from specs.claims import Doubt, Trial, find_doubts
+from specs.pack import load_pack
+from specs.places import Place, Places
 from specs.policy import Pack
 from specs.prompts import Message
 from tasks.data.candidates import messages_id
@@ -33,39 +36,98 @@ _CASE = "case "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedDoubt:
+    """A doubt, and the line of the pack at which it is settled: that of its first rule."""
+
+    place: str
+    doubt: Doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
     """What a model made of a pack."""
 
     model: str
     num_prompts: int
     num_samples: int
-    doubts: list[Doubt]
+    """Samples of all prompts that can be used."""
+    num_unread: int
+    """Prompts without such a sample."""
+    unread: dict[str, int]
+    """Samples that cannot be used, by the reason."""
+    doubts: list[PlacedDoubt]
 
 
 def try_pack(folder: str, recipe: str, *, num_prompts: int, num_samples: int) -> Tried:
     """Returns what the judge model of a recipe makes of a pack's cases, and of up to `num_prompts`
     prompts of each category that the recipe's sources have.
 
-    Raises ValueError if the model cannot be served, or if there is nothing to ask.
+    Raises ValueError if the model cannot be served, if there is nothing to ask, or if no reply can
+    be used.
     """
-    chosen = load_recipe(recipe).model_copy(update={"pack": folder})
-    pack = chosen.load_pack()
+    chosen = load_recipe(recipe)
+    pack = load_pack(folder)
     chosen.check_models()
+    require_ray()
     with tempfile.TemporaryDirectory() as temporary:
         home = Home(temporary)
-        rows = [*_cases(pack), *_drawn(chosen, pack, home, num_prompts)]
+        # A prompt of the recipe may be a case as well.
+        drawn = {row.prompt_id: row for row in _drawn(chosen, pack, home, num_prompts)}
+        rows = list((drawn | {row.prompt_id: row for row in _cases(pack)}).values())
         if not rows:
             raise ValueError(
                 f"pack {pack.id} has no case and recipe {chosen.name} no prompt with a category of "
                 "it; write cases, or name a recipe with prompts"
             )
-        trials = _ask(chosen, pack, home, (rows, num_samples))
+        _ask(chosen, pack, home, (rows, num_samples))
+        return told_by(home, folder, model=chosen.judging_engine.version, asked=len(rows))
+
+
+def told_by(home: Home, folder: str, *, model: str, asked: int) -> Tried:
+    """Returns what the completions of a warehouse tell of a pack, of so many prompts asked.
+
+    Raises ValueError if none of them can be used.
+    """
+    connection = connect(home)
+    trials = [
+        Trial(
+            category=row["category"],
+            prompt=row["prompt"],
+            expected=row["expected"],
+            rule_id=row["source"].removeprefix(_CASE) if row["source"].startswith(_CASE) else None,
+            reasonings=tuple(row["reasonings"]),
+        )
+        for row in look_up(connection, "trial_reasonings")
+    ]
+    reasons = look_up(connection, "trial_reasons")
+    unread = {row["reason"]: row["num_samples"] for row in reasons}
+    if not trials:
+        raise ValueError(
+            f"no reply of {model} to {asked} prompts can be used ({_counted(unread)}); name a "
+            "recipe whose judge model has room for a spec, and reasons"
+        )
+    pack, places = load_pack(folder), Places.of(folder)
     return Tried(
-        model=chosen.judging_engine.version,
-        num_prompts=len(trials),
-        num_samples=num_samples,
-        doubts=find_doubts(pack, trials),
+        model=model,
+        num_prompts=asked,
+        num_samples=sum(len(trial.reasonings) for trial in trials),
+        num_unread=asked - len(trials),
+        unread=unread,
+        doubts=[
+            PlacedDoubt(place=str(_place(pack, places, doubt)), doubt=doubt)
+            for doubt in find_doubts(pack, trials)
+        ],
     )
+
+
+def _place(pack: Pack, places: Places, doubt: Doubt) -> Place:
+    if doubt.rules:
+        return places.of_rule(doubt.rules[0])
+    return places.of_policy(pack.policies[doubt.category])
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
 
 
 def _cases(pack: Pack) -> list[Prompt]:
@@ -115,9 +177,7 @@ def _drawn(recipe: Recipe, pack: Pack, home: Home, num_prompts: int) -> list[Pro
     ]
 
 
-def _ask(
-    recipe: Recipe, pack: Pack, home: Home, asked: tuple[Sequence[Prompt], int]
-) -> list[Trial]:
+def _ask(recipe: Recipe, pack: Pack, home: Home, asked: tuple[Sequence[Prompt], int]) -> None:
     """Asks each prompt several times; `asked` are the prompts and the samples of each."""
     from flows.steps import progress_bar
 
@@ -149,16 +209,6 @@ def _ask(
             Stage(work, pool, engine, home, recipe.stage).run(pending, advance)
     finally:
         pool.close()
-    return [
-        Trial(
-            category=row["category"],
-            prompt=row["prompt"],
-            expected=row["expected"],
-            rule_id=row["source"].removeprefix(_CASE) if row["source"].startswith(_CASE) else None,
-            reasonings=tuple(row["reasonings"]),
-        )
-        for row in look_up(connect(home), "trial_reasonings")
-    ]
 
 
 def show_tried(tried: Tried, *, as_json: bool) -> None:
@@ -166,11 +216,19 @@ def show_tried(tried: Tried, *, as_json: bool) -> None:
     if as_json:
         terminal.as_json(asdict(tried))
         return
+    for placed in tried.doubts:
+        doubt = placed.doubt
+        title = f"{placed.place}: {doubt.text} ({doubt.kind}, weight {doubt.weight:g}); "
+        terminal.block(title + doubt.remedy, "\n".join(doubt.prompts))
+    if tried.doubts:
+        terminal.line("")
+    if tried.unread:
+        terminal.line(
+            f"precept: samples that cannot be used: {_counted(tried.unread)}; prompts without any "
+            f"other: {tried.num_unread}",
+            err=True,
+        )
     terminal.line(
-        f"asked {tried.model} {tried.num_prompts} prompts, {tried.num_samples} times each: "
-        f"{len(tried.doubts)} findings"
+        f"prompts: {tried.num_prompts}, samples of {tried.model}: {tried.num_samples}, findings: "
+        f"{len(tried.doubts)}"
     )
-    for doubt in tried.doubts:
-        rules = " ".join(doubt.rules)
-        title = f"{doubt.kind} {doubt.category} {rules}".rstrip()
-        terminal.block(f"{title} (weight {doubt.weight:g}): {doubt.text}", "\n".join(doubt.prompts))

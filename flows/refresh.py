@@ -125,7 +125,8 @@ def judge_completions(run: RunContext, plan: Plan) -> StageFigures:
                 raise
             faults[work.model] = message_of(fault)
             run.engines.close()
-    run.update(silent_judges=faults)
+    if faults:
+        run.note(silent_judges=faults)
     if total.num_units:
         [judged] = look_up(run.warehouse(), "accepted_of_run", run_id=run.id)
         Meter.of_cluster().add("precept_accepted", judged["num_accepted"])

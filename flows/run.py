@@ -157,6 +157,11 @@ class RunFigures:
         return {**self.collect, **self.traces}
 
     @property
+    def judge_stages(self) -> list[str]:
+        """Names of the stages of a jury, or that of a lone judge."""
+        return [name for name in self.stages if name.startswith("judge ")] or ["judge"]
+
+    @property
     def gpu_seconds(self) -> float:
         """GPUs times seconds of all stages and trainings."""
         stages = sum(stage.gpu_seconds for stage in self.stages.values())

@@ -109,7 +109,7 @@ def refreshed(done: Refreshed, place: Place) -> None:
     accepted = ask(connect(Home(done.home)), "accepted_chains").slice(0, 1).to_pylist()
     if accepted:
         _print_chain(accepted[0])
-    for name in ("generate", *_judges(figures.stages)):
+    for name in ("generate", *figures.judge_stages):
         terminal.line(_stage_line(name, figures.stages.get(name, StageFigures())))
     for judge, fault in figures.silent_judges.items():
         terminal.line(
@@ -124,11 +124,6 @@ def refreshed(done: Refreshed, place: Place) -> None:
         f"warehouse: {done.home} (tables {', '.join(TABLES)})",
         f"next: precept ask acceptance_by_category{place.option}",
     )
-
-
-def _judges(stages: Mapping[str, StageFigures]) -> list[str]:
-    """Returns the stage of a lone judge, or those of a jury."""
-    return [name for name in stages if name.startswith("judge ")] or ["judge"]
 
 
 def _counted(counts: Mapping[str, Any]) -> str:

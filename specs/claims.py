@@ -2,12 +2,12 @@
 
 A model is asked each prompt several times under spec(category). The rule that its reasoning goes by
 is the one that claims the prompt. Where two rules claim one prompt, or none does, the pack leaves
-open what it should settle.
+open what it should settle. Guide rules claim beside others: they decide nothing.
 """
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,8 +47,18 @@ class Doubt:
     weight: float
     """Prompts that show it, each by the share of its samples that does."""
     text: str
+    remedy: str
     prompts: tuple[str, ...]
     """Those that show it best."""
+
+
+_REMEDIES: Mapping[Kind, str] = {
+    "conflict": "exclude them from one of the two by '- Excludes: … -> ID'",
+    "gap": "write the rule that covers them, or widen one by '- Includes: …'",
+    "against": "mend the rule, or the case or label",
+    "overlap": "say in one of the two what the other covers, or make one rule of them",
+    "idle": "widen it, or take it out",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,7 @@ def _doubt(kind: Kind, category: str, rules: tuple[str, ...], shown: Sequence[_E
         rules=rules,
         weight=round(sum(one.share for one in ranked), 2),
         text=ranked[0].text,
+        remedy=_REMEDIES[kind],
         prompts=tuple(one.prompt for one in ranked[:_NUM_SHOWN]),
     )
 
@@ -89,19 +100,22 @@ def _doubt(kind: Kind, category: str, rules: tuple[str, ...], shown: Sequence[_E
 def _shares(pack: Pack, trial: Trial) -> dict[str | None, float]:
     """Returns the share of samples in which each rule claims the prompt; None is no rule."""
     rules = {rule.id: rule for rule in pack.policies[trial.category].rules}
-    claims = Counter(_claim(reasoning, rules, pack) for reasoning in trial.reasonings)
+    claims = Counter(
+        name for reasoning in trial.reasonings for name in _claims(reasoning, rules, pack)
+    )
     return {name: count / len(trial.reasonings) for name, count in claims.most_common()}
 
 
-def _claim(reasoning: str, rules: dict[str, Rule], pack: Pack) -> str | None:
-    """Returns the rule that reasoning goes by: the last that it cites whose outcome it decides on,
-    else the last that it cites; None without one of the category."""
+def _claims(reasoning: str, rules: dict[str, Rule], pack: Pack) -> Sequence[str | None]:
+    """Returns the rules that reasoning goes by: each guide rule that it cites, and of the others
+    the last whose outcome it decides on, else the last; None without one of the category."""
     cited = find_citations(reasoning, rule_ids=pack.rule_ids).known
     own = [name for name in cited if name in rules]
     decision = find_decision(reasoning)
-    fitting = [name for name in own if rules[name].outcome == decision]
-    named = fitting or own
-    return named[-1] if named else None
+    guides = [name for name in own if rules[name].outcome is None]
+    deciding = [name for name in own if name not in guides]
+    fitting = [name for name in deciding if rules[name].outcome == decision]
+    return [*guides, *(fitting or deciding)[-1:]] or [None]
 
 
 def _shown(
@@ -109,18 +123,20 @@ def _shown(
 ) -> Iterable[tuple[Kind, tuple[str, ...], _Evidence]]:
     """Yields what one prompt shows: (kind, rules, evidence)."""
     rules = {rule.id: rule for rule in pack.policies[trial.category].rules}
-    claiming = [name for name, share in shares.items() if name and share >= LEAST_SHARE]
-    for one, other in itertools.combinations(sorted(claiming), 2):
+    deciding = {name for name in shares if name and rules[name].outcome}
+    claiming = sorted(name for name in deciding if shares[name] >= LEAST_SHARE)
+    for one, other in itertools.combinations(claiming, 2):
         first, second = rules[one], rules[other]
         kind: Kind = "overlap" if first.outcome == second.outcome else "conflict"
-        text = f"{one} ({first.effect}) and {other} ({second.effect}) both claim it"
+        text = f"rules {one} ({first.effect}) and {other} ({second.effect}) claim the same prompts"
         yield kind, (one, other), _Evidence(min(shares[one], shares[other]), trial.prompt, text)
     if shares.get(None, 0) >= 0.5:
-        yield "gap", (), _Evidence(shares[None], trial.prompt, "no rule of the category claims it")
+        text = f"no rule of {trial.category} claims these prompts"
+        yield "gap", (), _Evidence(shares[None], trial.prompt, text)
     decided = Counter(map(find_decision, trial.reasonings))
     outcome, count = decided.most_common(1)[0]
     if trial.expected and outcome and outcome != trial.expected and len(claiming) == 1:
-        text = f"{claiming[0]} has it {outcome}, and it should be {trial.expected}"
+        text = f"by rule {claiming[0]} the outcome is {outcome}, where {trial.expected} is expected"
         share = count / len(trial.reasonings)
         yield "against", (claiming[0],), _Evidence(share, trial.prompt, text)
 
@@ -136,7 +152,7 @@ def _idle(pack: Pack, trials: Sequence[Trial], num_claims: Counter[str]) -> list
             is_tried = own or len(asked) >= _LEAST_PROMPTS * len(policy.rules)
             if num_claims[rule.id] or not is_tried:
                 continue
-            text = f"{rule.id} claims none of {len(asked)} prompts"
+            text = f"rule {rule.id} claims none of {len(asked)} prompts"
             if own:
                 text += f", and none of its own {len(own)} cases"
             doubts.append(
@@ -146,6 +162,7 @@ def _idle(pack: Pack, trials: Sequence[Trial], num_claims: Counter[str]) -> list
                     rules=(rule.id,),
                     weight=float(len(asked)),
                     text=text,
+                    remedy=_REMEDIES["idle"],
                     prompts=tuple(trial.prompt for trial in own[:_NUM_SHOWN]),
                 )
             )

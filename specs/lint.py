@@ -6,11 +6,12 @@ where they are unsure. A pack without a single case is taken for one that needs 
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
-from specs.parts import rule_text
+from specs.parts import parts
 from specs.places import Place, Places
 from specs.policy import GUIDE, BoundaryCase, Exclusion, Outcome, Pack, Policy, Rule
 from specs.wording import bold_phrases, likeness, mentions, stems, vague_words
@@ -109,15 +110,19 @@ def lint(
 
     `former` are the texts of specs that models were shown under the pack's present version.
     """
+    shown: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for text in former:
+        for place, words in parts(text).items():
+            shown[place].add(words)
     findings: list[Finding] = []
     for policy in pack.policies.values():
         subject = _Subject(pack, policy, places)
         for check in _CHECKS:
             findings += check(subject)
         findings += _over_budget(subject, budgets, measure)
-        findings += _same_version(subject, former)
-    findings += _alike_cases(pack, places)
-    findings += _alike_rules(pack, places)
+        findings += _same_version(subject, shown)
+    for check_pack in (_circles, _alike_cases, _alike_rules):
+        findings += check_pack(pack, places)
     return sorted(set(findings))
 
 
@@ -189,7 +194,7 @@ def _cases(subject: _Subject) -> Iterator[Finding]:
         for case in rule.cases:
             if not _is_explained(case, rule, elsewhere):
                 fault = f"a case of rule {rule.id} ({rule.effect}) is {case.outcome}"
-                remedy = f"exclude it by '- Excludes: … -> ' a rule ({case.outcome}), or move it"
+                remedy = f"exclude it, '- Excludes: … -> ID' of a rule ({case.outcome}), or move it"
                 yield subject.at_rule("case", rule, (fault, remedy), f"Case: {case.text}")
 
 
@@ -199,7 +204,10 @@ def _is_explained(case: BoundaryCase, rule: Rule, elsewhere: set[Outcome | None]
 
 
 def _terms(subject: _Subject) -> Iterator[Finding]:
-    """Yields terms that are defined and never used, and bold words that are used and undefined."""
+    """Yields terms that are defined and never used, and bold words that are used and undefined.
+
+    A policy that defines no term marks none: its bold words stress.
+    """
     policy = subject.policy
     body = _body(policy)
     for term, _ in policy.terms:
@@ -210,8 +218,8 @@ def _terms(subject: _Subject) -> Iterator[Finding]:
                 "term", place, f"term {term!r} is never used", "use it in a rule, or take it out"
             )
     defined = " . ".join(term for term, _ in (*policy.terms, *policy.levels))
-    for rule in policy.rules:
-        for phrase in bold_phrases(" ".join([rule.text, *_items(rule)])):
+    for rule in policy.rules if policy.terms else ():
+        for phrase in bold_phrases("\n".join([rule.text, *_items(rule)])):
             if not mentions(defined, phrase):
                 fault = f"rule {rule.id} marks {phrase!r} as a term, which nothing defines"
                 said = (fault, f"add '- **{phrase}**: …' below '# Terms', or take the '**' away")
@@ -248,38 +256,14 @@ def _vague(subject: _Subject) -> Iterator[Finding]:
 
 
 def _exclusions(subject: _Subject) -> Iterator[Finding]:
-    """Yields exclusions that lead back to their own rule, and rule ids without an arrow."""
-    rules = {rule.id: rule for one in subject.pack.policies.values() for rule in one.rules}
+    """Yields exclusions that end in a rule's id without an arrow."""
     for rule in subject.policy.rules:
         for item in rule.excludes:
-            near = f"Excludes: {item.text}"
             match = _ENDS_IN_RULE.search(item.text) if item.goto is None else None
-            if match and match["id"] in rules:
+            if match and match["id"] in subject.pack.rule_ids:
                 fault = f"an exclusion of rule {rule.id} ends in {match['id']!r} without an arrow"
                 said = (fault, f"write '-> {match['id']}'")
-                yield subject.at_rule("exclusion", rule, said, near)
-            if circle := _circle(rule, item, rules):
-                path = " -> ".join([rule.id, *circle])
-                fault = f"an exclusion leads in a circle: {path}"
-                said = (fault, "let the rule that decides keep what it covers")
-                yield subject.at_rule("exclusion", rule, said, near)
-
-
-def _circle(rule: Rule, first: Exclusion, rules: Mapping[str, Rule]) -> list[str]:
-    """Returns the rules by which an exclusion comes back to its own rule, or none.
-
-    That two rules exclude different things in favour of each other is no circle.
-    """
-    waiting: list[list[str]] = [[first.goto]] if first.goto else []
-    while waiting:
-        path = waiting.pop()
-        if path[-1] == rule.id:
-            return path
-        for item in rules[path[-1]].excludes if path[-1] in rules else ():
-            is_same = likeness(item.text, first.text) >= _SAME_SUBJECT
-            if item.goto and item.goto not in path and is_same:
-                waiting.append([*path, item.goto])
-    return []
+                yield subject.at_rule("exclusion", rule, said, f"Excludes: {item.text}")
 
 
 _CHECKS: tuple[Callable[[_Subject], Iterator[Finding]], ...] = (
@@ -291,30 +275,71 @@ _CHECKS: tuple[Callable[[_Subject], Iterator[Finding]], ...] = (
     _exclusions,
 )
 
+_Step = tuple[str, Exclusion]
+"""The id of a rule and one of its exclusions."""
+
+
+def _circles(pack: Pack, places: Places) -> Iterator[Finding]:
+    """Yields exclusions that lead back to their own rule, each circle once."""
+    rules = {rule.id: rule for policy in pack.policies.values() for rule in policy.rules}
+    told: set[frozenset[_Step]] = set()
+    for rule in rules.values():
+        for item in rule.excludes:
+            steps = _circle(rule, item, rules)
+            if not steps or frozenset(steps) in told:
+                continue
+            told.add(frozenset(steps))
+            path = " -> ".join([*(rule_id for rule_id, _ in steps), rule.id])
+            yield Finding(
+                place=places.of_rule(rule.id, f"Excludes: {item.text}"),
+                kind="exclusion",
+                text=f"an exclusion leads in a circle: {path}",
+                remedy="take it out of the rule that is to decide",
+            )
+
+
+def _circle(rule: Rule, first: Exclusion, rules: Mapping[str, Rule]) -> list[_Step]:
+    """Returns the exclusions by which one comes back to its own rule, or none.
+
+    That two rules exclude different things in favour of each other is no circle.
+    """
+    waiting: list[list[_Step]] = [[(rule.id, first)]]
+    while waiting:
+        path = waiting.pop()
+        goto = path[-1][1].goto
+        if goto == rule.id:
+            return path
+        if goto is None or goto not in rules or goto in dict(path):
+            continue
+        for item in rules[goto].excludes:
+            if item.goto and likeness(item.text, first.text) >= _SAME_SUBJECT:
+                waiting.append([*path, (goto, item)])
+    return []
+
 
 def _over_budget(subject: _Subject, budgets: Budgets, measure: Measure) -> Iterator[Finding]:
     """Yields the lengths of a policy that are outside of their budgets."""
     policy = subject.policy
     first = next(iter(policy.summary), "id")
-    for what, text, (least, most), key in (
-        ("in full", policy.render(), budgets.full, "id"),
-        ("as a summary", policy.render_summary(), budgets.summary, first),
+    for what, text, (least, most), key, option in (
+        ("in full", policy.render(), budgets.full, "id", "--full"),
+        ("as a summary", policy.render_summary(), budgets.summary, first, "--summary"),
     ):
         size = measure.count(text)
         if not least <= size <= most:
             is_short = size < least
             bound = f"under {least}" if is_short else f"over {most}"
             fault = f"{policy.id} has {size} {measure.unit} {what}, which is {bound}"
-            remedy = "say more" if is_short else "shorten it, or give it another budget"
+            remedy = f"{'say more' if is_short else 'shorten it'}, or give another {option}"
             yield subject.at_key("budget", key, (fault, remedy))
 
 
-def _same_version(subject: _Subject, former: Sequence[str]) -> Iterator[Finding]:
+def _same_version(
+    subject: _Subject, shown: Mapping[tuple[str, str], Set[str]]
+) -> Iterator[Finding]:
     """Yields rules that differ from what models were shown under the same version of the pack."""
     for rule in subject.policy.rules:
-        shown = [found for text in former if (found := rule_text(text, rule.id))]
-        texts = {words for category, words in shown if category == subject.policy.id}
-        if texts - {rule.render()}:
+        if shown.get((subject.policy.id, f"rule {rule.id}"), set()) - {rule.render()}:
             fault = (
                 f"rule {rule.id} has another text in the warehouse under the same version "
                 f"{subject.pack.version!r}"

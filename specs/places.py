@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from specs.blocks import Block
+from specs.pages import Faults, Page
 from specs.policy import Policy
 
-_RULE = re.compile(r"^##\s+(?P<id>[A-Z]{1,3}[0-9]{1,2})\s")
-_HEADING = re.compile(r"^##?\s")
+_RULE = re.compile(r"(?P<id>[A-Z]{1,3}[0-9]{1,2})\s")
 _PREFIX = 30
 """Characters by which a text is found; the rest may stand on further lines."""
 
@@ -25,61 +26,80 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """The Markdown files of a pack, and the headings of its rules."""
+class _Lines:
+    """The lines of a rule in a file: that of its heading, and the one after its last."""
 
-    files: Mapping[Path, Sequence[str]]
-    rules: Mapping[str, Place]
+    path: Path
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The Markdown files of a pack, and the lines of its rules."""
+
     folder: Path
+    files: Mapping[Path, Sequence[str]]
+    keys: Mapping[Path, Mapping[str, int]]
+    """By file, the lines of the keys of its front matter."""
+    rules: Mapping[str, _Lines]
 
     @classmethod
     def of(cls, folder: str | Path) -> "Places":
-        """Reads the files of a pack that could be loaded."""
+        """Reads the files of a pack; one that is not UTF-8 has no lines."""
         place = Path(folder)
-        files = {
-            path: path.read_text(encoding="utf-8-sig").split("\n")
-            for path in sorted(place.glob("*.md"))
-            if path.is_file()
-        }
-        rules: dict[str, Place] = {}
-        for path, lines in files.items():
-            for number, line in enumerate(lines, 1):
-                if match := _RULE.match(line):
-                    rules.setdefault(match["id"], Place(path, number))
-        return cls(files, rules, place)
+        files: dict[Path, list[str]] = {}
+        keys: dict[Path, Mapping[str, int]] = {}
+        rules: dict[str, _Lines] = {}
+        for path in filter(Path.is_file, sorted(place.glob("*.md"))):
+            page = Page.read(path, Faults())
+            files[path] = path.read_text("utf-8-sig").split("\n") if page.is_read else []
+            keys[path] = page.lines
+            # Those of blocks: a line of code or of a comment may look like a heading.
+            heads = [block for block in page.blocks if _begins_part(block)]
+            ends = [*(head.line for head in heads[1:]), len(files[path]) + 1]
+            for head, end in zip(heads, ends, strict=True) if heads else ():
+                if match := _RULE.match(head.text):
+                    rules.setdefault(match["id"], _Lines(path, head.line, end))
+        return cls(place, files, keys, rules)
 
     def of_policy(self, policy: Policy, text: str = "") -> Place:
-        """Returns the first line of a policy's file that holds a text, or begins with it."""
-        first = self.rules.get(policy.rules[0].id) if policy.rules else None
-        if first is None:
+        """Returns the first line of a policy's file at which a text begins; the first without."""
+        path = self._path_of(policy)
+        if path is None:
             return Place(self.folder, 1)
-        return Place(first.path, self._line_of(first.path, text, 1, None))
+        return self._place_of(_Lines(path, 1, len(self.files[path]) + 1), text)
 
     def of_key(self, policy: Policy, key: str) -> Place:
         """Returns the line of a key of a policy's front matter; the first line without it."""
-        return self.of_policy(policy, f"{key}:")
+        path = self._path_of(policy)
+        if path is None:
+            return Place(self.folder, 1)
+        return Place(path, self.keys[path].get(key, 1))
 
     def of_rule(self, rule_id: str, text: str = "") -> Place:
         """Returns the line of a rule at which a text begins; that of its heading without it."""
-        place = self.rules.get(rule_id)
-        if place is None:
-            return Place(self.folder, 1)
-        lines = self.files[place.path]
-        ends = (
-            number
-            for number, line in enumerate(lines[place.line :], place.line + 1)
-            if _HEADING.match(line)
-        )
-        return Place(place.path, self._line_of(place.path, text, place.line, next(ends, None)))
+        lines = self.rules.get(rule_id)
+        return self._place_of(lines, text) if lines else Place(self.folder, 1)
 
-    def _line_of(self, path: Path, text: str, first: int, end: int | None) -> int:
+    def _path_of(self, policy: Policy) -> Path | None:
+        first = self.rules.get(policy.rules[0].id) if policy.rules else None
+        return first.path if first else None
+
+    def _place_of(self, lines: _Lines, text: str) -> Place:
         """Returns the line within a range at which a text begins; the first if none does."""
         wanted = " ".join(text.split())[:_PREFIX].lower()
-        lines = self.files[path]
-        stop = len(lines) + 1 if end is None else end
-        for number in range(first, stop) if wanted else ():
-            line = " ".join(lines[number - 1].split()).lower()
-            below = " ".join(" ".join(lines[number : number + 2]).split()).lower()
+        file = self.files[lines.path]
+        for number in range(lines.first, lines.end) if wanted else ():
+            line = " ".join(file[number - 1].split()).lower()
+            below = " ".join(" ".join(file[number : number + 2]).split()).lower()
             if 0 <= f"{line} {below}".find(wanted) < len(line):
-                return number
-        return first
+                return Place(lines.path, number)
+        return Place(lines.path, lines.first)
+
+
+def _begins_part(block: Block) -> bool:
+    """Returns True for the heading of a section or a rule; an example belongs to its rule."""
+    return block.kind in ("h1", "h2") or (
+        block.kind == "h3" and not block.text.startswith("Example")
+    )

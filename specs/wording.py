@@ -1,6 +1,7 @@
 """The words of policies: what they are about, which leave a decision open, which texts are alike.
 
-Everything is read from the words alone, in English, without a model.
+Everything is read from the words alone, without a model. The lists of words are English; texts in
+another language have none of them, and are split into words as that language is.
 """
 
 import re
@@ -11,10 +12,16 @@ from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 
+import regex
+
 _DATA = Path(__file__).parent / "wording.toml"
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+"""Letters of languages that are written without spaces between words."""
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|`[^`]*`")
-_BOLD = re.compile(r"\*\*(?P<phrase>[^*]+)\*\*")
+_BOLD = re.compile(r"\*\*(?P<phrase>[^*]+)\*\*(?P<colon>:?)")
+_BEFORE_A_HEADING = re.compile(r"(?:^|[.!?:;])\s*(?:[-*+|]|\d+[.)])?\s*$")
+"""What stands before a bold phrase that opens a line, a list item, a table cell or a sentence."""
 _STEM_LETTERS = 5
 """Letters by which words of one stem are told: `renewals` and `renewed` share `renew`."""
 
@@ -60,8 +67,17 @@ def stems(text: str) -> frozenset[str]:
 
     "what a late return costs" → {"late", "retur", "cost"}
     """
-    words = (match[0].lower() for match in _WORD.finditer(text))
-    return frozenset(_stem(word) for word in words if word not in _function_words())
+    return frozenset(_stem(word) for word in _words(text) if word not in _function_words())
+
+
+def _words(text: str) -> Iterator[str]:
+    for match in _WORD.finditer(text.lower()):
+        if _UNSPACED.search(match[0]):
+            from icu4py.breakers import WordBreaker
+
+            yield from WordBreaker(match[0], "und")
+        else:
+            yield match[0]
 
 
 def _stem(word: str) -> str:
@@ -69,9 +85,23 @@ def _stem(word: str) -> str:
 
 
 def bold_phrases(text: str) -> list[str]:
-    """Returns the phrases between double asterisks that hold a word with a subject."""
-    phrases = (match["phrase"].strip(" .,:;") for match in _BOLD.finditer(text))
-    return [phrase for phrase in phrases if stems(phrase)]
+    """Returns the phrases between double asterisks that a text uses as terms.
+
+    A phrase without a subject stresses, and one that opens a line or a sentence and ends in a colon
+    or a full stop is a heading: "**Be brief.** Say **no** at the **bilge**." → ["bilge"]
+    """
+    return [
+        match["phrase"].strip(" .,:;")
+        for line in text.split("\n")
+        for match in _BOLD.finditer(line)
+        if stems(match["phrase"]) and not _is_heading(line, match)
+    ]
+
+
+def _is_heading(line: str, match: re.Match[str]) -> bool:
+    is_first = _BEFORE_A_HEADING.search(line[: match.start()]) is not None
+    is_alone = not line[match.end() :].strip()
+    return is_first and (is_alone or bool(match["colon"]) or match["phrase"].rstrip()[-1] in ".:!?")
 
 
 def mentions(text: str, term: str) -> bool:
@@ -79,8 +109,8 @@ def mentions(text: str, term: str) -> bool:
 
     ("He admits his intents.", "intent") → True
     """
-    wanted = [_stem(word.lower()) for word in _WORD.findall(term)]
-    words = [_stem(word.lower()) for word in _WORD.findall(text)]
+    wanted = [_stem(word) for word in _words(term)]
+    words = [_stem(word) for word in _words(text)]
     size = len(wanted)
     return any(words[start : start + size] == wanted for start in range(len(words) - size + 1))
 

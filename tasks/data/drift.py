@@ -75,10 +75,15 @@ def watch(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> Drift:
 def _watch_judge(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> str | None:
     """Returns why what one judge gave in the refreshes not watched yet is held, if it is."""
     unwatched = [row for row in rows if not row["watched"]]
+    # In another jury, or at another place in it, a judge is asked about other completions.
+    juries = {row["jury"] for row in unwatched}
     before = [
         row
         for row in rows
-        if row["watched"] and row["alarm"] is None and row["num_judged"] >= config.min_rows
+        if row["watched"]
+        and row["alarm"] is None
+        and row["num_judged"] >= config.min_rows
+        and {row["jury"]} == juries
     ]
     newest = Judged.of(unwatched)
     if newest.num_judged < config.min_rows:

@@ -310,6 +310,21 @@ def test_change_report_tells_cost_by_the_recipes_price(judged: Home) -> None:
     assert "a GPU-hour" not in change_report(judged, plain(), done, before)
 
 
+def test_change_report_tells_of_each_judge_of_a_jury(judged: Home) -> None:
+    from flows.nightly import Before, change_report
+    from flows.run import Refreshed, RunFigures
+    from tasks.stage import StageFigures
+
+    figures = RunFigures(
+        stages={"judge a@1": StageFigures(num_rows=3, statuses={"ok": 3})},
+        silent_judges={"b@1": "no answer"},
+    )
+    done = Refreshed("late", judged.url, [], "set", 0, figures, 0)
+    text = change_report(judged, plain(), done, Before(frozenset(), 0))
+    assert "- judge a@1: 3 rows (ok 3)" in text and "- judge: 0 rows" not in text
+    assert "- b@1 could not be asked: no answer" in text
+
+
 def test_change_report_says_why_a_night_came_to_no_example(judged: Home) -> None:
     from flows.nightly import Before, change_report
     from flows.run import Refreshed, RunFigures

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from flows.__main__ import app
@@ -65,26 +67,75 @@ BAD_FISH = (
 )
 
 
-def test_twelve_planted_faults_are_told_at_once_and_nothing_else_but_their_echo(
-    tmp_path: Path,
-) -> None:
-    folder = write_pack(tmp_path / "town", boats=BOATS, fish=BAD_FISH)
-    ended = CliRunner().invoke(app, ["policies", "check", str(folder)])
+Told = set[tuple[str, int, str]]
+
+
+def check(folder: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["policies", "check", str(folder), *options])
+
+
+def told_of(folder: Path, ended: Result) -> Told:
     lines = [line.removeprefix("precept: ") for line in ended.output.splitlines()]
-    told = {
+    return {
         (match["file"], int(match["line"]), match["text"])
         for line in lines
         if (match := re.match(rf"{folder}/(?P<file>\S+):(?P<line>\d+): (?P<text>.+?); ", line))
     }
+
+
+def test_twelve_planted_faults_are_told_at_once_and_nothing_else(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "town", boats=BOATS, fish=BAD_FISH)
+    ended = check(folder)
     assert ended.exit_code == 2
-    assert told >= PLANTED
-    # The circle is told at both of its ends.
-    assert told - PLANTED == {("boats.md", 28, "an exclusion leads in a circle: B2 -> B1 -> B2")}
+    assert told_of(folder, ended) == PLANTED
+
+
+def test_a_file_with_a_fault_is_checked_for_what_its_words_alone_tell(tmp_path: Path) -> None:
+    vague = BAD_FISH.replace("Send them to the weaver.", "Send them where appropriate.")
+    folder = write_pack(tmp_path / "town", boats=BOATS, fish=vague)
+    ended = check(folder)
+    fault = "rule F1 says 'where appropriate', which does not say when it fits"
+    assert told_of(folder, ended) - PLANTED == {("fish.md", 13, fault)}
+    assert f"checked in part: {folder}/fish.md" in ended.output
+
+
+def test_a_file_that_is_not_utf_8_hides_no_fault_of_another(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "town", boats=BOATS)
+    (folder / "fish.md").write_bytes(b"---\nid: caf\xe9\n")
+    ended = check(folder)
+    assert ended.exit_code == 2
+    told = told_of(folder, ended)
+    assert {line for file, line, _ in told if file == "fish.md"} == {2}
+    assert {one for one in PLANTED if one[0] == "boats.md"} <= told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--full", "9"], "--full '9' is no range"),
+        (["-n", "3"], "-n has no effect without --model"),
+        (["--model", "harbour", "--full", "0-9"], "--full has no effect with --model"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    ended = check(write_pack(tmp_path / "town"), *options)
+    assert (ended.exit_code, message in ended.output) == (2, True), ended.output
+
+
+def test_sizes_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = check(Path("specs/safety"))
+    assert ended.exit_code == 0
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+    assert re.search(r"^self_harm +13 +6 +1 +6 +45 +4$", ended.stdout, re.MULTILINE)
 
 
 def test_faults_stand_in_the_json_beside_the_findings(tmp_path: Path) -> None:
     folder = write_pack(tmp_path / "town", boats=BOATS, fish=BAD_FISH)
-    ended = CliRunner().invoke(app, ["policies", "check", str(folder), "--format", "json"])
+    ended = check(folder, "--format", "json")
     told = json.loads(ended.stdout)
     assert (ended.exit_code, len(told["faults"]), told["policies"]) == (2, 3, [])
     assert {finding["path"] for finding in told["findings"]} == {f"{folder}/boats.md"}
+    assert told["in_part"] == [f"{folder}/fish.md"]

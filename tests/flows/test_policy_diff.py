@@ -86,8 +86,28 @@ def edit(pack: Path, old: str, new: str, name: str = "boats.md") -> None:
 
 def test_a_pack_that_nobody_edited_makes_nothing_stale(pack: Path, home: Home) -> None:
     diff = diff_packs(str(pack), None, home.url)
-    assert [one for one in diff.changes if not one.change.startswith("only in")] == []
-    assert (diff.stale, diff.checkpoints, diff.remakes) == ([], [], [])
+    assert (diff.changes, diff.stale, diff.checkpoints, diff.remakes) == ([], [], [], [])
+    assert diff.unseen == ["bread", "cloth", "gates", "lamps", "tools"]
+
+
+def test_a_renamed_category_is_told_as_one_that_left_and_one_that_came(
+    pack: Path, home: Home
+) -> None:
+    edit(pack, "id: boats", "id: ships")
+    diff = diff_packs(str(pack), None, home.url)
+    assert {(one.category, one.part, one.change) for one in diff.changes} == {
+        ("boats", "policy", "only in the warehouse"),
+        ("boats", "summary", "removed"),
+        ("ships", "summary", "added"),
+    }
+    assert "ships" in diff.unseen
+
+
+def test_a_damaged_shard_is_told(pack: Path, home: Home) -> None:
+    [shard] = Path(home.url, "judgements").glob("*.parquet")
+    shard.write_bytes(b"PAR1")
+    ended = CliRunner().invoke(app, ["policies", "diff", str(pack), "--home", home.url])
+    assert f"is no shard of Precept's and not read: {shard.name}" in ended.stderr
 
 
 def test_an_edited_rule_makes_the_rows_of_its_category_stale(pack: Path, home: Home) -> None:

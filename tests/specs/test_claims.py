@@ -34,7 +34,7 @@ def test_two_rules_of_different_outcomes_that_claim_a_prompt_conflict(pack: Pack
     [doubt] = find_doubts(pack, [trial(B1, B2, B1, B2)])
     assert told([doubt]) == [("conflict", ("B1", "B2"))]
     assert (doubt.weight, doubt.prompts) == (0.5, ("May I row?",))
-    assert doubt.text == "B1 (comply) and B2 (refuse) both claim it"
+    assert doubt.text == "rules B1 (comply) and B2 (refuse) claim the same prompts"
 
 
 def test_two_rules_of_one_outcome_that_claim_a_prompt_overlap(pack: Pack) -> None:
@@ -52,7 +52,7 @@ def test_a_prompt_that_no_rule_claims_is_a_gap(pack: Pack) -> None:
 def test_an_outcome_that_is_not_the_case_is_against_it(pack: Pack) -> None:
     [doubt] = find_doubts(pack, [trial(B2, B2, expected="comply", rule_id="B2")])
     assert told([doubt]) == [("against", ("B2",))]
-    assert doubt.text == "B2 has it refuse, and it should be comply"
+    assert doubt.text == "by rule B2 the outcome is refuse, where comply is expected"
 
 
 def test_a_rule_that_none_of_its_cases_cites_is_idle(pack: Pack) -> None:
@@ -69,6 +69,15 @@ def test_a_rule_is_idle_only_if_enough_prompts_were_asked(pack: Pack) -> None:
 def test_a_cited_rule_counts_that_has_the_outcome_decided_on(pack: Pack) -> None:
     both = "Rule B1 would have it safe, and rule B2 covers leaks. So I comply."
     assert told(find_doubts(pack, [trial(both, both, rule_id="B2")])) == [("idle", ("B2",))]
+
+
+def test_guide_rules_claim_beside_others_and_conflict_with_none(tmp_path: Path) -> None:
+    guides = "## B3 Tone (guide)\n\nBe kind.\n\n## B4 Length (guide)\n\nBe brief.\n\n# Style"
+    pack = load_pack(write_pack(tmp_path, boats=BOATS.replace("# Style", guides)))
+    kind = f"By rule B3 I am kind. {B1}"
+    short = f"By rule B3 I am kind, by rule B4 brief. {B1}"
+    assert find_doubts(pack, [trial(kind, short)]) == []
+    assert told(find_doubts(pack, [trial(kind, rule_id="B4")])) == [("idle", ("B4",))]
 
 
 def test_conflicts_come_first_and_the_weightiest_before_others(pack: Pack) -> None:

@@ -170,6 +170,61 @@ def test_style_of_the_pack_is_no_policy(tmp_path: Path) -> None:
     assert findings_of(tmp_path, style=STYLE.replace("Say sorry.", "Say what is **fit**.")) == []
 
 
+def test_bold_headings_and_the_stress_of_a_policy_without_terms_are_no_terms(
+    tmp_path: Path,
+) -> None:
+    headings = "**Bilges.** Its hull leaks.\n\n1. **Deck**: dry\n2. *Oars*\n\n**Sails**\n"
+    assert findings_of(tmp_path, boats=boats("Its hull leaks.\n", headings)) == []
+    stress = CLEAN["fish"].replace("Send them to the weaver.", "Send them to the **weaver**.")
+    assert findings_of(tmp_path, fish=stress) == []
+
+
+def test_a_pack_without_spaces_between_words_has_no_findings(tmp_path: Path) -> None:
+    chinese = """---
+id: boats
+title: 船只
+version: 1
+comply: 租用安全的船只
+refuse: 漏水的船，偷船的方法
+---
+
+# Terms
+
+- **船体**: 船的外壳
+
+# Rules
+
+## B1 安全的船只 (comply)
+
+说明如何租用安全的船只，船体必须完好。
+
+- Case: 晴天可以租船吗？ -> comply
+
+## B2 漏水或偷来的船 (refuse)
+
+不帮助任何人使用漏水的船只，也不说明偷船的方法。
+
+- Case: 怎样偷走港口里的船？ -> refuse
+"""
+    assert findings_of(tmp_path, boats=chinese) == []
+    unused = chinese.replace("，船体必须完好", "")
+    assert [one.kind for one in findings_of(tmp_path, boats=unused)] == ["term"]
+
+
+def test_a_line_of_code_is_no_heading_of_a_rule(tmp_path: Path) -> None:
+    edited = boats("It is safe\n", "```\n## B2 Raft (refuse)\n```\n\nIt is safe\n")
+    edited = edited.replace("- Case: may I raft home -> refuse\n", "")
+    [found] = findings_of(tmp_path, boats=edited)
+    lines = edited.split("\n")
+    assert lines[found.place.line - 1 :][:3] == ["## B2 Raft (refuse)", "", "Its hull leaks."]
+
+
+def test_a_circle_is_told_once(tmp_path: Path) -> None:
+    back = "- Excludes: rowing at night -> B1\n- Case: may I raft home"
+    found = findings_of(tmp_path, boats=boats("- Case: may I raft home", back))
+    assert [one.kind for one in found] == ["exclusion"]
+
+
 def test_words_are_told_by_their_stems() -> None:
     assert stems("what a late return costs") == {"late", "retur", "cost"}
     assert mentions("An admission of their intents", "intent")

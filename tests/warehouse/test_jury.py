@@ -1,5 +1,6 @@
 """Juries and criteria as the questions tell them, counted by hand."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,6 +136,19 @@ def test_drift_has_a_row_for_each_judge_over_what_it_was_asked(disk: Home) -> No
     fill(disk, {"x": [9], "y": [9], "z": [1]}, {"x": [9], "y": [3]})
     columns = ("judge", "num_judged", "num_accepted", "acceptance")
     assert rows_of(disk, "drift", *columns) == [("a@1", 3, 2, 0.6667), ("b@1", 2, 1, 0.5)]
+
+
+def test_drift_tells_the_order_of_a_jury_and_who_was_silent(disk: Home) -> None:
+    fill(disk, {"x": [9]}, {"x": [9]})
+    recipe = {"judge_engines": [{"model": "b"}, {"model": "a"}], "judge": {"mode": "race"}}
+    figures = {"silent_judges": {"b@1": "away"}}
+    told = {"resolved_recipe": json.dumps(recipe), "figures": json.dumps(figures)}
+    jury = run("r", judging_id="jury", jury=["a", "b"], num_judgements=1, revision=3, **told)
+    write_shard(disk, RUNS, [jury])
+    assert rows_of(disk, "drift", "judge", "jury") == [
+        ("a@1", "b then a, 1 silent"),
+        ("b@1", "b then a, 1 silent"),
+    ]
 
 
 def criteria(**scores: float) -> list[CriterionScore]:

@@ -42,6 +42,7 @@ def row(run_id: str, acceptance: float, **changes: Any) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "judge": None,
+        "jury": None,
         "watched": True,
         "alarm": None,
         **night(acceptance),
@@ -77,3 +78,11 @@ def test_each_judge_of_a_jury_is_compared_with_itself() -> None:
     assert drift.runs == ("newest",)
     assert drift.alarm and drift.alarm.startswith("judge b@1: acceptance is 0.500")
     assert watch([*usual, newest[0]], BAND).alarm is None
+
+
+def test_judge_is_compared_with_refreshes_of_the_same_jury_in_the_same_order() -> None:
+    usual = row("usual", 0.5, judge="b@1", jury="a then b")
+    newest = row("newest", 0.9, judge="b@1", jury="a then b", watched=False)
+    assert watch([usual, newest], BAND).alarm is not None
+    for jury in ("b then a", "c then a then b", "a then b, 1 silent"):
+        assert watch([usual, {**newest, "jury": jury}], BAND).alarm is None
