@@ -7,7 +7,7 @@ a table's header) is a fault with its line, so that no word is lost on the way t
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from markdown_it import MarkdownIt
@@ -87,6 +87,11 @@ def layout(blocks: Sequence[Block], *, base: int = 0, joined: bool = True) -> st
             lines.append("  " * depth + block.text)
             open_depth = block.depth
     return "\n".join(lines)
+
+
+def item_text(head: Block, text: str, nested: Sequence[Block]) -> str:
+    """Returns an item's text, of which `text` is the head's, with what is nested in it."""
+    return layout([replace(head, text=text, marker=""), *nested], base=head.depth)
 
 
 _HIDDEN = {

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
-from specs.blocks import Block, layout, one_line
+from specs.blocks import Block, item_text, layout, one_line
 from specs.pages import Page
 from specs.parts import parts
 from specs.policy import NO_CATEGORY, Policy
@@ -110,16 +109,12 @@ def _items(blocks: Sequence[Block]) -> list[list[Block]]:
     return items
 
 
-def _rest(head: Block, text: str, nested: Sequence[Block]) -> str:
-    return layout([replace(head, text=text, marker=""), *nested], base=head.depth)
-
-
 def _parse_terms(page: Page, blocks: Sequence[Block]) -> tuple[tuple[str, str], ...]:
     terms = []
     for head, *nested in _items(blocks):
         match = _TERM.match(head.text) if head.kind in ("text", "item") else None
         if match and (match["meaning"] or nested):
-            terms.append((match["term"], _rest(head, match["meaning"] or "", nested)))
+            terms.append((match["term"], item_text(head, match["meaning"] or "", nested)))
         else:
             page.fault(head.line, f"not a term: {head.text!r}", "write '- **term**: meaning'")
     return tuple(terms)
@@ -145,7 +140,7 @@ def named_items(
         name = match["name"]
         if name in named or name in taken or name in EFFECTS:
             page.fault(head.line, f"the name {name!r} is taken", "choose another")
-        named.setdefault(name, _rest(head, match["meaning"], nested))
+        named.setdefault(name, item_text(head, match["meaning"], nested))
     return tuple(named.items())
 
 
@@ -153,7 +148,7 @@ def _parse_unclear(page: Page, blocks: Sequence[Block]) -> tuple[str, ...]:
     texts = []
     for head, *nested in _items(blocks):
         if head.kind == "item":
-            texts.append(_rest(head, head.text, nested))
+            texts.append(item_text(head, head.text, nested))
         else:
             page.fault(head.line, f"not a list item: {head.text!r}", "write '- If …, …'")
     return tuple(texts)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast, get_args
 
-from specs.blocks import Block, layout
+from specs.blocks import Block, item_text, layout
 from specs.pages import Page
 from specs.policy import (
     GUIDE,
@@ -191,9 +191,9 @@ class _RuleDraft:
     def _add_item(self, match: re.Match[str], head: Block, nested: Sequence[Block]) -> None:
         whole = match.string.removeprefix(f"{match['kind']}: ")
         if match["kind"] == "Includes":
-            self.includes.append(_text(head, whole, nested))
+            self.includes.append(item_text(head, whole, nested))
         elif match["kind"] == "Unclear":
-            self.unclear.append(_text(head, whole, nested))
+            self.unclear.append(item_text(head, whole, nested))
         elif match["kind"] == "Excludes":
             if match["goto"]:
                 place = (self.context.page, head.line, match["goto"])
@@ -201,7 +201,7 @@ class _RuleDraft:
             if EARLY_TARGET.search(match["text"]):
                 fault = f"an exclusion that does not end in ' -> K1': {head.text!r}"
                 self._fault(head.line, fault, "write one for each rule, and ' -> ' and its id last")
-            text = _text(head, match["text"], nested)
+            text = item_text(head, match["text"], nested)
             self.excludes.append(Exclusion(text=text, goto=match["goto"]))
         else:
             self._add_case(match, whole, head, nested)
@@ -234,9 +234,9 @@ class _RuleDraft:
         if len(reasons) > 1:
             self._fault(reasons[1][0].line, "a second 'Because:' of a case", "write one")
         because = "\n".join(
-            _text(first, first.text.removeprefix("Because: "), more) for first, *more in reasons
+            item_text(first, first.text.removeprefix("Because: "), more) for first, *more in reasons
         )
-        text = _text(head, text, [block for group in others for block in group])
+        text = item_text(head, text, [block for group in others for block in group])
         self.cases.append(BoundaryCase(text=text, outcome=outcome, because=because))
 
 
@@ -263,11 +263,6 @@ def _groups(blocks: Sequence[Block]) -> list[list[Block]]:
         else:
             groups[-1].append(block)
     return groups
-
-
-def _text(head: Block, text: str, nested: Sequence[Block]) -> str:
-    """Returns an item's text, of which `text` is the head's, with what is nested in it."""
-    return layout([replace(head, text=text, marker=""), *nested], base=head.depth)
 
 
 def _parse_example(draft: _RuleDraft, blocks: Sequence[Block]) -> Example:

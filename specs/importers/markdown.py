@@ -11,6 +11,8 @@ from specs.blocks import Block, read_blocks
 from specs.policy import Example, Pack, Policy, Rule
 from specs.rules import EARLY_TARGET, LIKE_A_TURN, LIKE_AN_ITEM, UNLISTED
 
+_LAZY = re.compile(r"(?![-*+]\s|\d+[.)]\s)\S")
+"""Begins a line that is neither a list item nor set in below one."""
 _PARSER = MarkdownIt("commonmark").enable("table").disable("reference")
 
 
@@ -38,9 +40,9 @@ def _safe(text: str, *, is_verbatim: bool) -> str:
             # Lines of one paragraph would be joined.
             is_safe = all(_is_text([line], is_verbatim=True, kind="text") for line in part)
             part = "\n\n".join(part).split("\n") if is_safe else lines[start:end]
-        elif is_verbatim and kind == "blockquote_open":
-            # Its marks would be dropped.
-            is_safe = False
+        elif is_verbatim and (kind == "blockquote_open" or any(map(_LAZY.match, part))):
+            # The marks of a quotation would be dropped, and such lines joined to an item.
+            is_safe = is_safe and kind in ("fence", "table_open")
         if chunks and not is_safe and not chunks[-1][0]:
             # Neighbours share a fence, with the blank lines between them.
             chunks[-1][1].extend(part)
