@@ -158,8 +158,8 @@ class _Reader:
             self.left.add(section.line, section.title, "a heading without text below it")
         samples = section.samples.entries() if section.samples else []
         for entry in split(samples, _NEW_SAMPLE):
-            if not rules:
-                self._leave_entry(entry, "an example of criteria that are not there")
+            if not rules or entry.kind == "block":
+                self._leave_entry(entry, "an example that is code, a table or of no criteria")
                 continue
             decided = rules[-1].outcome
             case = BoundaryCase(text=entry.body.replace("**", ""), outcome=decided)

@@ -79,7 +79,7 @@ def _is_text(lines: Sequence[str], *, is_verbatim: bool, kind: str = "") -> bool
     """Returns True of lines that the pack reader takes for text, and for one of this kind."""
     faults: list[int] = []
     blocks = read_blocks(lines, 1, lambda line, *_: faults.append(line))
-    if faults or (kind and [block.kind for block in blocks] != [kind]):
+    if faults or not blocks or (kind and [block.kind for block in blocks] != [kind]):
         return False
     return not any(_is_part(block, is_verbatim=is_verbatim) for block in blocks)
 

@@ -28,6 +28,7 @@ _ON_EXAMPLE = re.compile(
     r"Here,|In (?:the|this) example|The above|The ideal behavior is|Since the (?:developer|user)"
 )
 """Begins a paragraph that speaks of the example above it."""
+_LONE_TITLE = "the title of an example that does not follow"
 _ABOUT_DOCUMENT = ("overview", "structure")
 """Anchors of what says how the document is built, to people who read it."""
 _TERM = re.compile(r"\*\*[^*]+(?:\*\*:|:\*\*)\s")
@@ -109,7 +110,7 @@ def _ruled(group: Sequence[Section]) -> Sequence[Section]:
     """Returns the sections of a group that become rules: those below the first, and the first if it
     is more than an introduction."""
     head, *below = group
-    has_example = any(block.kind == "code" and is_dialogue(block.lines) for block in head.blocks)
+    has_example = any(map(_is_example, head.blocks))
     is_rule = head.authority or not below or has_example
     return group if is_rule else below
 
@@ -132,6 +133,10 @@ class _Reader:
     def policy(self, group: Sequence[Section]) -> Policy:
         head, below = group[0], _ruled(group)
         rules = tuple(self._rule(section) for section in below)
+        if head not in below:
+            for block in head.blocks:
+                if block.kind == "title":
+                    _leave(block, _LONE_TITLE, self.left)
         return Policy(
             id=self.categories[head.anchor],
             title=head.title,
@@ -166,7 +171,7 @@ class _Reader:
                 _leave(block, "commentary, which instructs nobody", self.left)
             elif block.kind == "other":
                 _leave(block, "HTML, which no model is shown", self.left)
-            elif block.kind == "code" and not is_dialogue(block.lines):
+            elif block.kind == "code" and not _is_example(block):
                 parts.append("\n".join(block.lines))
             elif block.kind in ("text", "list") and not _is_remark(block, section):
                 parts.append(self._words(block))
@@ -182,16 +187,16 @@ class _Reader:
         """Yields the examples of a section, each with what the document says of it."""
         for index, block in enumerate(section.blocks):
             below = section.blocks[index + 1] if index + 1 < len(section.blocks) else None
-            if block.kind == "code" and is_dialogue(block.lines):
+            if _is_example(block):
                 is_named = index > 0 and section.blocks[index - 1].kind == "title"
                 title = self._title(section.blocks[index - 1]) if is_named else section.title
                 remark = self._words(below) if below and _is_remark(below, section) else ""
                 yield self._example(title, block, remark)
-            elif block.kind == "title" and not (below and is_dialogue(below.lines)):
-                _leave(block, "the title of an example that does not follow", self.left)
+            elif block.kind == "title" and not (below and _is_example(below)):
+                _leave(block, _LONE_TITLE, self.left)
 
     def _title(self, block: Block) -> str:
-        return self._words(block).removeprefix("**Example**:").strip()
+        return " ".join(self._words(block).removeprefix("**Example**:").split())
 
     def _example(self, title: str, block: Block, remark: str) -> Example:
         is_closed = re.fullmatch(r"\s*[`~]{3,}\s*", block.lines[-1])
@@ -234,8 +239,7 @@ class _Reader:
                     section.blocks.remove(above)
                     _leave(above, "introduces a list that stands elsewhere in the pack", self.left)
             for block in section.blocks:
-                is_example = block.kind == "code" and is_dialogue(block.lines)
-                if is_example or block.kind == "title" or _is_remark(block, section):
+                if _is_example(block) or block.kind == "title" or _is_remark(block, section):
                     _leave(block, "an example outside of any rule", self.left)
             body = self._body(section)
             if body:
@@ -274,6 +278,10 @@ def _outlined(title: str, body: str) -> str:
 def _lists_levels(block: Block) -> bool:
     found = {match[1].lower() for line in block.lines if (match := _LEVEL.match(line))}
     return block.kind == "list" and found >= set(_LEVELS)
+
+
+def _is_example(block: Block) -> bool:
+    return block.kind == "code" and is_dialogue(block.lines)
 
 
 def _is_remark(block: Block, section: Section) -> bool:
