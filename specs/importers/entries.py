@@ -73,7 +73,7 @@ def _item(token: Token, lines: Sequence[str], line: int) -> Entry:
     return Entry(
         kind="item",
         text=head.text if head else "",
-        line=line,
+        line=head.line if head else line,
         marker=f"{token.info}{token.markup}" if token.info else "-",
         written=head.written if head else (),
         below=inner,
