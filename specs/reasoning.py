@@ -26,8 +26,8 @@ def find_citations(reasoning: str, *, rule_ids: Sequence[str]) -> Citations:
     """Returns the rules that reasoning cites, of a pack with these ids.
 
     An id that no rule has counts as a citation if its letters are those of a real rule, or if it is
-    introduced as one ("rule X9", "[X9"): "vitamin B12" is one only if the pack has rules B…. In small
-    letters only the id of a real rule counts, and only if it is introduced so.
+    introduced as one ("rule X9", "[X9"): "vitamin B12" is one only if the pack has rules B…. In
+    small letters only the id of a real rule counts, and only if it is introduced so.
     """
     real = set(rule_ids)
     prefixes = {rule_id.rstrip("0123456789") for rule_id in real}

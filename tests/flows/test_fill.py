@@ -12,7 +12,7 @@ from flows.recipe import Recipe, load_recipe
 from tasks.data.drafts import FillConfig
 from tasks.engine.requests import EngineConfig
 from tests.scripted_server import MODEL, ScriptedServer, completion, scripted
-from warehouse.catalog import connect
+from warehouse.catalog import connect, read
 from warehouse.home import Home
 
 pytestmark = pytest.mark.slow
@@ -74,9 +74,8 @@ def test_model_that_declines_some_is_asked_for_others(
     assert filled.statuses["refused"] > 0 and filled.statuses["ok"] >= 8
     assert all(rule.after == 4 for rule in filled.rules)
     assert {row["model"].split("@")[0] for row in lines(tmp_path)} == {MODEL}
-    [(tokens,)] = (
-        connect(Home(str(tmp_path / "home")))
-        .execute("SELECT output_tokens FROM usage WHERE table_name = 'drafts'")
-        .fetchall()
-    )
+    warehouse = connect(Home(str(tmp_path / "home")))
+    [(tokens,)] = read(
+        warehouse, "SELECT output_tokens FROM usage WHERE table_name = 'drafts'"
+    ).fetchall()
     assert tokens > 0
