@@ -337,7 +337,7 @@ def filled(done: "Filled", place: Place) -> None:
     if done.rules:
         table(pa.Table.from_pylist([asdict(rule) for rule in done.rules]), title="Prompts of rules")
     elif done.num_hard == 0:
-        terminal.line("no prompt to mine: models fail on none that cites one of these rules")
+        terminal.line("no prompt to mine for these rules")
     else:
         terminal.line(f"no rule lacks prompts: each has {done.floor} or more")
     if done.statuses:

@@ -45,6 +45,15 @@ class FillConfig(Config):
     sampling: Sampling = Sampling(temperature=1.0)
     """Sampling of the generator as it writes prompts."""
 
+    @field_validator("sampling")
+    @classmethod
+    def _check_sampling(cls, sampling: Sampling) -> Sampling:
+        if sampling.temperature == 0:
+            raise ValueError(
+                "temperature is 0, so that all drafts at one place would be the same: raise it"
+            )
+        return sampling
+
     @field_validator("function")
     @classmethod
     def _check_function(cls, name: str | None) -> str | None:

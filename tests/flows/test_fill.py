@@ -75,7 +75,6 @@ def test_model_that_declines_some_is_asked_for_others(
     assert all(rule.after == 4 for rule in filled.rules)
     assert {row["model"].split("@")[0] for row in lines(tmp_path)} == {MODEL}
     warehouse = connect(Home(str(tmp_path / "home")))
-    [(tokens,)] = read(
-        warehouse, "SELECT output_tokens FROM usage WHERE table_name = 'drafts'"
-    ).fetchall()
+    query = "SELECT output_tokens FROM usage WHERE table_name = 'drafts'"
+    [(tokens,)] = read(warehouse, query).fetchall()
     assert tokens > 0

@@ -413,7 +413,7 @@ def test_fill_says_what_came_to_nothing(capsys: pytest.CaptureFixture[str]) -> N
     show.filled(done, show.Place("harbour", None))
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "no prompt to mine: models fail on none that cites one of these rules",
+        "no prompt to mine for these rules",
         "drafts: error 3",
         "error of a draft: KeyError: 'B9' (others: 1; see column reason of table drafts)",
         "prompts added to fill.jsonl: 0",

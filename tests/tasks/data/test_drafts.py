@@ -35,7 +35,7 @@ from tasks.data.filling import (
     survey,
 )
 from tasks.data.sources import SourceConfig
-from tasks.engine.requests import ScriptedEngine
+from tasks.engine.requests import Sampling, ScriptedEngine
 from tasks.stage import StageConfig
 from tests.rows import jsonl, run, source, spec_text
 from warehouse.catalog import connect, look_up
@@ -350,6 +350,11 @@ def test_function_that_fails_at_one_place_writes_the_others(
     ids = {one.prompt_id for one in read_source(file_source(str(filling.path), "fill"))}
     assert ids == {row.prompt_id for row in rows if row.status == "ok"}
     assert all(row.reason for row in rows if row.status == "error")
+
+
+def test_model_that_would_write_one_draft_over_and_over_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature is 0, so that all drafts"):
+        FillConfig(sampling=Sampling(temperature=0))
 
 
 def test_function_that_is_not_there_is_refused() -> None:
