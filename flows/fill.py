@@ -112,7 +112,8 @@ class _Filling:
     left_out: Mapping[str, int]
     surveyed: Survey | None = None
     counted: dict[str, int] = field(default_factory=dict)
-    mislabelled: Sequence[StoredDraft] = ()
+    mislabelled: frozenset[str] = frozenset()
+    """Prompts in the file with a label that the pack no longer gives."""
 
     @property
     def floor(self) -> int:
@@ -165,7 +166,7 @@ def _outcome(filling: _Filling, rules: Sequence[FilledRule], *, num_written: int
         statuses=Counter(one.status for one in drafts),
         faults=list(dict.fromkeys(one.reason or "" for one in drafts if one.status == "error")),
         counts=filling.surveyed.counts,
-        num_mislabelled=len({one.prompt_id for one in filling.mislabelled}),
+        num_mislabelled=len(filling.mislabelled),
         num_hard=len(hard) if options.mine else None,
         left_out=filling.left_out,
         is_source=any(is_source(one, filling.path) for one in run.recipe.sources),
@@ -238,13 +239,16 @@ def take_stock(filling: _Filling) -> None:
         config=collecting.model_copy(update={"decontaminate": held_out}),
         pack_categories=list(run.pack.policies),
     )
-    filling.mislabelled = mislabelled(drafts, run.pack, filling.surveyed.file_labels)
-    kept = filling.surveyed.prompt_ids - {one.prompt_id for one in filling.mislabelled}
-    written = [(one.prompt_id, one.rule_id) for one in drafts if one.near_id or not options.mine]
+    filling.mislabelled = mislabelled(drafts, run.pack, filling.surveyed.lines)
+    kept = filling.surveyed.prompt_ids - filling.mislabelled
+    prompts: set[tuple[str, str | None]] = {
+        (one.prompt_id, one.rule_id)
+        for one in drafts
+        if one.prompt_id in kept and (one.near_id or not options.mine)
+    }
     if not options.mine:
-        written += filling.surveyed.file_rules.items()
-    prompts = {one for one in written if one[0] in kept}
-    if not options.mine:
+        lines = filling.surveyed.lines
+        prompts |= {(name, lines[name].rule_id) for name in kept & lines.keys()}
         rows = look_up(
             run.warehouse(), "prompts_citing", pack=run.pack.id, rule_ids=filling.rule_ids
         )

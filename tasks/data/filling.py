@@ -153,6 +153,14 @@ def rules_of(pack: Pack) -> Iterator[tuple[str, Rule]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """What a line of a file says of its prompt, as it was written or as a person changed it."""
+
+    rule_id: str | None
+    ideal_response: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """What a refresh would take of the recipe's sources, a file of drafts and further drafts."""
 
@@ -160,10 +168,8 @@ class Survey:
     """All prompts that it would take."""
     drafted_ids: frozenset[str]
     """Those that only the further drafts have."""
-    file_labels: Mapping[str, str | None]
-    """The ideal response of each of them that the file has."""
-    file_rules: Mapping[str, str]
-    """The rule that the file names for each of its prompts, also of one that a person changed."""
+    lines: Mapping[str, Line]
+    """What the file says of each of its prompts."""
     counts: Counts
     """The further drafts, by what would become of them."""
 
@@ -180,12 +186,11 @@ def survey(
 
     The drafts go through the same deduplication and decontamination as any source.
     """
-    name = next((source.name for source in sources if is_source(source, path)), _FILE)
-    read = [*sources, file_source(str(path), _FILE)] if name == _FILE else list(sources)
     has_lines = _has_lines(path)
     # A person may have deleted every line, and a source must have some.
-    if not has_lines:
-        read = [one for one in read if not is_source(one, path)]
+    read = [one for one in sources if has_lines or not is_source(one, path)]
+    if has_lines and not any(is_source(one, path) for one in sources):
+        read.append(file_source(str(path), _FILE))
     with tempfile.TemporaryDirectory() as folder:
         if drafts:
             lines = Path(folder) / "drafts.jsonl"
@@ -201,18 +206,11 @@ def survey(
             home=home,
             connection=connect(home),
         )
-        drafted, written = (
-            {row["prompt_id"]: row["ideal_response"] for row in rows}
-            for rows in (
-                look_up(connect(home), "prompts_of_source", source=source)
-                for source in (_DRAFTS, name)
-            )
-        )
+        drafted = look_up(connect(home), "prompts_of_source", source=_DRAFTS)
     return Survey(
         frozenset(collected.prompts["prompt_id"].to_pylist()),
-        frozenset(drafted),
-        written,
-        _rules_in(path) if has_lines else {},
+        frozenset(row["prompt_id"] for row in drafted),
+        _lines_of(path) if has_lines else {},
         collected.counts.get(_DRAFTS, Counts.of(Counter())),
     )
 
@@ -222,15 +220,16 @@ def is_source(source: SourceConfig, path: Path) -> bool:
     return source.path is not None and Path(source.path).resolve() == path.resolve()
 
 
-def _rules_in(path: Path) -> dict[str, str]:
-    """Returns the rule of each prompt in a file that names one."""
-    rules = {}
+def _lines_of(path: Path) -> dict[str, Line]:
+    """Returns what a file says of each of its prompts, of those that it can be read of."""
+    lines = {}
     for table in read_tables(file_source(str(path), _FILE)):
         for row in table.rows():
-            messages, rule_id = read_chat(row.values.get("messages")), row.values.get("rule")
-            if messages and isinstance(rule_id, str):
-                rules[messages_id(messages)] = rule_id
-    return rules
+            if messages := read_chat(row.values.get("messages")):
+                said = (row.values.get(name) for name in ("rule", "ideal_response"))
+                texts = (value if isinstance(value, str) else None for value in said)
+                lines[messages_id(messages)] = Line(*texts)
+    return lines
 
 
 def _has_lines(path: Path) -> bool:
@@ -257,13 +256,11 @@ def outdated(drafts: Sequence[StoredDraft], pack: Pack) -> list[StoredDraft]:
 
 
 def mislabelled(
-    drafts: Sequence[StoredDraft], pack: Pack, file_labels: Mapping[str, str | None]
-) -> list[StoredDraft]:
-    """Returns the outdated drafts whose label nobody has changed in the file since."""
-    as_written = file_labels.items()
-    return [
-        one for one in outdated(drafts, pack) if (one.prompt_id, one.ideal_response) in as_written
-    ]
+    drafts: Sequence[StoredDraft], pack: Pack, lines: Mapping[str, Line]
+) -> frozenset[str]:
+    """Returns the prompts of outdated drafts whose label nobody has changed in the file since."""
+    old = {(one.prompt_id, one.ideal_response) for one in outdated(drafts, pack)}
+    return frozenset(name for name, line in lines.items() if (name, line.ideal_response) in old)
 
 
 @dataclass(slots=True)

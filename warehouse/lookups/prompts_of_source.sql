@@ -1,4 +1,4 @@
--- The prompts whose newest row came from a source, with their labels.
-SELECT prompt_id, ideal_response
+-- Ids of the prompts whose newest row came from a source.
+SELECT prompt_id
 FROM prompts
 WHERE source = $source;

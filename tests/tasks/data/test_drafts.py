@@ -286,8 +286,8 @@ def test_prompt_that_a_person_changed_stays_one_for_its_rule(filling: Filling) -
     with filling.path.open("a") as file:
         file.write('{"messages": [{"role": "user", "content": "of no rule"}], "category": "boats"}')
     found = filling.survey([], drafts=[])
-    assert len(found.prompt_ids) == 3 and list(found.file_rules.values()) == ["B1", "B1"]
-    assert set(found.file_rules) < found.prompt_ids
+    assert [line.rule_id for line in found.lines.values()] == ["B1", "B1", None]
+    assert set(found.lines) == found.prompt_ids
 
 
 def test_prompt_whose_label_the_pack_has_changed_is_told_until_its_line_is_changed(
@@ -298,9 +298,12 @@ def test_prompt_whose_label_the_pack_has_changed_is_told_until_its_line_is_chang
     add(filling.path, drafts)
     changed = PACK.with_other_outcome("B1")
 
+    # What is written now has the new label, and conflicts with what the file says.
+    anew = [replace(one, ideal_response=None) for one in drafts]
+
     def told() -> set[str]:
-        labels = filling.survey([], drafts=[]).file_labels
-        return {one.side for one in mislabelled(drafts, changed, labels)}
+        ids = mislabelled(drafts, changed, filling.survey([], drafts=anew).lines)
+        return {one.side for one in drafts if one.prompt_id in ids}
 
     assert told() == {"inside", "outside"}
     assert outdated(drafts, PACK) == []
