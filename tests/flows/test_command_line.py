@@ -303,6 +303,23 @@ def test_coverage_as_json_has_every_rule_of_the_recipes_pack(home: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--rule", "b3"], "pack harbour has no rule 'b3'; give one of B1, B2, "),
+        (["--out", "."], "is a folder; give the name of a file"),
+        (["--set", "sources.0.path=gone.jsonl"], "gone.jsonl"),
+    ],
+)
+def test_fill_that_cannot_do_its_work_is_told_before_anything_starts(
+    tmp_path: Path, options: list[str], sentence: str
+) -> None:
+    home = tmp_path / "home"
+    code, _, err = invoke("policies", "fill", "harbour", "--home", str(home), *options)
+    assert code == 2 and sentence in err
+    assert not home.exists()
+
+
 def test_coverage_of_what_is_neither_a_recipe_nor_a_pack_is_a_mistake(home: str) -> None:
     code, _, err = invoke("policies", "coverage", "atlantis", "--home", home)
     assert code == 2 and "no recipe 'atlantis'" in err
