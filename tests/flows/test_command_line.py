@@ -190,8 +190,9 @@ def test_policies_check_counts_the_rules_of_a_pack() -> None:
     assert code == 0
     rows = [line.strip("│ ").split() for line in out.replace(" │ ", " ").splitlines()]
     spec_id = load_pack("specs/harbour").spec(["boats"]).id[:12]
-    assert ["boats", spec_id, "9", "4", "3", "2"] in [row[:6] for row in rows]
-    assert out.endswith("full, summary and spec in words\n")
+    assert ["boats", "9", "4", "3", "2"] in [row[:5] for row in rows]
+    assert any(row[0] == "boats" and spec_id in row for row in rows if row)
+    assert out.endswith("faults: 0, findings: 0\n")
 
 
 def test_policies_check_ends_with_1_for_findings_and_gives_them_as_json(tmp_path: Path) -> None:
