@@ -6,36 +6,38 @@ left go into the file. A person may edit the file or delete lines: later fills o
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from prefect import flow
 
-from flows.recipe import SUITES, Recipe, RecipeError
+from flows.recipe import SUITES, Recipe
 from flows.run import RunContext, home_at, open_run
 from flows.steps import makes, run_stage
 from specs.template import load_template
 from tasks.data.counts import Counts
-from tasks.data.drafts import DraftUnit, DraftWork
+from tasks.data.drafts import DraftUnit, DraftWork, Place
 from tasks.data.filling import (
+    FilledFile,
     HardPrompt,
     StoredDraft,
     Survey,
-    append_lines,
-    count_prompts,
+    is_source,
+    mislabelled,
+    outdated,
     places_of,
     plan_drafts,
+    require_rules,
     rules_of,
     stored_drafts,
     survey,
 )
-from tasks.data.sources import SourceConfig
 from tasks.evaluation.suites import load_suites
 from tasks.stage import StageFigures
 from warehouse.catalog import look_up
+from warehouse.files import append_lines
 from warehouse.shards import write_shard
 from warehouse.tables import DRAFTS
 
@@ -82,8 +84,15 @@ class Filled:
     floor: int
     statuses: Mapping[str, int]
     """Drafts of this run by status."""
+    faults: Sequence[str]
+    """Reasons of those that are errors, each once."""
     counts: Counts
     """Drafts that no file had before, by what would become of them."""
+    num_mislabelled: int
+    """Prompts in the file whose label is not the one that the pack, which has changed since they
+    were written, gives them."""
+    num_hard: int | None = None
+    """Hard prompts that were mined; None without `mine`."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Hard prompts that were not mined, by reason."""
     is_source: bool = False
@@ -99,10 +108,12 @@ class _Filling:
     rule_ids: list[str]
     path: Path
     work: DraftWork
-    by_rule: Mapping[str, Sequence[Any]]
+    by_rule: Mapping[str, Sequence[Place]]
     left_out: Mapping[str, int]
     surveyed: Survey | None = None
     counted: dict[str, int] = field(default_factory=dict)
+    mislabelled: frozenset[str] = frozenset()
+    """Prompts in the file with a label that the pack no longer gives."""
 
     @property
     def floor(self) -> int:
@@ -125,44 +136,48 @@ def fill(recipe: Recipe, home: str | None, options: FillOptions) -> Filled:
         rules = list(filling.missing)
         for _ in range(_ROUNDS):
             wanted = plan_drafts(
-                filling.by_rule,
-                _drafts(filling),
-                filling.missing,
-                drafting_id=filling.work.drafting_id,
+                filling.by_rule, _drafts(filling), filling.missing, work=filling.work
             )
             if wanted.num_rows == 0:
                 break
             write_drafts(run, filling.work, wanted)
             take_stock(filling)
         written = _write_file(filling)
-        assert filling.surveyed
-        return Filled(
-            run_id=run.id,
-            home=run.home.url,
-            out=options.out,
-            num_written=len(written),
-            rules=[
-                FilledRule(rule_id=name, before=before[name], after=filling.counted[name])
-                for name in rules
-            ],
-            floor=filling.floor,
-            statuses=run.figures.stages.get("draft", StageFigures()).statuses,
-            counts=filling.surveyed.counts,
-            left_out=filling.left_out,
-            is_source=any(
-                one.path and Path(one.path).absolute() == filling.path for one in recipe.sources
-            ),
-        )
+        run.update(filled=FilledFile(str(filling.path), run.pack.id, filling.rule_ids))
+        rows = [
+            FilledRule(rule_id=name, before=before[name], after=filling.counted[name])
+            for name in rules
+        ]
+        return _outcome(filling, rows, num_written=len(written))
+
+
+def _outcome(filling: _Filling, rules: Sequence[FilledRule], *, num_written: int) -> Filled:
+    run, options = filling.run, filling.options
+    assert filling.surveyed
+    drafts = [one for one in _drafts(filling) if one.run_id == run.id]
+    hard = {place.angle.near_id for places in filling.by_rule.values() for place in places}
+    return Filled(
+        run_id=run.id,
+        home=run.home.url,
+        out=options.out,
+        num_written=num_written,
+        rules=rules,
+        floor=filling.floor,
+        statuses=Counter(one.status for one in drafts),
+        faults=list(dict.fromkeys(one.reason or "" for one in drafts if one.status == "error")),
+        counts=filling.surveyed.counts,
+        num_mislabelled=len(filling.mislabelled),
+        num_hard=len(hard) if options.mine else None,
+        left_out=filling.left_out,
+        is_source=any(is_source(one, filling.path) for one in run.recipe.sources),
+    )
 
 
 def _plan(run: RunContext, options: FillOptions) -> _Filling:
-    """Returns what is to be filled; raises RecipeError for a rule that the pack lacks."""
+    """Returns what is to be filled; raises ValueError for a rule that the pack lacks."""
     recipe, pack = run.recipe, run.pack
-    rule_ids = list(options.rules or pack.rule_ids)
-    if unknown := next((name for name in rule_ids if name not in pack.rule_ids), None):
-        raise RecipeError(
-            f"pack {pack.id} has no rule {unknown!r}; give one of {', '.join(pack.rule_ids)}"
-        )
+    require_rules(pack, options.rules)
+    rule_ids = list(dict.fromkeys(options.rules or pack.rule_ids))
     categories = {category for category, rule in rules_of(pack) if rule.id in rule_ids}
     specs = run.compile_specs([[category] for category in sorted(categories)])
     hard, left_out = _mine(run, options, rule_ids) if options.mine else (None, {})
@@ -178,7 +193,7 @@ def _plan(run: RunContext, options: FillOptions) -> _Filling:
     )
     if options.mine:
         rule_ids = [name for name in rule_ids if by_rule[name]]
-    path = Path(options.out).absolute()
+    path = Path(options.out).resolve()
     return _Filling(run, options, rule_ids, path, work, by_rule, left_out)
 
 
@@ -186,7 +201,7 @@ def _mine(
     run: RunContext, options: FillOptions, rule_ids: Sequence[str]
 ) -> tuple[list[HardPrompt], dict[str, int]]:
     """Returns the prompts that models fail on, and the number of those that are left out."""
-    suites = [suite.name for suite in load_suites(_suite_names(run.recipe), SUITES)]
+    suites = [suite.name for suite in load_suites(run.recipe.suite_names, SUITES)]
     rows = look_up(
         run.warehouse(),
         "hard_prompts",
@@ -207,18 +222,16 @@ def _mine(
     return hard, dict(left_out)
 
 
-def _suite_names(recipe: Recipe) -> list[str]:
-    """Returns the suites that the recipe evaluates with, each once."""
-    named = (recipe.evaluate, recipe.calibrate, recipe.ablate)
-    return list(dict.fromkeys(name for one in named if one for name in one.suites))
-
-
 def take_stock(filling: _Filling) -> None:
     """Counts the prompts of each rule: those that a refresh would take, with the drafts so far."""
     run, options = filling.run, filling.options
     drafts = _drafts(filling)
     collecting = run.recipe.collect
-    held_out = [*collecting.decontaminate, *_suite_sources(run.recipe, collecting.decontaminate)]
+    suites = [suite.source for suite in load_suites(run.recipe.suite_names, SUITES)]
+    held_out = [
+        *collecting.decontaminate,
+        *(source for source in suites if source not in collecting.decontaminate),
+    ]
     filling.surveyed = survey(
         run.recipe.all_sources,
         _unwritten(filling, drafts),
@@ -226,28 +239,22 @@ def take_stock(filling: _Filling) -> None:
         config=collecting.model_copy(update={"decontaminate": held_out}),
         pack_categories=list(run.pack.policies),
     )
-    cited: dict[str, set[str]] = {}
-    if options.mine:
-        drafts = [one for one in drafts if one.near_id]
-    else:
-        for row in look_up(
+    filling.mislabelled = mislabelled(drafts, run.pack, filling.surveyed.lines)
+    kept = filling.surveyed.prompt_ids - filling.mislabelled
+    prompts: set[tuple[str, str | None]] = {
+        (one.prompt_id, one.rule_id)
+        for one in drafts
+        if one.prompt_id in kept and (one.near_id or not options.mine)
+    }
+    if not options.mine:
+        lines = filling.surveyed.lines
+        prompts |= {(name, lines[name].rule_id) for name in kept & lines.keys()}
+        rows = look_up(
             run.warehouse(), "prompts_citing", pack=run.pack.id, rule_ids=filling.rule_ids
-        ):
-            cited.setdefault(row["rule_id"], set()).add(row["prompt_id"])
-    filling.counted = count_prompts(
-        filling.rule_ids,
-        drafts,
-        {name: frozenset(ids) for name, ids in cited.items()},
-        filling.surveyed.prompt_ids,
-    )
-
-
-def _suite_sources(recipe: Recipe, known: Sequence[SourceConfig]) -> Iterator[SourceConfig]:
-    """Yields the sources of the recipe's suites that it does not hold out itself."""
-    names = {source.name for source in known}
-    for suite in load_suites(_suite_names(recipe), SUITES):
-        if suite.source.name not in names:
-            yield suite.source
+        )
+        prompts |= {(row["prompt_id"], row["rule_id"]) for row in rows}
+    counts = Counter(rule_id for _, rule_id in prompts)
+    filling.counted = {rule_id: counts[rule_id] for rule_id in filling.rule_ids}
 
 
 def _drafts(filling: _Filling) -> list[StoredDraft]:
@@ -263,7 +270,9 @@ def _drafts(filling: _Filling) -> list[StoredDraft]:
 def _unwritten(filling: _Filling, drafts: Sequence[StoredDraft]) -> list[StoredDraft]:
     """Returns the drafts that the file never had; of a new file, all."""
     is_new = not filling.path.exists()
-    return [one for one in drafts if one.status == "ok" and (is_new or not one.is_written)]
+    usable = [one for one in drafts if one.status == "ok" and (is_new or not one.is_written)]
+    old = {one.draft_id for one in outdated(usable, filling.run.pack)}
+    return [one for one in usable if one.draft_id not in old]
 
 
 @makes("draft", "drafts", of=("specs",))
@@ -293,5 +302,6 @@ def _write_file(filling: _Filling) -> list[StoredDraft]:
         if draft.prompt_id in filling.surveyed.drafted_ids
     }
     written = list(reversed(passed.values()))
-    append_lines(filling.path, written)
+    if written:
+        append_lines(filling.path, "".join(f"{one.line()}\n" for one in written).encode())
     return written

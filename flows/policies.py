@@ -217,8 +217,9 @@ def policies_fill(
         return flow(loaded, home, options)
 
     with user_errors():
-        from warehouse.files import require_folder
+        from flows.preflight import check_fill
 
-        require_folder(Path(out).absolute().parent)
-        outcome = carry_out("fill", work, load(recipe, set_), home, is_flow=True)
+        loaded = load(recipe, set_)
+        check_fill(loaded, rules=rule or (), out=Path(out).resolve())
+        outcome = carry_out("fill", work, loaded, home, is_flow=True)
         print_outcome(outcome, "filled", (recipe, home), as_json=as_json)

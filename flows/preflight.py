@@ -6,7 +6,8 @@ run itself would come to minutes later.
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -16,10 +17,13 @@ from flows.lock import require_free
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at
 from tasks.data.candidates import read_source
+from tasks.data.filling import is_source, require_rules
+from tasks.data.sources import SourceConfig
 from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
 from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
+from warehouse.files import require_appendable
 from warehouse.home import Home, has_warehouse, make_home
 
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate", "fill"]
@@ -43,7 +47,7 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     recipe.load_pack()
     recipe.require(command, *_NEEDS.get(command, ()))
     if command in ("refresh", "run", "ablate", "estimate"):
-        _check_data(recipe)
+        _check_data(recipe.all_sources)
     _check_evaluations(command, recipe)
     if command == "estimate":
         return
@@ -75,9 +79,18 @@ def _require_student(recipe: Recipe) -> None:
         raise RecipeError(f"student: {recipe.student.model}: {error}") from error
 
 
-def _check_data(recipe: Recipe) -> None:
+def check_fill(recipe: Recipe, *, rules: Sequence[str], out: Path) -> None:
+    """Raises a ValueError or an OSError in one sentence if a rule is none of the pack's, or if a
+    source, a suite or the file to write cannot be used."""
+    require_rules(recipe.load_pack(), rules)
+    _check_data([one for one in recipe.all_sources if not is_source(one, out)])
+    load_suites(recipe.suite_names, SUITES)
+    require_appendable(out)
+
+
+def _check_data(sources: Sequence[SourceConfig]) -> None:
     """Reads the beginning of every source on this machine."""
-    for source in recipe.all_sources:
+    for source in sources:
         # A data set on Hugging Face would be downloaded.
         if source.path is not None:
             next(iter(read_source(source)), None)

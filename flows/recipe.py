@@ -242,6 +242,12 @@ class Recipe(Config):
         return self.student or self.engine
 
     @property
+    def suite_names(self) -> list[str]:
+        """The suites that the recipe evaluates with, each once."""
+        sections = (self.evaluate, self.calibrate, self.ablate)
+        return list(dict.fromkeys(name for one in sections if one for name in one.suites))
+
+    @property
     def assigns(self) -> bool:
         """True if the judge model is to choose the categories of a source."""
         return any(source.assign_category for source in self.all_sources)

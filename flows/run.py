@@ -28,6 +28,7 @@ from tasks.data.conflicts import Conflicts
 from tasks.data.counts import Counts
 from tasks.data.curate import Curated
 from tasks.data.drift import Drift
+from tasks.data.filling import FilledFile
 from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.plan import EvaluationPlan
@@ -148,6 +149,8 @@ class RunFigures:
     """Ids of the checkpoints that the run came to, in the order of training."""
     suites: Mapping[str, SuiteFigures] = field(default_factory=dict)
     """By suite, what became of the rows of its source."""
+    filled: FilledFile | None = None
+    """The file that a fill wrote to; its completed runs tell which drafts are written."""
     evaluation: EvaluationPlan | None = None
     """Arms, suites and graders of the evaluation; the views over an evaluation read it."""
 

@@ -331,10 +331,16 @@ def filled(done: "Filled", place: Place) -> None:
     """Prints the rules that lacked prompts, what became of the drafts, and what to do next."""
     if done.rules:
         table(pa.Table.from_pylist([asdict(rule) for rule in done.rules]), title="Prompts of rules")
+    elif done.num_hard == 0:
+        terminal.line("no prompt to mine for these rules")
     else:
         terminal.line(f"no rule lacks prompts: each has {done.floor} or more")
     if done.statuses:
         terminal.line(f"drafts: {_counted(done.statuses)}")
+    if done.faults:
+        first, *others = done.faults
+        more = f" (others: {len(others)}; see column reason of table drafts)" if others else ""
+        terminal.line(f"error of a draft: {first}{more}")
     if left := done.counts.left_behind:
         terminal.line(f"drafts left out: {_counted(left)}")
     for reason, count in done.left_out.items():
@@ -343,6 +349,11 @@ def filled(done: "Filled", place: Place) -> None:
     if short:
         terminal.line(f"rules that still have fewer than {done.floor}: {', '.join(short)}")
     terminal.line(f"prompts added to {done.out}: {done.num_written}")
+    if done.num_mislabelled:
+        terminal.line(
+            f"prompts in {done.out} with a label that the pack no longer gives: "
+            f"{done.num_mislabelled}; change their ideal_response, or delete their lines"
+        )
     if not done.is_source and done.num_written:
         source = ["[[sources]]", 'name = "fill"', f"path = {json.dumps(done.out)}"]
         keys = ("messages", "category", "ideal_response")

@@ -19,14 +19,15 @@ class Citations:
     """Ids that no rule has."""
 
 
-_RULE_ID = re.compile(r"(?P<cue>\b(?i:rules?|policy) |\[)?\b(?P<id>[A-Z]{1,3}\d{1,2})\b")
+_RULE_ID = re.compile(r"(?P<cue>\b(?i:rules?|policy) |\[)?\b(?P<id>[A-Za-z]{1,3}\d{1,2})\b")
 
 
 def find_citations(reasoning: str, *, rule_ids: Sequence[str]) -> Citations:
     """Returns the rules that reasoning cites, of a pack with these ids.
 
     An id that no rule has counts as a citation if its letters are those of a real rule, or if it is
-    introduced as one ("rule X9", "[X9"): "vitamin B12" is one only if the pack has rules B….
+    introduced as one ("rule X9", "[X9"): "vitamin B12" is one only if the pack has rules B…. In
+    small letters only the id of a real rule counts, and only if it is introduced so.
     """
     real = set(rule_ids)
     prefixes = {rule_id.rstrip("0123456789") for rule_id in real}
@@ -34,8 +35,12 @@ def find_citations(reasoning: str, *, rule_ids: Sequence[str]) -> Citations:
     invented: dict[str, None] = {}
     for match in _RULE_ID.finditer(reasoning):
         rule_id = match["id"]
+        if match["cue"] and rule_id.upper() in real:
+            rule_id = rule_id.upper()
         if rule_id in real:
             cited[rule_id] = None
+        elif not rule_id.isupper():
+            continue
         elif match["cue"] or rule_id.rstrip("0123456789") in prefixes:
             invented[rule_id] = None
     return Citations(tuple(cited), tuple(invented))

@@ -1,10 +1,12 @@
-"""Files on a disk that appear whole or not at all."""
+"""Files on a disk that appear whole or not at all, and lines that are added to one."""
 
+import errno
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 
@@ -27,7 +29,7 @@ def write_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
         try:
             partial.touch()
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+            raise _unwritable(path, error) from error
         yield partial
         if replace:
             partial.replace(path)
@@ -35,6 +37,40 @@ def write_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
             _publish(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Adds lines to a file, which may be new or lack a newline at its end, and syncs it.
+
+    What the file has stays as it is, byte by byte, and two writers do not break each other's lines.
+    Raises OutputError if the file cannot be written.
+    """
+    with _open_to_append(path) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            lines = (b"" if file.read() == b"\n" else b"\n") + lines
+        if file.write(lines) < len(lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+
+
+def require_appendable(path: Path) -> None:
+    """Makes the folder of a file; raises OutputError if the file cannot be added to."""
+    require_folder(path.parent)
+    _require_place(path, replace=True)
+    if path.exists():
+        with _open_to_append(path):
+            pass
+
+
+@contextmanager
+def _open_to_append(path: Path) -> Iterator[FileIO]:
+    _require_place(path, replace=True)
+    try:
+        with FileIO(path, "ab+") as file:
+            yield file
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def require_folder(path: str | Path) -> None:
@@ -68,6 +104,10 @@ def _require_place(path: Path, *, replace: bool) -> None:
         raise OutputError(f"{path} is a folder; give the name of a file")
     if path.exists() and not replace:
         raise _taken(path)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path} cannot be written: {error.strerror}")
 
 
 def _taken(path: Path) -> OutputError:

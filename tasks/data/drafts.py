@@ -16,7 +16,7 @@ from specs.prompts import Message, fill_messages
 from specs.refusals import declines
 from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
-from tasks.data.candidates import messages_id
+from tasks.data.candidates import messages_id, read_chat, short
 from tasks.data.chats import BadRowError, read_text
 from tasks.data.generate import REASONS
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
@@ -44,6 +44,15 @@ class FillConfig(Config):
     ids of drafts. Unset: the generator writes them, by template `fill` of `generate.template`."""
     sampling: Sampling = Sampling(temperature=1.0)
     """Sampling of the generator as it writes prompts."""
+
+    @field_validator("sampling")
+    @classmethod
+    def _check_sampling(cls, sampling: Sampling) -> Sampling:
+        if sampling.temperature == 0:
+            raise ValueError(
+                "temperature is 0, so that all drafts at one place would be the same: raise it"
+            )
+        return sampling
 
     @field_validator("function")
     @classmethod
@@ -153,8 +162,7 @@ class DraftWork:
         for unit in units:
             angle = self.places[unit.angle_id].angle
             for slot, index in enumerate(unit.sample_indices):
-                chat = write(self.pack, angle, sample_index=index)
-                read = _Read("ok", messages=chat) if chat else _Read("empty_answer", NOTHING)
+                read = _call(write, self.pack, angle, sample_index=index)
                 drafts.append(self._row(unit, slot, read, None))
         return drafts
 
@@ -198,7 +206,9 @@ class DraftWork:
 
 NOTHING = "the function has nothing to write at this angle"
 _REFUSED = "the model declined to write it"
-_ENCLOSED = re.compile(r'"([^"]+)"|“([^“”]+)”|`([^`]+)`', re.DOTALL)
+_ENCLOSED = re.compile(
+    r'"([^"]+)"|[“„]([^“”„]+)[“”]|«([^«»]+)»|「([^「」]+)」|`([^`]+)`', re.DOTALL
+)
 _FIRST_SENTENCE = re.compile(r"(?<=[.!?])\s|\n")
 
 
@@ -209,6 +219,21 @@ class _Read:
     status: str
     reason: str | None = None
     messages: Sequence[Message] = ()
+
+
+def _call(write: DraftFunction, pack: Pack, angle: Angle, *, sample_index: int) -> _Read:
+    """Returns the prompt that a function wrote; whatever else it does is the fault of one draft."""
+    try:
+        chat = write(pack, angle, sample_index=sample_index)
+    except Exception as error:
+        return _Read("error", f"{type(error).__name__}: {error}")
+    if chat is None:
+        return _Read("empty_answer", NOTHING)
+    # As a source reads it, so that both come to the same prompt.
+    messages = read_chat(chat)
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
+        return _Read("error", f"{short(chat)} is no chat that ends on a user turn")
+    return _Read("ok", messages=messages)
 
 
 def _read(sample: Sample) -> _Read:

@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from specs.angles import angles, hard_angle
 from specs.policy import Outcome, Pack, Rule, Spec
+from tasks.data.candidates import messages_id, read_chat
 from tasks.data.collect import CollectConfig, collect
 from tasks.data.counts import Counts
-from tasks.data.drafts import Place
+from tasks.data.drafts import DraftWork, Place
+from tasks.data.formats import read_tables
 from tasks.data.sources import SourceConfig
 from tasks.data.traces import TraceConfig
 from warehouse.catalog import connect, look_up
-from warehouse.files import write_whole
 from warehouse.home import Home
 
 WANTED_DRAFTS = pa.schema(
@@ -41,13 +42,16 @@ class StoredDraft:
     ideal_response: str | None
     near_id: str | None
     sample_index: int
+    attempt: int
     status: str
+    reason: str | None
     model: str
     prompt_id: str | None
     run_id: str
+    angle: str
     messages: Sequence[Mapping[str, Any]]
-    is_written: bool | None
-    """True if the run that made it went on to write its file."""
+    is_written: bool
+    """True if a fill for its rule has written a file since, with it or without."""
 
     def line(self) -> str:
         """Returns the row of the file that sources read."""
@@ -67,8 +71,17 @@ class StoredDraft:
         return json.dumps(row, ensure_ascii=False)
 
 
+@dataclass(frozen=True, slots=True)
+class FilledFile:
+    """A file that a fill has added to, and the rules that the fill was for."""
+
+    path: str
+    pack: str
+    rule_ids: Sequence[str]
+
+
 def file_source(path: str, name: str) -> SourceConfig:
-    """Returns the source of a file that `write_lines` wrote."""
+    """Returns the source of a file of drafts' lines."""
     return SourceConfig(
         name=name,
         path=path,
@@ -124,11 +137,27 @@ def places_of(
     return places
 
 
+def require_rules(pack: Pack, rule_ids: Sequence[str]) -> None:
+    """Raises ValueError if one of the ids is not that of a rule of the pack."""
+    if unknown := next((name for name in rule_ids if name not in pack.rule_ids), None):
+        raise ValueError(
+            f"pack {pack.id} has no rule {unknown!r}; give one of {', '.join(pack.rule_ids)}"
+        )
+
+
 def rules_of(pack: Pack) -> Iterator[tuple[str, Rule]]:
     """Yields the rules of a pack, each with its category."""
     for category, policy in pack.policies.items():
         for rule in policy.rules:
             yield category, rule
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a line of a file says of its prompt, as it was written or as a person changed it."""
+
+    rule_id: str | None
+    ideal_response: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +168,8 @@ class Survey:
     """All prompts that it would take."""
     drafted_ids: frozenset[str]
     """Those that only the further drafts have."""
+    lines: Mapping[str, Line]
+    """What the file says of each of its prompts."""
     counts: Counts
     """The further drafts, by what would become of them."""
 
@@ -155,9 +186,10 @@ def survey(
 
     The drafts go through the same deduplication and decontamination as any source.
     """
-    is_read = any(_is_file(source, path) for source in sources)
-    read = [one for one in sources if path.exists() or not _is_file(one, path)]
-    if path.exists() and not is_read:
+    has_lines = _has_lines(path)
+    # A person may have deleted every line, and a source must have some.
+    read = [one for one in sources if has_lines or not is_source(one, path)]
+    if has_lines and not any(is_source(one, path) for one in sources):
         read.append(file_source(str(path), _FILE))
     with tempfile.TemporaryDirectory() as folder:
         if drafts:
@@ -178,27 +210,57 @@ def survey(
     return Survey(
         frozenset(collected.prompts["prompt_id"].to_pylist()),
         frozenset(row["prompt_id"] for row in drafted),
+        _lines_of(path) if has_lines else {},
         collected.counts.get(_DRAFTS, Counts.of(Counter())),
     )
 
 
-def _is_file(source: SourceConfig, path: Path) -> bool:
-    return source.path is not None and Path(source.path).absolute() == path.absolute()
+def is_source(source: SourceConfig, path: Path) -> bool:
+    """Returns True if a source reads the file at a path and no other."""
+    return source.path is not None and Path(source.path).resolve() == path.resolve()
 
 
-def count_prompts(
-    rule_ids: Sequence[str],
-    drafts: Sequence[StoredDraft],
-    cited: Mapping[str, frozenset[str]],
-    kept: frozenset[str],
-) -> dict[str, int]:
-    """Returns the number of prompts for each rule: those that cite it, and its drafts that are
-    kept."""
-    found = {rule_id: set(cited.get(rule_id, ())) for rule_id in rule_ids}
+def _lines_of(path: Path) -> dict[str, Line]:
+    """Returns what a file says of each of its prompts, of those that it can be read of."""
+    lines = {}
+    for table in read_tables(file_source(str(path), _FILE)):
+        for row in table.rows():
+            if messages := read_chat(row.values.get("messages")):
+                said = (row.values.get(name) for name in ("rule", "ideal_response"))
+                texts = (value if isinstance(value, str) else None for value in said)
+                lines[messages_id(messages)] = Line(*texts)
+    return lines
+
+
+def _has_lines(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return any(line.strip() for line in file)
+
+
+def outdated(drafts: Sequence[StoredDraft], pack: Pack) -> list[StoredDraft]:
+    """Returns the drafts at whose place the pack, which has changed since, gives another label."""
+    labels: dict[tuple[str, str], Outcome | None] = {}
+    outcomes: dict[str, Outcome | None] = {}
+    for category, rule in rules_of(pack):
+        outcomes[rule.id] = rule.outcome
+        labels |= {(rule.id, one.text): one.ideal_response for one in angles(pack, category, rule)}
+    old = []
     for draft in drafts:
-        if draft.status == "ok" and draft.prompt_id in kept and draft.rule_id in found:
-            found[draft.rule_id].add(draft.prompt_id)
-    return {rule_id: len(prompt_ids) for rule_id, prompt_ids in found.items()}
+        # Across the line of a rule, a place that the pack no longer names may have any label.
+        usual = outcomes[draft.rule_id] if draft.side == "inside" else draft.ideal_response
+        if labels.get((draft.rule_id, draft.angle), usual) != draft.ideal_response:
+            old.append(draft)
+    return old
+
+
+def mislabelled(
+    drafts: Sequence[StoredDraft], pack: Pack, lines: Mapping[str, Line]
+) -> frozenset[str]:
+    """Returns the prompts of outdated drafts whose label nobody has changed in the file since."""
+    old = {(one.prompt_id, one.ideal_response) for one in outdated(drafts, pack)}
+    return frozenset(name for name, line in lines.items() if (name, line.ideal_response) in old)
 
 
 @dataclass(slots=True)
@@ -224,12 +286,13 @@ def plan_drafts(
     drafts: Sequence[StoredDraft],
     num_missing: Mapping[str, int],
     *,
-    drafting_id: str,
+    work: DraftWork,
 ) -> pa.Table:
     """Returns the drafts to ask for: of each rule as many as are missing, of both sides and all
-    angles alike. A draft that was an engine error is asked for again in place of a new one."""
+    angles alike. An error of an earlier run is asked for again in place of a new draft, until it
+    has had all its attempts."""
     slots = _Slots()
-    own = [one for one in drafts if one.drafting_id == drafting_id]
+    own = [one for one in drafts if one.drafting_id == work.drafting_id]
     for rule_id, of_rule in places.items():
         by_id = {place.id: place for place in of_rule}
         missing = num_missing.get(rule_id, 0)
@@ -240,7 +303,11 @@ def plan_drafts(
                 slots.taken[draft.angle_id] = max(
                     slots.taken[draft.angle_id], draft.sample_index + 1
                 )
-                if draft.status == "error" and missing > 0:
+                # This run has retried its own errors already.
+                is_open = (
+                    draft.run_id != work.run_id and draft.attempt + 1 < work.stage.error_attempts
+                )
+                if draft.status == "error" and is_open and missing > 0:
                     slots.add(by_id[draft.angle_id], draft.sample_index)
                     missing -= 1
         for _ in range(missing):
@@ -255,18 +322,6 @@ def _rarest(places: Sequence[Place], taken: Mapping[str, int]) -> Place:
     for place in places:
         of_side[place.angle.side] += taken.get(place.id, 0)
     return min(places, key=lambda one: (of_side[one.angle.side], taken.get(one.id, 0)))
-
-
-def append_lines(path: Path, drafts: Sequence[StoredDraft]) -> None:
-    """Adds drafts to a file of prompts, whose other lines stay as they are."""
-    if not drafts:
-        return
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    if before and not before.endswith("\n"):
-        before += "\n"
-    with write_whole(path) as partial:
-        text = before + "".join(f"{one.line()}\n" for one in drafts)
-        partial.write_text(text, encoding="utf-8")
 
 
 def stored_drafts(rows: Sequence[Mapping[str, Any]]) -> list[StoredDraft]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from flows.__main__ import app
 from flows.calibrate import Calibrated
 from flows.doctor import Check
 from flows.evaluate import Evaluated
+from flows.fill import Filled
 from flows.lock import lock
 from flows.run import Refreshed, RunFigures
 from flows.steps import progress_bar
@@ -392,6 +394,35 @@ def test_every_text_of_a_table_is_printed(hostile: str) -> None:
         assert "[/red]" not in text or "[/red]" in shown
     assert shown.count("[/red]") == sum(text.count("[/red]") for text in hostile_texts(300))
     assert shown.count("\\x1b") == sum(text.count("\x1b") for text in hostile_texts(300))
+
+
+def test_fill_says_what_came_to_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    done = Filled(
+        run_id="r",
+        home="h",
+        out="fill.jsonl",
+        num_written=0,
+        rules=[],
+        floor=5,
+        statuses={"error": 3},
+        faults=["KeyError: 'B9'", "KeyError: 'B8'"],
+        counts=Counts(),
+        num_mislabelled=2,
+        num_hard=0,
+    )
+    show.filled(done, show.Place("harbour", None))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "no prompt to mine for these rules",
+        "drafts: error 3",
+        "error of a draft: KeyError: 'B9' (others: 1; see column reason of table drafts)",
+        "prompts added to fill.jsonl: 0",
+        "prompts in fill.jsonl with a label that the pack no longer gives: 2; change their "
+        "ideal_response, or delete their lines",
+        "next: precept refresh harbour",
+    ]
+    show.filled(replace(done, num_hard=None), show.Place("harbour", None))
+    assert "no rule lacks prompts: each has 5 or more" in capsys.readouterr().out
 
 
 def test_outcomes_of_flows_are_printed_as_text(

@@ -23,6 +23,7 @@ from tests.rows import real
         ("Rule X9 and [Z1] and policy Y2 cover it.", (), ("X9", "Z1", "Y2")),
         ("Vitamin B12 in a A4 letter of the M25.", (), ()),
         ("AK3 K33x k3 K345", (), ()),
+        ("Under rule k3, and [k1, refuse]; a rule k8 is unknown.", ("K3", "K1"), ()),
         ("K1, K1 and rule K1", ("K1",), ()),
         ("", (), ()),
     ],

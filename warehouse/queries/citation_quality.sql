@@ -1,8 +1,9 @@
 -- Rules and quotes in the reasoning of each model, by the spec in its prompt and by category: of
 -- completions, and of answers to bare requests in the current evaluation. Counts those that cite rules,
--- those that cite such as no rule is, and excerpts of four words or more in quotation marks. A quote is
--- of a rule if the rule has its words, or at least half of its pairs of neighbouring words. Others may
--- be of the rest of the spec, or of the request or the answer; what is left is invented.
+-- those that cite such as no rule is, and excerpts of four words or more in quotation marks (of Chinese,
+-- Japanese and other scripts without spaces, four characters). A quote is of a rule if the rule has its
+-- words, or at least half of its pairs of neighbouring words. Others may be of the rest of the spec, or
+-- of the request or the answer; what is left is invented.
 WITH reasoned AS (
     SELECT
         c.completion_id AS row_id, c.prompt_id, NULL AS case_id, c.model, 'category' AS context,
@@ -22,27 +23,28 @@ WITH reasoned AS (
     JOIN answers AS a USING (answer_id)
     WHERE c.attack = 'none' AND c.probe = 'none' AND a.reasoning <> ''
 ),
+-- Quotes of any length, as one that was passed over would leave its closing mark to open another. A mark
+-- without a direction pairs with the next on its line; an apostrophe within a word closes nothing.
 excerpts AS (
     SELECT
         row_id, spec_id, cited,
         unnest(list_distinct(list_concat(
-            regexp_extract_all(reasoning, '"([^"\n]{8,600})"', 1),
-            regexp_extract_all(reasoning, '[“„]([^“”„\n]{8,600})[“”]', 1),
-            regexp_extract_all(reasoning, '[«»]([^«»\n]{8,600})[«»]', 1)
+            regexp_extract_all(reasoning, '"([^"\n]*)"', 1),
+            regexp_extract_all(reasoning, '[“”„]([^“”„]*)[“”]', 1),
+            regexp_extract_all(reasoning, '[«»‹›]([^«»‹›]*)[«»‹›]', 1),
+            regexp_extract_all(reasoning, '[「『]([^「」『』]*)[」』]', 1),
+            regexp_extract_all(reasoning, '[‘‚]((?:[^‘’‚]|’\p{L})*)[’‘]', 1),
+            regexp_extract_all(reasoning, '(?m)(?:^|[\s(])''((?:[^''\n]|''\p{L})*)''', 1)
         ))) AS excerpt
     FROM reasoned
 ),
 quotes AS (
-    SELECT
-        row_id, spec_id, cited,
-        trim(regexp_replace(lower(excerpt), '[^\p{L}\p{N}]+', ' ', 'g')) AS words
+    SELECT DISTINCT row_id, spec_id, cited, words_of(excerpt) AS words
     FROM excerpts
-    WHERE contains(words, ' ') AND len(string_split(words, ' ')) >= 4
+    WHERE len(string_split(words, ' ')) >= 4
 ),
 specs_shown AS MATERIALIZED (
-    SELECT
-        spec_id, text,
-        ' ' || regexp_replace(lower(text), '[^\p{L}\p{N}]+', ' ', 'g') || ' ' AS words
+    SELECT spec_id, text, ' ' || words_of(text) || ' ' AS words
     FROM specs_all
     WHERE spec_id IN (SELECT spec_id FROM reasoned)
 ),
@@ -59,7 +61,7 @@ rules AS MATERIALIZED (
     SELECT
         spec_id,
         regexp_extract(rule_text, '\[([A-Z]{1,3}[0-9]{1,2}), ', 1) AS rule_id,
-        ' ' || regexp_replace(lower(rule_text), '[^\p{L}\p{N}]+', ' ', 'g') || ' ' AS words,
+        ' ' || words_of(rule_text) || ' ' AS words,
         string_split(trim(words), ' ') AS word_list
     FROM rule_parts
 ),
@@ -125,10 +127,7 @@ elsewhere AS (
         row_id, words,
         contains(spec_words, ' ' || words || ' ') AS is_of_spec,
         contains(
-            regexp_replace(
-                lower(concat_ws(' ', '', array_to_string(contents, ' '), answer, '')),
-                '[^\p{L}\p{N}]+', ' ', 'g'
-            ),
+            ' ' || words_of(concat_ws(' ', array_to_string(contents, ' '), answer)) || ' ',
             ' ' || words || ' '
         ) AS is_of_chat
     FROM said

@@ -1,3 +1,13 @@
+-- The words of a text as quotes are compared: in small letters, one space between them, without
+-- punctuation. In scripts without spaces between words, each character is a word.
+CREATE MACRO words_of(quoted) AS trim(regexp_replace(
+    regexp_replace(
+        lower(nfc_normalize(quoted)),
+        '[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*', ' \0 ', 'g'
+    ),
+    '[^\p{L}\p{M}\p{N}]+', ' ', 'g'
+));
+
 -- Completions of the current plans that cite a rule, a row for each rule, with their best verdict.
 CREATE VIEW rule_citations AS
 WITH ranked AS (
