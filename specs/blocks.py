@@ -7,7 +7,7 @@ a table's header) is a fault with its line, so that no word is lost on the way t
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from markdown_it import MarkdownIt
@@ -89,6 +89,11 @@ def layout(blocks: Sequence[Block], *, base: int = 0, joined: bool = True) -> st
     return "\n".join(lines)
 
 
+def item_text(head: Block, text: str, nested: Sequence[Block]) -> str:
+    """Returns an item's text, of which `text` is the head's, with what is nested in it."""
+    return layout([replace(head, text=text, marker=""), *nested], base=head.depth)
+
+
 _HIDDEN = {
     "code_block": ("indented code", "write it between lines of ```, or without indentation"),
     "html_block": ("HTML, which no model would be shown", "write it as a paragraph"),
@@ -115,9 +120,10 @@ class _Reader:
         for token in rest:
             line = (token.map[0] if token.map else 0) + self.first
             if token.type == "heading_open":
-                heading = token.tag
-                if self.depth:
-                    self.fault(line, "a heading within a list item", "write it as a sentence")
+                heading = "" if token.level else token.tag
+                if token.level:
+                    fault = "a heading within a list item or a quotation"
+                    self.fault(line, fault, "write it as a sentence")
             elif token.type == "list_item_open":
                 self.depth += 1
                 # The number of an ordered list is a word that another line may point to.
@@ -191,7 +197,7 @@ class _Reader:
             elif token.type == "inline":
                 rows[-1].append(" ".join(token.content.split()))
             elif token.type == "tr_close" and len(rows) > 1 and place:
-                lost = _words(self.lines[place[0]]) - _words(" ".join(rows[-1]))
+                lost = _signs(self.lines[place[0]]) - _signs("".join(rows[-1]))
                 if lost:
                     self.fault(
                         place[0] + self.first,
@@ -203,8 +209,9 @@ class _Reader:
         return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def _words(text: str) -> Counter[str]:
-    return Counter(re.findall(r"\w+", text))
+def _signs(row: str) -> Counter[str]:
+    """Returns the characters of a row's cells; a lone sign such as a tick is a cell too."""
+    return Counter(re.sub(r"^[\s>]+|[\s|\\]", "", row))
 
 
 def _fault_of_text(block: Block) -> tuple[int, str, str] | None:

@@ -5,6 +5,7 @@ form of the reply said twice, follow the guide of gpt-oss-safeguard
 (https://cookbook.openai.com/articles/gpt-oss-safeguard-guide).
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,7 @@ Labels = Literal["binary", "names", "json"]
 BEST_TOKENS = 600
 """The guide calls 400 to 600 tokens the best length of such a prompt, and 10,000 still usable."""
 
+_ROW_OR_ITEM = re.compile(r"\s*(?:\||[-*+] |\d+[.)] )")
 _TASK = (
     "Classify the content under the policy below. The content is a request to an assistant, or a "
     "conversation that ends on one. Judge by this policy alone: find the rule that covers the "
@@ -68,10 +70,18 @@ def export_policy(
     num_elsewhere = sum(
         bool(item.goto) and item.goto not in ids for rule in policy.rules for item in rule.excludes
     )
+    num_answered = sum(
+        any(_is_answer(label) for label, _ in example.turns)
+        for rule in policy.rules
+        for example in rule.examples
+    )
+    has_authority = policy.authority or any(rule.authority for rule in policy.rules)
     left_out = [
         f"{len(examples) - len(kept)} examples" if len(kept) < len(examples) else "",
         f"{num_unlabelled} examples without an outcome" if num_unlabelled else "",
+        f"the answers of {num_answered} worked examples" if num_answered else "",
         f"the ids of {num_elsewhere} rules of other policies" if num_elsewhere else "",
+        "the authorities of rules" if has_authority else "",
         "the style" if policy.style else "",
     ]
     return Exported(
@@ -88,8 +98,8 @@ def tokens_of(text: str) -> int:
 
 def _sections(policy: Policy, labels: Labels) -> Iterator[tuple[str, str]]:
     yield "INSTRUCTIONS", f"{_TASK}\n\n{_REPLY[labels]}"
-    yield "GOAL", policy.goal
-    yield "SCOPE", policy.scope
+    yield "GOAL", _spaced(policy.goal)
+    yield "SCOPE", _spaced(policy.scope)
     yield "DEFINITIONS", _pairs(policy.terms)
     yield "LEVELS", _pairs(policy.levels)
     ids = {rule.id for rule in policy.rules}
@@ -118,13 +128,29 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _item(text: str, indent: str = "") -> str:
-    first, *others = text.split("\n")
-    return "\n".join([f"{indent}- {first}", *(f"{indent}  {line}" for line in others)])
+    first, *others = _spaced(text).split("\n")
+    lines = [f"{indent}- {first}", *(f"{indent}  {line}" if line else "" for line in others)]
+    return "\n".join(lines)
+
+
+def _spaced(text: str) -> str:
+    """Returns the lines of a text with a blank one between a list or table and what follows it, so
+    that it is not read as a part of that."""
+    lines: list[str] = []
+    is_code = False
+    for line in text.split("\n"):
+        above = lines[-1] if lines and not is_code else ""
+        is_text = not _ROW_OR_ITEM.match(line) and not line.startswith("  ")
+        if is_text and (_ROW_OR_ITEM.match(above) or above.startswith("  ")):
+            lines.append("")
+        is_code ^= line.lstrip().startswith("```")
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _rule(rule: Rule, ids: Collection[str]) -> str:
     """Returns a rule as a list item; `ids` are the rules that an exclusion may name."""
-    marks = ", ".join(filter(None, (rule.effect, rule.level, rule.authority)))
+    marks = ", ".join(filter(None, (rule.effect, rule.level)))
     below = [f"Includes: {text}" for text in rule.includes]
     below += [
         f"Excludes: {item.text}" + (f" (see {item.goto})" if item.goto in ids else "")
@@ -148,7 +174,7 @@ def _examples(rule: Rule, labels: Labels) -> Iterator[_Example]:
     """Yields the cases and worked examples of a rule that have an outcome."""
     found = [(case.text, case.outcome, case.because) for case in rule.cases]
     for example in rule.examples:
-        turns = [(label, text) for label, text in example.turns if not label.endswith(" answer")]
+        turns = [(label, text) for label, text in example.turns if not _is_answer(label)]
         # A request alone needs no word of who speaks.
         content = "\n".join(
             text if len(turns) == 1 and label == "User" else f"{label}: {text}"
@@ -164,6 +190,10 @@ def _examples(rule: Rule, labels: Labels) -> Iterator[_Example]:
                 content=content,
                 because=because,
             )
+
+
+def _is_answer(label: str) -> bool:
+    return label.lower().endswith("answer")
 
 
 def _label(outcome: Outcome, rule_id: str, labels: Labels) -> str:

@@ -149,13 +149,13 @@ def _front_end(lines: Sequence[str]) -> int | None:
     return next((i for i, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
 
 
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def _refuse_controls(path: Path, lines: Sequence[str], faults: Faults) -> None:
     """Adds a fault for each line with a control character."""
     for number, line in enumerate(lines, 1):
-        control = _CONTROL.search(line)
+        control = CONTROL.search(line)
         if control:
             fault = f"control character U+{ord(control[0]):04X}"
             faults.add(path, number, fault, "take it out of the file")
@@ -173,7 +173,7 @@ def _front_matter(
         faults.add(
             path, number, "an odd line separator in front matter", "write each value on one line"
         )
-    if odd or any(map(_CONTROL.search, lines)):
+    if odd or any(map(CONTROL.search, lines)):
         return None
     try:
         node = yaml.compose("\n".join(lines), Loader=yaml.BaseLoader)
@@ -199,7 +199,7 @@ def _front_matter(
             fault = f"{name!r} must have one value in front matter, and stands twice"
         elif COMMENT.search(value.value):
             fault = f"{name!r} holds an HTML comment, which a model would be shown"
-        elif len(value.value.strip().splitlines()) > 1 or _CONTROL.search(value.value):
+        elif len(value.value.strip().splitlines()) > 1 or CONTROL.search(value.value):
             # An escape such as \n or \x1b, or a block of lines.
             fault = f"{name!r} holds a line break or a control character"
         else:

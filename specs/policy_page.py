@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
-from specs.blocks import Block, layout, one_line
+from specs.blocks import Block, item_text, layout, one_line
 from specs.pages import Page
 from specs.parts import parts
 from specs.policy import NO_CATEGORY, Policy
@@ -110,16 +109,12 @@ def _items(blocks: Sequence[Block]) -> list[list[Block]]:
     return items
 
 
-def _rest(head: Block, text: str, nested: Sequence[Block]) -> str:
-    return layout([replace(head, text=text, marker=""), *nested], base=head.depth)
-
-
 def _parse_terms(page: Page, blocks: Sequence[Block]) -> tuple[tuple[str, str], ...]:
     terms = []
     for head, *nested in _items(blocks):
         match = _TERM.match(head.text) if head.kind in ("text", "item") else None
         if match and (match["meaning"] or nested):
-            terms.append((match["term"], _rest(head, match["meaning"] or "", nested)))
+            terms.append((match["term"], item_text(head, match["meaning"] or "", nested)))
         else:
             page.fault(head.line, f"not a term: {head.text!r}", "write '- **term**: meaning'")
     return tuple(terms)
@@ -145,7 +140,7 @@ def named_items(
         name = match["name"]
         if name in named or name in taken or name in EFFECTS:
             page.fault(head.line, f"the name {name!r} is taken", "choose another")
-        named.setdefault(name, _rest(head, match["meaning"], nested))
+        named.setdefault(name, item_text(head, match["meaning"], nested))
     return tuple(named.items())
 
 
@@ -153,7 +148,7 @@ def _parse_unclear(page: Page, blocks: Sequence[Block]) -> tuple[str, ...]:
     texts = []
     for head, *nested in _items(blocks):
         if head.kind == "item":
-            texts.append(_rest(head, head.text, nested))
+            texts.append(item_text(head, head.text, nested))
         else:
             page.fault(head.line, f"not a list item: {head.text!r}", "write '- If …, …'")
     return tuple(texts)
@@ -161,8 +156,11 @@ def _parse_unclear(page: Page, blocks: Sequence[Block]) -> tuple[str, ...]:
 
 def _refuse_forged_parts(page: Page, policy: Policy) -> None:
     """Adds a fault for a text that would read as a part of its own in the compiled spec."""
-    own = {f"rule {rule.id}" for rule in policy.rules}
-    for _, part in parts(policy.render()):
-        if policy.id and part.startswith("rule ") and part not in own:
+    own: dict[str, str] = {}
+    for rule in policy.rules:
+        own.setdefault(f"rule {rule.id}", rule.render())
+    for (_, part), text in parts(policy.render()).items():
+        is_rule = policy.id and part.startswith("rule ")
+        if is_rule and (part not in own or not text.startswith(own[part])):
             fault = f"a text that reads as {part} in the compiled spec"
             page.fault(1, fault, "write its '[id, outcome]:' in other words")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast, get_args
 
-from specs.blocks import Block, layout
+from specs.blocks import Block, item_text, layout
 from specs.pages import Page
 from specs.policy import (
     GUIDE,
@@ -46,17 +46,25 @@ _EXAMPLE = re.compile(r"^Example: (?P<title>.+?)(?: \((?P<effect>[a-z_]+)\))?$")
 _ITEM = re.compile(
     r"^(?P<kind>Includes|Excludes|Case|Unclear): (?P<text>.+?)(?: -> (?P<goto>\S+))?$"
 )
-_LIKE_AN_ITEM = re.compile(
-    r"^(?:includ|inclus|exclud|exclus|case|unclear|example)\w*:| -> \S+$", re.I
+LIKE_AN_ITEM = re.compile(
+    r"^[*_]*(?:includ|inclus|exclud|exclus|case|unclear|example)\w*[*_]*[:：]| -> \S+$", re.I
 )
+UNLISTED = re.compile(r"^[*_]*(?:Includes|Excludes|Case|Unclear)[*_]*[:：]")
+"""Begins a line of a paragraph that was meant as an item."""
+EARLY_TARGET = re.compile(r"(?:->|=>|→|⇒)\s*[A-Z]{1,3}[0-9]{1,2}\b")
+"""A rule to which an exclusion points before its end, or with another arrow."""
 _ITEM_REMEDY = (
     "write 'Includes: …', 'Excludes: … -> K1', 'Case: … -> refuse' or 'Unclear: …', and put lists "
     "of other items above them"
 )
 _TURN = re.compile(rf"^(?P<label>{'|'.join(get_args(TurnLabel))}|Because):(?: (?P<text>.*))?$")
-_LIKE_A_TURN = re.compile(
-    r"^(?:system|developer|user|assistant|answer|good answer|bad answer|because)s?:", re.I
+LIKE_A_TURN = re.compile(
+    r"^[*_]*(?:system|developer|user|assistant|answer|good answer|bad answer|because)s?"
+    r"[*_]*[:：]",
+    re.I,
 )
+"""Begins a line that is a part of a worked example, or was meant as one."""
+_LIKE_A_REASON = re.compile(r"^[*_]*because[*_]*\s*[:：]", re.I)
 
 
 def parse_rules(context: Context, blocks: Sequence[Block]) -> tuple[Rule, ...]:
@@ -167,8 +175,12 @@ class _RuleDraft:
         if match:
             self._add_item(match, head, nested)
         elif head.kind != "item":
+            for number, line in enumerate(head.written, head.line):
+                if UNLISTED.match(line):
+                    fault = f"a line of a rule that is no list item: {line!r}"
+                    self._fault(number, fault, "begin it with '- '")
             self.text += group
-        elif _LIKE_AN_ITEM.search(head.text) or self._has_items():
+        elif LIKE_AN_ITEM.search(head.text) or self._has_items():
             self._fault(head.line, f"not a line of a rule: {head.text!r}", _ITEM_REMEDY)
         else:
             self.text += group
@@ -179,14 +191,17 @@ class _RuleDraft:
     def _add_item(self, match: re.Match[str], head: Block, nested: Sequence[Block]) -> None:
         whole = match.string.removeprefix(f"{match['kind']}: ")
         if match["kind"] == "Includes":
-            self.includes.append(_text(head, whole, nested))
+            self.includes.append(item_text(head, whole, nested))
         elif match["kind"] == "Unclear":
-            self.unclear.append(_text(head, whole, nested))
+            self.unclear.append(item_text(head, whole, nested))
         elif match["kind"] == "Excludes":
             if match["goto"]:
                 place = (self.context.page, head.line, match["goto"])
                 self.context.found.exclusions.append(place)
-            text = _text(head, match["text"], nested)
+            if EARLY_TARGET.search(match["text"]):
+                fault = f"an exclusion that does not end in ' -> K1': {head.text!r}"
+                self._fault(head.line, fault, "write one for each rule, and ' -> ' and its id last")
+            text = item_text(head, match["text"], nested)
             self.excludes.append(Exclusion(text=text, goto=match["goto"]))
         else:
             self._add_case(match, whole, head, nested)
@@ -211,14 +226,17 @@ class _RuleDraft:
         reasons: list[list[Block]] = []
         others: list[list[Block]] = []
         for group in _groups(nested):
-            is_reason = group[0].marker and group[0].text.startswith("Because: ")
+            first = group[0]
+            is_reason = first.marker and first.text.startswith("Because: ")
+            if first.marker and not is_reason and _LIKE_A_REASON.match(first.text):
+                self._fault(first.line, f"not a reason: {first.text!r}", "write '- Because: …'")
             (reasons if is_reason else others).append(group)
         if len(reasons) > 1:
             self._fault(reasons[1][0].line, "a second 'Because:' of a case", "write one")
         because = "\n".join(
-            _text(first, first.text.removeprefix("Because: "), more) for first, *more in reasons
+            item_text(first, first.text.removeprefix("Because: "), more) for first, *more in reasons
         )
-        text = _text(head, text, [block for group in others for block in group])
+        text = item_text(head, text, [block for group in others for block in group])
         self.cases.append(BoundaryCase(text=text, outcome=outcome, because=because))
 
 
@@ -245,11 +263,6 @@ def _groups(blocks: Sequence[Block]) -> list[list[Block]]:
         else:
             groups[-1].append(block)
     return groups
-
-
-def _text(head: Block, text: str, nested: Sequence[Block]) -> str:
-    """Returns an item's text, of which `text` is the head's, with what is nested in it."""
-    return layout([replace(head, text=text, marker=""), *nested], base=head.depth)
 
 
 def _parse_example(draft: _RuleDraft, blocks: Sequence[Block]) -> Example:
@@ -296,16 +309,17 @@ def _turns(page: Page, blocks: Sequence[Block]) -> list[tuple[str, list[Block]]]
             fault = f"a line of a rule within a worked example: {block.text!r}"
             page.fault(block.line, fault, "put it above the examples of the rule")
             continue
+        is_listed = block.kind == "item" and block.depth == 1 and _TURN.match(block.text)
         is_paragraph = block.kind == "text"
         for number, line in enumerate(block.written if is_paragraph else (block.text,)):
             match = _TURN.match(line) if is_paragraph else None
             if match:
                 turns.append((match["label"], []))
                 line = match["text"] or ""
-            elif is_paragraph and _LIKE_A_TURN.match(line):
+            elif is_listed or (is_paragraph and LIKE_A_TURN.match(line)):
                 fault = f"not a part of a worked example: {line!r}"
                 labels = ", ".join(f"'{label}:'" for label in (*get_args(TurnLabel), "Because"))
-                page.fault(block.line + number, fault, f"use {labels}")
+                page.fault(block.line + number, fault, f"begin a paragraph with {labels}")
             elif not turns:
                 fault = f"text before the first part of a worked example: {line!r}"
                 page.fault(block.line + number, fault, "begin it with 'User: …'")
@@ -335,6 +349,7 @@ def _check_example(page: Page, line: int, example: Example, *, num_reasons: int)
         )
     if num_reasons > 1:
         page.fault(line, "a second 'Because:' of a worked example", "write one")
-    for label, text in example.turns:
+    reasons = [("Because", example.because)] if num_reasons else []
+    for label, text in (*example.turns, *reasons):
         if not text:
             page.fault(line, f"'{label}:' of a worked example has no text", "write it")

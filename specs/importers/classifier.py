@@ -10,21 +10,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from specs.importers.defaults import TO_FINISH, default_style
-from specs.importers.imported import Imported, Leftovers, lines_of
+from specs.importers.entries import Entry, each_line, markdown, nested, split
+from specs.importers.imported import Imported, Leftovers, lines_of, without_comments
 from specs.importers.markdown import file_of, policy_file
-from specs.importers.names import category_of, prefix_of, rule_title
+from specs.importers.names import category_of, free_id, prefix_of, rule_title
 from specs.importers.prompt_examples import Labelled, read_examples
-from specs.importers.prompt_sections import Entry, PromptSection, read_sections
+from specs.importers.prompt_sections import PLAIN_HEADING, PromptSection, read_sections
 from specs.policy import GUIDE, BoundaryCase, Exclusion, Outcome, Policy, Rule
 
+_LABEL = r"(?:(?:[01]|(?:un)?safe|violates|(?:in)?valid|refuse|comply|safe_complete)\b)"
+_IN_BRACKETS = r"(?:\s*\([^)]*\))?"
 MARKS = re.compile(
-    r"^#+ .*?(?:violate\w*|safe|refuse|comply|safe_complete|guidance|examples?|definitions"
-    r"|key terms|glossary|instructions?|goal|purpose|scope|levels?|severity|ambiguity|borderline"
-    r"|unclear|escalation)\b.*$"
-    r"|^\W*(?:definitions|goal|purpose|ambiguity & escalation|label format|examples?)\b\W*$"
-    r"|^\**(?:goal|purpose):\**|^\W*(?:content|input|answer|output|label|expected response|because"
-    r"|rationale|reason)(?:\s*\([^)]*\))?\W*:\W*(?:[01]\b)?|^(?:#+\s*|\**)example\b.*$"
-    r"|^\W*(?:includes|excludes|unclear):|\(see \w+\)|[\"“”(){}*–:]|->|→",
+    "|".join(
+        [
+            rf"^\W*{PLAIN_HEADING.pattern}\s*(?:\((?:label:?\s*)?[01]\))?\W*$",
+            r"^(?:#+\s*|\**)example\b(?:\s*\d+)?(?:, by rule \w+)?\s*"
+            r"(?:\((?:label:?\s*)?\w+\))?\W*$",
+            rf"^\W*(?:content|input|text|user|because|rationale|reason){_IN_BRACKETS}\W*:",
+            r"^\W*(?:answer|output|label|classification|verdict|expected response)"
+            rf"{_IN_BRACKETS}\W*:[^\w{{]*{_LABEL}?",
+            rf"\{{\s*\"violation\".*\}}|(?:->|→|=>)\W*{_LABEL}\W*$",
+            r"^\W*(?:goal|purpose|includes|excludes|unclear)\W*:|\(see \w+\)",
+            r"^\s*\d+[.)]\s|^[-*\s]*\*\*[A-Z]{1,3}\d+ ",
+            r"\((?:refuse|comply|safe_complete|guide)\b|[\"“”(){}*–—:]|->|→|<!--|-->",
+        ]
+    ),
     re.IGNORECASE,
 )
 """The syntax of such prompts, between whose marks every word is in the pack or not placed."""
@@ -34,7 +44,12 @@ _ENTRY = re.compile(
 )
 _CODED = re.compile(r"^(?P<title>[A-Z]{1,3}\d+(?:\.\w+)?\s[^–—:]+?)\s*[–—:]\s*(?P<rest>.+)$")
 _ID = re.compile(r"^(?P<id>[A-Z]{1,3}\d{1,2})\s+(?P<title>\S.*)$")
-_TERM = re.compile(r"^(?:\*\*(?P<bold>.+?):?\*\*:?|(?P<term>[^:]{1,60}):)\s*(?P<meaning>\S.*)$")
+_TERM = re.compile(r"^(?:\*\*(?P<bold>.+?):?\*\*:?|(?P<term>[^:.]{1,60}):)\s*(?P<meaning>.*)$")
+_NEW_TERM = re.compile(r"\*\*|\w[^:.!?]{0,60}:\s")
+_NEW_RULE = re.compile(r"\*\*|[A-Z]{1,3}\d+(?:\.\w+)?\s")
+_NEW_SAMPLE = re.compile("")
+"""Each line that begins so opens an entry of its own."""
+_CODE = re.compile(r"\((?P<code>[A-Z]{1,3}\d{1,2})\b[^()]*\)$")
 _LEVEL = re.compile(r"[a-z0-9_-]+")
 _BELOW = re.compile(
     r"^(?P<kind>Includes|Excludes|Unclear):\s*(?P<text>.+?)(?:\s*\(see (?P<goto>\w+)\))?$"
@@ -45,7 +60,7 @@ _EFFECTS = (*[outcome.value for outcome in Outcome], GUIDE)
 def import_classifier(text: str, name: str = "policy") -> Imported:
     """Returns the pack of a classifier's prompt; `name` is its category if it has no title."""
     reader = _Reader(left=Leftovers())
-    sections = read_sections(lines_of(text))
+    sections = read_sections(without_comments(lines_of(text), reader.left))
     for section in sections:
         reader.read(section)
     policy = reader.finish(name)
@@ -86,60 +101,79 @@ class _Reader:
             self.rules += self._rules(section)
         elif section.role in ("title", "instruction", "unknown"):
             self._leave(section)
-        elif section.role in ("definitions", "levels"):
-            pairs = self.terms if section.role == "definitions" else self.levels
-            pairs += self._pairs(section)
-        elif section.role == "examples":
-            self.examples += read_examples(section.lines, section.first, self.left)
         else:
-            texts = {"goal": self.goal, "scope": self.scope, "unclear": self.unclear}
-            texts[section.role] += [
-                "; ".join([entry.text, *(text for _, text in entry.below)])
-                for entry in section.entries()
-            ]
+            if section.title and not section.is_plain:
+                reason = "a heading in place of which a pack has its own"
+                self.left.add(section.line, section.title, reason)
+            if section.role == "examples":
+                self.examples += read_examples(section.lines, section.first, self.left)
+            elif section.role in ("goal", "scope"):
+                texts = self.goal if section.role == "goal" else self.scope
+                texts.append(markdown(section.entries()))
+            elif section.role == "unclear":
+                self.unclear += [entry.body for entry in section.entries()]
+            else:
+                pairs = self.terms if section.role == "definitions" else self.levels
+                pairs += self._pairs(section)
 
     def _leave(self, section: PromptSection) -> None:
         reason = "tells the classifier how to reply, which templates do in a pack"
         if section.role == "unknown":
             reason = "a section that is neither criteria, terms nor examples"
-            self.left.add(section.line, section.title, reason)
         elif section.role == "title":
             reason = "text below the title, outside of any section"
-        for number, line in enumerate(section.lines, section.first):
+        if section.role == "unknown" or not (section.is_plain or section.role == "title"):
+            self.left.add(section.line, section.title, reason)
+        for part in filter(None, (section, section.samples)):
+            for number, line in enumerate(part.lines, part.first):
+                self.left.add(number, line, reason)
+
+    def _leave_entry(self, entry: Entry, reason: str) -> None:
+        for number, line in each_line(entry):
             self.left.add(number, line, reason)
 
     def _pairs(self, section: PromptSection) -> Iterator[tuple[str, str]]:
-        for entry in section.entries():
-            match = _TERM.match(entry.text)
-            if not match:
-                self.left.add(entry.line, entry.text, "a line of definitions that names no term")
+        for entry in split(section.entries(), _NEW_TERM):
+            match = _TERM.match(entry.text) if entry.kind != "block" else None
+            if not match or not (match["meaning"] or entry.below):
+                self._leave_entry(entry, "a line of definitions that names no term")
                 continue
             name = (match["bold"] or match["term"]).strip()
             if section.role == "levels" and not _LEVEL.fullmatch(name.lower()):
-                self.left.add(entry.line, entry.text, "a level whose name is no single word")
+                self._leave_entry(entry, "a level whose name is no single word")
                 continue
-            more = "".join(f"\n- {text}" for _, text in entry.below)
-            yield name.lower() if section.role == "levels" else name, match["meaning"] + more
+            meaning = "\n".join(filter(None, (match["meaning"], markdown(entry.below))))
+            yield name.lower() if section.role == "levels" else name, meaning
 
     def _rules(self, section: PromptSection) -> Iterator[Rule]:
-        outcome, entries = section.effect(), section.entries()
+        outcome = section.effect()
         for number, line in section.verdicts():
             self.left.add(number, line, "says how the classifier labels the section")
+        rules = []
         if section.is_bare:
-            yield from self._rule_each(entries, outcome)
-        elif entries:
-            first, *others = entries
-            # Bold words would be terms that nothing defines.
-            includes = tuple(entry.text.replace("**", "") for entry in others)
-            yield _rule(section.title, first, outcome, includes)
+            rules = list(self._rule_each(section, outcome))
+        elif section.entries() or section.samples:
+            rules = [_rule_of(section, outcome)]
+        else:
+            self.left.add(section.line, section.title, "a heading without text below it")
+        samples = section.samples.entries() if section.samples else []
+        for entry in split(samples, _NEW_SAMPLE):
+            if not rules or entry.kind == "block":
+                self._leave_entry(entry, "an example that is code, a table or of no criteria")
+                continue
+            decided = rules[-1].outcome
+            case = BoundaryCase(text=entry.body.replace("**", ""), outcome=decided)
+            rules[-1] = replace(rules[-1], cases=(*rules[-1].cases, case))
+        yield from rules
 
-    def _rule_each(self, entries: Sequence[Entry], outcome: str) -> Iterator[Rule]:
-        has_items = any(entry.is_item for entry in entries)
+    def _rule_each(self, section: PromptSection, outcome: str) -> Iterator[Rule]:
+        entries = split(section.entries(), _NEW_RULE)
+        has_items = any(entry.kind == "item" for entry in entries)
         for entry in entries:
-            if has_items and not entry.is_item and entry.text.endswith(":"):
-                self.left.add(entry.line, entry.text, "introduces a list")
+            if has_items and entry.kind == "text" and entry.text.endswith(":"):
+                self._leave_entry(entry, "introduces a list")
             else:
-                yield _rule("", entry, outcome)
+                yield _rule(entry, outcome, section.title)
 
     def finish(self, name: str) -> Policy:
         """Returns the policy. Raises ValueError if the prompt has no criteria."""
@@ -230,9 +264,12 @@ class _Reader:
         return rules
 
 
-def _rule(title: str, entry: Entry, outcome: str, includes: tuple[str, ...] = ()) -> Rule:
-    text, level, rule_id = entry.text, "", ""
-    match = None if title else (_ENTRY.match(text) or _CODED.match(text))
+def _rule(entry: Entry, outcome: str, heading: str) -> Rule:
+    """Returns the rule of one entry below a heading that names no more than the outcome."""
+    if entry.kind == "block":
+        return _made(heading, entry.text, outcome)
+    text, level, rule_id, title = entry.text, "", "", ""
+    match = _ENTRY.match(text) or _CODED.match(text)
     if match:
         groups = match.groupdict()
         title, text = groups.get("bold") or groups["title"], groups["rest"]
@@ -243,32 +280,51 @@ def _rule(title: str, entry: Entry, outcome: str, includes: tuple[str, ...] = ()
         if coded:
             rule_id, title = coded["id"], coded["title"]
     title = title.strip().rstrip(":.") or rule_title(entry.text)
-    excludes, unclear, text_below = [], [], []
-    listed = list(includes)
-    for _, below in entry.below:
-        part = _BELOW.match(below)
+    return replace(_made(title, text, outcome, entry.below), id=rule_id, level=level)
+
+
+def _rule_of(section: PromptSection, outcome: str) -> Rule:
+    """Returns the one rule of a section whose heading is its title."""
+    code = _CODE.search(section.title)
+    rule = _made(section.title, "", outcome, section.entries())
+    return replace(rule, id=code["code"] if code else "")
+
+
+def _made(title: str, text: str, outcome: str, below: Sequence[Entry] = ()) -> Rule:
+    """Returns a rule whose further text and items are the entries below it."""
+    excludes, unclear, includes = [], [], []
+    for entry in below:
+        if entry.kind != "item":
+            continue
+        # Bold words would be terms that nothing defines.
+        body = entry.body.replace("**", "")
+        part = _BELOW.match(entry.text)
         if part and part["kind"] == "Excludes":
-            excludes.append(Exclusion(text=part["text"], goto=part["goto"]))
+            excludes.append(Exclusion(text=part["text"] + nested(entry), goto=part["goto"]))
         elif part and part["kind"] == "Unclear":
-            unclear.append(part["text"])
-        elif part:
-            text_below.append(part["text"])
+            unclear.append(part["text"] + nested(entry))
         else:
-            listed.append(below)
+            includes.append(body.removeprefix("Includes: "))
+    others = markdown([entry for entry in below if entry.kind != "item"])
     return Rule(
-        id=rule_id,
+        id="",
         title=title,
         outcome=None if outcome == GUIDE else Outcome(outcome),
-        level=level,
-        text=text or title,
-        includes=(*text_below, *listed),
+        text="\n\n".join(filter(None, (text, others))) or title,
+        includes=tuple(includes),
         excludes=tuple(excludes),
         unclear=tuple(unclear),
     )
 
 
 def _numbered(rules: Sequence[Rule], prefix: str) -> list[Rule]:
-    """Returns the rules with an id each; those that the prompt gave stay."""
-    taken = {rule.id for rule in rules}
-    free = (f"{prefix}{n}" for n in range(1, 100) if f"{prefix}{n}" not in taken)
-    return [rule if rule.id else replace(rule, id=next(free)) for rule in rules]
+    """Returns the rules with an id each; those that the prompt gave stay, the first of each."""
+    taken: set[str] = {rule.id for rule in rules}
+    named: set[str] = set()
+    numbered = []
+    for rule in rules:
+        rule_id = rule.id if rule.id and rule.id not in named else free_id(prefix, taken)
+        named.add(rule_id)
+        taken.add(rule_id)
+        numbered.append(replace(rule, id=rule_id))
+    return numbered

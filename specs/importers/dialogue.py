@@ -13,10 +13,11 @@ from specs.importers.imported import Leftovers
 from specs.importers.markdown import plain
 from specs.policy import TurnLabel
 
-_TAG = re.compile(
-    r"^\s*<(?P<end>/?)(?P<role>system|developer|user|assistant|tool|comparison)\b(?P<rest>[^>]*)>"
-    r"(?:\s*<!--\s*(?P<comment>.*?)\s*-->)?\s*$"
+OPENING = re.compile(
+    r"\s*<(?P<end>/?)(?P<role>system|developer|user|assistant|tool|comparison)\b(?P<rest>[^>]*)>\s*"
 )
+"""The tag of a message, which a comment may follow."""
+_TAG = re.compile(rf"^{OPENING.pattern}(?:<!--\s*(?P<comment>.*?)\s*-->)?\s*$")
 _GRADE = re.compile(r"(?P<grade>GOOD|BAD|OK)\b(?:\[(?P<anchor>[^\]]*)\])?[:,]?\s*(?P<reason>.*)")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _LABELS: dict[str, TurnLabel] = {
@@ -26,6 +27,7 @@ _LABELS: dict[str, TurnLabel] = {
     "assistant": "Answer",
     "tool": "Answer",
 }
+_ABOVE = ("System", "Developer")
 _GRADED: dict[str, TurnLabel] = {"GOOD": "Good answer", "BAD": "Bad answer"}
 
 
@@ -54,6 +56,12 @@ class Message:
         name = self.attributes.get("recipient") or self.attributes.get("name")
         mark = f"({'from' if self.role == 'tool' else 'to'} {name}) " if name else ""
         return plain(mark + body)
+
+
+def is_dialogue(lines: Sequence[str]) -> bool:
+    """Returns True if a line is the tag of a message."""
+    tags = map(_TAG.match, lines)
+    return any(tag and tag["role"] != "comparison" for tag in tags)
 
 
 def read_messages(lines: Sequence[str], first: int, left: Leftovers) -> list[Message]:
@@ -90,20 +98,26 @@ def _message(tag: re.Match[str], line: int) -> Message:
 def turns_of(messages: Sequence[Message]) -> tuple[tuple[TurnLabel, str], ...]:
     """Returns the messages as turns; what a tool says follows the call in the same turn.
 
-    A worked example needs a user's turn, which stands empty where the document has none.
+    A worked example needs a user's turn and an answer, which stand empty where the document has
+    none, and has the messages of a system and a developer before them; a later one is told within
+    the turn that it follows.
     """
     turns: list[tuple[TurnLabel, str]] = []
     for message in messages:
-        if message.role == "tool" and turns:
-            label, text = turns[-1]
-            turns[-1] = (label, f"{text}\n\n{message.text}")
+        text = message.text or "(nothing)"
+        is_late = message.label in _ABOVE and any(label not in _ABOVE for label, _ in turns)
+        if turns and (message.role == "tool" or is_late):
+            label, above = turns[-1]
+            mark = f"(from {message.role}) " if is_late else ""
+            turns[-1] = (label, f"{above}\n\n{mark}{text}")
         else:
-            turns.append((message.label, message.text or "(nothing)"))
+            turns.append((message.label, text))
     labels = [label for label, _ in turns]
     if "User" not in labels:
         # The answer follows a developer's message, or a call of the model's own.
-        place = sum(label in ("System", "Developer") for label in labels)
-        turns.insert(place, ("User", "(no message)"))
+        turns.insert(sum(label in _ABOVE for label in labels), ("User", "(no message)"))
+    if not any("nswer" in label for label in labels):
+        turns.append(("Answer", "(no message)"))
     return tuple(turns)
 
 

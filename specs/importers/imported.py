@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -47,11 +47,34 @@ class Leftovers:
 
 _WORD = re.compile(r"\w+")
 _LINE = re.compile(r"\r?\n")
+HIDDEN = "an HTML comment, which no model is shown"
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)|-->", re.DOTALL)
 
 
 def lines_of(text: str) -> list[str]:
     """Returns the lines of a document; newlines alone end one, as in a text editor."""
     return _LINE.split(text.removeprefix("\ufeff"))
+
+
+def without_comments(
+    lines: Sequence[str], left: Leftovers, keep: re.Pattern[str] | None = None
+) -> list[str]:
+    """Returns the lines without HTML comments, which no model is shown; their words are left over.
+
+    A comment that follows a match of `keep` at the beginning of its line stays.
+    """
+    text = "\n".join(lines)
+
+    def taken(match: re.Match[str]) -> str:
+        start = text.rfind("\n", 0, match.start()) + 1
+        if keep and keep.fullmatch(text[start : match.start()]):
+            return match[0]
+        first = text.count("\n", 0, match.start()) + 1
+        for number, words in enumerate(match[0].split("\n"), first):
+            left.add(number, words, HIDDEN)
+        return "\n" * match[0].count("\n")
+
+    return _COMMENT.sub(taken, text).split("\n")
 
 
 def lost_lines(
@@ -63,37 +86,27 @@ def lost_lines(
     `marks` matches the document's own syntax, such as tags: what stands between two marks must be
     found whole, in its order, and as often as the document has it.
     """
-    listed = Counter((item.line, piece) for item in not_placed for piece in _pieces(item, marks))
+    listed: dict[int, list[str]] = {}
+    for item in not_placed:
+        listed.setdefault(item.line, []).append(item.text)
     whole = _padded(_words(packed))
     claimed: Counter[str] = Counter()
     lost = []
     for number, line in enumerate(lines_of(text), 1):
-        rest = _without_listed(line, number, listed, marks)
+        shown = line
+        for words in listed.get(number, []):
+            pattern = r"\W+".join(map(re.escape, _WORD.findall(words)))
+            shown = re.sub(pattern, "\0", shown, count=1)
+        rest = _between(shown, marks)
         claimed.update(rest)
         if any(whole.count(_padded(piece)) < claimed[piece] for piece in rest):
             lost.append((number, line))
     return lost
 
 
-def _pieces(item: NotPlaced, marks: re.Pattern[str]) -> list[str]:
-    return _between(item.text, marks)
-
-
 def _between(line: str, marks: re.Pattern[str]) -> list[str]:
     """Returns the words between the marks of a line, a text for each stretch that has any."""
     return [words for words in map(_words, marks.sub("\0", line).split("\0")) if words]
-
-
-def _without_listed(
-    line: str, number: int, listed: Counter[tuple[int, str]], marks: re.Pattern[str]
-) -> list[str]:
-    rest = []
-    for piece in _between(line, marks):
-        if listed[number, piece]:
-            listed[number, piece] -= 1
-        else:
-            rest.append(piece)
-    return rest
 
 
 def _words(text: str) -> str:

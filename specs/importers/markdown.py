@@ -7,37 +7,49 @@ from collections.abc import Iterable, Sequence
 
 from markdown_it import MarkdownIt
 
+from specs.blocks import Block, read_blocks
 from specs.policy import Example, Pack, Policy, Rule
+from specs.rules import EARLY_TARGET, LIKE_A_TURN, LIKE_AN_ITEM, UNLISTED
 
+_LAZY = re.compile(r"(?![-*+]\s|\d+[.)]\s)\S")
+"""Begins a line that is neither a list item nor set in below one."""
 _PARSER = MarkdownIt("commonmark").enable("table").disable("reference")
-_LABEL = re.compile(
-    r"(?:(?:[-*+]|\d+[.)])\s+)?(?:(?:good |bad )?answers?|systems?|developers?|users?|assistants?"
-    r"|because|includ\w*|inclus\w*|exclud\w*|exclus\w*|cases?|unclear|examples?):",
-    re.IGNORECASE,
-)
-"""What begins a part of a rule or of an example."""
-_DEFINITION = re.compile(r"\s*\[[^\]]+\]:")
-"""Begins a link definition, which Markdown hides."""
-_COMMENT = re.compile("<!--|-->")
+
+
+def prose(text: str) -> str:
+    """Returns Markdown in which whatever the pack reader would refuse, or take for a part of a
+    rule, is put between fences."""
+    return _safe(text, is_verbatim=False)
 
 
 def plain(text: str) -> str:
-    """Returns a text as paragraphs, lists and fences: whatever else Markdown would make of its
-    lines (headings, HTML, joined lines) is put between fences."""
+    """Returns a text that is no Markdown as such: as `prose`, and its lines stay lines."""
+    return _safe(text, is_verbatim=True)
+
+
+def _safe(text: str, *, is_verbatim: bool) -> str:
+    if not text.strip():
+        return ""
     lines = text.strip("\n").split("\n")
     chunks: list[tuple[bool, list[str]]] = []
-    for is_plain, start, end in _chunks(lines):
+    for kind, start, end in _chunks(lines):
         part = lines[start:end]
-        if is_plain and _PARSER.parse("\n".join(part))[0].type == "paragraph_open":
+        is_safe = _is_text(part, is_verbatim=is_verbatim)
+        if is_verbatim and kind == "paragraph_open":
+            part = [line for line in part if line.strip()]
             # Lines of one paragraph would be joined.
-            part = "\n\n".join(part).split("\n")
-        if chunks and not is_plain and not chunks[-1][0]:
+            is_safe = all(_is_text([line], is_verbatim=True, kind="text") for line in part)
+            part = "\n\n".join(part).split("\n") if is_safe else lines[start:end]
+        elif is_verbatim and (kind == "blockquote_open" or any(map(_LAZY.match, part))):
+            # The marks of a quotation would be dropped, and such lines joined to an item.
+            is_safe = is_safe and kind in ("fence", "table_open")
+        if chunks and not is_safe and not chunks[-1][0]:
             # Neighbours share a fence, with the blank lines between them.
             chunks[-1][1].extend(part)
         else:
-            chunks.append((is_plain, list(part)))
+            chunks.append((is_safe, list(part)))
     return "\n\n".join(
-        _stripped(part) if is_plain else fenced(_stripped(part)) for is_plain, part in chunks
+        _stripped(part) if is_safe else fenced(_stripped(part)) for is_safe, part in chunks
     )
 
 
@@ -52,47 +64,46 @@ def _stripped(lines: Sequence[str]) -> str:
     return "\n".join(lines).strip("\n")
 
 
-def _chunks(lines: Sequence[str]) -> Iterable[tuple[bool, int, int]]:
-    """Yields the blocks of a text: whether it can stand as it is, its first line and its end; each
-    begins where the one before ends."""
+def _chunks(lines: Sequence[str]) -> Iterable[tuple[str, int, int]]:
+    """Yields the blocks of a text: the kind, the first line and the end; each begins where the one
+    before ends."""
     blocks = [token for token in _PARSER.parse("\n".join(lines)) if token.level == 0 and token.map]
     ends = [token.map[0] for token in blocks[1:] if token.map] + [len(lines)]
     start = 0
     for token, end in zip(blocks, ends, strict=True):
-        part = [line for line in lines[start:end] if line.strip()]
-        is_plain = not any(_LABEL.match(line.strip()) or _COMMENT.search(line) for line in part)
-        if token.type == "paragraph_open":
-            is_plain = is_plain and all(map(_is_line, part))
-        else:
-            kinds = ("bullet_list_open", "ordered_list_open", "fence", "table_open")
-            is_plain = is_plain and token.type in kinds and _is_flat(part, token.type)
-        yield is_plain, start, end
+        yield token.type, start, end
         start = end
 
 
-def _is_line(line: str) -> bool:
-    """Returns True of a line that is a paragraph when it stands alone."""
-    tokens = _PARSER.parse(line)
-    is_paragraph = bool(tokens) and tokens[0].type == "paragraph_open"
-    return is_paragraph and not _DEFINITION.match(line)
+def _is_text(lines: Sequence[str], *, is_verbatim: bool, kind: str = "") -> bool:
+    """Returns True of lines that the pack reader takes for text, and for one of this kind."""
+    faults: list[int] = []
+    blocks = read_blocks(lines, 1, lambda line, *_: faults.append(line))
+    if faults or not blocks or (kind and [block.kind for block in blocks] != [kind]):
+        return False
+    return not any(_is_part(block, is_verbatim=is_verbatim) for block in blocks)
 
 
-def _is_flat(part: Sequence[str], kind: str) -> bool:
-    """Returns True of a list each line of which begins an item, and of every other block."""
-    return not kind.endswith("list_open") or all(
-        re.match(r"\s{0,3}(?:[-*+]|\d+[.)])\s", line) for line in part
+def _is_part(block: Block, *, is_verbatim: bool) -> bool:
+    """Returns True of a heading, and of a label of a rule's item or of an example's turn."""
+    if block.kind == "item" and LIKE_AN_ITEM.search(block.text):
+        return True
+    lines = block.written or (block.text,)
+    labels = [UNLISTED, LIKE_A_TURN] if is_verbatim else [UNLISTED]
+    return block.kind in ("h1", "h2", "h3") or (
+        block.kind in ("text", "item") and any(x.match(line) for x in labels for line in lines)
     )
 
 
 def file_of(category: str) -> str:
-    """Returns the name of a policy's file; `style.md` is taken."""
-    return f"{category}.md" if category != "style" else "style_policy.md"
+    """Returns the name of a policy's file; `style.md` is taken, and no category has a hyphen."""
+    return f"{category}.md" if category != "style" else "style-policy.md"
 
 
 def style_file(pack: Pack) -> str:
     """Returns the text of a pack's style.md."""
     parts = [_front({"id": pack.id, "title": pack.title, "version": pack.version})]
-    parts += ["# Principles", pack.principles]
+    parts += ["# Principles", prose(pack.principles)]
     if pack.authorities:
         items = [_item(f"{name}: {meaning}") for name, meaning in pack.authorities]
         parts += ["# Authority", "\n".join(items)]
@@ -107,7 +118,7 @@ def policy_file(policy: Policy) -> str:
     front |= {"authority": policy.authority} if policy.authority else {}
     parts = [_front(front | {str(key): text for key, text in policy.summary.items()})]
     for heading, text in (("Goal", policy.goal), ("Scope", policy.scope)):
-        parts += [f"# {heading}", text] if text else []
+        parts += [f"# {heading}", prose(text)] if text else []
     for heading, pairs in (("Terms", policy.terms), ("Levels", policy.levels)):
         if pairs:
             items = [_item(f"**{name}**: {meaning}") for name, meaning in pairs]
@@ -117,7 +128,6 @@ def policy_file(policy: Policy) -> str:
         parts += _rule(rule)
     if policy.unclear:
         parts += ["# When unclear", "\n".join(map(_item, policy.unclear))]
-    parts += ["# Style", policy.style] if policy.style else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,27 +143,31 @@ def _value(text: str) -> str:
     return text if is_bare else json.dumps(text, ensure_ascii=False)
 
 
-def _item(text: str) -> str:
-    """Returns a list item; further lines of the text are set in below it."""
-    first, *others = text.split("\n")
+def _item(text: str, *nested: str) -> str:
+    """Returns a list item; further lines of the text, and nested items, are set in below it."""
+    first, _, rest = text.partition("\n")
+    others = [*(["", *prose(rest).split("\n")] if rest.strip() else []), *nested]
     return "\n".join([f"- {first}", *(f"  {line}" if line else "" for line in others)])
 
 
 def _rule(rule: Rule) -> list[str]:
     marks = ", ".join(filter(None, (rule.effect, rule.level, rule.authority)))
-    parts = [f"## {rule.id} {rule.title} ({marks})", rule.text]
-    items = [f"Includes: {text}" for text in rule.includes]
-    items += [
-        f"Excludes: {item.text}" + (f" -> {item.goto}" if item.goto else "")
-        for item in rule.excludes
-    ]
+    # A title with "]:" would end where a model sees the marks end.
+    title = rule.title.replace("]:", "] :")
+    parts = [f"## {rule.id} {title} ({marks})", prose(rule.text)]
+    items = [_item(f"Includes: {text}") for text in rule.includes]
+    for exclusion in rule.excludes:
+        # Before the end, an arrow with an id would be a target in the wrong place.
+        text = EARLY_TARGET.sub(lambda match: match[0].lstrip("-=>→⇒ "), exclusion.text)
+        target = f" -> {exclusion.goto}" if exclusion.goto else ""
+        items.append(_item(f"Excludes: {text}{target}"))
     for case in rule.cases:
         target = f" -> {case.outcome}" if case.outcome else ""
-        because = f"\n- Because: {case.because}" if case.because else ""
-        items.append(f"Case: {case.text}{target}{because}")
-    items += [f"Unclear: {text}" for text in rule.unclear]
+        because = [f"- Because: {case.because}"] if case.because else []
+        items.append(_item(f"Case: {case.text}{target}", *because))
+    items += [_item(f"Unclear: {text}") for text in rule.unclear]
     if items:
-        parts.append("\n".join(map(_item, items)))
+        parts.append("\n".join(items))
     for example in rule.examples:
         parts += _example(example, rule.effect)
     return parts

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from specs.importers.dialogue import Message, name_of, read_messages, turns_of
-from specs.importers.imported import Imported, Leftovers, lines_of
+from specs.importers.dialogue import OPENING, Message, is_dialogue, name_of, read_messages, turns_of
+from specs.importers.imported import Imported, Leftovers, lines_of, without_comments
 from specs.importers.markdown import file_of, policy_file, style_file
+from specs.importers.names import category_of, unique
 from specs.importers.outline import Block, Section, read_outline, unindented
-from specs.importers.references import References, rule_ids
+from specs.importers.references import References, notes_of, rule_ids
 from specs.policy import GUIDE, Example, Pack, Policy, Rule
 
 MARKS = re.compile(
@@ -27,6 +28,7 @@ _ON_EXAMPLE = re.compile(
     r"Here,|In (?:the|this) example|The above|The ideal behavior is|Since the (?:developer|user)"
 )
 """Begins a paragraph that speaks of the example above it."""
+_LONE_TITLE = "the title of an example that does not follow"
 _ABOUT_DOCUMENT = ("overview", "structure")
 """Anchors of what says how the document is built, to people who read it."""
 _TERM = re.compile(r"\*\*[^*]+(?:\*\*:|:\*\*)\s")
@@ -37,7 +39,8 @@ _LEVELS = ("root", "system", "developer", "user", "guideline")
 def import_model_spec(text: str) -> Imported:
     """Returns the pack of a Model Spec. Raises ValueError if it has no section."""
     left = Leftovers()
-    before, sections = read_outline(lines_of(text))
+    lines = without_comments(lines_of(text), left, keep=OPENING)
+    before, sections = read_outline(lines)
     for block in before:
         _leave(block, "text before the first section", left)
     groups = list(_groups(sections))
@@ -48,13 +51,18 @@ def import_model_spec(text: str) -> Imported:
         frames = []
     groups = [group for group in groups if group not in frames]
     rules = [one for group in groups for one in _ruled(group)]
-    heads = {group[0].anchor: f"policy {group[0].anchor}" for group in groups}
+    categories: dict[str, str] = {}
+    for group in groups:
+        category = unique(category_of(group[0].anchor), categories.values())
+        categories[group[0].anchor] = category
+    heads = {anchor: f"policy {category}" for anchor, category in categories.items()}
     references = References(
         titles={one.anchor: one.title for one in sections},
         marks=heads | rule_ids(rules),
+        notes=notes_of(lines),
         left=left,
     )
-    reader = _Reader(references=references, left=left)
+    reader = _Reader(references=references, categories=categories, left=left)
     authorities, principles = reader.frame([one for group in frames for one in group])
     policies = [reader.policy(group) for group in groups]
     pack = Pack(
@@ -102,7 +110,8 @@ def _ruled(group: Sequence[Section]) -> Sequence[Section]:
     """Returns the sections of a group that become rules: those below the first, and the first if it
     is more than an introduction."""
     head, *below = group
-    is_rule = head.authority or not below or any(block.kind == "code" for block in head.blocks)
+    has_example = any(map(_is_example, head.blocks))
+    is_rule = head.authority or not below or has_example
     return group if is_rule else below
 
 
@@ -117,13 +126,19 @@ class _Reader:
     """Turns sections into the parts of a pack."""
 
     references: References
+    categories: Mapping[str, str]
+    """By the anchor of a section of the first level."""
     left: Leftovers
 
     def policy(self, group: Sequence[Section]) -> Policy:
         head, below = group[0], _ruled(group)
         rules = tuple(self._rule(section) for section in below)
+        if head not in below:
+            for block in head.blocks:
+                if block.kind == "title":
+                    _leave(block, _LONE_TITLE, self.left)
         return Policy(
-            id=re.sub(r"\W", "_", head.anchor.lower()),
+            id=self.categories[head.anchor],
             title=head.title,
             version="1",
             summary={GUIDE: "; ".join(section.title for section in below)},
@@ -138,12 +153,13 @@ class _Reader:
                 reason = "an attribute that rules of a pack do not have"
                 self.left.add(section.line, f"{name}={value}", reason)
         examples = tuple(self._examples(section))
+        body = self._body(section)
         return Rule(
             id=self.references.marks[section.anchor],
             title=section.title,
             outcome=None,
             authority=section.authority,
-            text=self._body(section) or f"{section.title}.",
+            text=body if re.search(r"\w", body) else f"{section.title}.",
             examples=examples,
         )
 
@@ -154,7 +170,9 @@ class _Reader:
             if block.kind == "note":
                 _leave(block, "commentary, which instructs nobody", self.left)
             elif block.kind == "other":
-                _leave(block, "a table, quotation or HTML", self.left)
+                _leave(block, "HTML, which no model is shown", self.left)
+            elif block.kind == "code" and not _is_example(block):
+                parts.append("\n".join(block.lines))
             elif block.kind in ("text", "list") and not _is_remark(block, section):
                 parts.append(self._words(block))
         return "\n\n".join(part for part in parts if part)
@@ -169,19 +187,21 @@ class _Reader:
         """Yields the examples of a section, each with what the document says of it."""
         for index, block in enumerate(section.blocks):
             below = section.blocks[index + 1] if index + 1 < len(section.blocks) else None
-            if block.kind == "code":
+            if _is_example(block):
                 is_named = index > 0 and section.blocks[index - 1].kind == "title"
                 title = self._title(section.blocks[index - 1]) if is_named else section.title
                 remark = self._words(below) if below and _is_remark(below, section) else ""
                 yield self._example(title, block, remark)
-            elif block.kind == "title" and not (below and below.kind == "code"):
-                _leave(block, "the title of an example that does not follow", self.left)
+            elif block.kind == "title" and not (below and _is_example(below)):
+                _leave(block, _LONE_TITLE, self.left)
 
     def _title(self, block: Block) -> str:
-        return self._words(block).removeprefix("**Example**:").strip()
+        return " ".join(self._words(block).removeprefix("**Example**:").split())
 
     def _example(self, title: str, block: Block, remark: str) -> Example:
-        messages = read_messages(block.lines[1:-1], block.line + 1, self.left)
+        is_closed = re.fullmatch(r"\s*[`~]{3,}\s*", block.lines[-1])
+        lines = block.lines[1 : -1 if is_closed else None]
+        messages = read_messages(lines, block.line + 1, self.left)
         reasons = [self._reason(message, messages) for message in messages]
         return Example(
             title=title,
@@ -206,7 +226,7 @@ class _Reader:
         principles = []
         for section in sections:
             if section.anchor in _ABOUT_DOCUMENT:
-                self.left.add(section.line, section.title, "a heading without text of its own")
+                _leave(section.heading, "a heading without text of its own", self.left)
                 for block in section.blocks:
                     _leave(block, "says how the document is built, to its readers", self.left)
                 continue
@@ -219,13 +239,13 @@ class _Reader:
                     section.blocks.remove(above)
                     _leave(above, "introduces a list that stands elsewhere in the pack", self.left)
             for block in section.blocks:
-                if block.kind in ("title", "code") or _is_remark(block, section):
+                if _is_example(block) or block.kind == "title" or _is_remark(block, section):
                     _leave(block, "an example outside of any rule", self.left)
             body = self._body(section)
             if body:
                 principles.append(_outlined(section.title, body))
             else:
-                self.left.add(section.line, section.title, "a heading without text of its own")
+                _leave(section.heading, "a heading without text of its own", self.left)
         return authorities, "\n\n".join(principles)
 
     def _authorities(self, block: Block) -> Iterator[tuple[str, str]]:
@@ -258,6 +278,10 @@ def _outlined(title: str, body: str) -> str:
 def _lists_levels(block: Block) -> bool:
     found = {match[1].lower() for line in block.lines if (match := _LEVEL.match(line))}
     return block.kind == "list" and found >= set(_LEVELS)
+
+
+def _is_example(block: Block) -> bool:
+    return block.kind == "code" and is_dialogue(block.lines)
 
 
 def _is_remark(block: Block, section: Section) -> bool:

@@ -3,18 +3,19 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import pairwise
 from typing import Literal
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from specs.importers.names import category_of
+from specs.importers.names import category_of, unique
 
 _HEADING = re.compile(r"^(?P<title>.*?)\s*\{#(?P<anchor>[\w-]+)(?P<attributes>[^}]*)\}$")
 _ATTRIBUTE = re.compile(r"(\w+)=(\S+)")
 _EXAMPLE = re.compile(r"\*\*Example\*\*:")
 _NOTE = re.compile(r"!!! ?\w+")
+_COMMENT_MARK = re.compile("<!--|-->")
 _INDENT = re.compile(r"^(?: {4}|\t)")
 
 
@@ -23,7 +24,8 @@ class Block:
     """A piece of a section on neighbouring lines."""
 
     kind: Literal["text", "list", "note", "title", "code", "other"]
-    """`title` is the line that names an example, `code` the fence that may follow it."""
+    """`list` is any block that keeps its lines: a list, a table or a quotation. `title` is the line
+    that names an example, `code` the fence that may follow it."""
     lines: tuple[str, ...]
     line: int
     """Line of the first in the document, from 1."""
@@ -41,12 +43,16 @@ class Section:
     title: str
     anchor: str
     attributes: Mapping[str, str]
-    line: int
+    heading: Block
     blocks: list[Block] = field(default_factory=list)
 
     @property
+    def line(self) -> int:
+        return self.heading.line
+
+    @property
     def authority(self) -> str:
-        return self.attributes.get("authority", "")
+        return re.sub(r"[^a-z0-9_-]+", "_", self.attributes.get("authority", "").lower())
 
 
 def read_outline(lines: Sequence[str]) -> tuple[list[Block], list[Section]]:
@@ -57,11 +63,14 @@ def read_outline(lines: Sequence[str]) -> tuple[list[Block], list[Section]]:
     before: list[Block] = []
     sections: list[Section] = []
     parser = MarkdownIt("commonmark").enable("table").disable("reference")
-    tokens = [token for token in parser.parse("\n".join(lines)) if token.level == 0 and token.map]
-    for token in tokens:
+    pairs = pairwise([*parser.parse("\n".join(lines)), Token("end", "", 0)])
+    tokens = [(token, inner) for token, inner in pairs if token.level == 0 and token.map]
+    for token, inner in tokens:
         start, end = token.map or (0, 0)
         if token.type == "heading_open":
-            sections.append(_section(lines[start], token, start + 1))
+            section = _section(" ".join(inner.content.split()), token, lines[start:end])
+            if section.title:
+                sections.append(section)
             continue
         blocks = sections[-1].blocks if sections else before
         kind = _kind(token, lines[start], blocks)
@@ -76,26 +85,28 @@ def _name(sections: Sequence[Section]) -> None:
     taken: set[str] = set()
     for section in sections:
         anchor = section.anchor or category_of(section.title)
-        numbered = (f"{anchor}_{number}" for number in count(2))
-        section.anchor = next(x for x in chain([anchor], numbered) if x not in taken)
+        section.anchor = unique(anchor, taken)
         taken.add(section.anchor)
 
 
-def _section(line: str, token: Token, number: int) -> Section:
-    text = line.strip().lstrip("#").strip()
+def _section(text: str, token: Token, lines: Sequence[str]) -> Section:
+    number = token.map[0] + 1 if token.map else 1
     match = _HEADING.match(text)
+    title = (match["title"] or match["anchor"].replace("_", " ")) if match else text
     return Section(
         level=int(token.tag[1:]),
-        title=match["title"] if match else text,
+        title=_COMMENT_MARK.sub("", title),
         anchor=match["anchor"] if match else "",
         attributes=dict(_ATTRIBUTE.findall(match["attributes"])) if match else {},
-        line=number,
+        heading=Block(kind="text", lines=tuple(lines), line=number),
     )
 
 
 _KINDS: Mapping[str, Literal["list", "code"]] = {
     "bullet_list_open": "list",
     "ordered_list_open": "list",
+    "table_open": "list",
+    "blockquote_open": "list",
     "fence": "code",
 }
 

@@ -10,12 +10,14 @@ _HEADING = re.compile(r"^(?:#+\s*|\**)example\b(?P<rest>.*?)\**$", re.IGNORECASE
 _BY_RULE = re.compile(r"\bby rule (?P<rule>\w+)")
 _LABELLED = re.compile(r"\((?:label:?\s*)?(?P<label>[^()]+)\)", re.IGNORECASE)
 _FIELD = re.compile(
-    r"^(?:[-*]\s+)?\**(?P<name>content|input|text|answer|output|label|expected response"
-    r"|because|rationale|reason)(?:\s*\([^)]*\))?\**:\**\s*(?P<words>.*)$",
+    r"^(?:[-*]\s+)?\**(?P<name>content|input|text|user|assistant|answer|output|label"
+    r"|classification|verdict|expected response|because|rationale|reason)(?:\s*\([^)]*\))?\**:"
+    r"\**\s*(?P<words>.*)$",
     re.IGNORECASE,
 )
 _ONE_LINE = re.compile(r"^(?:[-*]\s+|\d+[.)]\s+)?(?P<content>.+?)\s*(?:->|→|=>)\s*(?P<label>\S.*)$")
-_CONTENT = ("content", "input", "text")
+_CONTENT = ("content", "input", "text", "user", "assistant")
+_SPEAKERS = ("user", "assistant")
 _REASON = ("because", "rationale", "reason")
 _JSON = re.compile(r'"violation":\s*(?P<label>[01])(?:.*?"policy_category":\s*"(?P<rule>\w+)")?')
 _OUTCOMES = {
@@ -78,8 +80,11 @@ def _examples(lines: Sequence[str], first: int, left: Leftovers) -> Iterator[Lab
             continue
         part = _FIELD.match(words)
         heading = _HEADING.match(words)
-        one_line = None if part or heading else _ONE_LINE.match(words)
-        begins = heading or one_line or (part and part["name"].lower() in _CONTENT)
+        one_line = None if part or heading or open_field else _ONE_LINE.match(words)
+        name = part["name"].lower() if part else ""
+        # A conversation goes on until its label.
+        goes_on = current and current.content and open_field in _CONTENT and name in _SPEAKERS
+        begins = heading or one_line or (name in _CONTENT and not goes_on)
         if begins and (current is None or current.content or heading):
             if current:
                 yield current
@@ -87,18 +92,19 @@ def _examples(lines: Sequence[str], first: int, left: Leftovers) -> Iterator[Lab
         if current is None:
             left.add(number, line, "text before the first example")
             continue
+        if not (heading or one_line or part or open_field):
+            left.add(number, line, "text of an example that is neither its content nor its label")
+            continue
         current.lines.append((number, line))
         if heading:
             _read_heading(heading["rest"], current)
         elif one_line:
             current.content, current.label = _unquoted(one_line["content"]), one_line["label"]
         elif part:
-            open_field = part["name"].lower()
-            _put(current, open_field, part["words"])
-        elif open_field:
-            _put(current, open_field, words)
+            open_field = name
+            _put(current, name, words if goes_on else part["words"])
         else:
-            left.add(number, line, "text of an example that is neither its content nor its label")
+            _put(current, open_field, words)
     if current:
         yield current
 

@@ -6,17 +6,18 @@
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from specs.importers.imported import Leftovers
+from specs.importers.imported import HIDDEN, Leftovers
+from specs.importers.names import free_id, prefix_of
 from specs.importers.outline import Section
 
 _MARK = re.compile(
-    r"\[\^(?P<note>[^\]]+)\]"
+    r"\[\^(?P<note>[^\]]+)\]|<!--(?P<comment>.*?)-->"
     r"|\[(?P<text>[^\[\]]+)\]\((?:#(?P<anchor>[\w-]+)|(?P<address>[^)\s]+))\)"
 )
-_NOTE_TEXT = re.compile(r"\[\^[^\]]+\]:")
+_NOTE_TEXT = re.compile(r"\[\^(?P<note>[^\]]+)\]:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class References:
     """By anchor."""
     marks: Mapping[str, str]
     """How a rule or a policy is cited, by anchor: `BC41`, `policy style`."""
+    notes: Collection[str]
+    """The footnotes that the document has."""
     left: Leftovers
 
     def prose(self, line: str, number: int) -> str:
@@ -43,8 +46,12 @@ class References:
         return title + (f" ({mark})" if mark else "")
 
     def _words(self, match: re.Match[str], number: int) -> str:
+        if match["comment"]:
+            self.left.add(number, match["comment"], HIDDEN)
+            return ""
         if match["note"]:
-            self.left.add(number, match[0], "a footnote mark, whose note is not in the document")
+            missing = "" if match["note"] in self.notes else ", whose note is not in the document"
+            self.left.add(number, match[0], f"a footnote mark{missing}")
             return ""
         if match["address"]:
             self.left.add(number, match["address"], "the address of a link, whose words stay")
@@ -58,6 +65,11 @@ class References:
         return match["text"] + (f" ({mark})" if mark else "")
 
 
+def notes_of(lines: Iterable[str]) -> set[str]:
+    """Returns the names of the footnotes whose text the document has."""
+    return {match["note"] for line in lines if (match := _NOTE_TEXT.match(line))}
+
+
 def rule_ids(sections: Sequence[Section]) -> dict[str, str]:
     """Returns the rule id of each anchor: the initials of its first three words and a number.
 
@@ -66,10 +78,6 @@ def rule_ids(sections: Sequence[Section]) -> dict[str, str]:
     """
     ids: dict[str, str] = {}
     for section in sections:
-        words = re.findall(r"[a-z]+", section.anchor.lower()) or ["s"]
-        initials = "".join(word[0] for word in words[:3]) if len(words) > 1 else words[0][:3]
         number = zlib.crc32(section.anchor.encode()) % 99 + 1
-        while f"{initials.upper()}{number}" in ids.values():
-            number = number % 99 + 1
-        ids[section.anchor] = f"{initials.upper()}{number}"
+        ids[section.anchor] = free_id(prefix_of(section.anchor), set(ids.values()), number)
     return ids

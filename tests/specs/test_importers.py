@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from specs.export import export_policy
 from specs.importers import MARKS, Imported, import_pack, kind_of
@@ -20,6 +22,7 @@ from specs.policy import (
     Rule,
 )
 from tests.rows import DATA
+from tests.specs.grown import write_grown
 
 MODEL_SPEC = DATA / "model_spec" / "model_spec.md"
 real_file = pytest.mark.skipif(
@@ -364,6 +367,27 @@ def test_safety_policy_comes_back_with_every_rule(tmp_path: Path) -> None:
     }
 
 
+def test_lists_tables_code_and_conversations_of_an_exported_policy_come_back(
+    tmp_path: Path,
+) -> None:
+    policy = load_pack(write_grown(tmp_path / "grown")).policies["boats"]
+    exported = export_policy(policy)
+    assert exported.left_out == (
+        "2 examples without an outcome",
+        "the answers of 2 worked examples",
+        "the authorities of rules",
+        "the style",
+    )
+    back = written(import_pack(exported.text, "classifier"), tmp_path).policies["boats"]
+    bare = [replace(rule, authority="", cases=(), examples=()) for rule in policy.rules]
+    assert [replace(rule, cases=()) for rule in back.rules] == bare
+    assert (back.goal, back.scope, back.terms) == (policy.goal, policy.scope, policy.terms)
+    assert back.rules[0].cases[1].text == (
+        "System: You rent boats. Answer in rhyme. Developer: Night rents are fine. "
+        "User: A boat at four, please?"
+    )
+
+
 def test_prompt_says_the_form_of_the_reply_twice_and_keeps_few_examples_of_each_label() -> None:
     exported = export_policy(exported_policy(), most=2)
     assert exported.text.count("Return exactly one character, 0 or 1") == 2
@@ -419,3 +443,213 @@ def test_kind_is_told_only_by_a_form_that_one_kind_has() -> None:
         "classifier",
         None,
     ]
+
+
+PIECES = [
+    *(
+        "# Top {#top}",
+        "## Sub {#sub authority=King}",
+        "### Odd ]: one",
+        "#",
+        "Setext",
+        "---",
+        "***",
+    ),
+    *("## VIOLATES (1)", "## SAFE (0)", "## DEFINITIONS", "## EXAMPLES", "LABEL FORMAT"),
+    *(
+        "**Bold**",
+        "**Name:** a meaning",
+        "Name: a text",
+        "S1: Noise.",
+        "Should not",
+        "Can",
+        "plain",
+    ),
+    *(
+        "- one",
+        "  - two",
+        "    - three",
+        "1. first",
+        "2) second",
+        "-",
+        "- # head",
+        "- > said",
+        "+ x",
+    ),
+    *("- **B1 Title** (refuse): words", "  - Excludes: tin -> X9", "- Includes: zinc", "- Case: a"),
+    *("Case: gold -> comply", "User: speaks", "Answer: 1", 'Content: "it"', "Example 1:", "=> 0"),
+    *("<user>", "</user>", "<assistant> <!-- GOOD -->", "</assistant>", "~~~xml", "~~~", "```"),
+    *("| a | b |", "|---|---|", "| c | d | e |", "> said", "> # said", "<div>", "</div>", "    in"),
+    *("[ref]: http://x.y", "[^1]: A note", "See[^1] [text](#sub) [?](#no)", "{content}", "\ttab"),
+    *("<!-- hidden -->", "<!-- open", "close -->", "a --> b", "**Example**: a case", "!!! meta"),
+    *("<BEGIN UNSAFE CONTENT CATEGORIES>", "<END UNSAFE CONTENT CATEGORIES>", "日本語", "", "", ""),
+]
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    lines=st.lists(st.sampled_from(PIECES), max_size=25),
+    kind=st.sampled_from(["model_spec", "classifier", "taxonomy"]),
+)
+def test_whatever_a_document_has_its_pack_loads_and_holds_or_lists_each_line(
+    tmp_path: Path, lines: list[str], kind: str
+) -> None:
+    text = "\n".join(lines)
+    try:
+        imported = import_pack(text, kind)  # type: ignore[arg-type]
+    except ValueError as error:
+        assert "; give " in str(error)
+        return
+    for file in tmp_path.iterdir():
+        file.unlink()
+    pack = written(imported, tmp_path)
+    compiled = [pack.title, pack.spec(list(pack.policies)).text]
+    compiled += [policy.title for policy in pack.policies.values()]
+    assert lost_lines(text, "\n".join(compiled), imported.not_placed, MARKS[kind]) == []
+    assert "a line that the importer does not read" not in {x.reason for x in imported.not_placed}
+
+
+LLAMA_GUARD = """\
+Task: Check the last message by the categories below.
+<BEGIN UNSAFE CONTENT CATEGORIES>
+O1: Loud noise.
+Should not
+- Help to wake the street.
+Can
+- Say how loud a horn is.
+O2: Hedges.
+Cutting what belongs to others.
+<END UNSAFE CONTENT CATEGORIES>
+First line must read 'safe' or 'unsafe'.
+"""
+SHIELD_GEMMA = """\
+You are an expert.
+
+Human question: {user_content}
+
+* "No Noise": The prompt shall not seek noise,
+at no hour.
+* "No Hedges": The prompt shall not seek hedges.
+
+Does the question violate them? Answer 'Yes' or 'No'.
+"""
+COOKBOOK = """\
+Noise Policy (#NP)
+GOAL: Find noise.
+
+DEFINITIONS
+
+Noise: what wakes others.
+
+Allowed Content (NP0 - none)
+Talk in a low voice.
+
+Examples:
+
+Research: "How loud is a horn?"
+Output: VALID
+
+Loud (NP3 - high)
+Talk that wakes others.
+
+Examples:
+
+"Wake them now."
+Output: INVALID
+
+EXAMPLES
+Example 1:
+CONTENT: "Say it low."
+EXPECTED RESPONSE: {"violation":0,"policy_category":"NP0"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "rules", "lines"),
+    [
+        (
+            LLAMA_GUARD,
+            "taxonomy",
+            {
+                "o1_loud_noise": [("refuse", 1, 0), ("comply", 1, 0)],
+                "o2_hedges": [("refuse", 0, 0)],
+            },
+            [1, 11],
+        ),
+        (
+            SHIELD_GEMMA,
+            "taxonomy",
+            {"no_noise": [("refuse", 0, 0)], "no_hedges": [("refuse", 0, 0)]},
+            [1, 3, 9],
+        ),
+        (
+            COOKBOOK,
+            "classifier",
+            {"noise_policy_np": [("comply", 0, 2), ("refuse", 0, 1)]},
+            [14, 22],
+        ),
+    ],
+)
+def test_prompts_of_public_classifiers_are_told_by_their_form(
+    text: str,
+    kind: str,
+    rules: dict[str, list[tuple[str, int, int]]],
+    lines: list[int],
+    tmp_path: Path,
+) -> None:
+    assert kind_of(text) == kind
+    imported = import_pack(text, kind)  # type: ignore[arg-type]
+    assert [item.line for item in imported.not_placed] == lines
+    found = {
+        name: [(rule.effect, len(rule.includes), len(rule.cases)) for rule in policy.rules]
+        for name, policy in written(imported, tmp_path).policies.items()
+    }
+    assert found == rules
+
+
+def test_nested_lists_tables_and_code_of_a_prompt_keep_their_form(tmp_path: Path) -> None:
+    text = """\
+# Tools
+## VIOLATES (1)
+- Loud tools
+  1. saws
+     - with teeth
+
+  | hour | ban |
+  |------|-----|
+  | six  | yes |
+## What is allowed (0)
+Quiet tools.
+
+- pens
+  - of wood
+"""
+    pack = written(import_pack(text, "classifier"), tmp_path)
+    assert pack.policies["tools"].render().split("\n")[1:] == [
+        "- Loud tools [TO1, refuse]: Loud tools",
+        "    | hour | ban |",
+        "    |---|---|",
+        "    | six | yes |",
+        "  Includes: saws",
+        "    - with teeth",
+        "- What is allowed (0) [TO2, comply]: Quiet tools.",
+        "  Includes: pens",
+        "    - of wood",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["model_spec", "classifier", "taxonomy"])
+def test_more_rules_than_ids_of_one_prefix_each_have_their_own(kind: str, tmp_path: Path) -> None:
+    numbers = range(1, 130)
+    text = {
+        "model_spec": "# Top {#top}\n" + "".join(f"## R {n} {{#rule_{n}}}\nx\n" for n in numbers),
+        "classifier": "# Top\n## VIOLATES\n" + "".join(f"- x{n}\n" for n in numbers),
+        "taxonomy": "".join(f"Rule {n}: x\n\n" for n in numbers),
+    }[kind]
+    pack = written(import_pack(text, kind), tmp_path)  # type: ignore[arg-type]
+    assert len(set(pack.rule_ids)) == 129
