@@ -21,6 +21,7 @@ from tasks.evaluation.suites import load_suites
 from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
 from warehouse.home import Home, has_warehouse, make_home
+from warehouse.lineage import choose_checkpoints
 
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate", "fill"]
 
@@ -58,6 +59,8 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     check_version(place)
     if command == "train":
         _require_examples(recipe, place)
+    if command in ("train", "run") and recipe.sft and recipe.sft.start not in (None, "latest"):
+        choose_checkpoints(connect(place), [recipe.sft.start or ""])
     require_prefect()
     require_ray()
 

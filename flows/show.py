@@ -172,6 +172,8 @@ def trained(done: "Trained", place: Place) -> None:
             f"{checkpoint.num_rows} rows ({checkpoint.seconds:.0f} s); "
             f"{done.home}/{checkpoint.path}"
         )
+        if stage == "sft" and checkpoint.parent_id:
+            terminal.line(f"  continued from checkpoint {checkpoint.parent_id[:12]}")
         if checkpoint.reason:
             terminal.line(f"  ended early: {checkpoint.reason}")
         for reason, count in done.left_out.get(stage, {}).items():
@@ -193,8 +195,7 @@ def _seconds_a_step(log: Sequence[dict[str, float]]) -> str | None:
     means = {part: sum(step[f"seconds/{part}"] for step in steps) / len(steps) for part in parts}
     whole = sum(means.values())
     listed = ", ".join(f"{part} {seconds:.1f}" for part, seconds in means.items())
-    waiting = means["judge"] / whole
-    return f"{whole:.1f} s a step: {listed}; {waiting:.0%} of it waiting for the judge"
+    return f"{whole:.1f} s a step: {listed}; {means['judge'] / whole:.0%} waiting for the judge"
 
 
 def evaluated(done: "Evaluated", place: Place) -> None:
