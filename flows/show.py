@@ -172,12 +172,8 @@ def trained(done: "Trained", place: Place) -> None:
             f"{checkpoint.num_rows} rows ({checkpoint.seconds:.0f} s); "
             f"{done.home}/{checkpoint.path}"
         )
-        if stage == "sft" and checkpoint.parent_id:
-            terminal.line(f"  continued from checkpoint {checkpoint.parent_id[:12]}")
-        if checkpoint.reason:
-            terminal.line(f"  ended early: {checkpoint.reason}")
-        for reason, count in done.left_out.get(stage, {}).items():
-            terminal.line(f"  left out: {count} rows, {reason}")
+        for note in done.notes(stage):
+            terminal.line(f"  {note}")
         if seconds := _seconds_a_step(json.loads(checkpoint.metrics)["log"]):
             terminal.line(f"  {seconds}")
     terminal.lines(

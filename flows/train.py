@@ -57,6 +57,22 @@ class Trained:
     """Checkpoints that this run trained; the others were there."""
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By training of this run, rows that were not learned, by reason."""
+    sources: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By training of this run, rows that were learned, by source."""
+
+    def notes(self, training: str) -> list[str]:
+        """Returns what is told of a checkpoint beside its steps, line by line."""
+        checkpoint = self.checkpoints[training]
+        sources = self.sources.get(training, {})
+        left_out = self.left_out.get(training, {})
+        notes = [f"left out: {count} rows, {reason}" for reason, count in left_out.items()]
+        if checkpoint.reason:
+            notes.insert(0, f"ended early: {checkpoint.reason}")
+        if training == "sft" and checkpoint.parent_id:
+            learned = ", ".join(f"{count} of {source}" for source, count in sources.items())
+            told = f" on {learned}" if learned else ""
+            notes.insert(0, f"continued from checkpoint {checkpoint.parent_id[:12]}{told}")
+        return notes
 
 
 @flow(name="train", flow_run_name="train {recipe.name}", persist_result=False, log_prints=False)
@@ -75,7 +91,8 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(checkpoints))
         trainings = run.figures.trainings
         left_out = {name: figures.left_out for name, figures in trainings.items()}
-        return Trained(run.id, run.home.url, checkpoints, len(trainings), left_out)
+        sources = {name: figures.sources for name, figures in trainings.items()}
+        return Trained(run.id, run.home.url, checkpoints, len(trainings), left_out, sources)
 
 
 def _parent(run: RunContext, checkpoints: Mapping[str, Checkpoint]) -> Parent:
@@ -95,7 +112,7 @@ def fine_tune(run: RunContext, config: SftConfig, parent: Parent) -> Checkpoint:
         raise DataError(
             f"recipe {run.recipe.name} has no examples in {run.home.url}; run precept refresh first"
         )
-    start = _start_of(run, config, set_id)
+    start = start_of(run, config, set_id)
     learned = learned_set(run.warehouse(), start) if start else None
     if start:
         parent = Parent.of(start, engine=parent.engine, home=run.home)
@@ -103,7 +120,7 @@ def fine_tune(run: RunContext, config: SftConfig, parent: Parent) -> Checkpoint:
     return _make_checkpoint(run, training, parent)
 
 
-def _start_of(run: RunContext, config: SftConfig, set_id: str) -> Checkpoint | None:
+def start_of(run: RunContext, config: SftConfig, set_id: str) -> Checkpoint | None:
     """Returns the checkpoint that fine-tuning on a set continues from, or None for the student.
 
     Raises CheckpointError if the recipe names one that is not there, and DataError if it cannot be
