@@ -261,7 +261,7 @@ def _work_seconds(step: Step) -> float:
     if "checkpoints" in step.outcome:
         return float(_checkpoint(step)["seconds"])
     stages = step.outcome["figures"]["stages"].values()
-    return round(sum(stage["seconds"] for stage in stages), 1)
+    return round(float(sum(stage["seconds"] for stage in stages)), 1)
 
 
 def _graded(step: Step, names: Mapping[str, str]) -> list[dict[str, Any]]:

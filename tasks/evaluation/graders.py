@@ -6,6 +6,8 @@ by which its grades are kept:
     @versioned("length of answers", 1)
     def grade(messages, *, answer, cited, ideal_response, target):
         return {"short": float(len(answer) < 400)}
+
+Declared with `reads_pack = True`, it is given the recipe's policies as `pack` too.
 """
 
 import importlib
@@ -259,7 +261,8 @@ class FunctionGrader:
                     "take another function"
                 )
             depends_on.append(pack.spec(list(pack.policies)).id)
-            function = partial(function, pack=pack)
+            reader: Any = function
+            function = partial(reader, pack=pack)
         grading_id = content_id(version.name, version.number, config.saw, *depends_on)
         return cls(config=config, function=function, grading_id=grading_id)
 
