@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from flows.evaluate import render_suites
 from flows.policy_diff import diff_packs
-from flows.recipe import Recipe, load_recipe
+from flows.preflight import Command, check
+from flows.recipe import SUITES, Recipe, load_recipe
 from infra.harbour import change, world
 from infra.harbour.oracle import read_request
 from specs.pack import load_pack
 from specs.policy import Outcome
+from tasks.evaluation.suites import load_suites
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.lineage import lineage_of
@@ -93,6 +96,20 @@ def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(change.ChangeError, match="is not empty"):
         change.prepare(tmp_path, ["B3=comply"], None)
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("command", ["refresh", "evaluate"])
+def test_commands_of_a_change_pass_every_check(
+    command: Command, tmp_path: Path, disk: Home
+) -> None:
+    made, _ = change.prepare(tmp_path / "new", ["B3=comply"], None)
+    overrides = [option for option in made.edits if option != "--set"]
+    recipe = load_recipe(change.RECIPE, overrides=overrides)
+    check(command, recipe, disk.url)
+    assert recipe.evaluate is not None
+    suites = load_suites(recipe.evaluate.suites, SUITES)
+    built = render_suites(recipe, recipe.load_pack(), suites, limit=None)
+    assert [len(suite.cases) for suite in built] == [36, 66, 432]
 
 
 def small(few: Path, *changes: str) -> Recipe:
