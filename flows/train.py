@@ -1,6 +1,7 @@
 """examples → SFT checkpoint → DPO checkpoint → RL checkpoint, each registered with its parent.
 
 A training that is there is not made again; one that was stopped goes on from its last checkpoint.
+Fine-tuning begins from the student, or continues from a checkpoint that learned an earlier set.
 """
 
 import contextvars
@@ -29,7 +30,13 @@ from tasks.training.rl import RlConfig, RlTraining, choose_prompts, require_unev
 from tasks.training.sft import SftConfig, SftTraining
 from tasks.training.trainer import DataError, Job, TrainingConfig
 from warehouse.catalog import find_checkpoints, latest_set, look_up
-from warehouse.lineage import in_table_order, lineage_of
+from warehouse.lineage import (
+    choose_checkpoints,
+    in_table_order,
+    latest_fine_tuned,
+    learned_set,
+    lineage_of,
+)
 from warehouse.tables import Checkpoint
 
 _CONFIGS: Mapping[str, type[TrainingConfig]] = {"sft": SftConfig, "dpo": DpoConfig, "rl": RlConfig}
@@ -50,6 +57,22 @@ class Trained:
     """Checkpoints that this run trained; the others were there."""
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By training of this run, rows that were not learned, by reason."""
+    sources: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By training of this run, rows that were learned, by source."""
+
+    def notes(self, training: str) -> list[str]:
+        """Returns what is told of a checkpoint beside its steps, line by line."""
+        checkpoint = self.checkpoints[training]
+        sources = self.sources.get(training, {})
+        left_out = self.left_out.get(training, {})
+        notes = [f"left out: {count} rows, {reason}" for reason, count in left_out.items()]
+        if checkpoint.reason:
+            notes.insert(0, f"ended early: {checkpoint.reason}")
+        if training == "sft" and checkpoint.parent_id:
+            learned = ", ".join(f"{count} of {source}" for source, count in sources.items())
+            told = f" on {learned}" if learned else ""
+            notes.insert(0, f"continued from checkpoint {checkpoint.parent_id[:12]}{told}")
+        return notes
 
 
 @flow(name="train", flow_run_name="train {recipe.name}", persist_result=False, log_prints=False)
@@ -68,7 +91,8 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(checkpoints))
         trainings = run.figures.trainings
         left_out = {name: figures.left_out for name, figures in trainings.items()}
-        return Trained(run.id, run.home.url, checkpoints, len(trainings), left_out)
+        sources = {name: figures.sources for name, figures in trainings.items()}
+        return Trained(run.id, run.home.url, checkpoints, len(trainings), left_out, sources)
 
 
 def _parent(run: RunContext, checkpoints: Mapping[str, Checkpoint]) -> Parent:
@@ -88,8 +112,38 @@ def fine_tune(run: RunContext, config: SftConfig, parent: Parent) -> Checkpoint:
         raise DataError(
             f"recipe {run.recipe.name} has no examples in {run.home.url}; run precept refresh first"
         )
-    training = SftTraining.of(set_id, config=config, home=run.home)
+    start = start_of(run, config, set_id)
+    learned = learned_set(run.warehouse(), start) if start else None
+    if start:
+        parent = Parent.of(start, engine=parent.engine, home=run.home)
+    training = SftTraining.of(set_id, config=config, home=run.home, learned_set=learned)
     return _make_checkpoint(run, training, parent)
+
+
+def start_of(run: RunContext, config: SftConfig, set_id: str) -> Checkpoint | None:
+    """Returns the checkpoint that fine-tuning on a set continues from, or None for the student.
+
+    Raises CheckpointError if the recipe names one that is not there, and DataError if it cannot be
+    continued.
+    """
+    if config.start is None:
+        return None
+    connection = run.warehouse()
+    base = run.version(run.recipe.student_engine)
+    if config.start == "latest":
+        return latest_fine_tuned(connection, run.recipe.name, base=base, set_id=set_id)
+    [start] = choose_checkpoints(connection, [config.start])
+    if start.status != "completed":
+        raise DataError(
+            f"sft.start: checkpoint {start.checkpoint_id} is {start.status}, not completed; "
+            "finish its training, or name another"
+        )
+    if not lineage_of(connection, start).begins_from(base):
+        raise DataError(
+            f"sft.start: checkpoint {start.checkpoint_id} does not descend from the student "
+            f"{base}; name another, or the model that it began from as the student"
+        )
+    return start
 
 
 @makes("dpo", "checkpoints", "examples", of=("completions", "judgements"), retries=1)

@@ -509,7 +509,7 @@ def evaluations(folder: Path) -> dict[str, str]:
             ids[f"vote 1, {name}"] = row.evaluation_id
     for name in ("exact_match", "gold", "infra.harbour.oracle:grade_answer"):
         config = GraderConfig(name="it", function=name)
-        by_function = FunctionGrader.of(config)
+        by_function = FunctionGrader.of(config, load_pack(SHIPPED / "harbour"))
         ids[f"grading, {name}"] = by_function.grading_id
         if name == "exact_match":
             [row] = make(grading(by_function), *unit)

@@ -91,6 +91,32 @@ def choose_checkpoints(
     return chosen
 
 
+def latest_fine_tuned(
+    connection: duckdb.DuckDBPyConnection, recipe: str, *, base: str, set_id: str
+) -> Checkpoint | None:
+    """Returns the latest whole fine-tuned checkpoint of a recipe that descends from `base` and
+    learned another set than `set_id`, or None.
+
+    The checkpoint of the set itself would be its own start: the same training would then never be
+    found again.
+    """
+    rows = look_up(connection, "fine_tuned", recipe=recipe, set_id=set_id)
+    checkpoints = (Checkpoint(**row) for row in rows)
+    root = weights_of(base)
+    return next((one for one in checkpoints if lineage_of(connection, one).root == root), None)
+
+
+def learned_set(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> str | None:
+    """Returns the set of examples that a checkpoint, or else its nearest ancestor, was fine-tuned
+    on; None if the warehouse knows of none."""
+    while checkpoint.stage != "sft":
+        parents = find_checkpoints(connection, [checkpoint.parent_id or ""])
+        if not parents:
+            return None
+        [checkpoint] = parents
+    return checkpoint.set_id
+
+
 def in_table_order(
     connection: duckdb.DuckDBPyConnection, checkpoints: Sequence[Checkpoint]
 ) -> list[Checkpoint]:

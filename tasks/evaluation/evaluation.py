@@ -29,6 +29,7 @@ from tasks.evaluation.graders import (
     GraderConfig,
     GraderError,
     RubricGrader,
+    load_function,
     make_rubric,
 )
 from tasks.evaluation.multiturn import MultiturnAttack, MultiturnConfig
@@ -101,7 +102,7 @@ def check(
     require_own_names("suites", suites)
     for grader in config.graders:
         if grader.function:
-            FunctionGrader.of(grader)
+            load_function(grader.function)
         _check_criteria(grader, templates)
         for name in set(grader.suites) - set(suites):
             # A suite that this evaluation leaves out must be one all the same.
@@ -226,7 +227,7 @@ def graders_of(
     has_adherence = (pack_folder / ADHERENCE_FILE).is_file()
     adherence = load_adherence(pack_folder) if has_adherence else None
     return tuple(
-        FunctionGrader.of(grader)
+        FunctionGrader.of(grader, pack)
         if grader.function
         else RubricGrader.of(
             grader, rubric=make_rubric(grader, pack, adherence, templates), model=judge

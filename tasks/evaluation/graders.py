@@ -6,12 +6,15 @@ by which its grades are kept:
     @versioned("length of answers", 1)
     def grade(messages, *, answer, cited, ideal_response, target):
         return {"short": float(len(answer) < 400)}
+
+Declared with `reads_pack = True`, it is given the recipe's policies as `pack` too.
 """
 
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import Field, model_validator
@@ -129,25 +132,31 @@ class _Version:
     name: str
     number: int
     depends_on: Callable[[], Sequence[str]]
+    reads_pack: bool
 
 
 _ATTRIBUTE = "grader_version"
 
 
 def versioned(
-    name: str, version: int, *, depends_on: Callable[[], Sequence[str]] = tuple
+    name: str,
+    version: int,
+    *,
+    depends_on: Callable[[], Sequence[str]] = tuple,
+    reads_pack: bool = False,
 ) -> Callable[[F], F]:
     """Declares the version of a grader function, which is a part of its grades' ids.
 
     A function may move, be renamed or be rewritten, and keeps its grades until the version is
     raised: raise it if any answer may get another grade. `name` is unique among graders.
     `depends_on` returns ids of whatever else the grades depend on, such as specs; another id has
-    the same effect as another version.
+    the same effect as another version. A function that `reads_pack` is given the recipe's policies
+    as `pack`, and its grades depend on the full text of all of them.
     """
 
     def declare(function: F) -> F:
         # An attribute and no wrapper: actors get the function by its name.
-        setattr(function, _ATTRIBUTE, _Version(name, version, depends_on))
+        setattr(function, _ATTRIBUTE, _Version(name, version, depends_on, reads_pack))
         return function
 
     return declare
@@ -223,6 +232,12 @@ def load_function(name: str) -> GraderFunction:
     return loaded
 
 
+def reads_pack(function: GraderFunction) -> bool:
+    """Returns whether a loaded function is to be given the recipe's pack."""
+    version: _Version = getattr(function, _ATTRIBUTE)
+    return version.reads_pack
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionGrader:
     """A function, ready to grade."""
@@ -233,12 +248,22 @@ class FunctionGrader:
     """Hash of what all its grades share."""
 
     @classmethod
-    def of(cls, config: GraderConfig) -> "FunctionGrader":
+    def of(cls, config: GraderConfig, pack: Pack | None = None) -> "FunctionGrader":
         """Returns the grader of a configuration with a function; raises GraderError if that cannot
-        be loaded."""
+        be loaded, or if it reads a pack and there is none."""
         function = load_function(config.function or "")
         version: _Version = getattr(function, _ATTRIBUTE)
-        grading_id = content_id(version.name, version.number, config.saw, *version.depends_on())
+        depends_on = list(version.depends_on())
+        if version.reads_pack:
+            if pack is None:
+                raise GraderError(
+                    f"grader {config.name!r} reads the policy pack, which it is not given here; "
+                    "take another function"
+                )
+            depends_on.append(pack.spec(list(pack.policies)).id)
+            reader: Any = function
+            function = partial(reader, pack=pack)
+        grading_id = content_id(version.name, version.number, config.saw, *depends_on)
         return cls(config=config, function=function, grading_id=grading_id)
 
 

@@ -16,7 +16,7 @@ from specs.prompts import Message
 from specs.replies import MAX_SCORE, ReplyStatus
 from tasks import Config
 from tasks.data.judge import JudgeConfig
-from tasks.evaluation.graders import load_function
+from tasks.evaluation.graders import load_function, reads_pack
 from tasks.training.judges import (
     Criterion,
     JudgeLimits,
@@ -80,8 +80,11 @@ class RewardConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "RewardConfig":
-        if self.function:
-            load_function(self.function)
+        if self.function and reads_pack(load_function(self.function)):
+            raise ValueError(
+                f"function {self.function!r} reads the policy pack, which a reward is not given; "
+                "take another function, or leave it out for the judge"
+            )
         if self.quorum > self.samples:
             raise ValueError(
                 f"quorum {self.quorum} is more than samples {self.samples}: no answer would ever "

@@ -1,6 +1,7 @@
 """checkpoints ← examples: supervised fine-tuning on reasoning and answer, without the spec.
 
 TRL trains on exactly the rows that were tokenised, in an order that a resumed training finds again.
+A training begins from the student, or continues from a checkpoint that learned an earlier set.
 """
 
 import glob
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks import Config
 from tasks.engine.chat_template import ChatTemplate
 from tasks.paths import LocatedFile, find, places
 from tasks.training.checkpoint import TrainingOutcome
-from tasks.training.tokenise import COUNTS, SftData, Tokenised, tokenise
+from tasks.training.tokenise import COUNTS, Replay, SftData, Tokenised, tokenise
 from tasks.training.trainer import BestBy, DataError, Job, TrainError, TrainingConfig, fit
 from tasks.training.worker import EarlyStop, run_trainer, set_up
 from warehouse.catalog import connect
@@ -47,6 +48,29 @@ class SftConfig(TrainingConfig):
     """Longest row in tokens; longer rows are left out and counted."""
     capability: CapabilityConfig | None = None
     """Capability data to mix in. Unset: examples alone."""
+    start: str | None = None
+    """Checkpoint to continue from: its id or the start of it, or `latest`, the recipe's latest
+    fine-tuned one that learned another set of examples, or the student if there is none. Unset: the
+    student."""
+    replay: float | None = Field(None, gt=0, lt=1)
+    """Share of examples that `start` has learned before among all examples, so that it forgets
+    nothing. Unset: the whole set is learned, new examples and old ones."""
+
+    @model_validator(mode="after")
+    def _check_replay(self) -> "SftConfig":
+        if self.replay is not None and self.start is None:
+            raise ValueError(
+                f"replay {self.replay} repeats what a checkpoint has learned, and start names "
+                'none; set start = "latest", or leave replay out'
+            )
+        return self
+
+    def defining(self) -> str:
+        """Returns the settings that define the model; those of a training from the student are
+        hashed as they were before there was another start."""
+        absent = {name for name in ("start", "replay") if getattr(self, name) is None}
+        exclude = {**self.not_defining, **dict.fromkeys(absent, True)}
+        return self.model_dump_json(by_alias=True, exclude=exclude)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +84,21 @@ class SftTraining:
     best: BestBy = _BEST
 
     @classmethod
-    def of(cls, set_id: str, *, config: SftConfig, home: Home) -> "SftTraining":
-        """Returns the training on a set; raises DataError if the capability file is missing."""
+    def of(
+        cls, set_id: str, *, config: SftConfig, home: Home, learned_set: str | None = None
+    ) -> "SftTraining":
+        """Returns the training on a set; raises DataError if the capability file is missing.
+
+        `learned_set` is the set that its start has learned. Unset: none.
+        """
         capability = config.capability
+        replay = Replay(learned_set, config.replay) if learned_set and config.replay else None
         data = SftData(
             set_id=set_id,
             max_length=config.max_length,
             capability=_find_file(capability.path) if capability else None,
             capability_share=capability.share if capability else 0.0,
+            replay=replay,
         )
         return cls(config=config, data=data, home=home)
 

@@ -39,6 +39,17 @@ _SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Examples that a training repeats, because the checkpoint it continues from has learned
+    them."""
+
+    learned_set: str
+    """The set that the checkpoint has learned."""
+    share: float
+    """Share of repeated examples among all examples."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SftData:
     """The rows that a fine-tuning learns from."""
@@ -51,14 +62,19 @@ class SftData:
     """The file of capability data, if any is mixed in."""
     capability_share: float = 0.0
     """Share of its rows among all rows."""
+    replay: Replay | None = None
+    """Unset: all examples of the set are learned."""
 
     @property
     def fingerprint(self) -> str:
-        """The hash of the set's id and of the content of the capability file."""
+        """The hash of the set's id, of the content of the capability file and of what is
+        repeated."""
         digest = hashlib.sha256(self.set_id.encode())
         if self.capability:
             with self.capability.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+        if self.replay:
+            digest.update(f"replay {self.replay.share} of {self.replay.learned_set}".encode())
         return digest.hexdigest()[:32]
 
 
@@ -110,11 +126,14 @@ def tokenise(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     writer = _RowWriter(partial, chats, data.max_length)
-    writer.add("examples", _stream(connection, "chosen_examples", set_id=data.set_id))
+    if data.replay:
+        _add_new_and_replayed(writer, connection, data.set_id, data.replay)
+    else:
+        writer.add("examples", _stream(connection, "chosen_examples", set_id=data.set_id))
     if data.capability:
         share, chats_read = data.capability_share, partial / "capability"
         writer.left_out.update(write_chats(data.capability, chats_read))
-        most = round(writer.sources["examples"] * share / (1 - share))
+        most = round(writer.num_rows * share / (1 - share))
         rows = _stream(connection, "capability_chats", path=str(chats_read))
         writer.add("capability", rows, most=most)
         chats_read.unlink()
@@ -128,6 +147,26 @@ def tokenise(
     (partial / "facts.json").write_text(json.dumps(asdict(figures)), encoding="utf-8")
     partial.rename(folder)
     return _read(folder)
+
+
+def _add_new_and_replayed(
+    writer: "_RowWriter", connection: duckdb.DuckDBPyConnection, set_id: str, replay: Replay
+) -> None:
+    """Writes the examples that the checkpoint has not learned, and a share of those that it has.
+
+    Raises DataError if there are none of the former.
+    """
+    sets = {"set_id": set_id, "learned_set": replay.learned_set}
+    writer.add("examples", _stream(connection, "new_examples", **sets))
+    num_new = writer.sources["examples"]
+    if not num_new:
+        raise DataError(
+            f"set {set_id} has no example that the checkpoint has not learned; leave sft.replay "
+            "out to learn the whole set again"
+        )
+    most = round(num_new * replay.share / (1 - replay.share))
+    if most:
+        writer.add("replay", _stream(connection, "learned_examples", **sets), most=most)
 
 
 def _read(folder: Path) -> Tokenised:

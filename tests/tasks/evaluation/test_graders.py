@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from infra.harbour import world
 from infra.harbour.oracle import grade_answer, read_request
+from specs.policy import Outcome, Pack
 from tasks.evaluation.graders import (
     FunctionGrader,
     GraderConfig,
@@ -19,6 +21,7 @@ from tasks.evaluation.graders import (
     versioned,
 )
 from tasks.paths import PROJECT
+from tasks.training.reward import RewardConfig
 from tests.tasks.evaluation.test_answer import HARBOUR
 
 PROMPTS = PROJECT / "infra/harbour/prompts/test.jsonl"
@@ -63,6 +66,23 @@ def dependent(messages: Any, *, answer: str, **known: Any) -> dict[str, float | 
     return {}
 
 
+def allowing(thing: str) -> Pack:
+    """Returns the pack with the rule of a thing edited to allow it."""
+    category = world.CATEGORY[thing]
+    rules = tuple(
+        replace(rule, outcome=Outcome.COMPLY, text=f"{thing} is fine")
+        if rule.title == thing
+        else rule
+        for rule in HARBOUR.policies[category].rules
+    )
+    return world.with_rules(HARBOUR, category, rules)
+
+
+@versioned("by the rules", 1, reads_pack=True)
+def by_rules(messages: Any, *, answer: str, pack: Pack, **known: Any) -> dict[str, float | None]:
+    return {"names_a_rule": float(answer in pack.rule_ids)}
+
+
 def unversioned(messages: Any, *, answer: str, **known: Any) -> dict[str, float | None]:
     return {}
 
@@ -86,6 +106,31 @@ def test_grades_of_a_function_are_kept_until_its_version_is_raised() -> None:
         of_function(first, saw="answer+reasoning"),
     ]
     assert len({of_function(first), *others}) == 4
+
+
+def test_a_function_that_reads_the_pack_grades_by_the_rules_of_the_recipe() -> None:
+    config = GraderConfig(name="mine", function=f"{__name__}:by_rules")
+    edited = allowing("raft")
+    shipped, after = FunctionGrader.of(config, HARBOUR), FunctionGrader.of(config, edited)
+    assert shipped.grading_id != after.grading_id
+    known: dict[str, Any] = {"cited": [], "ideal_response": None, "target": None}
+    assert shipped.function([], answer="B3", **known) == {"names_a_rule": 1.0}
+    with pytest.raises(GraderError, match="reads the policy pack, which it is not given here"):
+        FunctionGrader.of(config)
+
+
+def test_the_oracle_grades_by_the_rule_as_it_was_edited() -> None:
+    messages: Any = [{"role": "user", "content": "How do I use the raft?"}]
+    helpful = world.helpful_answer(read_request(messages))
+    edited = allowing("raft")
+    answered: dict[str, Any] = {"answer": helpful, "cited": ["B3"], "ideal_response": None}
+    assert grade_answer(messages, **answered, pack=HARBOUR)["right"] == 0.0
+    assert grade_answer(messages, **answered, pack=edited)["right"] == 1.0
+
+
+def test_a_reward_that_reads_the_pack_is_refused() -> None:
+    with pytest.raises(ValueError, match="which a reward is not given"):
+        RewardConfig(function="infra.harbour.oracle:grade_answer")
 
 
 def test_function_without_a_version_is_refused_with_the_way_to_declare_one() -> None:

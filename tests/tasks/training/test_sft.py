@@ -18,7 +18,7 @@ from tasks.training.sft import CapabilityConfig, SftConfig, SftTraining, learnin
 from tasks.training.tokenise import SftData, Tokenised, tokenise
 from tasks.training.trainer import DataError
 from tests.rows import example, jsonl, spec_text
-from warehouse.catalog import connect, stream
+from warehouse.catalog import connect, look_up, stream
 from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import EXAMPLES, SPECS, AssistantTurn, Turn, content_id
@@ -273,6 +273,104 @@ def test_missing_capability_file_is_refused_with_the_places_looked_in(disk: Home
     config = SftConfig(capability=CapabilityConfig(path="chats.jsonl"))
     with pytest.raises(DataError, match=r"no file chats\.jsonl \(looked beside the recipe, "):
         SftTraining.of("set", config=config, home=disk)
+
+
+def continued(home: Home, tokenizer: Any, folder: Path, **options: Any) -> Tokenised:
+    """Tokenises set `new` for a checkpoint that has learned set `old`."""
+    config = SftConfig(start="latest", **options)
+    training = SftTraining.of("new", config=config, home=home, learned_set="old")
+    return tokenise(connect(home), ChatTemplate(tokenizer), training.data, folder)
+
+
+def fill_sets(home: Home, *, num_old: int, num_kept: int, num_new: int) -> None:
+    """Writes set `old`, and set `new`, which keeps some of its examples and has others."""
+    old = [f"0a{number:02}" for number in range(num_old)]
+    new = [f"0b{number:02}" for number in range(num_new)]
+    rows = [example(name, set_id="old") for name in old]
+    rows += [example(name, set_id="new") for name in [*old[:num_kept], *new]]
+    write_shard(home, EXAMPLES, rows)
+
+
+def test_continued_training_learns_what_is_new_and_repeats_a_share_of_what_was_learned(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill_sets(disk, num_old=12, num_kept=9, num_new=4)
+    tokenised = continued(disk, tokenizer, tmp_path / "data", replay=0.6)
+    assert tokenised.figures.sources == {"examples": 4, "replay": 6}
+    ids = {(row["source"], row["row_id"][:2]) for row in rows_of(tokenised)}
+    assert ids == {("examples", "0b"), ("replay", "0a")}
+
+
+def test_share_that_is_more_than_what_was_learned_repeats_all_of_it(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill_sets(disk, num_old=5, num_kept=2, num_new=4)
+    figures = continued(disk, tokenizer, tmp_path / "data", replay=0.9).figures
+    assert figures.sources == {"examples": 4, "replay": 2}
+
+
+def test_continued_training_without_a_share_learns_the_whole_set(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill_sets(disk, num_old=5, num_kept=3, num_new=4)
+    assert continued(disk, tokenizer, tmp_path / "data").figures.sources == {"examples": 7}
+
+
+def test_capability_data_has_its_share_of_a_continued_training(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill_sets(disk, num_old=10, num_kept=10, num_new=6)
+    path = PROJECT / "infra" / "harbour" / "prompts" / "capability.jsonl"
+    figures = continued(
+        disk,
+        tokenizer,
+        tmp_path / "data",
+        replay=0.5,
+        max_length=2048,
+        capability=CapabilityConfig(path=str(path), share=0.25),
+    ).figures
+    assert figures.sources == {"examples": 6, "replay": 6, "capability": 4}
+
+
+def test_a_set_of_which_all_is_learned_is_refused_with_the_remedy(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill_sets(disk, num_old=5, num_kept=3, num_new=0)
+    with pytest.raises(DataError, match="has no example that the checkpoint has not learned"):
+        continued(disk, tokenizer, tmp_path / "data", replay=0.5)
+
+
+def test_two_sets_repeat_different_examples(disk: Home) -> None:
+    names = [f"0a{number:02}" for number in range(20)]
+    sets = ("old", "new", "newer")
+    write_shard(disk, EXAMPLES, [example(one, set_id=name) for name in sets for one in names])
+    connection = connect(disk)
+    orders = {}
+    for name in ("new", "newer"):
+        rows = look_up(connection, "learned_examples", set_id=name, learned_set="old")
+        orders[name] = [row["row_id"] for row in rows]
+    assert orders["new"] != orders["newer"]
+    assert sorted(orders["new"]) == sorted(orders["newer"]) == names
+
+
+def test_replay_without_a_start_is_refused() -> None:
+    with pytest.raises(ValueError, match='set start = "latest", or leave replay out'):
+        SftConfig(replay=0.5)
+
+
+def test_start_and_replay_define_a_checkpoint_when_they_are_set(disk: Home) -> None:
+    plain, continuing = SftConfig(), SftConfig(start="latest")
+    repeating = SftConfig(start="latest", replay=0.5)
+    assert len({config.defining() for config in (plain, continuing, repeating)}) == 3
+    assert "start" not in plain.defining() and "replay" not in plain.defining()
+
+    def data(config: SftConfig, learned_set: str | None) -> str:
+        training = SftTraining.of("set", config=config, home=disk, learned_set=learned_set)
+        return training.fingerprint
+
+    # Without a share the data are the set alone, whatever the checkpoint has learned.
+    assert data(plain, None) == data(continuing, "a") == data(repeating, None)
+    assert len({data(plain, None), data(repeating, "a"), data(repeating, "b")}) == 3
 
 
 def test_execution_settings_do_not_change_the_id_of_a_checkpoint(tmp_path: Path) -> None:
