@@ -170,7 +170,8 @@ def test_stale_rows_alone_are_made_again_and_training_continues_from_its_parent(
     assert (child.parent_id, child.parent) == (parent.checkpoint_id, parent.model)
     assert lineage_of(connect(Home(place)), child).name == "SFT+SFT"
     sources = trained.sources["sft"]
-    assert 0 < sources["examples"] == sources["replay"] <= 3
+    assert 0 < sources["examples"] <= 3
+    assert sources["replay"] == 4 * sources["examples"]
     # The base model was never taught to reason by rules that it is not shown; the parent was.
     assert first_loss(child) < 0.7 * first_loss(parent)
     again = train(after, place)
