@@ -70,8 +70,9 @@ class WorkersConfig(Config):
     """Threads of a worker without a GPU. Unset: as many as `num_cpus`."""
     rows_at_once: int = Field(4, gt=0)
     """Rows in one forward pass of a worker; `batch_size` is reached by accumulating gradients."""
-    bf16: bool = True
-    """Compute in bfloat16; the weights keep their type."""
+    bf16: bool | None = None
+    """Compute in bfloat16; the weights keep their type. Unset: on GPUs, and on CPUs with AVX-512;
+    others would take many times as long."""
     save_steps: int = Field(50, gt=0)
     """Steps between checkpoints."""
     max_failures: int = Field(3, ge=0)
@@ -95,6 +96,14 @@ class WorkersConfig(Config):
     def resources(self) -> dict[str, float]:
         """Amounts that Ray reserves for one worker, by Ray's names."""
         return {"CPU": self.num_cpus, **({"GPU": 1.0} if self.use_gpu else {})}
+
+    def computes_in_bf16(self) -> bool:
+        """Returns whether a worker on this machine computes in bfloat16."""
+        if self.bf16 is not None:
+            return self.bf16
+        from torch.backends import cpu
+
+        return self.use_gpu or "AVX512" in cpu.get_cpu_capability()
 
     @model_validator(mode="after")
     def _check_arguments(self) -> "WorkersConfig":
@@ -225,7 +234,7 @@ class Job:
             "max_grad_norm": config.max_grad_norm,
             "model_init_kwargs": {"revision": self.revision, "dtype": config.dtype},
             "seed": config.seed,
-            "bf16": workers.bf16,
+            "bf16": workers.computes_in_bf16(),
             # Without it accelerate starts no process group on CPUs, and each worker trains alone.
             "use_cpu": not workers.use_gpu,
             "gradient_checkpointing": workers.use_gpu,

@@ -16,7 +16,7 @@ from tasks.training.checkpoint import checkpoint_id
 from tasks.training.rl import RlConfig
 from tasks.training.sft import CapabilityConfig, SftConfig, SftTraining, learning_order
 from tasks.training.tokenise import SftData, Tokenised, tokenise
-from tasks.training.trainer import DataError
+from tasks.training.trainer import DataError, WorkersConfig
 from tests.rows import example, jsonl, spec_text
 from warehouse.catalog import connect, look_up, stream
 from warehouse.home import Home
@@ -399,3 +399,20 @@ def test_limits_of_judges_do_not_change_the_id_of_a_checkpoint() -> None:
         )
     )
     assert plain.defining() == slower.defining() != stricter.defining()
+
+
+@pytest.mark.parametrize(
+    ("capability", "workers", "is_bf16"),
+    [
+        ("AVX2", WorkersConfig(use_gpu=False), False),
+        ("AVX512", WorkersConfig(use_gpu=False), True),
+        ("AVX2", WorkersConfig(use_gpu=True), True),
+        ("AVX2", WorkersConfig(use_gpu=False, bf16=True), True),
+        ("AVX512", WorkersConfig(use_gpu=False, bf16=False), False),
+    ],
+)
+def test_only_machines_that_are_quick_at_bfloat16_compute_in_it_unasked(
+    capability: str, workers: WorkersConfig, is_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    assert workers.computes_in_bf16() is is_bf16
