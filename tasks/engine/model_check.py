@@ -12,10 +12,14 @@ from tasks.engine.cluster import autoscales
 from tasks.engine.endpoint_config import check_endpoint
 from tasks.engine.families import find_marks
 from tasks.engine.model_files import ModelFacts
+from tasks.engine.processor import is_quick_at_bfloat16
 from tasks.engine.requests import EngineConfig
 from tasks.engine.turns import TurnRules, TurnsError
 
 _GIB = 2**30
+_LARGE = 64 * 2**20
+"""Bytes of weights from which on it matters in which type a CPU computes."""
+_SLOW = 'this CPU imitates bfloat16, and dtype = "float32" is several times as fast'
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Devices that a machine with a GPU has, whether or not a tool here tells its size."""
 
@@ -40,8 +44,16 @@ class CheckedModel:
             f"context of {context} tokens" if context else "context unknown",
             f"weights of {facts.num_bytes / 2**20:.0f} MiB" if facts.num_bytes else "to be fetched",
             str(self.turns),
+            _SLOW if _is_slow(config, facts) else "",
         ]
         return ", ".join(part for part in parts if part)
+
+
+def _is_slow(config: EngineConfig, facts: ModelFacts) -> bool:
+    """Returns whether this machine's CPU would serve a model in a type that it only imitates."""
+    is_here = not config.use_gpu and not os.environ.get("RAY_ADDRESS")
+    is_large = facts.num_bytes >= _LARGE
+    return is_here and is_large and config.dtype == "bfloat16" and not is_quick_at_bfloat16()
 
 
 def check_model(config: EngineConfig) -> CheckedModel:

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from tasks import Config
 from tasks.engine.cluster import require_room
 from tasks.engine.faults import message_of, root_cause
+from tasks.engine.processor import is_quick_at_bfloat16
 
 _RUNTIME_ARGUMENTS = (
     "fsdp",
@@ -101,9 +102,7 @@ class WorkersConfig(Config):
         """Returns whether a worker on this machine computes in bfloat16."""
         if self.bf16 is not None:
             return self.bf16
-        from torch.backends import cpu
-
-        return self.use_gpu or "AVX512" in cpu.get_cpu_capability()
+        return self.use_gpu or is_quick_at_bfloat16()
 
     @model_validator(mode="after")
     def _check_arguments(self) -> "WorkersConfig":

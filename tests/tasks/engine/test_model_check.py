@@ -120,6 +120,21 @@ def test_context_that_is_not_set_is_the_models_own(model: Path) -> None:
     assert check_model(config_of(model, max_model_len=8192)).facts.context is None
 
 
+def test_a_large_model_in_a_type_that_the_cpu_imitates_is_called_slow(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("tasks.engine.model_check._LARGE", 2**20)
+    bfloat16, float32 = config_of(model), config_of(model, dtype="float32")
+    for capability, config, is_slow in (
+        ("AVX2", bfloat16, True),
+        ("AVX2", float32, False),
+        ("AVX512", bfloat16, False),
+    ):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda told=capability: told)
+        assert ("several times as fast" in check_model(config).in_words(config)) is is_slow
+
+
 def test_cache_of_attention_that_is_not_plain_is_not_reckoned(model: Path) -> None:
     facts = check_model(config_of(model)).facts
     assert facts.cache_bytes(100, dtype="bfloat16") == 100 * 2 * 3 * 3 * 64 * 2
