@@ -84,7 +84,9 @@ def test_a_prompts_label_is_the_outcome_of_its_rule(name: str, row: Row) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_prompt_stands_twice(name: str) -> None:
-    ids = [messages_id(row["messages"]) for part in ("train", "test") for row in PROMPTS[name, part]]
+    ids = [
+        messages_id(row["messages"]) for part in ("train", "test") for row in PROMPTS[name, part]
+    ]
     assert len(set(ids)) == len(ids)
     texts = [row["messages"][-1]["content"] for row in PROMPTS[name, "train"]]
     assert not {row["messages"][-1]["content"] for row in PROMPTS[name, "test"]} & set(texts)
