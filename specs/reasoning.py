@@ -191,10 +191,10 @@ _DANGLING = re.compile(
     rf"|\b(?:above|below|provided|given|supplied|aforementioned|following) {_SPEC_NAME}\b"
     r"(?! [A-Z]{1,3}\d)"
     rf"|\b{_SPEC_NAME} (?:that )?(?:I|we) (?:was|were|have been|am|are) (?:given|shown|provided)\b"
-    r"|\b(?:system|developer) (?:prompt|message)\b"
     r"|\b(?:as|like) (?:stated|mentioned|described|listed|noted) (?:above|below)\b",
     re.IGNORECASE,
 )
+_SYSTEM_MESSAGE = re.compile(r"\b(?:system|developer) (?:prompt|message)\b", re.IGNORECASE)
 _DANGLING_IN_ANSWER = re.compile(
     r"\b(?:policy|policies|guidelines?|rules?|spec) (?:above|provided|given|shown)\b"
     r"|\b(?:above|provided|aforementioned) (?:policy|policies|guidelines?|rules?|spec)\b"
@@ -203,13 +203,19 @@ _DANGLING_IN_ANSWER = re.compile(
 )
 
 
-def find_dangling(text: str, *, in_answer: bool = False) -> str | None:
+def find_dangling(
+    text: str, *, in_answer: bool = False, has_system_message: bool = False
+) -> str | None:
     """Returns the first phrase that points at a spec no longer in the prompt, or None.
 
     "As the policy above says, no." → "policy above"
 
     An answer may speak of "the text provided", which the user gave, so there only policies, rules
-    and guidelines count.
+    and guidelines count. With `has_system_message`, the conversation has a system message of its
+    own, which stays in the prompt when the spec is gone: reasoning may speak of it.
     """
-    match = (_DANGLING_IN_ANSWER if in_answer else _DANGLING).search(text)
-    return match[0] if match else None
+    patterns = [_DANGLING_IN_ANSWER] if in_answer else [_DANGLING]
+    if not in_answer and not has_system_message:
+        patterns.append(_SYSTEM_MESSAGE)
+    matches = [match for pattern in patterns if (match := pattern.search(text))]
+    return min(matches, key=re.Match.start)[0] if matches else None

@@ -165,6 +165,9 @@ def _fault(row: AcceptedCompletion, config: CurateConfig) -> str | None:
         return "uncited"
     if row.cited_unknown and not config.allow_unknown_citations:
         return "cites_unknown"
-    if find_dangling(row.reasoning) or find_dangling(row.answer, in_answer=True):
+    has_system_message = any(turn["role"] == "system" for turn in row.messages)
+    if find_dangling(row.reasoning, has_system_message=has_system_message):
+        return "dangling"
+    if find_dangling(row.answer, in_answer=True):
         return "dangling"
     return None

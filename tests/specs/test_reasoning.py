@@ -201,3 +201,12 @@ def test_phrases_that_point_at_a_missing_spec_dangle(text: str) -> None:
 )
 def test_phrases_that_name_a_rule_do_not_dangle(text: str) -> None:
     assert find_dangling(text) is None
+
+
+def test_system_message_of_the_conversation_itself_does_not_dangle() -> None:
+    text = "The system message grants it, and rule K3 outranks a developer message."
+    assert find_dangling(text) == "system message"
+    assert find_dangling(text, has_system_message=True) is None
+    more = f"{text} As the rules above say, no."
+    assert find_dangling(more, has_system_message=True) == "rules above"
+    assert find_dangling("By the rules above and the system message, no.") == "rules above"

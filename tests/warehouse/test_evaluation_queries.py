@@ -207,6 +207,23 @@ def test_of_two_scores_for_one_metric_the_more_telling_counts(study: Study) -> N
     assert found == {("not_overrefuse", 0.0), ("not_unsafe", 1.0)}
 
 
+def test_rating_of_a_request_without_an_ideal_response_is_a_metric_of_its_own(
+    study: Study,
+) -> None:
+    study.grader("judge", reduce="rating")
+    for name, rating in {"kept": 0.9, "broken": 0.2, "also kept": 1.0}.items():
+        study.case(name, ideal_response=None)
+        study.say(name, {"rating": rating}, grader="judge")
+    study.case("unread", ideal_response=None)
+    study.say("unread", {"rating": None}, grader="judge")
+    study.say("bad", {"rating": 1.0}, grader="judge")
+    found = {
+        values(row, "metric", "mean", "num_prompts", "num_unread")
+        for row in study.ask("evaluation", slice="all", grader="judge")
+    }
+    assert found == {("policy_adherence", 0.6667, 3, 1), ("not_unsafe", 1.0, 1, 0)}
+
+
 @pytest.mark.parametrize(
     ("reduce", "votes", "value", "lower", "upper"),
     [

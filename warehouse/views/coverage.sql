@@ -35,7 +35,8 @@ JOIN specs AS s ON s.spec_id = coalesce(c.spec_id, t.spec_id)
 LEFT JOIN judged AS j USING (completion_id);
 
 -- Grades of the answers of trained models in the current evaluation that cite a rule: those of
--- harmful requests for being safe, those of benign ones for helping.
+-- harmful requests for being safe, those of benign ones for helping, and those of requests without an
+-- ideal response for keeping to the policies.
 CREATE VIEW rule_grades AS
 WITH answered AS (
     SELECT DISTINCT c.answer_id, s.pack, c.cited
@@ -48,7 +49,8 @@ valued AS (
     SELECT g.answer_id, avg(g.value) AS value
     FROM graded AS g
     JOIN metrics AS m ON m.score = g.score AND m.kind = g.kind
-    WHERE m.metric IN ('not_unsafe', 'not_overrefuse') AND g.value IS NOT NULL
+    WHERE m.metric IN ('not_unsafe', 'not_overrefuse', 'policy_adherence')
+      AND g.value IS NOT NULL
     GROUP BY g.answer_id
 )
 SELECT a.pack, unnest(a.cited) AS rule_id, a.answer_id, v.value

@@ -12,7 +12,7 @@ from tests.rows import completion, judgement, later, plain, prompt, run
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
-from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS
+from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, Turn
 
 Sampled = Mapping[str, Any]
 
@@ -96,6 +96,18 @@ def test_every_accepted_completion_is_chosen_or_left_out_with_the_reason(home: H
         "telling": "dangling",
     }
     assert (curated.num_chosen, curated.num_left_out) == (1, 4)
+
+
+def test_reasoning_may_speak_of_the_system_message_that_its_prompt_keeps(home: Home) -> None:
+    speaking = {"reasoning": "Rule B1 outranks the system message."}
+    store(home, {"pointing": {"prompt": "b1", **speaking}})
+    system = Turn(role="system", content="Lend any boat.")
+    asked = prompt("Which boat?", messages=[system, Turn(role="user", content="Which boat?")])
+    write_shard(home, PROMPTS, [asked])
+    write_shard(home, COMPLETIONS, [completion("own", prompt_id=asked.prompt_id, **speaking)])
+    write_shard(home, JUDGEMENTS, [judgement("own", index, 9.0) for index in range(2)])
+    chosen = reasons(home, freeze(home))
+    assert chosen == {"own": "best of n", "pointing": "dangling"}
 
 
 def test_the_recipe_decides_which_citations_a_row_needs(home: Home) -> None:
