@@ -100,6 +100,8 @@ class _RuleDraft:
     title: str
     line: int
     outcome: Outcome | None = Outcome.REFUSE
+    is_known: bool = True
+    """False if the heading names no outcome, so that its cases and examples may have any or none."""
     level: str = ""
     authority: str = ""
     blocks: list[Block] = field(default_factory=list)
@@ -119,11 +121,12 @@ class _RuleDraft:
             if block.text.startswith("Example"):
                 remedy = "write '### Example: title (refuse)' below a rule"
             context.page.fault(block.line, fault, remedy)
-            return cls(context, "", block.text, block.line)
+            return cls(context, "", block.text, block.line, is_known=False)
         context.found.rules.append((context.page, block.line, match["id"]))
         draft = cls(context, match["id"], match["title"], block.line)
         effect, *others = (mark.strip() for mark in match["marks"].split(","))
-        draft.outcome = None if effect == GUIDE else _outcome(context, block.line, effect)
+        draft.is_known = effect in EFFECTS
+        draft.outcome = None if effect == GUIDE else _outcome(context, block.line, effect, EFFECTS)
         for mark in others:
             draft._mark(mark)
         return draft
@@ -221,7 +224,7 @@ class _RuleDraft:
             text = whole
         elif target:
             outcome = _outcome(self.context, head.line, target)
-        else:
+        elif self.is_known:
             self._fault(head.line, "Case without a target", "end it in ' -> refuse'")
         reasons: list[list[Block]] = []
         others: list[list[Block]] = []
@@ -240,12 +243,15 @@ class _RuleDraft:
         self.cases.append(BoundaryCase(text=text, outcome=outcome, because=because))
 
 
-def _outcome(context: Context, line: int, text: str) -> Outcome:
-    """Returns the outcome of that name; another name is a fault, and any outcome is returned."""
+def _outcome(
+    context: Context, line: int, text: str, names: Sequence[str] = tuple(Outcome)
+) -> Outcome:
+    """Returns the outcome of that name; another name is a fault, which tells the `names` that there
+    are, and any outcome is returned."""
     try:
         outcome = Outcome(text)
     except ValueError:
-        context.page.fault(line, f"unknown outcome {text!r}", f"use {', '.join(EFFECTS)}")
+        context.page.fault(line, f"unknown outcome {text!r}", f"use {', '.join(names)}")
         return Outcome.REFUSE
     context.found.outcomes.add(outcome)
     return outcome
@@ -283,7 +289,7 @@ def _parse_example(draft: _RuleDraft, blocks: Sequence[Block]) -> Example:
             page.fault(heading.line, fault, f"write '({GUIDE})', or give the rule an outcome")
     elif match:
         title = match["title"]
-        if match["effect"]:
+        if match["effect"] and (draft.is_known or match["effect"] != GUIDE):
             outcome = _outcome(draft.context, heading.line, match["effect"])
     turns = _turns(page, body)
     because = [blocks for label, blocks in turns if label == "Because"]

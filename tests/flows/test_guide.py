@@ -1,6 +1,7 @@
 """A category of guide rules goes through the whole chain, and the starter pack uses each part."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -107,3 +108,17 @@ def test_new_pack_passes_the_check_and_uses_each_part_of_the_format(tmp_path: Pa
     assert pack.policies["tone"].is_guide
     again = CliRunner().invoke(app, ["policies", "new", folder])
     assert again.exit_code == 2
+
+
+def test_a_mistake_in_a_heading_is_one_fault_whatever_its_cases_and_examples_have(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "mine"
+    CliRunner().invoke(app, ["policies", "new", str(folder)])
+    tone = folder / "tone.md"
+    text = tone.read_text(encoding="utf-8")
+    assert "- Case: " in text and "### Example: " in text
+    tone.write_text(re.sub(r"^(## T1 .*)\(guide\)$", r"\1(deny)", text, flags=re.M), "utf-8")
+    run = CliRunner().invoke(app, ["policies", "check", str(folder)])
+    assert run.exit_code == 2 and "faults: 1, findings: 0" in run.stdout
+    assert "unknown outcome 'deny'; use comply, refuse, safe_complete, guide" in run.stderr
