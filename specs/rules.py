@@ -101,7 +101,7 @@ class _RuleDraft:
     line: int
     outcome: Outcome | None = Outcome.REFUSE
     is_known: bool = True
-    """False if the heading names no outcome, so that its cases and examples may have any or none."""
+    """False if the heading names no outcome: its cases and examples may then have any, or none."""
     level: str = ""
     authority: str = ""
     blocks: list[Block] = field(default_factory=list)

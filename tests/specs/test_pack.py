@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import specs
 from specs.pack import load_pack
-from specs.policy import Outcome, PackError
+from specs.policy import GUIDE, Outcome, PackError
 from tests.specs.town import BOATS, STYLE, write_pack
 
 
@@ -490,6 +490,6 @@ def test_every_shipped_pack_compiles(folder: Path) -> None:
     for name, policy in pack.policies.items():
         spec = pack.spec([name])
         assert spec.rule_ids == tuple(rule.id for rule in policy.rules)
-        assert all(f"[{rule.id}, {rule.outcome}" in spec.text for rule in policy.rules)
+        assert all(f"[{rule.id}, {rule.effect}" in spec.text for rule in policy.rules)
         assert pack.rule(policy.rules[0].id) is policy.rules[0]
-        assert {rule.outcome for rule in policy.rules} <= set(Outcome)
+        assert {rule.effect for rule in policy.rules} <= {*Outcome, GUIDE}
