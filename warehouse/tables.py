@@ -282,7 +282,8 @@ class Review:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One accepted completion in a frozen set, and the reason that it was chosen or left out.
+    """One completion in a frozen set that the judge or people accept, and the reason that it was
+    chosen or left out.
 
     A chosen one is a training row, which does not contain the spec.
     """
@@ -296,8 +297,9 @@ class Example:
     status: str
     """`chosen` or `left_out`."""
     reason: str
-    """`best of n` if chosen, else uncited, cites_unknown, dangling, not_best or balance; in a set
-    of pairs preferred or dispreferred."""
+    """`best of n` if chosen, or `reviewed: accepted` if people accept what the judge does not; else
+    `reviewed: rejected`, `reviewed: disputed`, uncited, cites_unknown, dangling, not_best or
+    balance; in a set of pairs preferred or dispreferred."""
     categories: list[str]
     """Policy categories, sorted."""
     ideal_response: str | None
