@@ -15,14 +15,21 @@ from warehouse.rows import NOUNS, FoundRow, find_row
 
 _TEXTS = ("text", "message", "reasoning", "answer", "rationale")
 """Columns that are printed below the others, in this order."""
-_TABLES = ("completions", "judgements", "grades", "answers", "stages", "rows", "examples")
+_TABLES = (
+    *("completions", "judgements", "reviews", "grades", "answers", "stages", "rows", "examples"),
+)
 """Rows around a row that are printed as a table."""
 _JSON = ("versions", "resolved_recipe", "figures", "config", "metrics")
 
 
-def show_row(home: Home, row_id: str, *, as_json: bool) -> None:
-    """Prints what has an id; the first characters of the id are enough."""
+def show_row(home: Home, row_id: str, *, as_json: bool, with_reviews: bool = True) -> None:
+    """Prints what has an id; the first characters of the id are enough.
+
+    Without its reviews, a completion can be reviewed by somebody whom they would sway.
+    """
     found = find_row(connect(home), row_id)
+    if not with_reviews:
+        found.related.pop("reviews", None)
     if as_json:
         terminal.as_json({**found.row, **found.related})
     elif found.kind == "rules":
@@ -52,7 +59,7 @@ def _any(found: FoundRow) -> None:
         ]
     )
     for name, rows in found.related.items():
-        if name in _TABLES and (rows or name != "examples"):
+        if name in _TABLES and (rows or name not in ("examples", "reviews")):
             terminal.line("")
             table(pa.Table.from_pylist(_plain(rows)), title=name.capitalize())
 

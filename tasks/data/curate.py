@@ -142,7 +142,8 @@ def _example(row: AcceptedCompletion, reason: str, *, set_id: str, run_id: str) 
 
 _BEST, _REVIEWED = "best of n", "reviewed: accepted"
 CHOSEN = (_BEST, _REVIEWED)
-"""The reasons of completions that are trained on; the latter of one that the judge did not accept."""
+"""The reasons of completions that are trained on; the second is of those that people accept and the
+judge does not."""
 
 
 def _reasons(accepted: Sequence[AcceptedCompletion], config: CurateConfig) -> dict[str, str]:
