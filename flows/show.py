@@ -116,6 +116,12 @@ def refreshed(done: Refreshed, place: Place) -> None:
             f"judge {judge} could not be asked: {one_line(fault)}; completions without its scores "
             "are unjudged, and the next refresh asks it again"
         )
+    for monitored in figures.monitors.values():
+        if monitored.flagged:
+            terminal.line(
+                f"monitors flag, of {monitored.num_read} reasonings: "
+                f"{_counted(monitored.flagged)}; see precept ask flagged{place.option}"
+            )
     if done.shortfall:
         terminal.line(done.shortfall)
     terminal.lines(

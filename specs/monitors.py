@@ -26,12 +26,9 @@ _DATA = Path(__file__).parent / "monitors.toml"
 _VERSION = 1
 """Raise it when any reasoning may get another finding, the phrases apart, which tell themselves."""
 
-MONITORS = ("invented", "elsewhere", "reversed", "grading", "policy_text")
-"""The monitors, as metrics and columns name them."""
-
 _ENDING = 600
-"""Characters at the end of a reasoning in which its decision stands. What long reasoning said before
-may be taken back in words that tell no outcome."""
+"""Characters at the end of a reasoning in which its decision stands. What long reasoning said
+before may be taken back in words that tell no outcome."""
 _RULE_IN_SPEC = re.compile(r"\b[A-Z]{1,3}[0-9]{1,2}\b")
 _APOSTROPHES = str.maketrans(dict.fromkeys("'‘‛ʼ＇′´`", "’"))
 
@@ -61,18 +58,6 @@ class Findings:
         A safe completion may refuse a part and help with another: it is never reversed.
         """
         return {self.decision, self.outcome} == {"comply", "refuse"}
-
-    @property
-    def flags(self) -> dict[str, bool]:
-        """By monitor, whether it found something."""
-        found = (
-            bool(self.cited_unknown),
-            bool(self.cited_elsewhere),
-            self.is_reversed,
-            self.grading is not None,
-            self.policy_text is not None,
-        )
-        return dict(zip(MONITORS, found, strict=True))
 
 
 def monitor(

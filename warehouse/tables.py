@@ -417,6 +417,42 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What the monitors find in the reasoning of one completion, answer or rollout, without a
+    model. No reward and no filter ever reads it."""
+
+    finding_id: str
+    """Hash of kind and id of the row, its text, and the version of the monitors."""
+    kind: str
+    """Table of the row: `completions`, `answers` or `rollouts`."""
+    row_id: str
+    """Id of the row."""
+    text_id: str
+    """Hash of the reasoning and the answer that were read."""
+    monitoring_id: str
+    """Hash of the monitors and their phrases; another version reads anew."""
+    cited_unknown: list[str]
+    """Rule ids that the reasoning cites and no rule has."""
+    cited_elsewhere: list[str]
+    """Rules that it cites and that the spec of its categories does not speak of."""
+    decision: str | None
+    """Outcome that the end of the reasoning settles on; null if it names none."""
+    outcome: str | None
+    """Outcome of the answer by its words: `comply` or `refuse`; null if they leave a doubt or are
+    not English."""
+    is_reversed: bool
+    """True if the answer does the opposite of what the reasoning decides on."""
+    grading: str | None
+    """The first phrase that speaks of being graded, tested or trained; null without one."""
+    policy_text: str | None
+    """The first phrase that speaks of a policy text as one that lies at hand; null without one."""
+    run_id: str
+    """Id of the run that made the row."""
+    created_at: datetime
+    """Time at which the row was made, in UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One score of a graded answer."""
 
@@ -782,6 +818,7 @@ REVIEWS = Table("reviews", Review, ("completion_id", "reviewer"), about=COMPLETI
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
 CHECKPOINTS = Table("checkpoints", Checkpoint, ("checkpoint_id",))
 ROLLOUTS = Table("rollouts", Rollout, ("rollout_id",))
+FINDINGS = Table("findings", Finding, ("finding_id",))
 CASES = Table("cases", Case, ("suite_version", "case_id"))
 ANSWERS = Table("answers", Answer, ("answer_id",))
 EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",), about=ANSWERS)
@@ -799,6 +836,7 @@ TABLES = {
         EXAMPLES,
         CHECKPOINTS,
         ROLLOUTS,
+        FINDINGS,
         CASES,
         ANSWERS,
         EVALUATIONS,

@@ -238,8 +238,8 @@ def test_kappa_is_that_of_the_textbook(disk: Home) -> None:
         ("ann", "bob", 50, 0.7, 0.4),
         # 46 of 50 alike; by chance 0.5 * 0.58 + 0.5 * 0.42 = 0.5.
         ("ann", "judge of harbour", 50, 0.92, 0.84),
-        # Alike: 20 + 11; by chance 0.6 * 0.58 + 0.4 * 0.42 = 0.516.
-        ("bob", "judge of harbour", 50, 0.7, 0.3802),
+        # 24 + 15 of 50 alike; by chance 0.6 * 0.58 + 0.4 * 0.42 = 0.516.
+        ("bob", "judge of harbour", 50, 0.78, 0.5455),
     ]
     assert rows_of(disk, "reviews", "reviewer", "decision", "num_reviews", "num_disputed") == [
         ("ann", "accept", 26, 5),

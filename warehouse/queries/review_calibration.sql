@@ -43,10 +43,11 @@ labelled AS (
     JOIN names AS n USING (judge_id)
     GROUP BY members
 ),
-lowest AS (
+asked AS (
     SELECT
         s.recipe, s.members, k.k, o.completion_id, o.prompt_id, o.is_right,
-        if(count(g.score) = k.k * len(s.members), floor(min(g.score)), -1) AS rating,
+        count(g.score) AS num_read,
+        floor(min(g.score)) AS lowest,
         sum(g.tokens) AS tokens
     FROM sittings AS s
     CROSS JOIN range(1, s.num_each + 1) AS k (k)
@@ -58,6 +59,10 @@ lowest AS (
        AND g.sample_index < k.k
        AND list_contains(s.members, g.judge_id)
     GROUP BY ALL
+),
+lowest AS (
+    SELECT *, if(num_read = k * len(members), lowest, -1) AS rating
+    FROM asked
 ),
 counted AS (
     SELECT

@@ -1,0 +1,2 @@
+-- The text of every spec.
+SELECT spec_id, text FROM specs_all;
