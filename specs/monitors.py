@@ -73,7 +73,8 @@ def monitor(
     `cited` and `cited_unknown` are its citations; `spec_rules` are the rules that the spec of its
     categories speaks of (see `rules_in`), None if there is no such spec.
     """
-    own_words = unquoted(reasoning).translate(_APOSTROPHES)
+    # Reasoning breaks its lines anywhere.
+    own_words = " ".join(unquoted(reasoning).translate(_APOSTROPHES).split())
     speaks_english = is_english(own_words)
     elsewhere = () if spec_rules is None else (name for name in cited if name not in spec_rules)
     return Findings(
@@ -116,9 +117,9 @@ def _policy_text(reasoning: str) -> str | None:
 
 
 def _phrase(monitor: str, text: str) -> str | None:
-    """Returns the first phrase of a monitor in a text, in one line."""
+    """Returns the first phrase of a monitor in a text."""
     match = _pattern(monitor).search(text)
-    return " ".join(match[0].split()) if match else None
+    return match[0] if match else None
 
 
 @cache
@@ -129,6 +130,4 @@ def _phrases() -> Mapping[str, list[str]]:
 
 @cache
 def _pattern(monitor: str) -> re.Pattern[str]:
-    # Reasoning breaks its lines anywhere.
-    phrases = (one.replace(" ", r"\s+") for one in _phrases()[monitor])
-    return re.compile("|".join(phrases), re.IGNORECASE)
+    return re.compile("|".join(_phrases()[monitor]), re.IGNORECASE)

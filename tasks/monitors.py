@@ -1,4 +1,4 @@
-"""findings ← reasoning of completions, answers and rollouts: what the monitors find, without a model.
+"""findings ← reasoning of completions, answers and rollouts, which monitors read without a model.
 
 Findings are for people, for questions and for the alarm of a training. No reward, filter or choice
 of examples may read them: a model that is selected for reasoning without findings learns to hide
@@ -44,7 +44,8 @@ def monitor_rows(
     """Reads the completions or answers that the monitors have not read, and stores what they
     find."""
     flagged: Counter[str] = Counter()
-    rules = {row["spec_id"]: rules_in(row["text"]) for row in look_up(connection, "spec_texts")}
+    specs = look_up(connection, "spec_texts")
+    rules = {row["spec_id"]: rules_in(row["text"]) | {*row["rule_ids"]} for row in specs}
 
     def findings() -> Iterator[Finding]:
         batches = stream(
@@ -81,7 +82,8 @@ class RolloutMonitor:
     @classmethod
     def of(cls, rule_ids: tuple[str, ...], specs: Iterable[Spec]) -> "RolloutMonitor":
         """Returns the monitors for a pack with these rules, and prompts under these specs."""
-        return cls(rule_ids=rule_ids, spec_rules={spec.id: rules_in(spec.text) for spec in specs})
+        rules = {spec.id: rules_in(spec.text) | {*spec.rule_ids} for spec in specs}
+        return cls(rule_ids=rule_ids, spec_rules=rules)
 
     def record(self, home: Home, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Stores the rollouts of a step and what the monitors find in them; returns metrics."""
