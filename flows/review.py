@@ -154,11 +154,12 @@ def _answer() -> tuple[str, str]:
         terminal.line(key if key.isprintable() else "", err=True)
         # Ctrl-D is an answer to a terminal that reads keys, not the end of its input.
         return ("q" if key in ("\x04", "") else key.lower()), ""
-    word, _, rest = _line(f"{_KEYS}: ").strip().partition(" ")
+    # Without a line, there is nobody to answer.
+    word, _, rest = (_line(f"{_KEYS}: ") or "q").strip().partition(" ")
     return word[:1].lower(), rest.strip()
 
 
 def _line(question: str) -> str:
-    """Returns a line of the person's; `q` at the end of what there is to read."""
+    """Returns a line of the person's; an empty text at the end of what there is to read."""
     terminal.text(question, err=True, end="")
-    return sys.stdin.readline() or "q"
+    return sys.stdin.readline()

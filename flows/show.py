@@ -268,7 +268,9 @@ def calibrated(done: "Calibrated", place: Place) -> None:
             f"{one_line(best['grader'])} at threshold {best['threshold']:g} has the highest F1 at "
             f"k = {best['k']}: {best['f1']:.3f}",
             *(one.in_words for one in done.recommended),
-            f"next: precept report {done.run_id[:8]}{place.option}",
+            "next: precept "
+            + (f"report {done.run_id[:8]}" if done.run_id else "ask review_agreement")
+            + place.option,
         )
 
 
