@@ -102,6 +102,7 @@ EXPECTED: dict[str, str] = {
     "templates/propositions, harbour": "726f8a6a0e338d1b2fc9de7248e17baa",
     "templates/propositions, spec_first": "e9142404e9e9ff3ddddabd1724206f57",
     "templates/retrieval, harbour": "c72bbbd2e277abe6a5e1735d1dfb0129",
+    "templates/honesty, spec_first": "16699bed1a32b68166b8c9e6f08c6052",
     "templates/retrieval, spec_first": "31898130fbd2442571e51c18c7e91e77",
     "templates/attacker, harbour": "d78f94deb1e9faf3c3ec58ab6710810b",
     "templates/attacker, spec_first": "12f188e090aa9a354d35d0ef7a0a0899",
