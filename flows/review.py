@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
+import duckdb
 import pyarrow as pa
 
 from flows import show, terminal
-from flows.row import show_row
+from flows.row import print_row
 from flows.show import SHORT_ID
-from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.reviews import Decision, Queue, QueueRow, ReviewError, add_review, queue
 from warehouse.rows import NOUNS, FoundRow, find_row
@@ -30,6 +30,8 @@ class Session:
     """One person at one warehouse."""
 
     home: Home
+    connection: duckdb.DuckDBPyConnection
+    """The warehouse as it was when the session began."""
     reviewer: str
     is_open: bool
     """True if nothing is folded."""
@@ -43,7 +45,7 @@ class Session:
     ) -> list[QueueRow]:
         """Returns what this person is to review; see `warehouse.reviews.queue`."""
         return queue(
-            connect(self.home),
+            self.connection,
             kind,
             reviewer=self.reviewer,
             rule=rule,
@@ -68,7 +70,7 @@ def print_queue(rows: Sequence[QueueRow]) -> None:
 
 def review_one(session: Session, row_id: str, decision: str | None, note: str) -> None:
     """Stores a review of one completion, or shows it and asks."""
-    found = find_completion(session.home, row_id)
+    found = find_completion(session, row_id)
     if decision is not None:
         session.store(found, decision, note)  # type: ignore[arg-type]  # checked where it is stored
     else:
@@ -80,7 +82,7 @@ def review_queue(session: Session, rows: Sequence[QueueRow]) -> None:
     for number, row in enumerate(rows, 1):
         terminal.line("")
         terminal.line(f"{number} of {len(rows)}: {row.why}")
-        if not _ask_about(session, find_completion(session.home, row.completion_id)):
+        if not _ask_about(session, find_completion(session, row.completion_id)):
             break
     if not rows:
         terminal.line(f"nothing in this queue waits for {session.reviewer}")
@@ -93,9 +95,11 @@ def review_queue(session: Session, rows: Sequence[QueueRow]) -> None:
     )
 
 
-def find_completion(home: Home, row_id: str) -> FoundRow:
-    """Returns the completion whose id starts so; raises ReviewError for a row of another kind."""
-    found = find_row(connect(home), row_id)
+def find_completion(session: Session, row_id: str) -> FoundRow:
+    """Returns the completion whose id starts so, without what others said of it, which would sway
+    the person; raises ReviewError for a row of another kind."""
+    found = find_row(session.connection, row_id)
+    found.related.pop("reviews", None)
     if found.kind != "completions":
         raise ReviewError(
             f"{row_id!r} is the id of a {NOUNS[found.kind]}, and people review completions; see "
@@ -107,7 +111,7 @@ def find_completion(home: Home, row_id: str) -> FoundRow:
 def _ask_about(session: Session, found: FoundRow, note: str = "") -> bool:
     """Shows a completion and asks until it is decided or skipped; returns False to quit."""
     if session.is_open or not may_be_harmful(found):
-        show_row(session.home, found.row_id, as_json=False, with_reviews=False)
+        print_row(found)
     else:
         _print_folded(found)
     while True:
@@ -118,7 +122,7 @@ def _ask_about(session: Session, found: FoundRow, note: str = "") -> bool:
         if key == "n":
             note = rest or _line("note: ").strip()
         elif key == "o":
-            show_row(session.home, found.row_id, as_json=False, with_reviews=False)
+            print_row(found)
         elif key in ("s", "q"):
             return key == "s"
 

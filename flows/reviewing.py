@@ -52,10 +52,12 @@ def review(
     """
     with reading_from(home) as place:
         from flows.review import Session, print_queue, review_one, review_queue
+        from warehouse.catalog import connect
         from warehouse.reviews import check_reviewer, default_reviewer
 
         session = Session(
             home=place,
+            connection=connect(place),
             reviewer=check_reviewer(reviewer) if reviewer is not None else default_reviewer(),
             is_open=open_,
             home_option=home,

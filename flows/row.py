@@ -22,17 +22,18 @@ _TABLES = (
 _JSON = ("versions", "resolved_recipe", "figures", "config", "metrics")
 
 
-def show_row(home: Home, row_id: str, *, as_json: bool, with_reviews: bool = True) -> None:
-    """Prints what has an id; the first characters of the id are enough.
-
-    Without its reviews, a completion can be reviewed by somebody whom they would sway.
-    """
+def show_row(home: Home, row_id: str, *, as_json: bool) -> None:
+    """Prints what has an id; the first characters of the id are enough."""
     found = find_row(connect(home), row_id)
-    if not with_reviews:
-        found.related.pop("reviews", None)
     if as_json:
         terminal.as_json({**found.row, **found.related})
-    elif found.kind == "rules":
+    else:
+        print_row(found)
+
+
+def print_row(found: FoundRow) -> None:
+    """Prints what has an id, with the rows that belong to it."""
+    if found.kind == "rules":
         _rule(found)
     elif found.kind == "specs":
         terminal.heading(f"spec {found.row_id}")

@@ -98,7 +98,6 @@ def test_harmful_text_is_folded_until_it_is_asked_for(home: Home) -> None:
     _, out, _ = review(home, "a1", keys="s\n", name="ann")
     assert SECRET not in out and "may be harmful" in out
     assert SECRET in review(home, "a1", keys="o\ns\n", name="ann")[1]
-    assert SECRET in review(home, "a1", "--open", keys="s\n", name="ann")[1]
     assert SECRET in review(home, "b2", keys="s\n", name="ann")[1]
     assert said(home) == {}
 
@@ -139,8 +138,6 @@ def test_reviewer_is_named_by_the_environment(home: Home, monkeypatch: pytest.Mo
         (["p a1", "accept"], "'p a1' is the id of a prompt, and people review completions"),
         (["zz", "accept"], "no id begins with 'zz'"),
         (["a1", "accept", "--reviewer", " "], "' ' is no reviewer's name"),
-        (["--rule", "Z9"], "no spec has a rule 'Z9'"),
-        (["--queue", "rule"], "give queue rule and the id of a rule"),
     ],
 )
 def test_mistake_is_told_in_one_sentence(home: Home, args: list[str], message: str) -> None:
