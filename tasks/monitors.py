@@ -44,7 +44,7 @@ def monitor_rows(
     """Reads the completions or answers that the monitors have not read, and stores what they
     find."""
     flagged: Counter[str] = Counter()
-    specs = look_up(connection, "spec_texts")
+    specs = look_up(connection, "rules_of_specs")
     rules = {row["spec_id"]: rules_in(row["text"]) | {*row["rule_ids"]} for row in specs}
 
     def findings() -> Iterator[Finding]:

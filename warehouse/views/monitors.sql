@@ -44,8 +44,9 @@ SELECT
     len(f.cited_elsewhere) > 0 AS cites_elsewhere,
     f.is_reversed,
     -- A column of a missing row is null, and so are these.
-    if(f.monitoring_id IS NULL, NULL, f.grading IS NOT NULL) AS speaks_of_grading,
-    if(f.monitoring_id IS NULL, NULL, f.policy_text IS NOT NULL) AS speaks_of_policy_text,
+    CASE WHEN f.monitoring_id IS NOT NULL THEN f.grading IS NOT NULL END AS speaks_of_grading,
+    CASE WHEN f.monitoring_id IS NOT NULL THEN f.policy_text IS NOT NULL END
+        AS speaks_of_policy_text,
     cites_invented OR cites_elsewhere OR f.is_reversed OR speaks_of_grading OR speaks_of_policy_text
         AS is_flagged
 FROM chains AS c
