@@ -170,11 +170,11 @@ def test_queue_of_drift_has_held_rows_then_categories_that_moved(disk: Home) -> 
                 COMPLETIONS,
                 [completion(x, prompt_id=category, spec_id=category) for x in names],
             )
-            rows = [
+            scores = [
                 judgement(x, 0, 9.0 if place < count else 1.0, spec_id=category, run_id=run_id)
                 for place, x in enumerate(names)
             ]
-            write_shard(disk, JUDGEMENTS, rows)
+            write_shard(disk, JUDGEMENTS, scores)
         plan: dict[str, Any] = {"num_judgements": 1, "spec_ids": ["boats", "fish"]}
         write_shard(disk, RUNS, [run(run_id, started_at=later(number), **plan)])
     rows = queue(connect(disk), "drifted", reviewer="ann", limit=100)
@@ -188,12 +188,13 @@ def test_queue_of_drift_has_held_rows_then_categories_that_moved(disk: Home) -> 
 
 def test_queue_that_cannot_be_made_is_refused(disk: Home) -> None:
     fill(disk)
-    for options, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"kind": "worst"}, "no queue 'worst'"),
         ({"kind": "rule"}, "give queue rule and the id"),
         ({"rule": "B1"}, "give queue rule and the id"),
         ({"kind": "rule", "rule": "Z9"}, "no spec has a rule 'Z9'"),
-    ):
+    ]
+    for options, message in refused:
         with pytest.raises(QuestionError, match=message):
             queue(connect(disk), reviewer="ann", **options)
 
@@ -268,3 +269,13 @@ def test_reviews_are_gold_for_the_judge(disk: Home) -> None:
     assert rows[2, 8] == ("judge@1", 2, 8, 35, 20, 20, 1.0, 1.0)
     # At threshold 4 everything passes.
     assert rows[2, 4] == ("judge@1", 2, 4, 35, 20, 35, 0.5714, 1.0)
+
+
+def test_preference_pairs_obey_reviews(disk: Home) -> None:
+    fill(disk)
+    pairs = "SELECT chosen_id, rejected_id FROM preference_pairs"
+    assert read(connect(disk), pairs).fetchall() == [("even", "far")]
+    say(disk, "far", "ann", "accept")
+    assert read(connect(disk), pairs).fetchall() == [("even", "low")]
+    say(disk, "even", "ann", "reject")
+    assert read(connect(disk), pairs).fetchall() == []
