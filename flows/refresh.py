@@ -16,7 +16,14 @@ from prefect.cache_policies import NO_CACHE
 from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.shortfall import shortfall
-from flows.steps import RETRIED, describe_asset, is_last_try, makes, run_stage
+from flows.steps import (
+    RETRIED,
+    describe_asset,
+    is_last_try,
+    makes,
+    monitor_reasoning,
+    run_stage,
+)
 from tasks.data.assign import assigned, count_assignments
 from tasks.data.collected import Collected
 from tasks.data.curate import Curated, curate
@@ -40,6 +47,7 @@ def refresh(recipe: Recipe, home: str | None = None) -> Refreshed:
         assign_categories(run, collected)
         plan = plan_run(run, collected)
         generate_completions(run, plan)
+        monitor_reasoning(run, "completions")
         judge_completions(run, plan)
         watch_drift(run)
         curated = curate_examples(run)

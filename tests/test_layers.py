@@ -67,6 +67,7 @@ LIGHT_FLOWS = (
     "flows/policies.py",
     "flows/interchange.py",
     "flows/looking.py",
+    "flows/reviewing.py",
 )
 
 
