@@ -16,12 +16,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.paths import PROJECT
 from warehouse.catalog import connect, query_text, read
@@ -48,19 +50,31 @@ SENTENCES = [
     f"{'may be told' if number % 3 else 'must not be told'} the part numbered {number * 7919 % 1000}."
     for number in range(400)
 ]
+PARAGRAPHS = [" ".join(SENTENCES[(number + n * 37) % 400] for n in range(2)) for number in range(400)]
 NOON = "TIMESTAMPTZ '2026-01-01 12:00:00+00'"
 FILLER = {"string": "''", "bool": "true", "timestamp[us, tz=UTC]": NOON}
 ACCEPTED = "hash(c) % 10 < 7"
 """A completion, by its number c, whose scores are all over the threshold."""
 
 
-def text(num_sentences: int, salt: str) -> str:
-    """Returns SQL of a text that differs from row to row, over the row's number i."""
-    picks = (f"pool[1 + (hash(i, '{salt}{n}') % {len(SENTENCES)})::BIGINT]" for n in range(num_sentences))
-    return f"concat_ws(' ', 'Row ' || i, {', '.join(picks)})"
+TEXTS = {"ask": 1, "reasoning": 4, "answer": 1, "rationale": 1}
+"""Columns of text that a table may take, with the paragraphs in one of them."""
 
 
-def chat(content: str, **more: str) -> str:
+def texts(names: Sequence[str], start: int, end: int) -> pa.Table:
+    """Returns a row for each number i, with these texts, which differ from row to row."""
+    random = np.random.default_rng(start)
+    numbers, pool = pa.array(range(start, end)), pa.array(PARAGRAPHS)
+    columns = {}
+    for name in names:
+        picks = random.integers(len(PARAGRAPHS), size=(TEXTS[name], end - start))
+        parts = [pool.take(pa.array(pick)) for pick in picks]
+        columns[name] = pc.binary_join_element_wise(numbers.cast(pa.string()), *parts, " ")
+    return pa.table({"i": numbers, **columns})
+
+
+def chat(content: str) -> str:
+    """Returns SQL of a chat of one user turn."""
     keys = {"role": "'user'", "content": content, "tool_calls": "NULL::VARCHAR"}
     keys |= {"tool_call_id": "NULL::VARCHAR", "name": "NULL::VARCHAR"}
     return f"[{{{', '.join(f'{key!r}: {value}' for key, value in keys.items())}}}]"
@@ -71,17 +85,17 @@ def write_table(
 ) -> None:
     """Writes shards of a table; `columns` are SQL over the row's number i, others are null or
     empty."""
-    connection = duckdb.connect(config={"threads": 2})
-    connection.execute("CREATE TABLE pool AS SELECT $pool::VARCHAR[] AS pool", {"pool": SENTENCES})
     given = [columns.get(field.name) or _filler(field) for field in table.schema]
     select = ", ".join(
         f"{value} AS {field.name}" for value, field in zip(given, table.schema, strict=True)
     )
+    names = [name for name in TEXTS if re.search(rf"\b{name}\b(?!')", " ".join(columns.values()))]
+    connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
     for start in range(0, num_rows, ROWS_PER_SHARD):
-        end = min(num_rows, start + ROWS_PER_SHARD)
+        connection.register("texts", texts(names, start, min(num_rows, start + ROWS_PER_SHARD)))
         rows = connection.sql(
-            f"SELECT {select} FROM (SELECT i, i // {NUM_JUDGEMENTS} AS c FROM range({start}, {end})"
-            f" AS r(i)), pool WHERE {where}"
+            f"SELECT {select} FROM (SELECT *, i // {NUM_JUDGEMENTS} AS c FROM texts) WHERE {where}"
         )
         write_shard(home, table, rows.to_arrow_table().cast(table.schema))
 
@@ -97,7 +111,7 @@ def write(home: Home, num_completions: int) -> None:
     num_prompts = num_completions // NUM_SAMPLES
     spec, prompt = f"md5('s' || i // {NUM_SAMPLES} % {NUM_SPECS})", f"md5('p' || i // {NUM_SAMPLES})"
     write_table(home, PROMPTS, _prompts(), num_rows=num_prompts)
-    specs = {"spec_id": "md5('s' || i)", "pack": "'pack'", "text": text(60, "spec")}
+    specs = {"spec_id": "md5('s' || i)", "pack": "'pack'", "text": "repeat(reasoning, 8)"}
     specs |= {"categories": "['category' || i]", "detail": "'full'", "rule_ids": "['B1', 'B3']"}
     write_table(home, SPECS, specs, num_rows=NUM_SPECS)
     made = {"model": "'model@1'", "run_id": "'run'", "text_id": "md5('t' || i)", "status": "'ok'"}
@@ -107,7 +121,7 @@ def write(home: Home, num_completions: int) -> None:
         **{"generation_id": "'generation'", "sample_index": f"i % {NUM_SAMPLES}", "cited": cited},
         **{"status": "if(hash(i, 2) % 50 = 0, 'truncated', 'ok')"},
         **{"num_reasoning_tokens": "200 + hash(i) % 200", "num_answer_tokens": "60"},
-        **{"answer": text(3, "answer"), "reasoning": text(8, "reasoning")},
+        **{"answer": "answer", "reasoning": "reasoning"},
     }
     write_table(home, COMPLETIONS, completions, num_rows=num_completions)
     score = f"if({ACCEPTED}, 8 + hash(i) % 3, hash(i) % 8)"
@@ -115,14 +129,14 @@ def write(home: Home, num_completions: int) -> None:
         **{"judgement_id": "md5('j' || i)", "completion_id": "md5('c' || c)"},
         **{"text_id": "md5('t' || c)", "judging_id": "'judging'", "score": score},
         **{"spec_id": f"md5('s' || c // {NUM_SAMPLES} % {NUM_SPECS})"},
-        **{"sample_index": f"i % {NUM_JUDGEMENTS}", "rationale": text(2, "rationale")},
+        **{"sample_index": f"i % {NUM_JUDGEMENTS}", "rationale": "rationale"},
     }
     # A race asks for no second sample after a score under the threshold.
     asked = f"hash(c, 2) % 50 <> 0 AND (i % {NUM_JUDGEMENTS} = 0 OR {ACCEPTED})"
     num_judgements = num_completions * NUM_JUDGEMENTS
     write_table(home, JUDGEMENTS, judgements, num_rows=num_judgements, where=asked)
     write_table(home, EXAMPLES, _examples(cited), num_rows=num_prompts)
-    _write_models(home, min(200_000, num_completions), made)
+    _write_models(home, min(50_000, num_completions), made)
     figures = {"collect": {"source": {"read": num_prompts, "kept": num_prompts, "to_assign": 0}}}
     run = {
         **{"run_id": "'run'", "flow": "'refresh'", "recipe": "'recipe'", "status": "'completed'"},
@@ -138,25 +152,25 @@ def _prompts() -> dict[str, str]:
     return {
         **{"prompt_id": "md5('p' || i)", "categories": f"['category' || i % {NUM_SPECS}]"},
         **{"status": "'ok'", "source": "'source'", "split": "'train'", "language": "'en'"},
-        **{"ideal_response": "if(i % 3 = 0, 'refuse', 'comply')", "messages": chat(text(2, "ask"))},
+        **{"ideal_response": "if(i % 3 = 0, 'refuse', 'comply')", "messages": chat("ask")},
     }
 
 
 def _examples(cited: str) -> dict[str, str]:
-    reply = f"'content': {text(3, 'answer')}, 'reasoning_content': {text(8, 'reasoning')}"
+    reply = "'content': answer, 'reasoning_content': reasoning"
     return {
         **{"set_id": "'set'", "completion_id": f"md5('c' || i * {NUM_SAMPLES})"},
         **{"prompt_id": "md5('p' || i)", "status": "'chosen'", "reason": "'best of n'"},
         **{"categories": f"['category' || i % {NUM_SPECS}]", "scores": "[9, 10]", "score": "9"},
         **{"spec_id": f"md5('s' || i % {NUM_SPECS})", "cited": cited, "run_id": "'run'"},
-        **{"prompt": chat(text(2, "ask")), "completion": f"[{{'role': 'assistant', {reply}}}]"},
+        **{"prompt": chat("ask"), "completion": f"[{{'role': 'assistant', {reply}}}]"},
     }
 
 
 def _write_models(home: Home, num_rows: int, made: Mapping[str, str]) -> None:
     """Writes what trainings and evaluations leave: rollouts, cases and answers."""
-    texts = {"answer": text(3, "answer"), "reasoning": text(8, "reasoning")}
-    rollouts = made | texts | {
+    replies = {"answer": "answer", "reasoning": "reasoning"}
+    rollouts = made | replies | {
         **{"rollout_id": "md5('r' || i)", "checkpoint_id": "'checkpoint'", "step": "i // 64"},
         **{"reward": "hash(i) % 11 / 10", "num_reasoning_tokens": "200 + hash(i) % 200"},
         **{"compliance": "[9.0]"},
@@ -164,10 +178,10 @@ def _write_models(home: Home, num_rows: int, made: Mapping[str, str]) -> None:
     write_table(home, ROLLOUTS, rollouts, num_rows=num_rows)
     cases = _prompts() | {
         **{"suite_version": "'v'", "case_id": "md5('k' || i)", "suite": "'suite'"},
-        **{"attack": "'none'", "original": chat(text(2, "ask"))},
+        **{"attack": "'none'", "original": chat("ask")},
     }
     write_table(home, CASES, cases, num_rows=num_rows // 10)
-    answers = made | texts | {
+    answers = made | replies | {
         **{"answer_id": "md5('a' || i)", "case_id": "md5('k' || i // 10)", "cited": "['B1']"},
         **{"context": "'none'", "probe": "'none'", "sample_index": "i % 10"},
     }
