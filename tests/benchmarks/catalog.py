@@ -2,9 +2,10 @@
 
     python tests/benchmarks/catalog.py FOLDER [--completions 10000000] [--memory 8GB] [--keep]
 
-Writes a warehouse into FOLDER (about 800 bytes of disk a completion), in shards as `precept compact`
+Writes a warehouse into FOLDER (about 200 bytes of disk a completion), in shards as `precept compact`
 leaves them: four completions a prompt, two samples of a judge that races, examples, rollouts and
-answers, all with texts of their own. Then asks the funnel and the ten queries of
+answers, all with texts
+of a small pool. Then asks the funnel and the ten queries of
 warehouse/README.md, each in a process of its own, and removes the folder.
 """
 
@@ -23,7 +24,6 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tasks.paths import PROJECT
 from warehouse.catalog import connect, query_text, read
@@ -50,27 +50,27 @@ SENTENCES = [
     f"{'may be told' if number % 3 else 'must not be told'} the part numbered {number * 7919 % 1000}."
     for number in range(400)
 ]
-PARAGRAPHS = [" ".join(SENTENCES[(number + n * 37) % 400] for n in range(2)) for number in range(400)]
 NOON = "TIMESTAMPTZ '2026-01-01 12:00:00+00'"
 FILLER = {"string": "''", "bool": "true", "timestamp[us, tz=UTC]": NOON}
 ACCEPTED = "hash(c) % 10 < 7"
 """A completion, by its number c, whose scores are all over the threshold."""
 
 
-TEXTS = {"ask": 1, "reasoning": 4, "answer": 1, "rationale": 1}
-"""Columns of text that a table may take, with the paragraphs in one of them."""
+NUM_SENTENCES = {"ask": 1, "reasoning": 8, "answer": 2, "rationale": 2}
+"""Columns of text that a table may take, with the sentences in one of them."""
+POOLS = {
+    name: pa.array(" ".join(np.roll(SENTENCES, start)[:number]) for start in range(len(SENTENCES)))
+    for name, number in NUM_SENTENCES.items()
+}
+"""The texts that rows are given, 400 of each column."""
 
 
 def texts(names: Sequence[str], start: int, end: int) -> pa.Table:
-    """Returns a row for each number i, with these texts, which differ from row to row."""
+    """Returns a row for each number i, with these texts."""
     random = np.random.default_rng(start)
-    numbers, pool = pa.array(range(start, end)), pa.array(PARAGRAPHS)
-    columns = {}
-    for name in names:
-        picks = random.integers(len(PARAGRAPHS), size=(TEXTS[name], end - start))
-        parts = [pool.take(pa.array(pick)) for pick in picks]
-        columns[name] = pc.binary_join_element_wise(numbers.cast(pa.string()), *parts, " ")
-    return pa.table({"i": numbers, **columns})
+    picks = {name: random.integers(len(SENTENCES), size=end - start) for name in names}
+    columns = {name: POOLS[name].take(pa.array(pick)) for name, pick in picks.items()}
+    return pa.table({"i": pa.array(range(start, end)), **columns})
 
 
 def chat(content: str) -> str:
@@ -89,7 +89,7 @@ def write_table(
     select = ", ".join(
         f"{value} AS {field.name}" for value, field in zip(given, table.schema, strict=True)
     )
-    names = [name for name in TEXTS if re.search(rf"\b{name}\b(?!')", " ".join(columns.values()))]
+    names = [name for name in POOLS if re.search(rf"\b{name}\b(?!')", " ".join(columns.values()))]
     connection = duckdb.connect()
     connection.execute("SET enable_progress_bar = false")
     for start in range(0, num_rows, ROWS_PER_SHARD):
