@@ -2,10 +2,9 @@
 
     python tests/benchmarks/catalog.py FOLDER [--completions 10000000] [--memory 8GB] [--keep]
 
-Writes a warehouse into FOLDER (about 200 bytes of disk a completion), in shards as `precept compact`
-leaves them: four completions a prompt, two samples of a judge that races, examples, rollouts and
-answers, all with texts
-of a small pool. Then asks the funnel and the ten queries of
+Writes a warehouse into FOLDER (about 200 bytes of disk a completion), in shards as `precept
+compact` leaves them: four completions a prompt, two samples of a judge that races, examples,
+rollouts and answers, all with texts of a small pool. Then asks the funnel and the ten queries of
 warehouse/README.md, each in a process of its own, and removes the folder.
 """
 
@@ -47,7 +46,7 @@ ROWS_PER_SHARD = 50_000
 SENTENCES = [
     f"Sentence {number} weighs what rule B{number % 9} says of the request against its exceptions, "
     f"and finds that {'a reader in good faith' if number % 2 else 'the person who asks'} "
-    f"{'may be told' if number % 3 else 'must not be told'} the part numbered {number * 7919 % 1000}."
+    f"{'may be told' if number % 3 else 'must not be told'} the part {number * 7919 % 1000}."
     for number in range(400)
 ]
 NOON = "TIMESTAMPTZ '2026-01-01 12:00:00+00'"
@@ -109,7 +108,10 @@ def _filler(field: pa.Field) -> str:
 def write(home: Home, num_completions: int) -> None:
     """Writes every table, as a refresh, a training and an evaluation would leave them."""
     num_prompts = num_completions // NUM_SAMPLES
-    spec, prompt = f"md5('s' || i // {NUM_SAMPLES} % {NUM_SPECS})", f"md5('p' || i // {NUM_SAMPLES})"
+    spec, prompt = (
+        f"md5('s' || i // {NUM_SAMPLES} % {NUM_SPECS})",
+        f"md5('p' || i // {NUM_SAMPLES})",
+    )
     write_table(home, PROMPTS, _prompts(), num_rows=num_prompts)
     specs = {"spec_id": "md5('s' || i)", "pack": "'pack'", "text": "repeat(reasoning, 8)"}
     specs |= {"categories": "['category' || i]", "detail": "'full'", "rule_ids": "['B1', 'B3']"}
@@ -170,21 +172,29 @@ def _examples(cited: str) -> dict[str, str]:
 def _write_models(home: Home, num_rows: int, made: Mapping[str, str]) -> None:
     """Writes what trainings and evaluations leave: rollouts, cases and answers."""
     replies = {"answer": "answer", "reasoning": "reasoning"}
-    rollouts = made | replies | {
-        **{"rollout_id": "md5('r' || i)", "checkpoint_id": "'checkpoint'", "step": "i // 64"},
-        **{"reward": "hash(i) % 11 / 10", "num_reasoning_tokens": "200 + hash(i) % 200"},
-        **{"compliance": "[9.0]"},
-    }
+    rollouts = (
+        made
+        | replies
+        | {
+            **{"rollout_id": "md5('r' || i)", "checkpoint_id": "'checkpoint'", "step": "i // 64"},
+            **{"reward": "hash(i) % 11 / 10", "num_reasoning_tokens": "200 + hash(i) % 200"},
+            **{"compliance": "[9.0]"},
+        }
+    )
     write_table(home, ROLLOUTS, rollouts, num_rows=num_rows)
     cases = _prompts() | {
         **{"suite_version": "'v'", "case_id": "md5('k' || i)", "suite": "'suite'"},
         **{"attack": "'none'", "original": chat("ask")},
     }
     write_table(home, CASES, cases, num_rows=num_rows // 10)
-    answers = made | replies | {
-        **{"answer_id": "md5('a' || i)", "case_id": "md5('k' || i // 10)", "cited": "['B1']"},
-        **{"context": "'none'", "probe": "'none'", "sample_index": "i % 10"},
-    }
+    answers = (
+        made
+        | replies
+        | {
+            **{"answer_id": "md5('a' || i)", "case_id": "md5('k' || i // 10)", "cited": "['B1']"},
+            **{"context": "'none'", "probe": "'none'", "sample_index": "i % 10"},
+        }
+    )
     write_table(home, ANSWERS, answers, num_rows=num_rows)
 
 
