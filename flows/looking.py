@@ -224,14 +224,23 @@ def show_row(
         str,
         typer.Argument(help="Id of a row of any table, or its start; or of a rule, such as `K3`."),
     ],
+    prompt: Annotated[
+        bool,
+        typer.Option(
+            "--prompt",
+            help="Print what the model was asked for the row instead, byte for byte, made again "
+            "from its parts and held against the ids of the row.",
+        ),
+    ] = False,
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what has an id whole: a completion with prompt, reasoning, answer and verdicts."""
+    """Shows what has an id on one page: a completion with its conversation, reasoning, answer,
+    scores, verdict and lineage."""
     with reading_from(home) as place:
         from flows.row import show_row as work
 
-        work(place, row_id, as_json=as_json)
+        work(place, row_id, with_prompt=prompt, as_json=as_json)
 
 
 @app.command()

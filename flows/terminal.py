@@ -54,6 +54,17 @@ def text(value: str, *, err: bool = False, end: str = "\n") -> None:
     print(visible(value), file=sys.stderr if err else sys.stdout, end=end, flush=err)
 
 
+def exactly(value: str) -> None:
+    """Prints a text: as it is into a file or a pipe, with control characters made visible on a
+    terminal."""
+    if sys.stdout.isatty():
+        text(value)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(value.encode("utf-8", "surrogatepass"))
+    sys.stdout.buffer.flush()
+
+
 def as_json(value: Any) -> None:
     """Prints a value as one line of JSON."""
     text(json_text(value))

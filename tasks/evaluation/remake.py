@@ -1,7 +1,7 @@
 """The requests of answers and grades, made again from their rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,37 @@ from typing import Any
 from pydantic import ValidationError
 
 from specs.policy import Pack, Spec
-from specs.rubrics import GradingRequest
+from specs.rubrics import GradingRequest, PolicyRubric
 from specs.template import TemplateError, TemplateNames, load_template, shipped_sets
-from tasks.engine.remade import Check, Remade, RemakeError, check
+from tasks.engine.remade import Check, Remade, RemakeError, check, require_spec
 from tasks.evaluation.answer import RECORDED, AnswerConfig, Arm, answer_request
 from tasks.evaluation.evaluation import EvaluateConfig, graders_of
 from tasks.evaluation.graders import GraderError, RubricGrader
 from warehouse.tables import content_id, text_id
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the answers and grades of a run were made with, beside their cases."""
+
+    configs: Sequence[EvaluateConfig]
+    """The evaluations that the recipe asks for."""
+    pack: Pack
+    """The recipe's policies as they are now."""
+    pack_folder: Path
+    generator_templates: TemplateNames
+    judge_templates: TemplateNames
+    specs: Mapping[str, str]
+    """Texts of the stored specs by their ids."""
+
+    def spec(self, spec_id: str | None) -> Spec | None:
+        """Returns a stored spec, None without an id; raises RemakeError if it is not stored."""
+        if spec_id is None:
+            return None
+        text = require_spec(spec_id, self.specs.get(spec_id))
+        return Spec(categories=(), detail="full", text=text, rule_ids=())
 
 
 def evaluate_configs(recipe: Mapping[str, Any]) -> list[EvaluateConfig]:
@@ -33,18 +55,10 @@ def evaluate_configs(recipe: Mapping[str, Any]) -> list[EvaluateConfig]:
     return configs
 
 
-def answer_again(
-    row: Row,
-    *,
-    case: Row,
-    specs: Mapping[str, str],
-    configs: Sequence[EvaluateConfig],
-    templates: TemplateNames,
-) -> Remade:
+def answer_again(row: Row, *, case: Row, ground: Ground) -> Remade:
     """Returns what a model was asked for an answer.
 
-    `specs` has the stored texts by id, `templates` is `generate.template` of the recipe. Raises
-    RemakeError if a part is no longer what it was, or was never recorded.
+    Raises RemakeError if a part is no longer what it was, or was never recorded.
     """
     if row["model"] == RECORDED:
         raise RemakeError("no model of Precept's was asked: the answer came with its suite")
@@ -53,11 +67,8 @@ def answer_again(
             f"the prompt cannot be made again: its reasoning was tampered with ({row['probe']}), "
             "and the row does not say which answer it was taken from"
         )
-    spec = _stored(row["spec_id"], specs) if row["spec_id"] else None
-    arm = next(
-        (arm for arm in _arms(row, configs, templates) if _id(arm, spec) == row["answering_id"]),
-        None,
-    )
+    spec = ground.spec(row["spec_id"])
+    arm = next((arm for arm in _arms(row, ground) if _id(arm, spec) == row["answering_id"]), None)
     if arm is None:
         raise RemakeError(
             "the prompt cannot be made again: no sampling of the recipe and no template at hand "
@@ -78,13 +89,13 @@ def answer_again(
     return Remade(request=request, checks=checks)
 
 
-def _arms(row: Row, configs: Sequence[EvaluateConfig], names: TemplateNames) -> Iterator[Arm]:
+def _arms(row: Row, ground: Ground) -> Iterator[Arm]:
     """Yields the ways in which the model may have been asked."""
-    for config in configs:
+    for config in ground.configs:
         asked = AnswerConfig(sampling=config.sampling, context=row["context"], budget=row["budget"])
-        for one in (names, *shipped_sets()):
+        for names in (ground.generator_templates, *shipped_sets()):
             try:
-                template = load_template("generator", one)
+                template = load_template("generator", names)
             except TemplateError:
                 continue
             yield Arm(
@@ -105,29 +116,20 @@ def _id(arm: Arm, spec: Spec | None) -> str:
     return arm.answering_id_of(shown)
 
 
-def grade_again(
-    row: Row,
-    *,
-    answer: Row,
-    case: Row,
-    specs: Mapping[str, str],
-    configs: Sequence[EvaluateConfig],
-    pack: Pack,
-    pack_folder: Path,
-    templates: TemplateNames,
-) -> Remade:
+def grade_again(row: Row, *, answer: Row, case: Row, ground: Ground) -> Remade:
     """Returns what a judge model was asked for a grade.
 
-    `pack` is the recipe's as it is now: of a spec that is stored, its text is taken from `specs`.
     Raises RemakeError if a part is no longer what it was.
     """
     if row["model"] is None:
         raise RemakeError(f"no model was asked: grader {row['grader']} is a function")
     check("text_id", row["text_id"], text_id(answer["reasoning"], answer["answer"]), of="answer")
-    stored = _stored(row["spec_id"], specs) if row["spec_id"] else None
-    grader = _grader(row, configs, pack, pack_folder, templates)
-    if stored is not None:
-        grader = replace(grader, rubric=replace(grader.rubric, pack=_StoredPack(stored)))  # type: ignore[type-var]
+    stored = ground.spec(row["spec_id"])
+    grader = _grader(row, ground)
+    if stored is not None and isinstance(grader.rubric, PolicyRubric):
+        # The spec as it was then, whatever has become of the pack.
+        pack: Any = _StoredPack(stored)
+        grader = replace(grader, rubric=replace(grader.rubric, pack=pack))
     question = grader.question(
         GradingRequest(
             conversation=case["original"],
@@ -150,21 +152,16 @@ def grade_again(
     return Remade(request=question, checks=checks)
 
 
-def _grader(
-    row: Row,
-    configs: Sequence[EvaluateConfig],
-    pack: Pack,
-    pack_folder: Path,
-    templates: TemplateNames,
-) -> RubricGrader:
+def _grader(row: Row, ground: Ground) -> RubricGrader:
     """Returns the grader that gives the recorded id; raises RemakeError if none does."""
-    for config in configs:
-        for names in (templates, *shipped_sets()):
+    for config in ground.configs:
+        rubrics = [grader for grader in config.graders if grader.rubric]
+        for names in (ground.judge_templates, *shipped_sets()):
             try:
                 graders = graders_of(
-                    config,
-                    pack=pack,
-                    pack_folder=pack_folder,
+                    config.model_copy(update={"graders": rubrics}),
+                    pack=ground.pack,
+                    pack_folder=ground.pack_folder,
                     judges=[row["model"]],
                     templates=names,
                 )
@@ -184,9 +181,3 @@ class _StoredPack:
 
     def __init__(self, spec: Spec) -> None:
         self.spec_for = partial(lambda stored, categories: stored, spec)
-
-
-def _stored(spec_id: str, specs: Mapping[str, str]) -> Spec:
-    if spec_id not in specs:
-        raise RemakeError(f"the prompt cannot be made again: spec {spec_id} is not stored")
-    return Spec(categories=(), detail="full", text=specs[spec_id], rule_ids=())
