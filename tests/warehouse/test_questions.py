@@ -53,7 +53,7 @@ def test_own_questions_lie_beside_the_recipe_and_in_the_working_folder(
 
 def test_own_question_with_the_name_of_another_is_refused(tmp_path: Path) -> None:
     path = own(tmp_path / "a", "funnel", "-- Mine.\nselect 1")
-    with pytest.raises(QuestionError, match="funnel.sql has the name of a question that ships"):
+    with pytest.raises(QuestionError, match=r"funnel\.sql has the name of a question that ships"):
         find_question("funnel", [tmp_path / "a"])
     with pytest.raises(QuestionError, match="rename it"):
         list_questions([tmp_path / "a"])
