@@ -232,10 +232,9 @@ def test_prompt_of_every_kind_of_row_is_made_again_exactly(made: Made) -> None:
     assert len(made.requests) == 6 + 12 + 18 + 18 * len(RUBRICS)
 
 
-def completion_of(made: Made) -> str:
-    return str(
-        connect(made.home).sql("SELECT min(completion_id) FROM completions_raw").fetchall()[0][0]
-    )
+def first_id(made: Made, table: str, column: str) -> str:
+    [(row_id,)] = connect(made.home).sql(f"SELECT min({column}) FROM {table}_raw").fetchall()
+    return str(row_id)
 
 
 def test_bytes_go_to_a_pipe_as_they_are_and_their_proof_to_stderr(made: Made) -> None:
