@@ -13,7 +13,7 @@ SQL stands in files: `views/` what every connection shows, `queries/` the questi
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,12 @@ def query_text(name: str) -> str:
 
 def query_doc(name: str) -> str:
     """Returns what a named question answers: the comment that its file begins with, in one line."""
-    lines = itertools.takewhile(lambda line: line.startswith("--"), query_text(name).splitlines())
+    return comment_of(query_text(name))
+
+
+def comment_of(query: str) -> str:
+    """Returns the comment that a query begins with, in one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("--"), query.splitlines())
     return " ".join(line.removeprefix("--").strip() for line in lines)
 
 
@@ -332,6 +337,15 @@ def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
     for name in _SHARED:
         connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
     connection.execute("SET VARIABLE run = ?", matching)
+
+
+def set_variables(connection: duckdb.DuckDBPyConnection, variables: Mapping[str, str]) -> None:
+    """Sets variables of a connection; `run` takes the start of the id of an evaluation."""
+    for name, value in variables.items():
+        if name == "run":
+            choose_run(connection, value)
+        else:
+            connection.execute(f"SET VARIABLE {name} = ?", [value])
 
 
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
