@@ -26,6 +26,7 @@ ROWS = {
     "specs": 2,
     "completions": 4,
     "judgements": 6,
+    "reviews": 0,
     "examples": 2,
     "checkpoints": 1,
     "rollouts": 2,

@@ -41,7 +41,7 @@ def further_views() -> Mapping[str, str]:
 @cache
 def listed_views() -> Mapping[str, str]:
     """Returns those of the further views that users list: they are about data, not evaluations."""
-    return {**_statements("usage"), **_statements("verdicts")}
+    return {**_statements("usage"), **_statements("verdicts"), **_statements("reviews")}
 
 
 def _statements(name: str) -> dict[str, str]:

@@ -259,6 +259,28 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """What one person says of one completion; of the reviews of a person, the newest counts."""
+
+    review_id: str
+    """Hash of completion and its text, reviewer and revision."""
+    completion_id: str
+    """Id of the completion."""
+    text_id: str
+    """Hash of the text that was reviewed: the completion's at that time."""
+    reviewer: str
+    """Name of the person."""
+    revision: int
+    """Number of earlier reviews of the completion by the same person; the highest counts."""
+    decision: str
+    """`accept`, `reject` or `unsure`."""
+    created_at: datetime
+    """Time at which the row was made, in UTC."""
+    note: str
+    """The person's own words; empty without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One accepted completion in a frozen set, and the reason that it was chosen or left out.
 
@@ -754,6 +776,7 @@ PROMPTS = Table("prompts", Prompt, ("prompt_id",))
 SPECS = Table("specs", SpecText, ("spec_id",))
 COMPLETIONS = Table("completions", Completion, ("completion_id",))
 JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",), about=COMPLETIONS)
+REVIEWS = Table("reviews", Review, ("completion_id", "reviewer"), about=COMPLETIONS)
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
 CHECKPOINTS = Table("checkpoints", Checkpoint, ("checkpoint_id",))
 ROLLOUTS = Table("rollouts", Rollout, ("rollout_id",))
@@ -770,6 +793,7 @@ TABLES = {
         SPECS,
         COMPLETIONS,
         JUDGEMENTS,
+        REVIEWS,
         EXAMPLES,
         CHECKPOINTS,
         ROLLOUTS,
