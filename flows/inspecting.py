@@ -29,8 +29,8 @@ def inspect_(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Opens the warehouse in a browser: the funnel, scores, rules, judges, chains to read and review,
-    models side by side, rollouts and SQL.
+    """Opens the warehouse in a browser: funnel, scores, rules, judges, chains to read and review,
+    models side by side, rollouts, SQL.
 
     The address that it prints has a token, without which nobody sees the page. The page shows the
     rows of the moment at which it was opened or read again, and writes nothing but reviews. Ctrl-C

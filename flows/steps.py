@@ -253,7 +253,7 @@ def say_how_to_look(run: RunContext) -> None:
     command = f"precept inspect --run {run.id[:12]} --home {shlex.quote(run.home.url)}"
     create_markdown_artifact(
         key="inspect",
-        markdown=f"Read what this run made, and review it, on a machine that sees its warehouse:\n\n"
+        markdown=f"Read and review what this run made, where its warehouse can be reached:\n\n"
         f"    {command}\n",
         description="How to look at the data",
     )

@@ -42,7 +42,7 @@ CREATE MACRO asked(p) AS [{
     tool_calls: NULL::VARCHAR, tool_call_id: NULL::VARCHAR, name: NULL::VARCHAR
 }];
 CREATE MACRO judged_at(i, judge, k) AS
-    greatest(0, least(10, round(quality(i) + (drawn(i, 'noise' || judge || k, 400) / 100.0) - 1.5)));
+    greatest(0, least(10, round(quality(i) - 1.5 + drawn(i, 'noise' || judge || k, 400) / 100.0)));
 """
 
 PROMPTS = """
@@ -122,15 +122,18 @@ SELECT
     picked(getvariable('specs'), p, 'spec').spec_id AS spec_id,
     picked(['harmful', 'benign', 'ambiguous'], p, 'kind') AS kind,
     if(drawn(i, 'malformed', 40) = 0, 'malformed', 'ok') AS status,
-    least(1, 0.3 + step / 400 + drawn(i, 'reward', 40) / 100.0) AS reward, [reward * 10] AS compliance,
-    [] AS helpfulness, 1 AS num_votes, 150 + drawn(i, 'length', 80) - step // 4 AS num_reasoning_tokens,
+    least(1, 0.3 + step / 400 + drawn(i, 'reward', 40) / 100.0) AS reward,
+    [reward * 10] AS compliance,
+    [] AS helpfulness, 1 AS num_votes,
+    150 + drawn(i, 'length', 80) - step // 4 AS num_reasoning_tokens,
     60 AS num_answer_tokens, 'train' AS run_id, prose(i, 'rolled', 2, 6) AS answer,
     prose(i, 'pondered', 5, 12) AS reasoning
 FROM (SELECT i, drawn(i, 'prompt', $prompts) AS p FROM range($first, $last) AS r(i))
 """
 CASES = """
 SELECT
-    'suite' AS suite_version, md5('k' || i) AS case_id, 'held out' AS suite, md5('p' || i) AS prompt_id,
+    'suite' AS suite_version, md5('k' || i) AS case_id, 'held out' AS suite,
+    md5('p' || i) AS prompt_id,
     'none' AS attack, '1' AS attack_version, 0 AS seed, true AS sanitised,
     [picked(getvariable('specs'), i, 'spec').category] AS categories, ideal(i) AS ideal_response,
     'en' AS language, 'told' AS grading_context_id, asked(i) AS messages, asked(i) AS original

@@ -24,9 +24,10 @@ def funnel(rows: pa.Table) -> Any:
         x=alt.X("num_rows:Q", title="rows"),
         tooltip=["stage:N", alt.Tooltip("num_rows:Q", format=","), "left_behind:N"],
     )
-    return (bars.mark_bar() + bars.mark_text(align="left", dx=4).encode(
-        text=alt.Text("num_rows:Q", format=",")
-    )).properties(height=180, width="container")
+    return (
+        bars.mark_bar()
+        + bars.mark_text(align="left", dx=4).encode(text=alt.Text("num_rows:Q", format=","))
+    ).properties(height=180, width="container")
 
 
 def lowest_scores(rows: pa.Table) -> Any:
@@ -132,8 +133,13 @@ def spreads(rows: pa.Table) -> Any:
             xOffset="judge:N",
             y=alt.Y("num_completions:Q", title="completions"),
             color=alt.Color("judge:N", legend=alt.Legend(orient="top")),
-            tooltip=["judge:N", "criterion:N", "spread:Q", "num_completions:Q",
-                     "num_split_by_threshold:Q"],
+            tooltip=[
+                "judge:N",
+                "criterion:N",
+                "spread:Q",
+                "num_completions:Q",
+                "num_split_by_threshold:Q",
+            ],
         )
         .properties(height=220, width="container")
     )

@@ -47,7 +47,7 @@ def reading_orders() -> list[str]:
 
 
 def choices(options: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns by filter the values that it can take, by labels that tell how many rows have them."""
+    """Returns by filter the values that it can take, by labels with their numbers of rows."""
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in options:
         name = one_line(str(row["value"] or "none"))
@@ -74,7 +74,8 @@ def filter_controls(
 
     values = choices(options)
     made = next(
-        (label for label, one in values.get("run", {}).items() if run and one == run["run_id"]), None
+        (label for label, one in values.get("run", {}).items() if run and one == run["run_id"]),
+        None,
     )
     alone: dict[str, Any] = {"allow_select_none": True, "searchable": True, "full_width": True}
     controls: dict[str, Any] = {

@@ -32,6 +32,4 @@ class Filters:
     def parameters(self) -> dict[str, Any]:
         """Returns the conditions as parameters of a query, with lists in place of tuples."""
         values = asdict(self).items()
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in values
-        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}

@@ -40,6 +40,8 @@ _TEXT_COLUMNS = {
     "target",
 }
 """Columns whose texts may be harmful."""
+_UNTOLD = {"text_id", "place", "left_id", "right_id"}
+"""Columns that the page needs and a reader does not."""
 _ID_DIGITS = 12
 
 
@@ -122,7 +124,10 @@ def shown_rows(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> lis
     are folded to their length.
     """
     return [
-        {"#": number, **{name: _shown(name, value, whole) for name, value in row.items()}}
+        {
+            "#": number,
+            **{name: _shown(name, row[name], whole) for name in row if name not in _UNTOLD},
+        }
         for number, row in enumerate(rows, start=1)
     ]
 
@@ -135,5 +140,9 @@ def _shown(name: str, value: Any, whole: bool) -> Any:
     if isinstance(value, str):
         return one_line(value[:_ID_DIGITS] if name.endswith("_id") else value)
     if isinstance(value, list) and not any(isinstance(one, dict) for one in value):
-        return one_line(", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in value))
+        return one_line(", ".join(map(_item, value)))
     return one_line(str(all_visible(value)))
+
+
+def _item(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

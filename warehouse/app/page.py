@@ -1,4 +1,4 @@
-"""The page of `precept inspect`, as marimo runs it: cells lay out what other modules find and draw."""
+"""The page of `precept inspect`, as marimo runs it: cells lay out what other modules find."""
 
 import marimo
 
@@ -70,9 +70,7 @@ def _(filter_controls, session):
 
 @app.cell
 def _():
-    view = mo.ui.tabs(
-        dict.fromkeys(controls.VIEWS, ""), value=controls.first_view(desk().run)
-    )
+    view = mo.ui.tabs(dict.fromkeys(controls.VIEWS, ""), value=controls.first_view(desk().run))
     return (view,)
 
 
@@ -84,8 +82,12 @@ def _(filters, session, view):
         [
             mo.hstack(
                 [
-                    mo.stat(f"{_totals['num_completions']:,}", label="completions", bordered=True,
-                            caption=f"of {_totals['num_all']:,}"),
+                    mo.stat(
+                        f"{_totals['num_completions']:,}",
+                        label="completions",
+                        bordered=True,
+                        caption=f"of {_totals['num_all']:,}",
+                    ),
                     mo.stat(f"{_totals['num_prompts']:,}", label="prompts", bordered=True),
                     mo.stat(f"{_totals['num_accepted']:,}", label="accepted", bordered=True),
                     mo.stat(_totals["acceptance"], label="share accepted", bordered=True),
@@ -190,7 +192,11 @@ def _():
 def _(filters, num_wanted, order, reviewer, session, view):
     mo.stop(view.value != "Read")
     chains, trouble = lists.readable(
-        session, order.value, reviewer=reviewer.value, rule=filters.rule, num_wanted=num_wanted.value
+        session,
+        order.value,
+        reviewer=reviewer.value,
+        rule=filters.rule,
+        num_wanted=num_wanted.value,
     )
     get_place, set_place = mo.state(0)
     get_saved, set_saved = mo.state("")
@@ -228,9 +234,7 @@ def _(chains, get_place, set_place):
 def _(chains, get_place, note, reviewer, session, set_place, set_saved):
     def _review(decision):
         row = chains[get_place()]
-        set_saved(
-            reviewing.save(session, row, decision, reviewer=reviewer.value, note=note.value)
-        )
+        set_saved(reviewing.save(session, row, decision, reviewer=reviewer.value, note=note.value))
         set_place(min(len(chains) - 1, get_place() + 1))
 
     decisions = [
@@ -274,13 +278,13 @@ def _(session, view):
     mo.stop(view.value != "Side by side")
     _sides = {row["side"]: row for row in session.rows("sides")}
     _names = [*_sides]
-    left = mo.ui.dropdown(_sides, value=_names[0] if _names else None, label="left",
-                          searchable=True)
-    right = mo.ui.dropdown(_sides, value=_names[-1] if _names else None, label="right",
-                           searchable=True)
-    pair_order = mo.ui.dropdown(
-        controls.PAIR_ORDERS, value=controls.PAIR_ORDERS[0], label="order"
+    left = mo.ui.dropdown(
+        _sides, value=_names[0] if _names else None, label="left", searchable=True
     )
+    right = mo.ui.dropdown(
+        _sides, value=_names[-1] if _names else None, label="right", searchable=True
+    )
+    pair_order = mo.ui.dropdown(controls.PAIR_ORDERS, value=controls.PAIR_ORDERS[0], label="order")
     mo.hstack([left, right, pair_order], justify="start", wrap=True)
     return left, pair_order, right
 
@@ -290,7 +294,9 @@ def _(filters, left, pair_order, right, session):
     mo.stop(not left.value or not right.value, mo.md("No model has answered anything yet."))
     pairs = lists.pairs(session, left.value, right.value, order=pair_order.value, filters=filters)
     pair_table = mo.ui.table(
-        lists.shown_rows(pairs), selection="single", initial_selection=[0] if pairs else None,
+        lists.shown_rows(pairs),
+        selection="single",
+        initial_selection=[0] if pairs else None,
         page_size=8,
     )
     pair_table if pairs else mo.md("These two have no case or prompt in common.")
@@ -300,9 +306,7 @@ def _(filters, left, pair_order, right, session):
 @app.cell
 def _(pair_table, pairs, session, shown):
     mo.stop(not pair_table.value)
-    mo.Html(
-        reader.page_of_pair(session, pairs[pair_table.value[0]["#"] - 1], shown=shown.value)
-    )
+    mo.Html(reader.page_of_pair(session, pairs[pair_table.value[0]["#"] - 1], shown=shown.value))
     return
 
 
@@ -322,7 +326,11 @@ def _(session, training):
     mo.stop(not training.value, mo.md("No training has rollouts yet."))
     _steps = lists.steps(session, training.value["checkpoint_id"])
     step = mo.ui.slider(
-        0, max(training.value["last_step"], 1), label="step", show_value=True, debounce=True,
+        0,
+        max(training.value["last_step"], 1),
+        label="step",
+        show_value=True,
+        debounce=True,
         full_width=True,
     )
     rollout_order = mo.ui.dropdown(
@@ -350,8 +358,10 @@ def _(rollout_order, session, step, training):
         limit=lists.MOST_ROWS,
     )
     rollout_table = mo.ui.table(
-        lists.shown_rows(rollouts), selection="single",
-        initial_selection=[0] if rollouts else None, page_size=8,
+        lists.shown_rows(rollouts),
+        selection="single",
+        initial_selection=[0] if rollouts else None,
+        page_size=8,
     )
     rollout_table
     return rollout_table, rollouts

@@ -90,9 +90,7 @@ def pair_page(prompt: Row, sides: Sequence[Row], *, shown: bool) -> str:
     """Returns one prompt with the replies of two models beside each other."""
     columns = "".join(
         f'<div class="side">{_facts(side)}'
-        + _block(
-            "reasoning", marked(side["reasoning"], side["cited"], side["cited_unknown"], {})
-        )
+        + _block("reasoning", marked(side["reasoning"], side["cited"], side["cited_unknown"], {}))
         + _block("answer", _plain(side["answer"]))
         + "</div>"
         for side in sides
@@ -152,7 +150,9 @@ def _judgement(row: Row) -> str:
     if row["score"] is None:
         title += f" · {row['status']}: {row['reason'] or 'no reason is given'}"
     criteria = ", ".join(f"{one['criterion']} {one['score']:g}" for one in row["criteria"] or ())
-    return _block(title, _plain(f"{criteria}\n{row['rationale']}" if criteria else row["rationale"]))
+    return _block(
+        title, _plain(f"{criteria}\n{row['rationale']}" if criteria else row["rationale"])
+    )
 
 
 def _block(title: str, html: str) -> str:

@@ -133,8 +133,9 @@ class Session:
         return {row["rule_id"]: row["rule_text"] for row in rows}
 
     def see_reviews(self) -> None:
-        """Has queries read the reviews of this moment, which come while a snapshot is looked at."""
-        paths = [self.snapshot.home.pattern(path) for path in list_shards(self.snapshot.home, REVIEWS)]
+        """Has queries read the reviews of this moment, some of them later than the snapshot."""
+        home = self.snapshot.home
+        paths = [home.pattern(path) for path in list_shards(home, REVIEWS)]
         self.connection.execute(
             f"CREATE OR REPLACE TEMP VIEW reviews_raw AS {raw_query(paths, REVIEWS)}"
         )

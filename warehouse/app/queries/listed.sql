@@ -1,7 +1,7 @@
 -- The first chosen completions in an order, with what tells them apart.
 SELECT
-    completion_id, text_id, category, ideal_response, verdict, min_score, threshold, scores, spread,
-    cited, cited_unknown, num_reasoning_tokens, num_answer_tokens, language, source, model, status
+    completion_id, text_id, verdict, min_score, scores, spread, category, ideal_response, cited,
+    cited_unknown, num_reasoning_tokens, num_answer_tokens, language, source, model, status
 FROM chosen_rows
 ORDER BY
     CASE $order
