@@ -14,7 +14,12 @@ from flows.interrupt import ended_by_signals
 
 # Each registers its commands, which `--help` lists in this order.
 for _module in (
-    *("flows.making", "flows.policies", "flows.interchange", "flows.looking", "flows.reviewing"),
+    "flows.making",
+    "flows.policies",
+    "flows.interchange",
+    "flows.looking",
+    "flows.reviewing",
+    "flows.inspecting",
 ):
     importlib.import_module(_module)
 

@@ -20,7 +20,14 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
-from flows.steps import RETRIED, artifact_key, makes, monitor_reasoning, run_stage
+from flows.steps import (
+    RETRIED,
+    artifact_key,
+    makes,
+    monitor_reasoning,
+    run_stage,
+    say_how_to_look,
+)
 from flows.train import latest_training
 from specs.policy import Pack
 from tasks.engine.requests import EngineConfig
@@ -300,6 +307,7 @@ def publish(run: RunContext) -> reporting.Report:
         key="evaluation", table=report.tables["evaluation"], description="Models side by side"
     )
     create_markdown_artifact(key="report", markdown=reporting.as_markdown(report))
+    say_how_to_look(run)
     for title, picture in reporting.pictures(report):
         create_image_artifact(
             key=artifact_key(title),

@@ -23,6 +23,7 @@ from flows.steps import (
     makes,
     monitor_reasoning,
     run_stage,
+    say_how_to_look,
 )
 from tasks.data.assign import assigned, count_assignments
 from tasks.data.collected import Collected
@@ -192,6 +193,7 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
     unread = count_assignments(connection).reasons
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
     create_markdown_artifact(key="accepted", markdown=sample_of_accepted(connection, 3))
+    say_how_to_look(run)
     return Refreshed(
         run_id=run.id,
         home=run.home.url,

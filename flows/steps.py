@@ -1,6 +1,7 @@
 """A task as Prefect sees it: the tables it makes, its progress, and which faults to retry."""
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +11,11 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import duckdb
 import httpx
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
 from prefect.assets import add_asset_metadata
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -249,6 +254,18 @@ def progress_bar(
         yield advance
     say(f"{state.done} of {total} done")
     publish(100.0)
+
+
+def say_how_to_look(run: RunContext) -> None:
+    """Publishes the command that opens the rows of a run in a browser; its address has a token that
+    only the command knows."""
+    command = f"precept inspect --run {run.id[:12]} --home {shlex.quote(run.home.url)}"
+    create_markdown_artifact(
+        key="inspect",
+        markdown=f"Read and review what this run made, where its warehouse can be reached:\n\n"
+        f"    {command}\n",
+        description="How to look at the data",
+    )
 
 
 def artifact_key(name: str) -> str:

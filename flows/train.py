@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from flows.recipe import SUITES, Recipe
 from flows.run import RunContext, home_at, open_run
-from flows.steps import describe_asset, makes, prefect_progress, progress_bar
+from flows.steps import describe_asset, makes, prefect_progress, progress_bar, say_how_to_look
 from tasks.data.assign import assigned
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.cluster import start_ray
@@ -89,6 +89,7 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
             checkpoints["rl"] = reinforce(run, recipe.rl, _parent(run, checkpoints))
         run.update(checkpoints=tuple(row.checkpoint_id for row in checkpoints.values()))
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(checkpoints))
+        say_how_to_look(run)
         trainings = run.figures.trainings
         left_out = {name: figures.left_out for name, figures in trainings.items()}
         sources = {name: figures.sources for name, figures in trainings.items()}

@@ -171,6 +171,19 @@ def show_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> N
             shown.add(name)
 
 
+def fork(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Returns a further connection to the same views, which another thread may use.
+
+    It has temporary tables and views of its own, by which it may hide the catalog's.
+    """
+    show_views(connection, [*further_views()])
+    other = connection.cursor()
+    other.execute("SET TimeZone = 'UTC'")
+    other.execute("SET enable_progress_bar = false")
+    _SHOWN[other] = set(further_views())
+    return other
+
+
 _SHOWN: WeakKeyDictionary[duckdb.DuckDBPyConnection, set[str]] = WeakKeyDictionary()
 """The further views of each connection."""
 
