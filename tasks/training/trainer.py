@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from tasks import Config
 from tasks.engine.cluster import require_room
 from tasks.engine.faults import message_of, root_cause
+from tasks.training.tracking import Tracker, Tracking
 
 _RUNTIME_ARGUMENTS = (
     "fsdp",
@@ -108,9 +109,9 @@ class WorkersConfig(Config):
 
 
 class TrainingConfig(Config):
-    """The keys of every training; they define its checkpoint, `workers` excepted."""
+    """The keys of every training; they define its checkpoint, `workers` and `report_to` excepted."""
 
-    not_defining: ClassVar[dict[str, Any]] = {"workers": True}
+    not_defining: ClassVar[dict[str, Any]] = {"workers": True, "report_to": True}
     """Keys that change only how the training runs, in the form of pydantic's `exclude`."""
 
     learning_rate: float = Field(1e-5, gt=0)
@@ -131,6 +132,11 @@ class TrainingConfig(Config):
     """Type of the weights during training; bfloat16 needs `lora`."""
     lora: LoraConfig | None = None
     """Low-rank adapters. Unset: all weights are trained."""
+    report_to: Tracker | None = None
+    """Tracker that is shown the figures of each step beside the warehouse: `trackio`, `wandb`,
+    `mlflow` or `none`; its package must be installed. It writes to the warehouse's folder `tracking`
+    and sends nothing, unless its own variables tell it to: `TRACKIO_SPACE_ID`, `WANDB_MODE`,
+    `MLFLOW_TRACKING_URI`. Unset: `trackio` if it is installed, else `none`."""
     workers: WorkersConfig = WorkersConfig()
     """Resources of the training."""
 
@@ -189,6 +195,7 @@ class Job:
     """Tokens that end a turn."""
     config: TrainingConfig
     best: BestBy
+    tracking: Tracking = Tracking()
 
     @property
     def workers(self) -> WorkersConfig:
@@ -233,7 +240,7 @@ class Job:
             "save_strategy": "steps",
             "save_steps": workers.save_steps,
             "save_total_limit": 1,
-            "report_to": "none",
+            **self.tracking.trl_arguments(f"{self.name}-{self.checkpoint_id[:12]}"),
             "disable_tqdm": True,
             "ddp_find_unused_parameters": False,
             **workers.arguments,
