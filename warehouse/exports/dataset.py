@@ -91,7 +91,7 @@ def export_rows(
     figures of a card are asked of. Raises ExportError if there is nothing to export, or if it is
     not said which of several recipes is meant.
     """
-    reasoning = _reasoning_of(options)
+    reasoning = reasoning_of(options)
     with _spilling(connection, folder):
         recipes = choose_recipes(connection, options.recipes)
         prepare(connection, reasoning)
@@ -111,7 +111,8 @@ def export_rows(
     return ExportedRows(configs=configs, recipes=recipes, without_rows=without_rows)
 
 
-def _reasoning_of(options: DatasetOptions) -> Reasoning:
+def reasoning_of(options: DatasetOptions) -> Reasoning:
+    """Returns the place of the reasoning; raises ExportError if the form has no such place."""
     if options.form not in _OWN_TAGS:
         return options.reasoning or "field"
     if options.reasoning in (None, "tags"):
