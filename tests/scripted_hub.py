@@ -110,7 +110,11 @@ def scripted_hub() -> Iterator[ScriptedHub]:
     routes = [
         Route("/api/whoami-v2", hub.whoami),
         Route("/api/repos/create", hub.create, methods=["POST"]),
-        Route("/api/validate-yaml", lambda _: JSONResponse({"errors": [], "warnings": []}), methods=["POST"]),
+        Route(
+            "/api/validate-yaml",
+            lambda _: JSONResponse({"errors": [], "warnings": []}),
+            methods=["POST"],
+        ),
         Route(repo, hub.info),
         Route(f"{repo}/revision/{{revision}}", hub.info),
         Route(f"{repo}/tree/{{revision}}", hub.tree),

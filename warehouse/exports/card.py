@@ -168,9 +168,11 @@ def _templates() -> Environment:
         "number": _number,
         "settings": _settings,
         "python": lambda text: json.dumps(text, ensure_ascii=False),
-        "time": lambda time: f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        if isinstance(time, datetime)
-        else str(time),
+        "time": lambda time: (
+            f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            if isinstance(time, datetime)
+            else str(time)
+        ),
     }
     return environment
 

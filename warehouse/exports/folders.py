@@ -82,7 +82,8 @@ def export_dataset(
         files = _write_recipes(connection, folder, exported.recipes, publisher)
         figures = figures_of_dataset(connection)
         given = {
-            "title": publisher.title or f"{', '.join(exported.recipes)}: deliberations over policies",
+            "title": publisher.title
+            or f"{', '.join(exported.recipes)}: deliberations over policies",
             "folder": Path(path).name,
             "license": license or _license_of(figures),
             "languages": languages,

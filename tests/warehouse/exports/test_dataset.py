@@ -163,7 +163,10 @@ def test_form_of_texts_has_tags_and_no_field(town: Home, tmp_path: Path) -> None
     ]  # fmt: skip
     reply = split_text(talk["conversations"][-1]["value"])
     assert reply.status == ReplyStatus.OK
-    assert (reply.reasoning, reply.answer) == ("Rule B1 covers talk-good.", "The answer of talk-good.")
+    assert (reply.reasoning, reply.answer) == (
+        "Rule B1 covers talk-good.",
+        "The answer of talk-good.",
+    )
 
 
 @pytest.mark.parametrize(

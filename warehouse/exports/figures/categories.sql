@@ -4,8 +4,8 @@ SELECT
     category, ideal_response,
     count(DISTINCT prompt_id) AS num_prompts,
     count(*) AS num_completions,
-    count_if(verdict = 'accepted') AS num_accepted,
-    count_if(verdict = 'rejected') AS num_rejected,
+    count_if(verdict = 'accepted')::BIGINT AS num_accepted,
+    count_if(verdict = 'rejected')::BIGINT AS num_rejected,
     median(num_reasoning_tokens)::DOUBLE AS median_reasoning_tokens
 FROM leaving
 GROUP BY category, ideal_response
