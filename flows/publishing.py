@@ -80,7 +80,7 @@ def export_dataset(
     reasoning: Annotated[
         Literal["field", "tags", "thinking"] | None,
         typer.Option(
-            help="Place of the reasoning: `field` reasoning_content, think `tags` in the content, or "
+            help="Place of the reasoning: `field` reasoning_content, think `tags` in content, or "
             "field `thinking`. Unset: `field`; `tags` in sharegpt and star1.",
         ),
     ] = None,

@@ -76,7 +76,7 @@ def _require_token(api: Any) -> None:
 
     if get_token() is None:
         raise PushError(
-            "there is no token for the Hugging Face Hub; set HF_TOKEN to one that may write, or run "
+            "there is no token for the Hugging Face Hub; set HF_TOKEN to one that may write, or do "
             "hf auth login"
         )
     try:
@@ -101,7 +101,7 @@ def _existing(api: Any, repo: str, repo_type: RepoType) -> Any:
 
 
 def _require_leave(there: Any, repo: str, *, public: bool, replace: bool) -> None:
-    """Raises PushError if a repository must not be replaced, or would show what is to be private."""
+    """Raises PushError if a repository must stay, or would show what is to be private."""
     seen = "private" if there.private else "public"
     num_files = len(there.siblings or ())
     changed = f", last changed on {there.last_modified:%Y-%m-%d}" if there.last_modified else ""
@@ -140,8 +140,8 @@ def _told(repo: str) -> Iterator[None]:
         raise PushError(_words(error, repo)) from None
     except (httpx.HTTPError, ConnectionError, TimeoutError) as error:
         raise PushError(
-            f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}); check the network and "
-            "HF_ENDPOINT, and run the same command again"
+            f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}); check the network "
+            "and HF_ENDPOINT, and run the same command again"
         ) from None
 
 
@@ -163,14 +163,14 @@ def _words(error: Any, repo: str) -> str:
         )
     if status == 403:
         return (
-            f"the token must not write to {repo} (403{said}); give one with write access to {owner}, "
-            "or another name"
+            f"the token must not write to {repo} (403{said}); give one that may write to "
+            f"{owner}, or another name"
         )
     if status == 409:
         return f"{repo} is taken or was changed meanwhile (409{said}); run the same command again"
     if status == 429:
         return f"the Hugging Face Hub asks for patience (429{said}); run the same command later"
     return (
-        f"the Hugging Face Hub refused {repo} ({status or 'no status'}{said}); run the same command "
-        "again, or with --force if the repository was made"
+        f"the Hugging Face Hub refused {repo} ({status or 'no status'}{said}); run the same "
+        "command again, or with --force if the repository was made"
     )

@@ -1,4 +1,4 @@
-"""The command that serves a model's folder elsewhere, with the parser that takes its replies apart."""
+"""The command that serves a model's folder elsewhere, with the parser that splits its replies."""
 
 import json
 import shlex

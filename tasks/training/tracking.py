@@ -91,7 +91,7 @@ def _offline(tracker: Tracker, folder: Path) -> dict[str, str]:
             "WANDB_ERROR_REPORTING": "false",
         },
         "mlflow": {
-            "MLFLOW_TRACKING_URI": folder.as_uri(),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
             "MLFLOW_EXPERIMENT_NAME": _PROJECT,
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },

@@ -109,7 +109,7 @@ class WorkersConfig(Config):
 
 
 class TrainingConfig(Config):
-    """The keys of every training; they define its checkpoint, `workers` and `report_to` excepted."""
+    """The keys of every training; all but `workers` and `report_to` define its checkpoint."""
 
     not_defining: ClassVar[dict[str, Any]] = {"workers": True, "report_to": True}
     """Keys that change only how the training runs, in the form of pydantic's `exclude`."""
@@ -134,9 +134,9 @@ class TrainingConfig(Config):
     """Low-rank adapters. Unset: all weights are trained."""
     report_to: Tracker | None = None
     """Tracker that is shown the figures of each step beside the warehouse: `trackio`, `wandb`,
-    `mlflow` or `none`; its package must be installed. It writes to the warehouse's folder `tracking`
-    and sends nothing, unless its own variables tell it to: `TRACKIO_SPACE_ID`, `WANDB_MODE`,
-    `MLFLOW_TRACKING_URI`. Unset: `trackio` if it is installed, else `none`."""
+    `mlflow` or `none`; its package must be installed. It writes to folder `tracking` of the
+    warehouse and sends nothing, unless its own variables tell it to: `TRACKIO_SPACE_ID`,
+    `WANDB_MODE`, `MLFLOW_TRACKING_URI`. Unset: `trackio` if it is installed, else `none`."""
     workers: WorkersConfig = WorkersConfig()
     """Resources of the training."""
 
@@ -195,7 +195,7 @@ class Job:
     """Tokens that end a turn."""
     config: TrainingConfig
     best: BestBy
-    tracking: Tracking = Tracking()
+    tracking: Tracking = field(default_factory=Tracking)
 
     @property
     def workers(self) -> WorkersConfig:

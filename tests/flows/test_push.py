@@ -1,4 +1,4 @@
-"""`precept push` against a hub on loopback: only when told, private, and nothing replaced unasked."""
+"""`precept push` to a hub on loopback: only when told, private, and nothing replaced unasked."""
 
 import os
 import subprocess

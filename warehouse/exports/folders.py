@@ -1,4 +1,4 @@
-"""Exports as folders, whole or not at all: rows or weights, the card, the recipe and the figures."""
+"""Exports as folders, whole or not at all: rows or weights, card, recipe and figures."""
 
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A resolved recipe as a file that leaves: TOML that Precept reads, without secrets or private paths.
+"""A resolved recipe as a file that leaves: TOML for Precept, without secrets or private paths.
 
 No key of a recipe is meant to hold a secret, but some take what a user writes, such as arguments of
 an engine: values that look like one stay behind.

@@ -171,7 +171,7 @@ def test_data_set_card_passes_the_library_and_says_that_no_licence_was_given(
     data = card.data.to_dict()
     assert "license" not in data and "**Licence**: none was given" in card.text
     assert data["language"] == ["en", "de"] and data["size_categories"] == ["n<1K"]
-    assert [config["config_name"] for config in data["configs"]][0] == "sft"
+    assert data["configs"][0]["config_name"] == "sft"
     assert "was not calibrated" in card.text
     kept = json.loads((folder / "figures.json").read_text())["queries"]
     assert kept["configs"]["rows"][0]["num_rows"] == 3 and "SELECT" in kept["configs"]["sql"]
@@ -194,7 +194,7 @@ def test_licence_and_languages_are_those_that_were_given(tmp_path: Path) -> None
         data = DatasetCard.load(tmp_path / name / "README.md").data
         assert (data.license, data.language) == told
     for given in ({"license": "all rights [reserved]"}, {"languages": ["English"]}):
-        with pytest.raises(ExportError, match="give the (identifier|code)"):
+        with pytest.raises(ExportError, match=r"give the (identifier|code)"):
             export_dataset(
                 connect(home), str(tmp_path / "x"), DatasetOptions(), Publisher(command="", **given)
             )
@@ -323,8 +323,11 @@ def test_checkpoint_leaves_with_its_files_lineage_and_evaluation(tmp_path: Path)
     assert "began from, base@22, has a licence of its own" in card.text
     assert "(SFT, then RL)" in card.text
     assert f"| SFT | `{'a' * 32}` | base@22 | 5 | 7 | 12.5 | `{'f' * 32}` |" in card.text
-    assert re.search(r"\| town \| not_unsafe \| all \| oracle \| SFT\+RL \| 1 \| [\d.]+ to 1 \| 1 \|",
-                     card.text.replace("\\", ""))  # fmt: skip
+    row = next(line for line in card.text.splitlines() if line.startswith("| town |"))
+    assert re.fullmatch(
+        r"\| town \| not_unsafe \| all \| oracle \| SFT\+RL \| 1 \| (–|[\d.]+) to (–|1) \| 1 \|",
+        row.replace("\\", ""),
+    ), row
 
 
 def test_every_figure_of_a_model_card_is_a_value_of_a_named_query(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from warehouse.shards import write_shard
 from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, RUNS, Turn
 
 STAYED = ("asked-good", "said-good", "test-good", "ferry-old", SPEC)
-"""Words of rows that a suite asks, of another split, of a spec that an edit replaced; and the spec."""
+"""Words of rows that a suite asks, of another split and of an older spec; and the spec."""
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_traces_are_read_by_another_warehouse_with_their_verdicts(
 def test_same_warehouse_is_exported_to_the_same_bytes(town: Home, tmp_path: Path) -> None:
     for name in ("a", "b"):
         export(town, tmp_path / name)
-    files = [path for path in (tmp_path / "a").rglob("*.parquet")]
+    files = list((tmp_path / "a").rglob("*.parquet"))
     assert len(files) == len(CONFIGS)
     for path in files:
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
@@ -295,7 +295,7 @@ def test_folder_that_is_there_is_replaced_only_if_it_is_an_export(tmp_path: Path
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
     with (
-        pytest.raises(OutputError, match="is there already; .* --force"),
+        pytest.raises(OutputError, match=r"is there already; .* --force"),
         whole_folder(mine, mark="figures.json"),
     ):
         pass

@@ -1,4 +1,4 @@
-"""A warehouse from which data leaves: accepted, rejected, unjudged, superseded and held-out rows."""
+"""A warehouse from which data leaves: rows that may, superseded ones, and those of suites."""
 
 import json
 from typing import Any
@@ -58,7 +58,7 @@ def words(name: str) -> dict[str, Any]:
 
 
 def fill(home: Home) -> None:
-    """Five prompts: two sided, one that a suite asks, one in other words of a suite, one of a chat."""
+    """Six prompts, each with a good and a bad completion; three of them must not leave."""
     prompts = [
         prompt("ferry", prompt_id="ferry"),
         prompt("raft", prompt_id="raft", ideal_response="refuse", language="de"),
