@@ -25,8 +25,8 @@ class _Exports(_Commands):
 exports = typer.Typer(
     cls=_Exports,
     no_args_is_help=True,
-    help="Writes the answer to a question as a file (`precept export QUESTION FILE`), or a data set "
-    "or a checkpoint as a folder that others read.",
+    help="Writes the answer to a question as a file (`precept export QUESTION FILE`), or a data "
+    "set or a checkpoint as a folder that others read.",
     rich_markup_mode="markdown",
 )
 app.add_typer(exports, name="export")

@@ -67,6 +67,8 @@ LIGHT_FLOWS = (
     "flows/policies.py",
     "flows/interchange.py",
     "flows/looking.py",
+    "flows/publishing.py",
+    "flows/handover.py",
 )
 
 
