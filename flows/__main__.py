@@ -20,6 +20,7 @@ for _module in (
     "flows.looking",
     "flows.reviewing",
     "flows.inspecting",
+    "flows.publishing",
 ):
     importlib.import_module(_module)
 

@@ -244,31 +244,6 @@ def show_row(
 
 
 @app.command()
-def export(
-    question: Annotated[str, typer.Argument(help="A named question, as sft_examples.")],
-    out: Annotated[str, typer.Argument(help="A file on .parquet, .jsonl, .json or .csv.")],
-    home: HomeOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
-    """Writes the answer to a named question into one file, as TRL and others read it.
-
-    Parquet and JSON hold every value as it is; JSON has null for NaN and the infinities, and bytes
-    in base64. CSV is for spreadsheets, not for training: a text that one would run as a formula
-    begins with an apostrophe, control characters are written as \\x1b, and lists are JSON.
-    """
-    with reading_from(home) as place:
-        from warehouse.answers import export as write
-        from warehouse.catalog import connect
-
-        num_rows = write(connect(place), question, out, replace=force)
-        reader = {".jsonl": "json"}.get(Path(out).suffix, Path(out).suffix[1:])
-        terminal.lines(
-            f"{num_rows} rows of {question} in {out}",
-            f'next: datasets.load_dataset("{reader}", data_files={out!r}) in Python',
-        )
-
-
-@app.command()
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="A shipped recipe, to print it. Unset: lists them.")

@@ -74,6 +74,8 @@ LIGHT_FLOWS = (
     "flows/looking.py",
     "flows/reviewing.py",
     "flows/inspecting.py",
+    "flows/publishing.py",
+    "flows/handover.py",
 )
 
 

@@ -65,7 +65,7 @@ class RlConfig(TrainingConfig):
     """Refinement by reinforcement learning."""
 
     not_defining: ClassVar[dict[str, Any]] = {
-        "workers": True,
+        **TrainingConfig.not_defining,
         "reward": {"call_seconds", "in_flight", "batch_seconds"},
     }
 
