@@ -61,7 +61,7 @@ reference: .venv/precept
 
 # Renews the locks; needs uv. The CPU lock leaves out torchvision, torchaudio and torchcodec: the
 # default index has only CUDA builds of them, which break `import transformers` without a GPU.
-LOCK := uv pip compile pyproject.toml infra/lock/build.in --extra dev --python-version 3.11 \
+LOCK := uv pip compile pyproject.toml infra/lock/build.in --extra app --extra dev --python-version 3.11 \
 	--python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url -q
 
