@@ -41,7 +41,8 @@ def further_views() -> Mapping[str, str]:
 
     To make all of them takes DuckDB longer than to answer most questions.
     """
-    return {**listed_views(), **_statements("evaluation"), **_statements("coverage")}
+    unlisted = (_statements(name) for name in ("judges", "evaluation", "coverage"))
+    return {**listed_views(), **{name: text for part in unlisted for name, text in part.items()}}
 
 
 @cache

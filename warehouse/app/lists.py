@@ -68,7 +68,7 @@ def _to_read(
         raise QuestionError("this queue is about one rule: choose it in the filter 'cites rule'")
     session.see_reviews()
     rows = queue(
-        session.connection,
+        session.catalog(),
         kind,
         reviewer=check_reviewer(reviewer),
         rule=rule if kind == "rule" else None,

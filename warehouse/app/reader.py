@@ -32,7 +32,7 @@ def page_of_chain(session: Session, row: Row, *, shown: bool) -> str:
     judgements = session.rows(
         "chain_judgements", completion_id=chain["completion_id"], text_id=chain["text_id"]
     )
-    reviews = reviews_of(session.connection, chain["completion_id"])
+    reviews = reviews_of(session.catalog(), chain["completion_id"])
     facts = {"why": row["why"]} if "why" in row else {}
     return chain_page(
         {**facts, **chain, "reviews": [_review(review) for review in reviews]},

@@ -34,12 +34,16 @@ _TABLES = (
     "completions",
     "votes",
     "verdicts",
+    "judge_spreads",
+    "jury_votes",
     "category_drift",
     "rows",
 )
 """Tables of a snapshot, each after those that it is made from."""
 _PASSING = ("completions_all", "judgements_all")
 """Tables that others are made from and that no question needs afterwards."""
+_COUNTING = {"acceptance_by_category", "citations", "judge_spread", "jury"}
+"""Questions that join by ids and tell none, so that numbers may stand for them."""
 _MOST_ANSWERS = 256
 """Answers that a snapshot keeps; each is one page of rows at most."""
 
@@ -96,8 +100,8 @@ class Session:
         self.connection = connection
         self.filters = Filters()
         self._searched = ""
-        for statement in re.split(r"\n{2,}", (_FOLDER / "session.sql").read_text("utf-8").strip()):
-            connection.execute(statement)
+        self._keys = ""
+        self._show("session")
 
     def choose(self, filters: Filters) -> None:
         """Narrows all questions to the completions that filters leave."""
@@ -112,7 +116,8 @@ class Session:
 
     def ask(self, question: str) -> pa.Table:
         """Returns the answer to a named question about the chosen completions."""
-        return self._answer(f"question {question}", query_text(question), {})
+        keys = "by_number" if question in _COUNTING else "by_id"
+        return self._answer(f"question {question}", query_text(question), {}, keys)
 
     def table(self, name: str, /, **parameters: Any) -> pa.Table:
         """Returns the rows of one of the page's own queries; lists are given as tuples."""
@@ -140,13 +145,31 @@ class Session:
             f"CREATE OR REPLACE TEMP VIEW reviews_raw AS {raw_query(paths, REVIEWS)}"
         )
 
-    def _answer(self, key: Any, query: str, parameters: Mapping[str, Any]) -> pa.Table:
+    def catalog(self) -> duckdb.DuckDBPyConnection:
+        """Returns the connection for lookups of the catalog, about the chosen completions."""
+        self._use("by_id")
+        return self.connection
+
+    def _answer(
+        self, key: Any, query: str, parameters: Mapping[str, Any], keys: str = "by_id"
+    ) -> pa.Table:
         key = (key, self.filters)
         answer = self.snapshot.remembered(key)
         if answer is None:
+            self._use(keys)
             answer = read(self.connection, query, dict(parameters)).to_arrow_table()
             self.snapshot.remember(key, answer)
         return answer
+
+    def _use(self, keys: str) -> None:
+        """Makes the views that have ids for keys, or numbers."""
+        if keys != self._keys:
+            self._show(keys)
+            self._keys = keys
+
+    def _show(self, name: str) -> None:
+        for statement in re.split(r"\n{2,}", _statement("views", name)):
+            self.connection.execute(statement)
 
     def _make(self, name: str, parameters: Mapping[str, Any]) -> None:
         self.connection.execute(

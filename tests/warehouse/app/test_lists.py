@@ -1,6 +1,7 @@
 """What tables of the page show, queues of reviews, and a user's own query."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +13,27 @@ from warehouse.app.snapshot import Session, Snapshot
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.reviews import reviews_of
+from warehouse.shards import list_shards
+from warehouse.tables import REVIEWS
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = Home(str(tmp_path_factory.mktemp("listed") / "home"))
+    fill(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def snapshot(home: Home) -> Snapshot:
+    return Snapshot(home)
 
 
 @pytest.fixture
-def session(disk: Home) -> Iterator[Session]:
-    fill(disk)
-    yield Snapshot(disk).session()
+def session(snapshot: Snapshot) -> Iterator[Session]:
+    yield snapshot.session()
+    for path in list_shards(snapshot.home, REVIEWS):
+        Path(path).unlink()
 
 
 def ids(session: Session, order: str, **options: object) -> list[str]:

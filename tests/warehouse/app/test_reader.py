@@ -63,7 +63,7 @@ class Seen(HTMLParser):
 
 
 def test_citations_are_marked_with_the_words_of_their_rules() -> None:
-    html = marked("B1, (B1) and B12; not B11 or AB1.", ["B1"], ["B12"], {"B1": "raft: \"refuse\""})
+    html = marked("B1, (B1) and B12; not B11 or AB1.", ["B1"], ["B12"], {"B1": 'raft: "refuse"'})
     assert re.findall(r"<mark[^>]*>(.*?)</mark>", html) == ["B1", "B1", "B12"]
     assert html.count('title="raft: &quot;refuse&quot;"') == 2
     assert html.count('class="invented"') == 1

@@ -127,10 +127,16 @@ def fill(home: Home) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    home = Home(str(tmp_path_factory.mktemp("read") / "home"))
+    fill(home)
+    return Snapshot(home)
+
+
 @pytest.fixture
-def session(disk: Home) -> Session:
-    fill(disk)
-    return Snapshot(disk).session()
+def session(snapshot: Snapshot) -> Session:
+    return snapshot.session()
 
 
 def listed(session: Session, order: str = "random") -> list[str]:
@@ -203,9 +209,7 @@ def test_a_search_reads_no_text_that_was_made_again(disk: Home) -> None:
     assert len(listed(session)) == 5
 
 
-def test_sessions_have_filters_of_their_own(disk: Home) -> None:
-    fill(disk)
-    snapshot = Snapshot(disk)
+def test_sessions_have_filters_of_their_own(snapshot: Snapshot) -> None:
     one, other = snapshot.session(), snapshot.session()
     one.choose(Filters(categories=("lamps",)))
     assert len(listed(one)) == 2
@@ -267,7 +271,7 @@ def test_rollouts_are_listed_by_step(session: Session) -> None:
     assert [row["rollout_id"] for row in highest] == ["o3", "o2"]
 
 
-def test_an_empty_warehouse_has_empty_answers(disk: Home) -> None:
+def test_a_warehouse_without_completions_has_empty_answers(disk: Home) -> None:
     write_shard(disk, RUNS, [run("r", status="running", ended_at=later(1))])
     session = Snapshot(disk).session()
     assert listed(session) == []
