@@ -17,14 +17,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import duckdb
 import pyarrow as pa
 
 from warehouse.characters import visible
-from warehouse.database import Database, connect_shared, show_views
+from warehouse.database import MAKING, Database, shared_database
 from warehouse.definitions import (
     column_types,
+    further_views,
     named_rows,
     raw_query,
     shards_query,
@@ -65,26 +67,28 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     It shows the shards of this moment: connect again to see later ones. Views over usage, verdicts
     and evaluations are made by `read`, and all that builds on it, once a query names them: to make
     them takes longer than to answer most questions. Files that are no shards of Precept's are not
-    read; the log and table `unread_files` name them. Connections of a process share a database: a
-    table of your own should be a temporary one. Raises ShardError if another version of Precept
-    wrote the warehouse.
+    read; the log and table `unread_files` name them. Raises ShardError if another version of
+    Precept wrote the warehouse.
+
+    Connections of a process share a database. Whoever makes tables there that are not temporary,
+    changes its settings or needs a cursor takes `open_catalog`.
     """
-    return open_catalog(home).connection
+    return _show(home, shared=True).connection
 
 
-def open_catalog(home: Home, *, alone: bool = False) -> Catalog:
-    """Returns the connection of `connect`, with the files that it reads.
+def open_catalog(home: Home) -> Catalog:
+    """Returns a connection as `connect` does, to a database of its own, with the files it reads."""
+    return _show(home, shared=False)
 
-    `alone` gives it a database of its own, whose settings may be changed.
-    """
-    catalog = _open(home, alone=alone)
+
+def _show(home: Home, *, shared: bool) -> Catalog:
+    catalog = _open(home, shared=shared)
     connection, shards = catalog.connection, catalog.listing.shards
-    # Other connections to a shared database do not see what is temporary.
-    create = "CREATE OR REPLACE" if alone else "CREATE TEMP"
+    create = "CREATE TEMP" if shared else "CREATE OR REPLACE"
     sources = {}
     for table in TABLES.values():
         if paths := [home.pattern(path) for path in shards[table.name]]:
-            connection.execute(f"{create} VIEW {table.name}_raw AS {raw_query(paths)}")
+            connection.execute(f"{create} VIEW {table.name}_raw AS {raw_query(paths, table)}")
             _check_columns(connection, home, table)
             sources[table.name] = named_rows(paths)
     if sources:
@@ -99,17 +103,19 @@ def open_catalog(home: Home, *, alone: bool = False) -> Catalog:
 
 def check_version(home: Home) -> None:
     """Raises ShardError if another schema version wrote the warehouse; call it before writing."""
-    _open(home).connection.close()
+    _open(home, shared=True).connection.close()
 
 
-def _open(home: Home, *, alone: bool = False) -> Catalog:
+def _open(home: Home, *, shared: bool) -> Catalog:
     """Returns a connection that shows no shard yet, and the shards to show.
 
     Raises ShardError if another schema version wrote the warehouse.
     """
     files = home.open_reader()
     # The file system of a store is registered with a database, for all its connections.
-    connection = connect_shared() if home.is_local and not alone else Database().connect()
+    database = shared_database() if shared and home.is_local else Database()
+    connection = database.connect()
+    _SHOWN[connection] = database.shown
     if not home.is_local:
         connection.register_filesystem(files)
         # Shards are immutable, so a cached block is never stale.
@@ -157,6 +163,20 @@ def read(
     relation = connection.sql(query, params=parameters)
     assert relation is not None, "the statement has no rows"
     return relation
+
+
+def show_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    """Makes further views that a database does not have yet; each comes after those it reads."""
+    with MAKING:
+        shown = _SHOWN.setdefault(connection, set())
+        for name in names:
+            if name not in shown:
+                connection.execute(further_views()[name])
+                shown.add(name)
+
+
+_SHOWN: WeakKeyDictionary[duckdb.DuckDBPyConnection, set[str]] = WeakKeyDictionary()
+"""The further views of the database of each connection."""
 
 
 def query_names() -> list[str]:
@@ -281,7 +301,7 @@ def show_prompts_of(connection: duckdb.DuckDBPyConnection, other: Home) -> None:
     paths = [other.pattern(path) for path in list_shards(other, PROMPTS)]
     if not paths:
         return
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW new_prompts AS {raw_query(paths)}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW new_prompts AS {raw_query(paths, PROMPTS)}")
     query = _lookup_text("prompts_with_new")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE prompts AS {query}")
 

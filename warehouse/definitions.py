@@ -87,10 +87,12 @@ def sql_text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def raw_query(paths: Sequence[str]) -> str:
-    """Returns the query of every row of every shard."""
-    # Without this, a folder above the warehouse that is named key=value would add a column.
-    return f"SELECT * FROM read_parquet({sql_list(paths)}, hive_partitioning = false)"
+def raw_query(paths: Sequence[str], table: Table) -> str:
+    """Returns the query of every row of every shard; without a shard, of no row of those types."""
+    if paths:
+        # Without this, a folder above the warehouse that is named key=value would add a column.
+        return f"SELECT * FROM read_parquet({sql_list(paths)}, hive_partitioning = false)"
+    return empty_query(table)
 
 
 def named_rows(paths: Sequence[str]) -> str:

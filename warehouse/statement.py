@@ -12,8 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse.catalog import QuestionError, batches_of, open_catalog
-from warehouse.database import show_views
+from warehouse.catalog import QuestionError, batches_of, open_catalog, show_views
 from warehouse.definitions import listed_views, sql_list, views_of
 from warehouse.home import Home
 
@@ -44,7 +43,7 @@ def run_statement(home: Home, query: str, *, limit: int | None = None) -> pa.Rec
     Raises QuestionError for any other.
     """
     check_statement(query)
-    catalog = open_catalog(home, alone=True)
+    catalog = open_catalog(home)
     # SHOW TABLES and its like list views without naming them.
     show_views(catalog.connection, [*listed_views(), *views_of(query)])
     paths = [path for shards in catalog.listing.shards.values() for path in shards]
