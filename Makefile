@@ -32,9 +32,12 @@ real: $(REAL)/smollm2/config.json $(REAL)/people.jsonl
 	PRECEPT_DATA=$(PRECEPT_DATA) $(BIN)/precept ablate smollm2_135m_2xcpu --home $(REAL)/warehouse
 	$(BIN)/precept report --home $(REAL)/warehouse --out $(REAL)/report
 
+# The slow tests begin with the long files of flows/ and end with the short ones of warehouse/; in
+# order of their number of tests, a worker would end on the longest ones alone.
 test: .venv/precept
 	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --cov --cov-append --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder \
+		--cov --cov-append --cov-report=term-missing:skip-covered
 
 check: .venv/precept
 	$(BIN)/ruff check .
