@@ -137,7 +137,8 @@ def _judgements(found: FoundRow) -> None:
 def _reviews(found: FoundRow) -> None:
     """Prints what people said of a completion."""
     for row in found.related.get("reviews", ()):
-        terminal.block(f"review: {row['decision']}, by {row['reviewer']}", row["note"] or "(no note)")
+        said = f"review: {row['decision']}, by {row['reviewer']}"
+        terminal.block(said, row["note"] or "(no note)")
 
 
 def _score_words(row: Row) -> str:

@@ -105,7 +105,6 @@ def export_dataset(
     """Writes a data set for `datasets.load_dataset`: examples, prompts for RL, preference pairs,
     rejected completions and traces, with a card of computed figures."""
     with reading_from(home) as place:
-        from warehouse.catalog import connect
         from warehouse.exports.dataset import DatasetOptions
         from warehouse.exports.folders import export_dataset as work
 
@@ -113,7 +112,7 @@ def export_dataset(
             form=form, reasoning=reasoning, all_prompts=all_prompts, recipes=recipe or ()
         )
         publisher = _publisher(license, language, title, force)
-        exported = work(connect(place), folder, options, publisher)
+        exported = work(place, folder, options, publisher)
         for config in exported.configs:
             left = f"; {config.num_left_out} do not fit the form" if config.num_left_out else ""
             terminal.line(f"{config.num_rows:8} rows of {config.name}{left}")

@@ -176,7 +176,7 @@ def show_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> N
 
 
 def fork(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    """Returns a further connection to the same views, which another thread may use.
+    """Returns a further connection to the views of an open catalog, which another thread may use.
 
     It has temporary tables and views of its own, by which it may hide the catalog's.
     """

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from flows.__main__ import app
 from tests.scripted_hub import TOKEN, ScriptedHub, scripted_hub
 from tests.warehouse.exports.town import fill
-from warehouse.catalog import connect
 from warehouse.exports.dataset import DatasetOptions
 from warehouse.exports.folders import Publisher, export_dataset
 from warehouse.home import Home
@@ -27,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = Home(str(place / "home"))
     fill(home)
     publisher = Publisher(command="precept export dataset")
-    export_dataset(connect(home), str(place / "data"), DatasetOptions(), publisher)
+    export_dataset(home, str(place / "data"), DatasetOptions(), publisher)
     return place / "data"
 
 

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.app.filters import Filters
-from warehouse.catalog import connect, fork, query_text, read
+from warehouse.catalog import fork, open_catalog, query_text, read
 from warehouse.definitions import raw_query
 from warehouse.home import Home
 from warehouse.shards import list_shards
@@ -56,7 +56,7 @@ class Snapshot:
         began = time.monotonic()
         self.home = home
         self.read_at = datetime.now(UTC)
-        self._connection = connect(home)
+        self._connection = open_catalog(home).connection
         # Rows need no order, and are gathered faster without one.
         self._connection.execute("SET preserve_insertion_order = false")
         builder = fork(self._connection)

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from warehouse.catalog import look_up
+from warehouse.catalog import look_up, open_catalog
 from warehouse.exports.card import (
     check_languages,
     check_license,
@@ -25,6 +25,7 @@ from warehouse.exports.dataset import (
 )
 from warehouse.exports.figures import FILE, Figures, figures_of_checkpoint, figures_of_dataset
 from warehouse.exports.recipe_file import recipe_file, shown_paths, without_secrets
+from warehouse.home import Home
 from warehouse.tables import Checkpoint
 
 CARD = "README.md"
@@ -66,7 +67,7 @@ class Served:
 
 
 def export_dataset(
-    connection: duckdb.DuckDBPyConnection,
+    home: Home,
     path: str,
     options: DatasetOptions,
     publisher: Publisher,
@@ -75,6 +76,8 @@ def export_dataset(
 
     Raises OutputError or ExportError if it cannot be written, or not as it was asked for.
     """
+    # Not one that others share: the export limits the memory of its database.
+    connection = open_catalog(home).connection
     license = check_license(publisher.license)
     languages = check_languages(publisher.languages)
     with whole_folder(path, replace=publisher.replace, mark=FILE) as folder:

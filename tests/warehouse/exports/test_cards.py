@@ -165,7 +165,7 @@ def test_data_set_card_passes_the_library_and_says_that_no_licence_was_given(
     fill(home)
     folder = tmp_path / "data"
     export_dataset(
-        connect(home), str(folder), DatasetOptions(), Publisher(command="precept export …")
+        home, str(folder), DatasetOptions(), Publisher(command="precept export …")
     )
     card = DatasetCard.load(folder / "README.md")
     data = card.data.to_dict()
@@ -190,13 +190,13 @@ def test_licence_and_languages_are_those_that_were_given(tmp_path: Path) -> None
         ("option", {"license": "MIT", "languages": ["nl"]}, ("mit", ["nl"])),
     ):
         publisher = Publisher(command="", **given)
-        export_dataset(connect(home), str(tmp_path / name), DatasetOptions(), publisher)
+        export_dataset(home, str(tmp_path / name), DatasetOptions(), publisher)
         data = DatasetCard.load(tmp_path / name / "README.md").data
         assert (data.license, data.language) == told
     for given in ({"license": "all rights [reserved]"}, {"languages": ["English"]}):
         with pytest.raises(ExportError, match=r"give the (identifier|code)"):
             export_dataset(
-                connect(home), str(tmp_path / "x"), DatasetOptions(), Publisher(command="", **given)
+                home, str(tmp_path / "x"), DatasetOptions(), Publisher(command="", **given)
             )
 
 

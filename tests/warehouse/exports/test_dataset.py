@@ -50,7 +50,7 @@ def leaving(town: Home, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         folders[form] = tmp_path_factory.mktemp("exports") / form
         options = DatasetOptions(form=form, all_prompts=True)
         publisher = Publisher(command="precept export dataset")
-        export_dataset(connect(town), str(folders[form]), options, publisher)
+        export_dataset(town, str(folders[form]), options, publisher)
     return folders
 
 
@@ -285,7 +285,7 @@ def test_interrupted_export_leaves_nothing(
     monkeypatch.setattr("warehouse.exports.folders.dataset_card", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_dataset(
-            connect(town), str(tmp_path / "data"), DatasetOptions(), Publisher(command="")
+            town, str(tmp_path / "data"), DatasetOptions(), Publisher(command="")
         )
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.warehouse.exports.town import fill
-from warehouse.catalog import connect
 from warehouse.exports.dataset import DatasetOptions
 from warehouse.exports.folders import Publisher, export_dataset
 from warehouse.home import Home
@@ -60,7 +59,7 @@ def test_each_trainer_takes_its_configuration_without_a_map(tmp_path: Path) -> N
     home = Home(str(tmp_path / "home"))
     fill(home)
     publisher = Publisher(command="precept export dataset")
-    export_dataset(connect(home), str(tmp_path / "data"), DatasetOptions(), publisher)
+    export_dataset(home, str(tmp_path / "data"), DatasetOptions(), publisher)
     ended = subprocess.run(
         [sys.executable, "-c", TRAININGS, str(tmp_path / "data")],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
