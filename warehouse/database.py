@@ -25,7 +25,7 @@ class Database:
         self.shown: set[str] = set()
         """The names of its further views."""
         self._name = f":memory:{uuid.uuid4().hex}"
-        self._first = duckdb.connect(self._name)
+        self._first = self.connect()
         # A footer that was read to check a shard is not read again to query it.
         self._first.execute("SET parquet_metadata_cache = true")
         for table in TABLES.values():
