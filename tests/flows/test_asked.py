@@ -196,7 +196,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("generator", "judge"):
         file = folder / f"{name}.md"
         file.write_text(file.read_text().replace("# Instructions", "# What to do"))
-    (folder / "judge.md").write_text((SETS / "spec_first" / "judge.md").read_text())
+    # Harbour's has no place for metadata.
+    judge = (SETS / "spec_first" / "judge.md").read_text()
+    (folder / "judge.md").write_text(f"{judge}Mind the details.\n")
     return folder
 
 
@@ -288,7 +290,8 @@ def test_template_that_was_edited_is_named_and_no_other_prompt_shown(
 def test_spec_whose_text_was_changed_is_told(made: Made) -> None:
     row_id = first_id(made, "completions", "completion_id")
     spec_id = first_id(made, "completions", "spec_id")
-    write_shard(made.home, SPECS, [spec_text(spec_id, text="forged", created_at=later(-9))])
+    forged = spec_text(spec_id, text="forged", created_at=later(-9))
+    write_shard(made.home, SPECS, [forged, spec_text("another")])
     with pytest.raises(RemakeError, match=r"spec_id of these parts .* has changed since"):
         made.asked(row_id)
 
