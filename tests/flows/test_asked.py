@@ -277,14 +277,13 @@ def test_template_that_was_edited_is_named_and_no_other_prompt_shown(
     code, out, err = invoke("show", row_id, "--prompt", "--home", made.home.url)
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert f"the template of the {name} is no longer at hand" in err and str(templates) in err
-    shutil.rmtree(templates)
+    hidden = templates.rename(templates.with_name("hidden"))
     forget_templates()
     assert "no longer at hand" in invoke("show", row_id, "--prompt", "--home", made.home.url)[2]
-    templates.mkdir()
+    hidden.rename(templates)
     file.write_text(before)
     forget_templates()
     assert made.asked(row_id).checks
-    forget_templates()
 
 
 def test_spec_whose_text_was_changed_is_told(made: Made) -> None:
