@@ -50,14 +50,17 @@ def asked_of(connection: duckdb.DuckDBPyConnection, home: Home, found: FoundRow)
         )
     recipe = _recipe_of(connection, found.row["run_id"])
     remade = _remade(connection, found, recipe)
+    # The warehouse gives null for a key that a message does not have.
+    messages = [
+        {key: value for key, value in turn.items() if value is not None}
+        for turn in remade.request.messages
+    ]
     try:
         rendered = render(remade.request, _engine_of(connection, home, found, recipe))
     except RemakeError as error:
-        return Asked(
-            messages=remade.request.messages, text=None, checks=remade.checks, note=str(error)
-        )
+        return Asked(messages=messages, text=None, checks=remade.checks, note=str(error))
     return Asked(
-        messages=remade.request.messages,
+        messages=messages,
         text=rendered.text,
         checks=remade.checks,
         note=_tokens_note(found.row, rendered),
