@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows import terminal
-from flows.command import HomeOption, Commands, app, reading_from, user_errors
+from flows.command import Commands, HomeOption, app, reading_from, user_errors
 
 _ANSWER = "answer"
 
