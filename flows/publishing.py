@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows import terminal
-from flows.command import HomeOption, _Commands, app, reading_from, user_errors
+from flows.command import Commands, HomeOption, app, reading_from, user_errors
 
 _ANSWER = "answer"
 
 
-class _Exports(_Commands):
+class _Exports(Commands):
     """The commands of `precept export`; any other word is the name of a question."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
@@ -172,7 +172,7 @@ def push(
         from warehouse.exports.folders import kind_of
 
         kind = kind_of(folder)
-        repo_type = "model" if kind == "checkpoint" else "dataset"
+        repo_type: Literal["dataset", "model"] = "model" if kind == "checkpoint" else "dataset"
         pushed = work(folder, repo, repo_type=repo_type, public=public, replace=force)
         seen = "public" if pushed.is_public else "private"
         terminal.line(f"{kind} {folder} is at {pushed.url} ({seen})")

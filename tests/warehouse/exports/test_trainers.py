@@ -22,7 +22,8 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 folder, model, cache = sys.argv[1], "infra/harbour/model", tempfile.mkdtemp()
 tokenizer = AutoTokenizer.from_pretrained(model)
 shared = {"output_dir": cache, "max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True,
-          "bf16": False, "gradient_checkpointing": False, "save_strategy": "no", "report_to": "none"}
+          "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
+          "report_to": "none"}
 told = {"sft": [], "rewarded": []}
 
 
@@ -35,7 +36,9 @@ def reward(completions, prompts, ideal_response, **columns):
     return [float(len(prompt)) for prompt in prompts]
 
 
-trainer = SFTTrainer(model, SFTConfig(**shared), train_dataset=load("sft"), processing_class=tokenizer)
+trainer = SFTTrainer(
+    model, SFTConfig(**shared), train_dataset=load("sft"), processing_class=tokenizer
+)
 for batch in trainer.get_train_dataloader():
     for labels in batch["labels"].tolist():
         told["sft"].append(tokenizer.decode([token for token in labels if token != -100]))
