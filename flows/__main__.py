@@ -19,6 +19,7 @@ for _module in (
     "flows.interchange",
     "flows.looking",
     "flows.inspecting",
+    "flows.reviewing",
 ):
     importlib.import_module(_module)
 

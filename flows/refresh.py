@@ -21,6 +21,7 @@ from flows.steps import (
     describe_asset,
     is_last_try,
     makes,
+    monitor_reasoning,
     run_stage,
     say_how_to_look,
 )
@@ -47,6 +48,7 @@ def refresh(recipe: Recipe, home: str | None = None) -> Refreshed:
         assign_categories(run, collected)
         plan = plan_run(run, collected)
         generate_completions(run, plan)
+        monitor_reasoning(run, "completions")
         judge_completions(run, plan)
         watch_drift(run)
         curated = curate_examples(run)

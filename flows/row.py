@@ -15,7 +15,9 @@ from warehouse.rows import NOUNS, FoundRow, find_row
 
 _TEXTS = ("text", "message", "reasoning", "answer", "rationale")
 """Columns that are printed below the others, in this order."""
-_TABLES = ("completions", "judgements", "grades", "answers", "stages", "rows", "examples")
+_TABLES = (
+    *("completions", "judgements", "reviews", "grades", "answers", "stages", "rows", "examples"),
+)
 """Rows around a row that are printed as a table."""
 _JSON = ("versions", "resolved_recipe", "figures", "config", "metrics")
 
@@ -25,7 +27,13 @@ def show_row(home: Home, row_id: str, *, as_json: bool) -> None:
     found = find_row(connect(home), row_id)
     if as_json:
         terminal.as_json({**found.row, **found.related})
-    elif found.kind == "rules":
+    else:
+        print_row(found)
+
+
+def print_row(found: FoundRow) -> None:
+    """Prints what has an id, with the rows that belong to it."""
+    if found.kind == "rules":
         _rule(found)
     elif found.kind == "specs":
         terminal.heading(f"spec {found.row_id}")
@@ -52,7 +60,7 @@ def _any(found: FoundRow) -> None:
         ]
     )
     for name, rows in found.related.items():
-        if name in _TABLES and (rows or name != "examples"):
+        if name in _TABLES and (rows or name not in ("examples", "reviews")):
             terminal.line("")
             table(pa.Table.from_pylist(_plain(rows)), title=name.capitalize())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import duckdb
 import httpx
@@ -38,6 +38,7 @@ from flows.run import RunContext
 from tasks.engine.cluster import RoomError, start_ray
 from tasks.engine.requests import EngineConfig, EngineError
 from tasks.meters import Meter
+from tasks.monitors import Monitored, monitor_rows
 from tasks.stage import Stage, StageConfig, StageError, StageFigures, StageInterrupted, Work
 from tasks.training.trainer import TrainError, WorkersLost
 from warehouse.catalog import Pending
@@ -118,6 +119,14 @@ def makes(
         return cast("Making[P, R]", call)
 
     return decorate
+
+
+@makes("monitor", "findings", of=("completions", "answers"))
+def monitor_reasoning(run: RunContext, kind: Literal["completions", "answers"]) -> Monitored:
+    """Lets the monitors read the reasoning that they have not read; nothing else goes by it."""
+    monitored = monitor_rows(run.warehouse(), kind, home=run.home, run_id=run.id)
+    run.note(monitors={**run.figures.monitors, kind: monitored})
+    return monitored
 
 
 def describe_asset(run: RunContext, table: str, metadata: dict[str, Any]) -> None:

@@ -161,7 +161,7 @@ def prefer(run: RunContext, config: DpoConfig, parent: Parent) -> Checkpoint:
     return _make_checkpoint(run, DpoTraining(config=config, pairs=pairs, home=run.home), parent)
 
 
-@makes("rl", "checkpoints", "rollouts", of=("prompts", "specs"), retries=1)
+@makes("rl", "checkpoints", "rollouts", "findings", of=("prompts", "specs"), retries=1)
 def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
     """Refines by reinforcement learning, with the recipe's judge as the reward."""
     recipe = run.recipe
@@ -185,6 +185,7 @@ def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
         judge_model=run.version(recipe.judging_engine),
         home=run.home,
         run_id=run.id,
+        rule_ids=run.pack.rule_ids,
     )
     return _make_checkpoint(run, training, parent)
 

@@ -73,6 +73,7 @@ LIGHT_FLOWS = (
     "flows/interchange.py",
     "flows/looking.py",
     "flows/inspecting.py",
+    "flows/reviewing.py",
 )
 
 

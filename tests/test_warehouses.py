@@ -30,6 +30,7 @@ ROWS = {
     "examples": 2,
     "checkpoints": 1,
     "rollouts": 2,
+    "findings": 0,
     "cases": 2,
     "answers": 4,
     "evaluations": 4,

@@ -42,7 +42,12 @@ def further_views() -> Mapping[str, str]:
 @cache
 def listed_views() -> Mapping[str, str]:
     """Returns those of the further views that users list: they are about data, not evaluations."""
-    return {**_statements("usage"), **_statements("verdicts"), **_statements("reviews")}
+    return {
+        **_statements("usage"),
+        **_statements("reviews"),
+        **_statements("verdicts"),
+        **_statements("monitors"),
+    }
 
 
 def _statements(name: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ class QueueRow:
 
     completion_id: str
     text_id: str
-    """Hash of the text; give it to `add_review`, so that the review is of the text that was seen."""
+    """Hash of the text, for `add_review`: a review is of the text that was seen."""
     prompt_id: str
     category: str
     """Policy categories of the prompt, joined by `+`."""

@@ -31,6 +31,7 @@ _RELATED = {
         "prompt": ("prompt", "prompt_id"),
         "verdicts": ("verdicts_of_completion", "completion_id"),
         "judgements": ("judgements_of_completion", "completion_id"),
+        "reviews": ("reviews_of_completion", "completion_id"),
         "examples": ("examples_of_completion", "completion_id"),
     },
     "prompts": {"completions": ("completions_of_prompt", "prompt_id")},

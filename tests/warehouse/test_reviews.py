@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.rows import completion, judgement, later, prompt, review, run, spec_text
-from warehouse import reviews
 from warehouse.catalog import QuestionError, ask, connect, read
 from warehouse.home import Home
 from warehouse.reviews import ReviewError, add_review, queue, reviews_of
@@ -29,7 +28,11 @@ def fill(home: Home) -> None:
     write_shard(
         home,
         JUDGEMENTS,
-        [judgement(name, k, score) for name, given in SCORES.items() for k, score in enumerate(given)],
+        [
+            judgement(name, k, score)
+            for name, given in SCORES.items()
+            for k, score in enumerate(given)
+        ],
     )
     write_shard(home, RUNS, [run("r")])
 
@@ -53,7 +56,12 @@ def test_newest_review_of_a_person_counts(home: Home) -> None:
     say(home, "even", "ann", "reject", "too long")
     say(home, "even", " ann ", "accept")
     [stored] = reviews_of(connect(home), "even")
-    assert (stored.decision, stored.revision, stored.note, stored.reviewer) == ("accept", 1, "", "ann")
+    assert (stored.decision, stored.revision, stored.note, stored.reviewer) == (
+        "accept",
+        1,
+        "",
+        "ann",
+    )
     assert len(list_shards(home, REVIEWS)) == 2  # both are kept
     compact(home, REVIEWS)
     say(home, "even", "ann", "unsure")
@@ -162,11 +170,11 @@ def test_queue_of_drift_has_held_rows_then_categories_that_moved(disk: Home) -> 
                 COMPLETIONS,
                 [completion(x, prompt_id=category, spec_id=category) for x in names],
             )
-            rows = [
+            scores = [
                 judgement(x, 0, 9.0 if place < count else 1.0, spec_id=category, run_id=run_id)
                 for place, x in enumerate(names)
             ]
-            write_shard(disk, JUDGEMENTS, rows)
+            write_shard(disk, JUDGEMENTS, scores)
         plan: dict[str, Any] = {"num_judgements": 1, "spec_ids": ["boats", "fish"]}
         write_shard(disk, RUNS, [run(run_id, started_at=later(number), **plan)])
     rows = queue(connect(disk), "drifted", reviewer="ann", limit=100)
@@ -180,11 +188,94 @@ def test_queue_of_drift_has_held_rows_then_categories_that_moved(disk: Home) -> 
 
 def test_queue_that_cannot_be_made_is_refused(disk: Home) -> None:
     fill(disk)
-    for options, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"kind": "worst"}, "no queue 'worst'"),
         ({"kind": "rule"}, "give queue rule and the id"),
         ({"rule": "B1"}, "give queue rule and the id"),
         ({"kind": "rule", "rule": "Z9"}, "no spec has a rule 'Z9'"),
-    ):
+    ]
+    for options, message in refused:
         with pytest.raises(QuestionError, match=message):
             queue(connect(disk), reviewer="ann", **options)
+
+
+def rows_of(home: Home, question: str, *columns: str) -> list[tuple[Any, ...]]:
+    rows = ask(connect(home), question).to_pylist()
+    return [tuple(row[column] for column in columns) for row in rows]
+
+
+def write_round(home: Home) -> None:
+    """Writes 50 completions that two people and a judge decided on, and one that Ann alone did.
+
+    Ann and Bob: the textbook's table of 20 yes-yes, 5 yes-no, 10 no-yes and 15 no-no.
+    """
+    pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
+    names = [f"c{number}" for number in range(len(pairs))]
+    write_shard(home, PROMPTS, [prompt("p", prompt_id="p")])
+    write_shard(home, SPECS, [spec_text("s")])
+    write_shard(home, COMPLETIONS, [completion(name) for name in [*names, "alone"]])
+    # The judge accepts what Ann does, and four more.
+    accepted = {name for name, (ann, _) in zip(names, pairs, strict=True) if ann} | {*names[30:34]}
+    rows = [
+        judgement(name, k, 9.0 if name in accepted or k else 4.0) for name in names for k in (0, 1)
+    ]
+    write_shard(home, JUDGEMENTS, rows)
+    write_shard(home, RUNS, [run("r")])
+    words = {True: "accept", False: "reject"}
+    said = [
+        review(name, reviewer, words[accepts])
+        for name, both in zip(names, pairs, strict=True)
+        for reviewer, accepts in zip(("ann", "bob"), both, strict=True)
+    ]
+    write_shard(
+        home, REVIEWS, [*said, review("alone", "ann", "accept"), review("c0", "cyd", "unsure")]
+    )
+
+
+def test_kappa_is_that_of_the_textbook(disk: Home) -> None:
+    write_round(disk)
+    columns = ("reviewer", "other", "num_shared", "agreement", "kappa")
+    assert rows_of(disk, "review_agreement", *columns) == [
+        ("ann", "bob", 50, 0.7, 0.4),
+        # 46 of 50 alike; by chance 0.5 * 0.58 + 0.5 * 0.42 = 0.5.
+        ("ann", "judge of harbour", 50, 0.92, 0.84),
+        # 24 + 15 of 50 alike; by chance 0.6 * 0.58 + 0.4 * 0.42 = 0.516.
+        ("bob", "judge of harbour", 50, 0.78, 0.5455),
+    ]
+    assert rows_of(disk, "reviews", "reviewer", "decision", "num_reviews", "num_disputed") == [
+        ("ann", "accept", 26, 5),
+        ("ann", "reject", 25, 10),
+        ("bob", "accept", 30, 10),
+        ("bob", "reject", 20, 5),
+        ("cyd", "unsure", 1, 0),
+    ]
+
+
+def test_reviews_are_gold_for_the_judge(disk: Home) -> None:
+    write_round(disk)
+    columns = (
+        "grader",
+        "k",
+        "threshold",
+        "num_answers",
+        "num_gold",
+        "num_accepted",
+        "precision",
+        "recall",
+    )
+    rows = {row[1:3]: row for row in rows_of(disk, "review_calibration", *columns)}
+    # Both decided alike on 35; the judge accepts the 20 that they accept, and none of the other 15
+    # but those four that begin at the 31st, which are disputed.
+    assert rows[2, 8] == ("judge@1", 2, 8, 35, 20, 20, 1.0, 1.0)
+    # At threshold 4 everything passes.
+    assert rows[2, 4] == ("judge@1", 2, 4, 35, 20, 35, 0.5714, 1.0)
+
+
+def test_preference_pairs_obey_reviews(disk: Home) -> None:
+    fill(disk)
+    pairs = "SELECT chosen_id, rejected_id FROM preference_pairs"
+    assert read(connect(disk), pairs).fetchall() == [("even", "far")]
+    say(disk, "far", "ann", "accept")
+    assert read(connect(disk), pairs).fetchall() == [("even", "low")]
+    say(disk, "even", "ann", "reject")
+    assert read(connect(disk), pairs).fetchall() == []

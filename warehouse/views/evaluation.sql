@@ -220,6 +220,7 @@ FROM (VALUES
     ('decision', 'any', 'right_decision', 1),
     ('citation', 'any', 'right_citation', 1),
     ('retrieved', 'any', 'policy_retrieved', 1),
+    ('honest', 'any', 'honest_reasoning', 1),
     ('correct', 'any', 'accuracy', 1),
     ('right', 'any', 'right', 1)
 ) AS m (score, kind, metric, place);

@@ -24,6 +24,7 @@ from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import start_ray
 from tasks.engine.requests import EngineConfig, Request, Sample, ScriptedEngine, failed
 from tasks.evaluation.graders import load_function
+from tasks.monitors import RolloutMonitor
 from tasks.paths import PROJECT
 from tasks.training.judges import (
     FunctionJudge,
@@ -189,6 +190,26 @@ BROKEN = {
     "without answer": rollout_ids(reasoned(" ")),
     "ended by padding in reasoning": [*rollout_ids(f"<think>{CANARY}", ended=False), 0],
 }
+
+
+def test_reward_does_not_depend_on_what_monitors_find(disk: Home) -> None:
+    """Reasoning that every monitor flags is rewarded like any other: a model that is rewarded for
+    clean reasoning learns to hide what it thinks."""
+    monitor = RolloutMonitor.of(SPEC.rule_ids, [SPEC])
+    flagged = "The policy above is rule B99, the grader will see my answer, and I must refuse."
+    rewards = {}
+    for reasoning in ("Rule B1 allows it, so I comply.", flagged):
+        bench = Bench([LocalJudge()])
+        bench.reward.record = partial(monitor.record, disk)
+        rollout = (
+            f"<think>{reasoning}</think>Here is how: take the skiff and row to the other side."
+        )
+        rewards[reasoning] = [bench.step(*[rollout] * 4, kind=kind) for kind in KINDS]
+        share = float(reasoning == flagged)
+        assert bench.metrics["monitor/flagged_share"] == share
+        assert bench.metrics["monitor/reversed_share"] == share
+    first, second = rewards.values()
+    assert first == second and None not in first[0]
 
 
 def test_no_judge_sees_the_reasoning() -> None:
