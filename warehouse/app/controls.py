@@ -26,7 +26,17 @@ ROLLOUT_ORDERS = ("lowest reward", "highest reward", "as made")
 REVIEW_PREFIX = "to review: "
 """Start of the names of those orders of the reader's list that are queues of reviews."""
 
-VIEWS = ("Overview", "Rules", "Judges", "Length", "Read", "Side by side", "Rollouts", "SQL")
+VIEWS = (
+    "Overview",
+    "Rules",
+    "Judges",
+    "Length",
+    "Monitors",
+    "Read",
+    "Side by side",
+    "Rollouts",
+    "SQL",
+)
 """Views of the page, one at a time."""
 _VIEWS_OF = {"train": "Rollouts", "evaluate": "Side by side", "ablate": "Side by side"}
 """Flows that make no completions, and the views that show what they make."""

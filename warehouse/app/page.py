@@ -181,6 +181,25 @@ def _(filters, session, view):
 
 
 @app.cell
+def _(session, view):
+    mo.stop(view.value != "Monitors")
+    mo.vstack(
+        [
+            mo.md("### What monitors find in reasoning, over all rows: the filters do not apply"),
+            mo.ui.table(
+                lists.shown_rows(session.snapshot.ask("monitors").to_pylist()), selection=None
+            ),
+            mo.md("### Over the steps of trainings"),
+            mo.ui.table(
+                lists.shown_rows(session.snapshot.ask("monitors_by_step").to_pylist()),
+                selection=None,
+            ),
+        ]
+    )
+    return
+
+
+@app.cell
 def _():
     order = mo.ui.dropdown(controls.reading_orders(), value=controls.ORDERS[0], label="order")
     reviewer = mo.ui.text(value=reviewing.default_name(), label="reviewer")

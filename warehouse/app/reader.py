@@ -33,7 +33,11 @@ def page_of_chain(session: Session, row: Row, *, shown: bool) -> str:
         "chain_judgements", completion_id=chain["completion_id"], text_id=chain["text_id"]
     )
     reviews = reviews_of(session.catalog(), chain["completion_id"])
+    findings = session.rows(
+        "chain_findings", completion_id=chain["completion_id"], text_id=chain["text_id"]
+    )
     facts = {"why": row["why"]} if "why" in row else {}
+    facts |= {f"monitor: {name}": value for one in findings for name, value in one.items()}
     return chain_page(
         {**facts, **chain, "reviews": [_review(review) for review in reviews]},
         judgements,

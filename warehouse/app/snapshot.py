@@ -79,6 +79,18 @@ class Snapshot:
         """Returns a connection with filters of its own."""
         return Session(self, fork(self._connection))
 
+    def ask(self, question: str) -> pa.Table:
+        """Returns the answer to a named question about all rows, texts included."""
+        answer = self.remembered(question)
+        if answer is None:
+            connection = fork(self._connection)
+            try:
+                answer = read(connection, query_text(question)).to_arrow_table()
+            finally:
+                connection.close()
+            self.remember(question, answer)
+        return answer
+
     def remembered(self, key: Any) -> pa.Table | None:
         """Returns an answer that some session was given before, or None."""
         with self._lock:
