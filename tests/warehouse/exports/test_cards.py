@@ -164,9 +164,7 @@ def test_data_set_card_passes_the_library_and_says_that_no_licence_was_given(
     home = Home(str(tmp_path / "home"))
     fill(home)
     folder = tmp_path / "data"
-    export_dataset(
-        home, str(folder), DatasetOptions(), Publisher(command="precept export …")
-    )
+    export_dataset(home, str(folder), DatasetOptions(), Publisher(command="precept export …"))
     card = DatasetCard.load(folder / "README.md")
     data = card.data.to_dict()
     assert "license" not in data and "**Licence**: none was given" in card.text

@@ -284,9 +284,7 @@ def test_interrupted_export_leaves_nothing(
 
     monkeypatch.setattr("warehouse.exports.folders.dataset_card", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        export_dataset(
-            town, str(tmp_path / "data"), DatasetOptions(), Publisher(command="")
-        )
+        export_dataset(town, str(tmp_path / "data"), DatasetOptions(), Publisher(command=""))
     assert not list(tmp_path.iterdir())
 
 
