@@ -38,7 +38,7 @@ def push(
     _silence()
     with _told(repo):
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
         validate_repo_id(repo)
         if repo.count("/") != 1:

@@ -41,7 +41,7 @@ def test_own_questions_lie_beside_the_recipe_and_in_the_working_folder(
     _, out, _ = invoke("ask", "--recipe", str(recipe))
     assert "beside                 Prompts of the project.\n" in out and "here " in out
     assert "More of it" not in out and "funnel " in out
-    assert "beside" not in invoke("ask")[1]
+    assert "Prompts of the project." not in invoke("ask")[1]
     code, out, _ = invoke("ask", "beside", "--recipe", str(recipe), "--home", home, "--json")
     assert (code, out) == (0, '[\n{"n": 1}\n]\n')
     assert '{"verdict": "accepted"}' in invoke("ask", "here", "--home", home, "--json")[1]
