@@ -188,12 +188,12 @@ def _engine_of(
     """
     row, engines = found.row, _engines(recipe)
     if row.get("checkpoint_id"):
-        [checkpoint] = find_checkpoints(connection, [row["checkpoint_id"]]) or [None]
-        if checkpoint is None:
+        checkpoints = find_checkpoints(connection, [row["checkpoint_id"]])
+        if not checkpoints:
             raise RemakeError(f"checkpoint {row['checkpoint_id']} is not in the warehouse")
         base = engines.get("student", engines["engine"])
         try:
-            trained = base.with_model(str(fetch_folder(home, checkpoint.path)))
+            trained = base.with_model(str(fetch_folder(home, checkpoints[0].path)))
         except OSError as error:
             raise RemakeError(f"the model of the checkpoint is not at hand: {error}") from error
         return trained

@@ -166,10 +166,10 @@ class _Shell:
         )
 
     def _set_mode(self, name: str) -> None:
-        [kind] = [one for one in _FORMATS if one == name] or [None]
-        if kind is None:
+        kinds = [one for one in _FORMATS if one == name]
+        if not kinds:
             raise QuestionError(f"no mode {name!r}; give one of {', '.join(_FORMATS)}")
-        self._kind = kind
+        [self._kind] = kinds
 
     def _set_limit(self, number: str) -> None:
         if number != "all" and not number.isdecimal():
