@@ -119,6 +119,7 @@ CUT = (
     "sft.epochs=1",
     "rl.steps=1",
     "rl.batch_size=8",
+    "rl.workers.rows_at_once=8",
     "rl.samples=2",
     "rl.reward={samples=1, quorum=1}",
     "evaluate.limit=4",
