@@ -24,6 +24,9 @@ from warehouse.home import Home
 if TYPE_CHECKING:
     from flows.align import Aligned
 
+pytestmark = pytest.mark.timeout(1800)
+"""The first test of a pack waits for its whole chain, which loads six models."""
+
 NAMES = ("support_desk", "reader")
 CONTEXT = 2048
 """Tokens that the scale model reads at most."""
