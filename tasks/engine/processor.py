@@ -1,4 +1,4 @@
-"""What the processor of this machine is quick at."""
+"""The processor of this machine → the types that it is quick at."""
 
 
 def is_quick_at_bfloat16() -> bool:
