@@ -233,6 +233,7 @@ def test_base_and_trained_models_are_graded_by_policy_and_by_style(chain: Chain)
     )
     assert counts == [("judge", 3), ("style", 3)]
     valued = chain.rows(
-        "SELECT DISTINCT status FROM evaluations, unnest(scores) AS u (s) WHERE u.s.value IS NOT NULL"
+        "SELECT DISTINCT status FROM evaluations, unnest(scores) AS u (s) "
+        "WHERE u.s.value IS NOT NULL"
     )
     assert valued == [("ok",)]
