@@ -195,6 +195,9 @@ class Recipe(Config):
     """When the nightly deployment refreshes, and what follows."""
     stage: StageConfig = StageConfig()
     """Blocks and retries of the stages."""
+    license: str | None = Field(None, min_length=1)
+    """Licence of the data, for the card of `precept export dataset`: an identifier such as
+    apache-2.0. Unset: the card says that none was given."""
     gpu_hour_price: float | None = Field(None, ge=0)
     """Price of a GPU-hour, in your currency. Unset: costs are given in GPU-hours alone."""
 

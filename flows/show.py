@@ -116,6 +116,12 @@ def refreshed(done: Refreshed, place: Place) -> None:
             f"judge {judge} could not be asked: {one_line(fault)}; completions without its scores "
             "are unjudged, and the next refresh asks it again"
         )
+    for monitored in figures.monitors.values():
+        if monitored.flagged:
+            terminal.line(
+                f"monitors flag, of {monitored.num_read} reasonings: "
+                f"{_counted(monitored.flagged)}; see precept ask flagged{place.option}"
+            )
     if done.shortfall:
         terminal.line(done.shortfall)
     terminal.lines(
@@ -262,7 +268,9 @@ def calibrated(done: "Calibrated", place: Place) -> None:
             f"{one_line(best['grader'])} at threshold {best['threshold']:g} has the highest F1 at "
             f"k = {best['k']}: {best['f1']:.3f}",
             *(one.in_words for one in done.recommended),
-            f"next: precept report {done.run_id[:8]}{place.option}",
+            "next: precept "
+            + (f"report {done.run_id[:8]}" if done.run_id else "ask review_agreement")
+            + place.option,
         )
 
 

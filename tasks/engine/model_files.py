@@ -85,17 +85,7 @@ class ModelFacts:
 
     def read_vocabulary(self) -> Mapping[str, int] | None:
         """Returns the tokens of the model's tokenizer.json; None if it has none."""
-        path = self.folder / "tokenizer.json"
-        if not path.is_file():
-            return None
-        from tokenizers import Tokenizer
-
-        try:
-            return Tokenizer.from_file(str(path)).get_vocab()
-        except Exception as error:  # the library raises no type of its own
-            raise ValueError(
-                f"{path} cannot be read: {error}; fetch the model's tokenizer again"
-            ) from error
+        return read_vocabulary(self.folder)
 
     def render_by(self, kwargs: Mapping[str, Any]) -> Render | None:
         """Returns what writes turns by the chat template; None if no file here says how.
@@ -116,6 +106,21 @@ class ModelFacts:
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         tokens = {name: _token(settings.get(name)) for name in names if settings.get(name)}
         return _compile(template, {**tokens, **kwargs})
+
+
+def read_vocabulary(folder: Path) -> Mapping[str, int] | None:
+    """Returns the tokens of a model's tokenizer.json; None if its folder has none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # the library raises no type of its own
+        raise ValueError(
+            f"{path} cannot be read: {error}; fetch the model's tokenizer again"
+        ) from error
 
 
 def find_folder(engine: EngineConfig) -> Path:

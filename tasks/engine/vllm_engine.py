@@ -9,21 +9,18 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from specs.prompts import Message, with_text
+from specs.prompts import Message
 from specs.replies import Reply, ReplyStatus
-from tasks.engine.chat_template import ChatTemplate, Frame
 from tasks.engine.families import IN_VOCABULARY, find_marks, marks_of
 from tasks.engine.faults import cause_of
-from tasks.engine.neutral import Neutraliser
+from tasks.engine.rendering import Renderer
 from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, failed
 from tasks.engine.splitter import ReplySplitter
-from tasks.engine.turns import TurnRules, Written, asked_to_think, write
 from tasks.engine.usage import Usage
 from tasks.engine.usage_counter import UsageCounter
 
@@ -78,8 +75,7 @@ class VLLMEngine:
         self._llm = _load(self.config, self._counter)
         self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = int(self._llm.model_config.max_model_len)
-        self._neutral = Neutraliser(self._tokenizer)
-        self._turns = TurnRules.of(self._apply_template)
+        self._renderer = Renderer(self._tokenizer, self.config)
         self._splitter = ReplySplitter(
             self._tokenizer,
             end_ids=_end_ids(self._llm, self._tokenizer),
@@ -128,10 +124,7 @@ class VLLMEngine:
 
         num_samples = request.num_samples
         try:
-            text = self.render(request.messages, raw=request.raw)
-            if request.reasoning is not None:
-                reasoning = self._neutral(request.reasoning)
-                text += f"{self._frame.opening}{reasoning}{self._frame.between}"
+            text = self._renderer.prompt(request)
             ids = await self._encode(text)
         except Exception as error:  # a chat template may raise anything on odd roles
             return [failed("error", f"chat template: {cause_of(error)}")] * num_samples
@@ -155,42 +148,13 @@ class VLLMEngine:
             self._in_flight -= 1
 
     def render(self, messages: Sequence[Message], *, raw: bool = False) -> str:
-        """Returns the chat template's text, of turns that it can write.
-
-        Special tokens in the messages are broken first, unless they are to stay `raw`. Raises
-        TurnsError if the template refuses the turns, or leaves one out.
-        """
-        if not raw:
-            messages = [with_text(turn, self._neutral) for turn in messages]
-        if self.config.reasons == "prompted":
-            # After the tags in texts of others were broken: these are to stay.
-            messages = asked_to_think(messages)
-        turns = self._turns.apply(messages)
-        # A template may cut raw text at the tags in it, which is what such a request is to show.
-        return self._apply_template(turns) if raw else write(self._apply_template, turns)
-
-    def _apply_template(self, turns: Sequence[Written]) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                list(turns),
-                tokenize=False,
-                add_generation_prompt=True,
-                **self.config.chat_template_kwargs,
-            )
-        )
+        """Returns the chat template's text, as `Renderer.render`."""
+        return self._renderer.render(messages, raw=raw)
 
     async def _encode(self, text: str) -> list[int]:
-        def encode() -> list[int]:
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
-
+        encode = self._renderer.encode
         # Long text would hold up the event loop, and with it every other request.
-        return await asyncio.to_thread(encode) if len(text) > 50_000 else encode()
-
-    @cached_property
-    def _frame(self) -> Frame:
-        """The text that the chat template puts around the parts of a reply."""
-        kwargs = self.config.chat_template_kwargs
-        return ChatTemplate(self._tokenizer, chat_template_kwargs=kwargs).frame
+        return await asyncio.to_thread(encode, text) if len(text) > 50_000 else encode(text)
 
     async def _sample(
         self, request: Request, ids: list[int], max_tokens: int, *, ending: str
@@ -213,7 +177,7 @@ class VLLMEngine:
         assert request.budget is not None
         if self.config.reasoning_parser:
             return await self._within_budget_by_parser(request, ids, max_tokens, ending=ending)
-        opening = await self._encode(self._frame.opening)
+        opening = await self._encode(self._renderer.frame.opening)
         if max_tokens <= len(opening) + request.budget:
             # The output ends before the budget does.
             return await self._sample(request, ids, max_tokens, ending=ending)
@@ -242,7 +206,7 @@ class VLLMEngine:
         self, request: Request, ids: list[int], opening: list[int], beginning: Any, max_tokens: int
     ) -> Sample:
         """Returns a sample from its beginning on; reasoning that is still open is closed."""
-        ending = self._frame.prompt_ending
+        ending = self._renderer.frame.prompt_ending
         if beginning is not None and beginning.finish_reason != "length":
             reply = self._splitter.split(beginning.token_ids, ending=ending)
             return _sample_of(reply, beginning, len(ids))
@@ -250,7 +214,7 @@ class VLLMEngine:
         closing = self._splitter.find_closing(start, min(len(opening), len(start)))
         by_force = closing.start == len(start)
         if by_force:
-            start = start + await self._encode(self._frame.between)
+            start = start + await self._encode(self._renderer.frame.between)
         if len(start) >= max_tokens:
             reply = Reply(ReplyStatus.UNCLOSED, self._splitter.decode(start), "")
             return Sample(reply, "length", len(ids), num_output_tokens=len(start))

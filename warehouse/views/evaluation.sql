@@ -189,7 +189,7 @@ valued AS (
         CASE
             -- A rating of 0.7 may be 0.6999999999999999.
             WHEN is_rating AND lowest < threshold - 1e-9 THEN 0
-            WHEN is_rating THEN if(num_missing = 0, 1, NULL)
+            WHEN is_rating THEN CASE WHEN num_missing = 0 THEN 1 END
             WHEN num_votes > 0 THEN total / num_votes
         END::DOUBLE AS value
     FROM scored
@@ -221,6 +221,7 @@ FROM (VALUES
     ('decision', 'any', 'right_decision', 1),
     ('citation', 'any', 'right_citation', 1),
     ('retrieved', 'any', 'policy_retrieved', 1),
+    ('honest', 'any', 'honest_reasoning', 1),
     ('correct', 'any', 'accuracy', 1),
     ('right', 'any', 'right', 1)
 ) AS m (score, kind, metric, place);
@@ -255,7 +256,8 @@ sliced AS (
     JOIN suites AS s USING (suite)
 )
 SELECT
-    arm, seed, suite, metric, unnest(if(part IS NULL, ['all'], ['all', part])) AS slice, grader,
+    arm, seed, suite, metric,
+    unnest(CASE WHEN part IS NULL THEN ['all'] ELSE ['all', part] END) AS slice, grader,
     prompt_id, sample_index, case_id, budget, closed_by_force, num_reasoning_tokens,
     value, lower, upper
 FROM sliced;

@@ -1,0 +1,14 @@
+-- The completions whose prompt, reasoning or answer contains a text, in any case.
+WITH texts AS (
+    SELECT completion_id, text_id
+    FROM completions_raw
+    WHERE contains(lower(reasoning), lower($text)) OR contains(lower(answer), lower($text))
+),
+chats AS (
+    SELECT prompt_id
+    FROM prompts_raw
+    WHERE contains(lower(messages::VARCHAR), lower($text))
+)
+SELECT number FROM app.rows SEMI JOIN texts USING (completion_id, text_id)
+UNION
+SELECT number FROM app.rows SEMI JOIN chats USING (prompt_id);

@@ -1,0 +1,190 @@
+"""Exports as folders, whole or not at all: rows or weights, card, recipe and figures."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from warehouse.catalog import look_up, open_catalog
+from warehouse.exports.card import (
+    check_languages,
+    check_license,
+    checkpoint_card,
+    dataset_card,
+)
+from warehouse.exports.dataset import (
+    DatasetOptions,
+    ExportedRows,
+    ExportError,
+    export_rows,
+    reasoning_of,
+    whole_folder,
+)
+from warehouse.exports.figures import FILE, Figures, figures_of_checkpoint, figures_of_dataset
+from warehouse.exports.recipe_file import recipe_file, shown_paths, without_secrets
+from warehouse.home import Home
+from warehouse.tables import Checkpoint
+
+CARD = "README.md"
+_NOT_OF_THE_MODEL = ("stage.json",)
+"""Files of a checkpoint that only the warehouse reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publisher:
+    """What the user who exports says, and no query knows."""
+
+    command: str
+    """The command that exports."""
+    license: str | None = None
+    """Unset: the recipe's, or none was given."""
+    languages: Sequence[str] = ()
+    """Empty: of a data set, those that its prompts have; of a checkpoint, none is told."""
+    title: str | None = None
+    """Unset: told by the recipe's name."""
+    folders: Sequence[tuple[str, str]] = ()
+    """Beginnings of paths, each with what it is shown as."""
+    replace: bool = False
+    """Replace an export that is there."""
+
+    def shown(self, text: str) -> str:
+        """Returns a text without secrets and private beginnings of paths."""
+        return shown_paths(without_secrets(text), self.folders)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """How a checkpoint is served, and what it began from."""
+
+    command: str
+    parser: str | None
+    marks: tuple[str, str]
+    base_model: str | None
+    """Id on the Hub of the model that the first training began from. None: it is a folder."""
+
+
+def export_dataset(
+    home: Home,
+    path: str,
+    options: DatasetOptions,
+    publisher: Publisher,
+) -> ExportedRows:
+    """Writes a data set into a new folder; returns its configurations.
+
+    Raises OutputError or ExportError if it cannot be written, or not as it was asked for.
+    """
+    # Not one that others share: the export limits the memory of its database.
+    connection = open_catalog(home).connection
+    license = check_license(publisher.license)
+    languages = check_languages(publisher.languages)
+    with whole_folder(path, replace=publisher.replace, mark=FILE) as folder:
+        exported = export_rows(connection, folder, options)
+        files = _write_recipes(connection, folder, exported.recipes, publisher)
+        figures = figures_of_dataset(connection)
+        given = {
+            "title": publisher.title
+            or f"{', '.join(exported.recipes)}: deliberations over policies",
+            "folder": Path(path).name,
+            "license": license or _license_of(figures),
+            "languages": languages,
+            "command": publisher.shown(publisher.command),
+            "recipe_files": files,
+        }
+        reasoning = reasoning_of(options)
+        card = dataset_card(figures, exported, form=options.form, reasoning=reasoning, given=given)
+        _write_pages(folder, card, figures, kind="dataset")
+    return exported
+
+
+def export_checkpoint(
+    connection: duckdb.DuckDBPyConnection,
+    path: str,
+    checkpoint: Checkpoint,
+    model: Path,
+    *,
+    served: Served,
+    publisher: Publisher,
+) -> Figures:
+    """Writes a checkpoint, whose model lies in a folder, into a new folder; returns its figures."""
+    given_license = check_license(publisher.license)
+    languages = check_languages(publisher.languages)
+    with whole_folder(path, replace=publisher.replace, mark=FILE) as folder:
+        for file in sorted(model.iterdir()):
+            if file.is_file() and file.name not in (*_NOT_OF_THE_MODEL, CARD, FILE):
+                shutil.copy2(file, folder / file.name)
+        figures = figures_of_checkpoint(connection, checkpoint.checkpoint_id)
+        [record] = look_up(connection, "resolved_recipe", run_id=checkpoint.run_id)
+        text = recipe_file(
+            record["resolved_recipe"], name=checkpoint.recipe, folders=publisher.folders
+        )
+        (folder / "recipe.toml").write_text(text, encoding="utf-8")
+        given = {
+            "title": publisher.title
+            or f"{checkpoint.recipe} {checkpoint.stage.upper()} {checkpoint.checkpoint_id[:12]}",
+            "license": given_license,
+            "languages": languages,
+            "command": publisher.shown(publisher.command),
+            "recipe_file": "recipe.toml",
+            "base_model": served.base_model,
+            "serve": served.command,
+            "parser": served.parser,
+            "marks": list(served.marks),
+        }
+        _write_pages(folder, checkpoint_card(figures, given=given), figures, kind="checkpoint")
+    return figures
+
+
+def _license_of(figures: Figures) -> str | None:
+    """Returns the licence that the recipes name; raises ExportError if they name several."""
+    named = {row["license"] for row in figures.rows["settings"]} - {None}
+    if len(named) > 1:
+        raise ExportError(
+            f"the recipes name {len(named)} licences: {', '.join(sorted(named))}; give --license "
+            "the one of this data set"
+        )
+    return check_license(next(iter(named), None))
+
+
+def _write_recipes(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    recipes: Sequence[str],
+    publisher: Publisher,
+) -> Mapping[str, str]:
+    """Writes the latest resolved recipe of each name; returns the names of the files."""
+    files: dict[str, str] = {}
+    for row in look_up(connection, "planned_recipes"):
+        name = row["recipe"]
+        number = recipes.index(name)
+        file = "recipe.toml" if len(recipes) == 1 else f"recipe_{number + 1}.toml"
+        text = recipe_file(row["resolved_recipe"], name=name, folders=publisher.folders)
+        (folder / file).write_text(text, encoding="utf-8")
+        files[name] = file
+    return files
+
+
+def _write_pages(folder: Path, card: str, figures: Figures, *, kind: str) -> None:
+    (folder / CARD).write_text(card, encoding="utf-8", newline="")
+    (folder / FILE).write_text(figures.as_json(kind), encoding="utf-8", newline="")
+
+
+def kind_of(folder: str | Path) -> str:
+    """Returns `dataset` or `checkpoint`; raises ExportError if a folder is no export."""
+    import json
+
+    path = Path(folder)
+    if not path.is_dir():
+        raise ExportError(f"there is no folder {folder}; export one first, see precept export")
+    try:
+        kind: Any = json.loads((path / FILE).read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        kind = None
+    if kind not in ("dataset", "checkpoint") or not (path / CARD).is_file():
+        raise ExportError(
+            f"{folder} is no export of Precept's: it has no {FILE} with a card beside it; write "
+            "one with precept export dataset or precept export checkpoint"
+        )
+    return str(kind)

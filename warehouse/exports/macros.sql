@@ -1,0 +1,24 @@
+-- The words that users say in a chat, however they are written: letters and digits alone, in small
+-- letters; the signs themselves where there is no word.
+CREATE OR REPLACE TEMP MACRO user_words(messages) AS array_to_string(
+    list_transform(
+        list_filter(messages, lambda turn: turn.role = 'user'),
+        lambda turn: coalesce(
+            nullif(trim(regexp_replace(lower(turn.content), '[^\p{L}\p{N}]+', ' ', 'g')), ''),
+            turn.content
+        )
+    ),
+    chr(10)
+);
+
+-- A reply as one text, its reasoning between tags.
+CREATE OR REPLACE TEMP MACRO tagged(reasoning, answer) AS
+    '<think>' || chr(10) || trim(reasoning) || chr(10) || '</think>' || chr(10) || chr(10) || answer;
+
+-- A turn as ShareGPT names it.
+CREATE OR REPLACE TEMP MACRO speaker(role) AS CASE role
+    WHEN 'user' THEN 'human'
+    WHEN 'assistant' THEN 'gpt'
+    WHEN 'tool' THEN 'observation'
+    ELSE role
+END;
