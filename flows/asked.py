@@ -194,10 +194,9 @@ def _engine_of(
         [checkpoint] = checkpoints
         base = engines.get("student", engines["engine"])
         try:
-            trained = base.with_model(str(fetch_folder(home, checkpoints[0].path)))
+            return base.with_model(str(fetch_folder(home, checkpoint.path)))
         except OSError as error:
             raise RemakeError(f"the model of the checkpoint is not at hand: {error}") from error
-        return trained
     for engine in engines.values():
         if engine.version == row["model"]:
             return engine

@@ -132,7 +132,7 @@ PROMPTS_OF_EACH = 3
 
 @dataclass(frozen=True)
 class Chain:
-    """A pack that has gone through every stage."""
+    """A pack that has gone through the stages that are its own, and one through all of them."""
 
     name: str
     pack: Pack
