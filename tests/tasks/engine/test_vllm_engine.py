@@ -51,13 +51,18 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    # vLLM's libraries warn of their own deprecations while they load.
+    """The scale model on a machine without a compiler, which slim images are."""
     served = Served(load_recipe("harbour").engine, tmp_path_factory.mktemp("live"))
-    served.run(served.engine.start)
-    yield served
-    served.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", str(tmp_path_factory.mktemp("none") / "g++"))
+        # A kernel that was compiled before would need none.
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        served.run(served.engine.start)
+        yield served
+        served.close()
 
 
+# vLLM's libraries warn of their own deprecations while they load.
 vllm_warns = pytest.mark.filterwarnings("ignore")
 
 
