@@ -30,7 +30,8 @@ _PLACES: Mapping[Reasoning, str] = {
 }
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-_SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+"""The Hub's names for the powers of ten from a thousand."""
 
 
 def check_license(name: str | None) -> str | None:
@@ -68,7 +69,7 @@ def dataset_card(
     recipes' files.
     """
     names = [config.name for config in exported.configs]
-    measured = [row["language"] for row in figures.rows["languages"]]
+    measured = [row["language"] or "" for row in figures.rows["languages"]]
     languages = given["languages"] or [one for one in measured if _LANGUAGE.fullmatch(one)]
     total = sum(row["num_rows"] for row in figures.rows["configs"])
     data = {
@@ -95,7 +96,6 @@ def dataset_card(
             "about": {name: _ABOUT[name] for name in CONFIGS},
             "form": form,
             "reasoning_place": Markup(_PLACES[reasoning]),
-            "given_languages": bool(given["languages"]),
             **given,
         },
     )
@@ -165,6 +165,7 @@ def _templates() -> Environment:
     environment.filters |= {
         "line": _as_line,
         "heading": lambda text: _as_line(text).replace("#", r"\#"),
+        "code": one_line,
         "number": _number,
         "settings": _settings,
         "python": lambda text: json.dumps(text, ensure_ascii=False),
@@ -189,7 +190,9 @@ def _number(value: float | None) -> str:
         return "–"
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
-    return f"{value:,.4f}".rstrip("0")
+    if abs(value) < 0.00005:
+        return f"{value:.2g}"
+    return f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
 def _settings(text: str | None) -> str:
@@ -203,8 +206,7 @@ def _settings(text: str | None) -> str:
 
 def _size(num_rows: int) -> str:
     """Returns the Hub's name for a number of rows."""
-    names = ["1K", "10K", "100K", "1M", "10M", "100M"]
-    for place, most in enumerate(_SIZES):
-        if num_rows < most:
-            return f"n<{names[0]}" if place == 0 else f"{names[place - 1]}<n<{names[place]}"
-    return "n>100M"
+    for place, name in enumerate(_SIZES):
+        if num_rows < 10 ** (place + 3):
+            return f"{_SIZES[place - 1]}<n<{name}" if place else f"n<{name}"
+    return f"n>{_SIZES[-1]}"

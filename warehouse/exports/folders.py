@@ -1,7 +1,10 @@
 """Exports as folders, whole or not at all: rows or weights, card, recipe and figures."""
 
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,10 @@ from warehouse.exports.dataset import (
     ExportError,
     export_rows,
     reasoning_of,
-    whole_folder,
 )
 from warehouse.exports.figures import FILE, Figures, figures_of_checkpoint, figures_of_dataset
 from warehouse.exports.recipe_file import recipe_file, shown_paths, without_secrets
+from warehouse.files import OutputError
 from warehouse.home import Home
 from warehouse.tables import Checkpoint
 
@@ -80,7 +83,7 @@ def export_dataset(
     connection = open_catalog(home).connection
     license = check_license(publisher.license)
     languages = check_languages(publisher.languages)
-    with whole_folder(path, replace=publisher.replace, mark=FILE) as folder:
+    with whole_folder(path, replace=publisher.replace) as folder:
         exported = export_rows(connection, folder, options)
         files = _write_recipes(connection, folder, exported.recipes, publisher)
         figures = figures_of_dataset(connection)
@@ -111,7 +114,7 @@ def export_checkpoint(
     """Writes a checkpoint, whose model lies in a folder, into a new folder; returns its figures."""
     given_license = check_license(publisher.license)
     languages = check_languages(publisher.languages)
-    with whole_folder(path, replace=publisher.replace, mark=FILE) as folder:
+    with whole_folder(path, replace=publisher.replace) as folder:
         for file in sorted(model.iterdir()):
             if file.is_file() and file.name not in (*_NOT_OF_THE_MODEL, CARD, FILE):
                 shutil.copy2(file, folder / file.name)
@@ -171,10 +174,74 @@ def _write_pages(folder: Path, card: str, figures: Figures, *, kind: str) -> Non
     (folder / FILE).write_text(figures.as_json(kind), encoding="utf-8", newline="")
 
 
+@contextmanager
+def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a folder to write into, which gets the name `path` when the block ends.
+
+    An earlier export stays until then, and stays if the block raises. Raises OutputError, before or
+    after the block, if there is something of that name that is no export or that `replace` does not
+    allow to be replaced.
+    """
+    if "://" in str(path):
+        raise OutputError(f"{path} is an address; give a folder of this machine, and copy it there")
+    # Of a link, what it leads to is replaced.
+    place = Path(path).resolve()
+    _require_free(path, place, replace=replace)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the place, so that a whole folder is one rename away from it.
+        work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".export-"))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        folder = work / "new"
+        folder.mkdir()
+        yield folder
+        # Another may have taken the name meanwhile.
+        _require_free(path, place, replace=replace)
+        try:
+            _publish(folder, place, replace=replace)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _require_free(path: str | Path, place: Path, *, replace: bool) -> None:
+    """Raises OutputError if a folder must not take a place."""
+    if not place.exists():
+        return
+    if not replace:
+        raise OutputError(
+            f"{path} is there already; give another name, or --force to replace an export"
+        )
+    try:
+        kind_of(place)
+    except ExportError as error:
+        raise OutputError(
+            f"{path} is no export of Precept's, so that --force does not replace it; give another "
+            "name"
+        ) from error
+
+
+def _publish(folder: Path, place: Path, *, replace: bool) -> None:
+    """Gives a folder its place; what it replaces comes back if that fails."""
+    before = folder.with_name("before")
+    if replace and place.exists():
+        place.rename(before)
+    try:
+        folder.rename(place)
+    finally:
+        if before.exists() and not place.exists():
+            before.rename(place)
+
+
+def _unwritable(path: str | Path, error: OSError) -> OutputError:
+    return OutputError(f"{path} cannot be written ({error.strerror}); give another folder")
+
+
 def kind_of(folder: str | Path) -> str:
     """Returns `dataset` or `checkpoint`; raises ExportError if a folder is no export."""
-    import json
-
     path = Path(folder)
     if not path.is_dir():
         raise ExportError(f"there is no folder {folder}; export one first, see precept export")

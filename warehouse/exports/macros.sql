@@ -11,6 +11,15 @@ CREATE OR REPLACE TEMP MACRO user_words(messages) AS array_to_string(
     chr(10)
 );
 
+-- Whether a chat has calls of tools.
+CREATE OR REPLACE TEMP MACRO has_calls(messages) AS len(list_filter(
+    messages, lambda turn: turn.tool_calls IS NOT NULL OR turn.role = 'tool'
+)) > 0;
+
+-- Whether a text holds a tag that would end or open the reasoning elsewhere.
+CREATE OR REPLACE TEMP MACRO has_tag(text) AS
+    contains(text, '<think>') OR contains(text, '</think>');
+
 -- A reply as one text, its reasoning between tags.
 CREATE OR REPLACE TEMP MACRO tagged(reasoning, answer) AS
     '<think>' || chr(10) || trim(reasoning) || chr(10) || '</think>' || chr(10) || chr(10) || answer;
@@ -19,6 +28,5 @@ CREATE OR REPLACE TEMP MACRO tagged(reasoning, answer) AS
 CREATE OR REPLACE TEMP MACRO speaker(role) AS CASE role
     WHEN 'user' THEN 'human'
     WHEN 'assistant' THEN 'gpt'
-    WHEN 'tool' THEN 'observation'
     ELSE role
 END;
