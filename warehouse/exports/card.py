@@ -117,10 +117,12 @@ def checkpoint_card(figures: Figures, *, given: Mapping[str, Any]) -> str:
         "pipeline_tag": "text-generation",
         "base_model": given["base_model"],
     }
+    stages = [row["stage"].upper() for row in lineage]
+    is_whole = lineage[0]["parent_id"] is None
     facts = {
         "rows": figures.rows,
-        "stages": ", then ".join(row["stage"].upper() for row in lineage),
-        "root": lineage[0]["parent"],
+        "stages": ", then ".join(stages if is_whole else ["trainings that are not known", *stages]),
+        "root": lineage[0]["parent"] if is_whole else None,
         **given,
     }
     return _page("checkpoint.md", data, facts)

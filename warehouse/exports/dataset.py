@@ -244,9 +244,7 @@ def _show_exported(
     connection.execute(f"CREATE OR REPLACE TEMP TABLE exported AS {' UNION ALL '.join(parts)}")
 
 
-def _show_unfit(
-    connection: duckdb.DuckDBPyConnection, configs: Sequence[ExportedConfig]
-) -> None:
+def _show_unfit(connection: duckdb.DuckDBPyConnection, configs: Sequence[ExportedConfig]) -> None:
     """Makes table `unfit` of the number of rows that each configuration leaves out."""
     connection.execute("CREATE OR REPLACE TEMP TABLE unfit (config VARCHAR, num_rows BIGINT)")
     for config in configs:

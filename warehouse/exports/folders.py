@@ -1,6 +1,7 @@
 """Exports as folders, whole or not at all: rows or weights, card, recipe and figures."""
 
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,11 +63,19 @@ class Publisher:
 class Served:
     """How a checkpoint is served, and what it began from."""
 
-    command: str
+    arguments: Sequence[str]
+    """Arguments of `vllm serve` after the folder."""
     parser: str | None
+    """vLLM's reasoning parser. None: no parser takes the model's replies apart."""
     marks: tuple[str, str]
+    """The marks around the reasoning."""
     base_model: str | None
-    """Id on the Hub of the model that the first training began from. None: it is a folder."""
+    """Id on the Hub of the model that the first training began from. None: it has none that is
+    known."""
+
+    def command(self, folder: str) -> str:
+        """Returns the command that serves the model from a folder."""
+        return shlex.join(["vllm", "serve", folder, *self.arguments])
 
 
 def export_dataset(
@@ -86,15 +95,15 @@ def export_dataset(
     with whole_folder(path, replace=publisher.replace) as folder:
         exported = export_rows(connection, folder, options)
         files = _write_recipes(connection, folder, exported.recipes, publisher)
-        figures = figures_of_dataset(connection)
+        figures = figures_of_dataset(connection).shown(publisher.shown)
         given = {
             "title": publisher.title
             or f"{', '.join(exported.recipes)}: deliberations over policies",
-            "folder": Path(path).name,
+            "folder": Path(path).resolve().name,
             "license": license or _license_of(figures),
             "languages": languages,
             "command": publisher.shown(publisher.command),
-            "recipe_files": files,
+            "recipe_files": {publisher.shown(name): file for name, file in files.items()},
         }
         reasoning = reasoning_of(options)
         card = dataset_card(figures, exported, form=options.form, reasoning=reasoning, given=given)
@@ -118,11 +127,9 @@ def export_checkpoint(
         for file in sorted(model.iterdir()):
             if file.is_file() and file.name not in (*_NOT_OF_THE_MODEL, CARD, FILE):
                 shutil.copy2(file, folder / file.name)
-        figures = figures_of_checkpoint(connection, checkpoint.checkpoint_id)
-        [record] = look_up(connection, "resolved_recipe", run_id=checkpoint.run_id)
-        text = recipe_file(
-            record["resolved_recipe"], name=checkpoint.recipe, folders=publisher.folders
-        )
+        figures = figures_of_checkpoint(connection, checkpoint.checkpoint_id).shown(publisher.shown)
+        resolved = resolved_recipe(connection, checkpoint)
+        text = recipe_file(resolved, name=checkpoint.recipe, folders=publisher.folders)
         (folder / "recipe.toml").write_text(text, encoding="utf-8")
         given = {
             "title": publisher.title
@@ -132,12 +139,24 @@ def export_checkpoint(
             "command": publisher.shown(publisher.command),
             "recipe_file": "recipe.toml",
             "base_model": served.base_model,
-            "serve": served.command,
+            "serve": publisher.shown(served.command(Path(path).resolve().name)),
             "parser": served.parser,
             "marks": list(served.marks),
         }
         _write_pages(folder, checkpoint_card(figures, given=given), figures, kind="checkpoint")
     return figures
+
+
+def resolved_recipe(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> str:
+    """Returns as JSON the recipe that trained a checkpoint; raises ExportError if no run of the
+    warehouse has it."""
+    records = look_up(connection, "resolved_recipe", run_id=checkpoint.run_id)
+    if not records:
+        raise ExportError(
+            f"run {checkpoint.run_id}, which trained checkpoint {checkpoint.checkpoint_id}, is not "
+            "recorded, so nobody knows the recipe to export with it; train the model again"
+        )
+    return str(records[0]["resolved_recipe"])
 
 
 def _license_of(figures: Figures) -> str | None:

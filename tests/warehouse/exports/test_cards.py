@@ -301,7 +301,7 @@ def test_checkpoint_leaves_with_its_files_lineage_and_evaluation(tmp_path: Path)
     checkpoint = fill_model(home, tmp_path / "home" / "models" / "c")
     connection = connect(home)
     assert find_checkpoints(connection, [CHECKPOINT]) == [checkpoint]
-    how = served(connection, checkpoint, tmp_path / "home" / "models" / "c", folder="data")
+    how = served(connection, checkpoint, tmp_path / "home" / "models" / "c")
     assert how.base_model is None, "a model of a folder has no id on the Hub"
     out = tmp_path / "data"
     export_checkpoint(

@@ -296,7 +296,9 @@ def test_word_of_people_goes_before_that_of_the_judge(tmp_path: Path) -> None:
     write_shard(home, EXAMPLES, [chosen])
     export(home, tmp_path / "data")
     ids = {
-        name: {row.get("completion_id", row.get("chosen_id")) for row in rows(tmp_path / "data", name)}
+        name: {
+            row.get("completion_id", row.get("chosen_id")) for row in rows(tmp_path / "data", name)
+        }
         for name in ("sft", "preference", "rejected", "traces")
     }
     assert ids["sft"] == {"ferry-bad", "talk-good"}
@@ -372,8 +374,8 @@ def test_folder_that_is_no_export_is_never_replaced(tmp_path: Path, figures: str
     (mine / "figures.json").unlink()
     if figures:
         (mine / "figures.json").write_text(figures)
-    for replace, words in ((False, r"is there already; .* --force"), (True, "is no export")):
-        with pytest.raises(OutputError, match=words), whole_folder(mine, replace=replace):
+    for replace, fault in ((False, r"is there already; .* --force"), (True, "is no export")):
+        with pytest.raises(OutputError, match=fault), whole_folder(mine, replace=replace):
             raise AssertionError("it began to write")
     assert (mine / "thesis").read_text() == "mine" and list(names_in(tmp_path)) == ["mine"]
 
@@ -408,19 +410,18 @@ def test_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     mine = an_export(tmp_path / "mine", old="")
     with pytest.raises(KeyboardInterrupt), whole_folder(mine, replace=True):
         raise KeyboardInterrupt
-    with pytest.raises(OutputError, match="cannot be written"):
-        with whole_folder(mine, replace=True) as folder:
-            folder.rmdir()
+    with pytest.raises(OutputError, match="cannot"), whole_folder(mine, replace=True) as folder:
+        folder.rmdir()
     assert "old" in names_in(mine) and list(names_in(tmp_path)) == ["mine"]
 
 
 def test_place_that_takes_no_folder_is_told_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for place, words in (
+    for place, fault in (
         (tmp_path / "file" / "data", "cannot be written"),
         ("s3://bucket/data", "is an address; give a folder of this machine"),
     ):
-        with pytest.raises(OutputError, match=words), whole_folder(place):
+        with pytest.raises(OutputError, match=fault), whole_folder(place):
             raise AssertionError("it began to write")
     # As long a name as the disk takes.
     with whole_folder(tmp_path / ("ä" * 127)) as folder:

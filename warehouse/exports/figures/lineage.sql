@@ -7,7 +7,7 @@ WITH RECURSIVE line AS (
     JOIN checkpoints AS c ON c.checkpoint_id = l.parent_id
 )
 SELECT
-    stage, checkpoint_id, parent, data_fingerprint, set_id, num_rows, num_steps, recipe, seconds,
+    stage, checkpoint_id, parent, parent_id, data_fingerprint, set_id, num_rows, num_steps, recipe, seconds,
     git_commit, created_at
 FROM line
 ORDER BY generation DESC;
