@@ -49,6 +49,8 @@ def without_secrets(text: str) -> str:
 def shown_paths(text: str, folders: Sequence[tuple[str, str]]) -> str:
     """Returns a text in which the beginnings of paths are replaced by what they are shown as."""
     for folder, shown in folders:
+        if not folder.strip("/"):
+            continue
         # A folder inside another one is not meant, but in an address `file:///folder` it is.
         start = r"(?:(?<![\w/.-])|(?<=file://))"
         place = re.compile(rf"{start}{re.escape(folder)}(?![\w.-])")
