@@ -17,10 +17,11 @@ from warehouse.exports.dataset import CONFIGS, ExportedRows, ExportError, Form, 
 from warehouse.exports.figures import Figures
 
 _ABOUT = {
-    "sft": "an accepted completion that was chosen as an example",
+    "sft": "an example whose completion people, or else the judge, accept",
     "rl_prompts": "a prompt, with the share of its completions that was accepted",
     "preference": "a prompt with its best accepted and its worst rejected completion",
-    "rejected": "a completion with a score under the threshold, with the judge's words on it",
+    "rejected": "a completion with a score under the threshold that people do not accept, with "
+    "the judge's words on it",
     "traces": "a completion in form, whatever its verdict",
 }
 _PLACES: Mapping[Reasoning, str] = {
