@@ -32,7 +32,7 @@ _OF_DATASET = (
     "limits",
     "runs",
 )
-_OF_CHECKPOINT = ("checkpoint", "lineage", "ancestors", "trainings")
+_OF_CHECKPOINT = ("checkpoint", "lineage", "ancestors")
 
 Rows = Sequence[Mapping[str, Any]]
 

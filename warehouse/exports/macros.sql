@@ -24,6 +24,18 @@ CREATE OR REPLACE TEMP MACRO has_tag(text) AS
 CREATE OR REPLACE TEMP MACRO tagged(reasoning, answer) AS
     '<think>' || chr(10) || trim(reasoning) || chr(10) || '</think>' || chr(10) || chr(10) || answer;
 
+-- What makes a judge of a recipe's the judge that it is: what it is asked, how it is sampled, and the
+-- models.
+CREATE OR REPLACE TEMP MACRO judge_settings(recipe) AS [
+    (recipe->>'$.judge.template'), (recipe->>'$.judge.sampling'), (recipe->>'$.judge.criteria'),
+    if(
+        (recipe->>'$.judge_engine.model') IS NULL,
+        (recipe->>'$.engine.model') || '@' || coalesce(recipe->>'$.engine.revision', ''),
+        (recipe->>'$.judge_engine.model') || '@' || coalesce(recipe->>'$.judge_engine.revision', '')
+    ),
+    (recipe->'$.judge_engines[*].model')::VARCHAR, (recipe->'$.judge_engines[*].revision')::VARCHAR
+];
+
 -- A turn as ShareGPT names it.
 CREATE OR REPLACE TEMP MACRO speaker(role) AS CASE role
     WHEN 'user' THEN 'human'

@@ -83,6 +83,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Figures, Any]:
     exported = export_rows(connection, _folder(place / "data"), DatasetOptions())
     found = figures_of_dataset(connection)
     found.rows["calibration"] = [CALIBRATION]
+    found.rows["calibrations"] = [{"recipe": "town", "run_id": "calibrated"}]
     return found, exported
 
 
@@ -235,7 +236,23 @@ def test_card_tells_of_reviews_and_of_a_run_that_is_not_complete(tmp_path: Path)
     card = told_of(home, tmp_path)
     assert "Completions that people have reviewed: 1 of 7." in card
     assert "The latest run of recipe town is not complete (running)" in card
-    assert "Completions without a verdict" not in card, "people gave the only one that lacked it"
+
+
+def test_only_a_calibration_of_the_judge_as_it_is_now_counts(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "home"))
+    fill(home)
+    judge = {**RECIPE["judge"], "sampling": {"temperature": 1.0}}
+    for number, (name, told) in enumerate(
+        (("other", "was not calibrated"), ("same", "was calibrated, but not at the threshold"))
+    ):
+        recipe = {**RECIPE, "judge": judge} if name == "other" else RECIPE
+        calibrated = run(
+            name, flow="calibrate", recipe="town", resolved_recipe=json.dumps(recipe),
+            generation_id=None, judging_id=None, started_at=later(2 + number),
+            figures=json.dumps({"evaluation": PLAN}),
+        )  # fmt: skip
+        write_shard(home, RUNS, [calibrated])
+        assert told in told_of(home, tmp_path, name)
 
 
 def test_judge_with_the_weights_of_the_generator_is_told(tmp_path: Path) -> None:
@@ -383,6 +400,19 @@ def test_recipe_is_read_again_whatever_its_name_and_its_nulls() -> None:
 
 
 CHECKPOINT = "c" * 32
+PLAN: dict[str, Any] = {
+    "arms": [
+        {"position": 0, "arm": "SFT+RL", "seed": None, "model": "c@1", "checkpoint_id": CHECKPOINT,
+         "answering_id": "a", "context": "none", "budget": None, "probe": "none"},
+    ],
+    "suites": [{"suite": "town", "suite_version": "v"}],
+    "graders": [
+        {"grader": "oracle", "grading_id": "oracle", "saw": "answer", "reduce": "mean",
+         "threshold": 0.8, "num_votes": 1, "suites": []}
+    ],
+    "rules": [], "specs": [], "exchanges": [], "samples": 1,
+}  # fmt: skip
+"""The plan of an evaluation of that checkpoint."""
 
 
 def fill_model(home: Home, folder: Path, *, root: str = "base@22") -> Checkpoint:
@@ -405,22 +435,10 @@ def fill_model(home: Home, folder: Path, *, root: str = "base@22") -> Checkpoint
     write_shard(home, CHECKPOINTS, rows)
     write_shard(home, SPECS, [spec_text("s")])
     write_shard(home, EXAMPLES, [example("x")])
-    arms = [
-        {"position": 0, "arm": "SFT+RL", "seed": None, "model": "c@1", "checkpoint_id": CHECKPOINT,
-         "answering_id": "a", "context": "none", "budget": None, "probe": "none"},
-    ]  # fmt: skip
-    plan = {
-        "arms": arms,
-        "suites": [{"suite": "town", "suite_version": "v"}],
-        "graders": [
-            {"grader": "oracle", "grading_id": "oracle", "saw": "answer", "reduce": "mean",
-             "threshold": 0.8, "num_votes": 1, "suites": []}
-        ],
-        "rules": [], "specs": [], "exchanges": [], "samples": 1,
-    }  # fmt: skip
     trained = {
         "trainings": {
-            name: {"num_rows": 5, "num_steps": 7, "seconds": 12.5, "num_gpus": 2}
+            # Of the last arm that the run trained in this stage, which is another checkpoint.
+            name: {"num_rows": 6, "num_steps": 8, "seconds": 99.0, "num_gpus": 2}
             for name in ("sft", "rl")
         }
     }
@@ -430,7 +448,7 @@ def fill_model(home: Home, folder: Path, *, root: str = "base@22") -> Checkpoint
         RUNS,
         [
             run("trained", flow="train", resolved_recipe=recipe, figures=json.dumps(trained)),
-            run("evaluated", flow="evaluate", figures=json.dumps({"evaluation": plan})),
+            run("evaluated", flow="evaluate", figures=json.dumps({"evaluation": PLAN})),
         ],
     )
     write_shard(home, CASES, [case("case", suite="town")])
@@ -466,7 +484,7 @@ def test_checkpoint_leaves_with_its_files_lineage_and_evaluation(tmp_path: Path)
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
     assert "began from, base@22, has a licence of its own" in card.text
     assert "(SFT, then RL)" in card.text
-    assert f"| SFT | `{'a' * 32}` | base@22 | 5 | 7 | 12.5 | `{'f' * 32}` |" in card.text
+    assert f"| SFT | `{'a' * 32}` | base@22 | 5 | 7 | 12.5 | 0.0069 | `{'f' * 32}` |" in card.text
     row = next(line for line in card.text.splitlines() if line.startswith("| town |"))
     assert re.fullmatch(
         r"\| town \| not_unsafe \| all \| oracle \| SFT\+RL \| 1 \| (–|[\d.]+) to (–|1) \| 1 \|",
@@ -526,9 +544,9 @@ def test_every_figure_of_a_model_card_is_a_value_of_a_named_query(tmp_path: Path
     marked = Marked(figures_of_checkpoint(connect(home), CHECKPOINT))
     card = checkpoint_card(marked.figures, given=OF_MODEL)
     numbers = set(numbers_on(card)) - FIXED
-    assert numbers <= set(marked.numbers) and len(numbers) > 15
+    assert numbers <= set(marked.numbers) and len(numbers) == 13
     told = {marked.numbers[number].split(".")[0] for number in numbers}
-    assert told == {"lineage", "ancestors", "trainings", "evaluation"}
+    assert told == {"lineage", "ancestors", "evaluation"}
 
 
 def test_model_that_nobody_evaluated_is_said_to_be_unmeasured(tmp_path: Path) -> None:

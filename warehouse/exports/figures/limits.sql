@@ -1,6 +1,6 @@
 -- What is known to limit the data: verdicts that are missing or held, judged prompts without an
 -- accepted completion, judges that judged what they had generated, prompts without a label; and how
--- many completions people have reviewed. Those that people accept need no verdict.
+-- many completions people have reviewed.
 WITH judged AS (
     -- The same weights may be served with other settings, which follow the version.
     SELECT DISTINCT
@@ -13,14 +13,11 @@ fates AS (
     FROM leaving
     WHERE verdict IN ('accepted', 'rejected')
     GROUP BY prompt_id
-),
-open AS (
-    FROM leaving WHERE review IS DISTINCT FROM 'accepted'
 )
 SELECT
     (SELECT count(*) FROM leaving) AS num_completions,
-    (SELECT count(*) FROM open WHERE verdict = 'unjudged') AS num_unjudged,
-    (SELECT count(*) FROM open WHERE verdict = 'held') AS num_held,
+    (SELECT count(*) FROM leaving WHERE verdict = 'unjudged') AS num_unjudged,
+    (SELECT count(*) FROM leaving WHERE verdict = 'held') AS num_held,
     (SELECT count(*) FROM leaving WHERE review IS NOT NULL) AS num_reviewed,
     (SELECT count(*) FROM fates) AS num_judged_prompts,
     (SELECT count(*) FROM fates WHERE NOT has_accepted) AS num_without_accepted,
