@@ -33,8 +33,9 @@ from warehouse.home import Home
 from warehouse.tables import Checkpoint
 
 CARD = "README.md"
-_NOT_OF_THE_MODEL = ("stage.json",)
-"""Files of a checkpoint that only the warehouse reads."""
+_NOT_OF_THE_MODEL = ("stage.json", "training_args.bin")
+"""Files of a checkpoint that only the warehouse reads, and the trainer's own, which has paths of the
+machine and is a pickle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,8 @@ def export_checkpoint(
     with whole_folder(path, replace=publisher.replace) as folder:
         for file in sorted(model.iterdir()):
             if file.is_file() and file.name not in (*_NOT_OF_THE_MODEL, CARD, FILE):
-                shutil.copy2(file, folder / file.name)
+                # Without its mode: weights are often their owner's alone.
+                shutil.copyfile(file, folder / file.name)
         figures = figures_of_checkpoint(connection, checkpoint.checkpoint_id).shown(publisher.shown)
         resolved = resolved_recipe(connection, checkpoint)
         text = recipe_file(resolved, name=checkpoint.recipe, folders=publisher.folders)

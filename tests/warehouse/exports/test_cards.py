@@ -455,8 +455,9 @@ def fill_model(home: Home, folder: Path, *, root: str = "base@22") -> Checkpoint
     write_shard(home, ANSWERS, [answer("an", model="c@1", checkpoint_id=CHECKPOINT)])
     write_shard(home, EVALUATIONS, [evaluation("an", 0, scores=[Score(name="safe", value=1.0)])])
     folder.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "stage.json"):
+    for name in ("config.json", "model.safetensors", "stage.json", "training_args.bin"):
         (folder / name).write_text(name)
+        (folder / name).chmod(0o600)
     return rows[1]
 
 
@@ -479,6 +480,7 @@ def test_checkpoint_leaves_with_its_files_lineage_and_evaluation(tmp_path: Path)
     assert {path.name for path in out.iterdir()} == {
         "config.json", "model.safetensors", "README.md", "recipe.toml", "figures.json",
     }  # fmt: skip
+    assert {path.stat().st_mode & 0o444 for path in out.iterdir()} == {0o444}
     assert kind_of(out) == "checkpoint" and load_recipe(out / "recipe.toml").name == "harbour"
     card = ModelCard.load(out / "README.md")
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
