@@ -200,11 +200,13 @@ def _number(value: float | None) -> str:
 
 def _settings(text: str | None) -> str:
     """Returns settings in JSON as words, without those that are not set."""
-    value = json.loads(text) if text else {}
+    if text is None:
+        return "not recorded"
+    value = json.loads(text)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     set_ones = {name: one for name, one in value.items() if one not in (None, [], {})}
-    return ", ".join(f"{name} {json.dumps(one)}" for name, one in set_ones.items()) or "as usual"
+    return ", ".join(f"{name} {json.dumps(one)}" for name, one in set_ones.items()) or "none"
 
 
 def _size(num_rows: int) -> str:

@@ -34,8 +34,8 @@ from warehouse.tables import Checkpoint
 
 CARD = "README.md"
 _NOT_OF_THE_MODEL = ("stage.json", "training_args.bin")
-"""Files of a checkpoint that only the warehouse reads, and the trainer's own, which has paths of the
-machine and is a pickle."""
+"""Files of a checkpoint that only the warehouse reads, and the trainer's own, a pickle with paths
+of the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -266,6 +266,14 @@ def test_judge_with_the_weights_of_the_generator_is_told(tmp_path: Path) -> None
     assert "which may favour its own mistakes: 1 of 7." in told_of(home, tmp_path)
 
 
+def test_samples_of_a_jury_are_those_of_each_judge(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "home"))
+    fill(home)
+    write_shard(home, RUNS, [refreshed("jury", jury=["j1", "j2", "j3"], started_at=later(9))])
+    card = told_of(home, tmp_path)
+    assert "- judge: 2 samples of a completion by each of 3 judges, fewer once" in card
+
+
 def test_rows_that_the_form_cannot_hold_are_told(tmp_path: Path) -> None:
     home = Home(str(tmp_path / "home"))
     fill(home)
