@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from flows import terminal
 from flows.recipe import Recipe
-from specs.policy import PackError
+from specs.policy import PackError, Spec
 from tasks.data.remake import completion_request, judgement_request
+from tasks.engine.faults import first_line
 from tasks.engine.remade import Check, Remade, RemakeError, Rendered, render, require_spec
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.remake import Ground, answer_again, evaluate_configs, grade_again
@@ -107,9 +108,7 @@ def _remade(
         return completion_request(
             row,
             prompt=_one(found, "prompt", row["prompt_id"]),
-            spec=require_spec(
-                row["spec_id"], _specs(connection, [row["spec_id"]]).get(row["spec_id"])
-            ),
+            spec=_spec(connection, row["spec_id"]),
             settings=recipe.get("generate", {}),
         )
     if found.kind == "judgements":
@@ -121,9 +120,7 @@ def _remade(
             row,
             completion=completion,
             prompts=prompts,
-            spec=require_spec(
-                row["spec_id"], _specs(connection, [row["spec_id"]]).get(row["spec_id"])
-            ),
+            spec=_spec(connection, row["spec_id"]),
             settings=recipe.get("judge", {}),
         )
     ground = _ground(connection, row, recipe)
@@ -144,12 +141,13 @@ def _one(found: FoundRow, name: str, row_id: str) -> Mapping[str, Any]:
     return rows[0]
 
 
-def _spec(connection: duckdb.DuckDBPyConnection, spec_id: str) -> str:
-    return require_spec(spec_id, _specs(connection, [spec_id]).get(spec_id))
+def _spec(connection: duckdb.DuckDBPyConnection, spec_id: str) -> Spec:
+    return require_spec(spec_id, _texts(connection, spec_id).get(spec_id))
 
 
-def _specs(connection: duckdb.DuckDBPyConnection, ids: Sequence[str | None]) -> dict[str, str]:
-    rows = look_up(connection, "spec_texts", spec_ids=[one for one in ids if one])
+def _texts(connection: duckdb.DuckDBPyConnection, spec_id: str | None) -> dict[str, str]:
+    """Returns the text of a stored spec by its id; nothing without one."""
+    rows = look_up(connection, "spec_texts", spec_ids=[spec_id] if spec_id else [])
     return {row["spec_id"]: row["text"] for row in rows}
 
 
@@ -161,10 +159,9 @@ def _ground(
         whole = Recipe.model_validate(recipe)
         pack = whole.load_pack()
     except (ValidationError, PackError) as error:
-        first = str(error).splitlines()[0]
         raise RemakeError(
             f"the prompt cannot be made again: the recipe or the pack of its run is not at hand "
-            f"({first})"
+            f"({_fault(error)})"
         ) from error
     return Ground(
         configs=evaluate_configs(recipe),
@@ -172,8 +169,13 @@ def _ground(
         pack_folder=whole.pack_folder,
         generator_templates=whole.generate.template,
         judge_templates=whole.judge.template,
-        specs=_specs(connection, [row["spec_id"]]),
+        specs=_texts(connection, row["spec_id"]),
     )
+
+
+def _fault(error: ValidationError | PackError) -> str:
+    """Returns the first fault of a recipe or a pack."""
+    return error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
 
 
 def _engine_of(
@@ -192,7 +194,9 @@ def _engine_of(
         if not checkpoints:
             raise RemakeError(f"checkpoint {row['checkpoint_id']} is not in the warehouse")
         [checkpoint] = checkpoints
-        base = engines.get("student", engines["engine"])
+        base = engines.get("student") or engines.get("engine")
+        if base is None:
+            raise RemakeError(f"the recipe of run {row['run_id']} names no engine")
         try:
             return base.with_model(str(fetch_folder(home, checkpoint.path)))
         except OSError as error:
@@ -208,12 +212,22 @@ def _engine_of(
 
 
 def _engines(recipe: Mapping[str, Any]) -> dict[str, EngineConfig]:
-    """Returns the engines of a recipe by the names of their sections."""
+    """Returns the engines of a recipe by the names of their sections.
+
+    Raises RemakeError if another version of Precept wrote one of them.
+    """
     named = {name: recipe.get(name) for name in ("engine", "judge_engine", "student")}
     juries = {f"judge_engines.{n}": one for n, one in enumerate(recipe.get("judge_engines", ()))}
-    return {
-        name: EngineConfig.model_validate(one) for name, one in {**named, **juries}.items() if one
-    }
+    try:
+        return {
+            name: EngineConfig.model_validate(one)
+            for name, one in {**named, **juries}.items()
+            if one
+        }
+    except ValidationError as error:
+        raise RemakeError(
+            f"this Precept does not read an engine of the run's recipe ({_fault(error)})"
+        ) from error
 
 
 def _tokens_note(row: Mapping[str, Any], rendered: Rendered) -> str | None:

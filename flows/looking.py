@@ -68,7 +68,7 @@ def diff(
 ) -> None:
     """Compares two runs: settings, edited policies, what they made, and metrics, B less A."""
     with reading_from(home) as place:
-        from flows import show
+        from flows.comparison import compared
         from specs.parts import changes
         from warehouse.catalog import connect
         from warehouse.reports.compare import compare, specs_of
@@ -76,7 +76,7 @@ def diff(
         connection = connect(place)
         found = compare(connection, run_a, run_b)
         texts = [specs_of(connection, run_id) for run_id in (found.run_a, found.run_b)]
-        show.compared(found, changes(*texts), as_json=as_json)
+        compared(found, changes(*texts), as_json=as_json)
 
 
 @app.command()

@@ -31,15 +31,43 @@ exports = typer.Typer(
 )
 app.add_typer(exports, name="export")
 
-Force = Annotated[bool, typer.Option("--force", help="Replace an export that is there.")]
-Licence = Annotated[
+FormOption = Annotated[
+    Literal["trl", "messages", "sharegpt", "star1", "verl"],
+    typer.Option(
+        "--form",
+        help="Layout: `trl` (prompt and completion), `messages` (TRL, one list), `sharegpt`, "
+        "`star1`, `verl`.",
+    ),
+]
+ReasoningOption = Annotated[
+    Literal["field", "tags", "thinking"] | None,
+    typer.Option(
+        "--reasoning",
+        help="Place of the reasoning: `field` reasoning_content, think `tags` in content, or "
+        "field `thinking`. Unset: `field`; `tags` in sharegpt and star1.",
+    ),
+]
+AllPromptsOption = Annotated[
+    bool,
+    typer.Option(
+        "--all-prompts",
+        help="All judged prompts in rl_prompts, not only those with accepted and rejected "
+        "completions.",
+    ),
+]
+RecipesOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", help="Recipe whose rows leave, if there are several; repeatable."),
+]
+LicenseOption = Annotated[
     str | None,
     typer.Option("--license", help="Identifier of the licence, such as apache-2.0."),
 ]
-Languages = Annotated[
+LanguagesOption = Annotated[
     list[str] | None, typer.Option("--language", help="Code of a language; may be repeated.")
 ]
-Title = Annotated[str | None, typer.Option("--title", help="Title of the card.")]
+TitleOption = Annotated[str | None, typer.Option("--title", help="Title of the card.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an export that is there.")]
 
 
 @exports.command(_ANSWER)
@@ -70,36 +98,14 @@ def export_answer(
 @exports.command("dataset")
 def export_dataset(
     folder: Annotated[str, typer.Argument(help="A new folder.")],
-    form: Annotated[
-        Literal["trl", "messages", "sharegpt", "star1", "verl"],
-        typer.Option(
-            help="Layout: `trl` (prompt and completion), `messages` (TRL, one list), `sharegpt`, "
-            "`star1`, `verl`.",
-        ),
-    ] = "trl",
-    reasoning: Annotated[
-        Literal["field", "tags", "thinking"] | None,
-        typer.Option(
-            help="Place of the reasoning: `field` reasoning_content, think `tags` in content, or "
-            "field `thinking`. Unset: `field`; `tags` in sharegpt and star1.",
-        ),
-    ] = None,
-    all_prompts: Annotated[
-        bool,
-        typer.Option(
-            "--all-prompts",
-            help="All judged prompts in rl_prompts, not only those with accepted and rejected "
-            "completions.",
-        ),
-    ] = False,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option("--recipe", help="Recipe whose rows leave, if there are several; repeatable."),
-    ] = None,
-    license: Licence = None,
-    language: Languages = None,
-    title: Title = None,
-    force: Force = False,
+    form: FormOption = "trl",
+    reasoning: ReasoningOption = None,
+    all_prompts: AllPromptsOption = False,
+    recipe: RecipesOption = None,
+    license: LicenseOption = None,
+    language: LanguagesOption = None,
+    title: TitleOption = None,
+    force: ForceOption = False,
     home: HomeOption = None,
 ) -> None:
     """Writes a data set for `datasets.load_dataset`: examples, prompts for RL, preference pairs,
@@ -111,24 +117,32 @@ def export_dataset(
         options = DatasetOptions(
             form=form, reasoning=reasoning, all_prompts=all_prompts, recipes=recipe or ()
         )
-        publisher = _publisher(license, language, title, force)
-        exported = work(place, folder, options, publisher)
-        for config in exported.configs:
-            left = f"; {config.num_left_out} do not fit the form" if config.num_left_out else ""
-            terminal.line(f"{config.num_rows:8} rows of {config.name}{left}")
-        for name in exported.without_rows:
-            terminal.line(f"{0:8} rows of {name}, which is left out")
-        _tell_next(folder, exported.configs[0].name)
+        exported = work(place, folder, options, _publisher(license, language, title, force))
+        _print_exported(exported, folder)
+
+
+def _print_exported(exported: Any, folder: str) -> None:
+    """Prints the rows of each configuration of a data set, and what to do next."""
+    for config in exported.configs:
+        left = f"; {config.num_left_out} do not fit the form" if config.num_left_out else ""
+        terminal.line(f"{config.num_rows:8} rows of {config.name}{left}")
+    for name in exported.without_rows:
+        terminal.line(f"{0:8} rows of {name}, which is left out")
+    name = exported.configs[0].name
+    terminal.line(
+        f"next: read {shlex.quote(folder)}/README.md; datasets.load_dataset({folder!r}, {name!r}) "
+        f"in Python; precept push {shlex.quote(folder)} OWNER/NAME puts it on the Hub"
+    )
 
 
 @exports.command("checkpoint")
 def export_checkpoint(
     checkpoint: Annotated[str, typer.Argument(help="Id of a checkpoint, or its start.")],
     folder: Annotated[str, typer.Argument(help="A new folder.")],
-    license: Licence = None,
-    language: Languages = None,
-    title: Title = None,
-    force: Force = False,
+    license: LicenseOption = None,
+    language: LanguagesOption = None,
+    title: TitleOption = None,
+    force: ForceOption = False,
     home: HomeOption = None,
 ) -> None:
     """Writes a checkpoint's model with a card: lineage, evaluation, and the command that serves
@@ -143,12 +157,12 @@ def export_checkpoint(
         connection = connect(place)
         [row] = choose_checkpoints(connection, [checkpoint])
         model = fetch_folder(place, row.path)
-        how = served(connection, row, model, folder=folder)
+        how = served(connection, row, model)
         publisher = _publisher(license, language, title, force)
         work(connection, folder, row, model, served=how, publisher=publisher)
         terminal.lines(
             f"checkpoint {row.checkpoint_id} in {folder}",
-            f"next: read {shlex.quote(folder)}/README.md; serve it: {how.command}",
+            f"next: read {shlex.quote(folder)}/README.md; serve it: {how.command(folder)}",
         )
 
 
@@ -193,11 +207,4 @@ def _publisher(
         title=title,
         folders=shown,
         replace=force,
-    )
-
-
-def _tell_next(folder: str, name: str) -> None:
-    terminal.lines(
-        f"next: read {shlex.quote(folder)}/README.md; datasets.load_dataset({folder!r}, {name!r}) "
-        "in Python; precept push FOLDER OWNER/NAME puts it on the Hub"
     )

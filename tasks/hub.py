@@ -5,6 +5,7 @@ message, log or file of ours holds it.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,11 +30,11 @@ class Pushed:
 def push(
     folder: str | Path, repo: str, *, repo_type: RepoType, public: bool = False, replace: bool
 ) -> Pushed:
-    """Pushes all files of a folder as one commit to a repository of the Hub, which it makes.
+    """Pushes the files of a folder as one commit to a repository of the Hub, which it makes.
 
-    Files of a repository that is there are replaced only if `replace` is set; its history stays.
-    Raises PushError in one sentence if there is no token, no network or no right, or if the name
-    is taken.
+    Files whose names begin with a dot stay here. Those of a repository that is there are replaced
+    only if `replace` is set; its history stays. Raises PushError in one sentence if there is no
+    token, no network or no right, or if the name is taken.
     """
     _silence()
     with _told(repo):
@@ -55,9 +56,11 @@ def push(
             repo_type=repo_type,
             folder_path=folder,
             commit_message="Export of Precept",
+            # What another has pushed since is not replaced unseen.
+            parent_commit=there.sha if there is not None else None,
             # A file of an earlier export would be read as a part of this one.
             delete_patterns=["*"] if there is not None else None,
-            ignore_patterns=[".*"],
+            ignore_patterns=[".*", "*/.*"],
         )
         prefix = "datasets/" if repo_type == "dataset" else ""
         is_public = public if there is None else not there.private
@@ -74,10 +77,17 @@ def _require_token(api: Any) -> None:
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
-    if get_token() is None:
+    token = get_token()
+    if token is None:
         raise PushError(
             "there is no token for the Hugging Face Hub; set HF_TOKEN to one that may write, or do "
             "hf auth login"
+        )
+    if not re.fullmatch(r"[!-~]+", token):
+        # The library would put it into a header, and quote it where that fails.
+        raise PushError(
+            "the token of HF_TOKEN or hf auth login has characters that no token has; give one "
+            "that is valid and may write"
         )
     try:
         api.whoami()
@@ -101,12 +111,17 @@ def _existing(api: Any, repo: str, repo_type: RepoType) -> Any:
 
 
 def _require_leave(there: Any, repo: str, *, public: bool, replace: bool) -> None:
-    """Raises PushError if a repository must stay, or would show what is to be private."""
+    """Raises PushError if a repository must stay, or would show what is to be private.
+
+    One without files, as a push that broke off leaves behind, has nothing to lose.
+    """
     seen = "private" if there.private else "public"
-    num_files = len(there.siblings or ())
+    # The Hub itself puts this file into every repository.
+    files = {file.rfilename for file in there.siblings or ()} - {".gitattributes"}
+    num_files = len(files)
     changed = f", last changed on {there.last_modified:%Y-%m-%d}" if there.last_modified else ""
     what = f"{repo} is there already: {seen}, {num_files} files{changed}"
-    if not replace:
+    if files and not replace:
         raise PushError(f"{what}; give another name, or --force to replace its files")
     if seen == "public" and not public:
         raise PushError(
@@ -118,7 +133,8 @@ def _require_leave(there: Any, repo: str, *, public: bool, replace: bool) -> Non
 def _told(repo: str) -> Iterator[None]:
     """Turns a fault of the Hub or of the way to it into a PushError.
 
-    The library's own errors are not passed on: they quote addresses, which may be signed.
+    The library's own errors are not passed on: they quote addresses, which may be signed, or have
+    several lines.
     """
     import httpx
     from huggingface_hub import constants
@@ -130,6 +146,8 @@ def _told(repo: str) -> Iterator[None]:
 
     try:
         yield
+    except PushError:
+        raise
     except HFValidationError:
         raise PushError(f"{repo!r} is no name of a repository; give it as OWNER/NAME") from None
     except OfflineModeIsEnabled:
@@ -142,6 +160,17 @@ def _told(repo: str) -> Iterator[None]:
         raise PushError(
             f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}); check the network "
             "and HF_ENDPOINT, and run the same command again"
+        ) from None
+    except ValueError as error:
+        said = "; ".join(line.strip("- ") for line in str(error).splitlines() if line.strip("- "))
+        raise PushError(
+            f"the Hugging Face Hub does not take the export ({said[:400]}); export it again with "
+            "another --license, --language or --title"
+        ) from None
+    except RuntimeError as error:
+        raise PushError(
+            f"the upload to {repo} broke off ({type(error.__cause__ or error).__name__}); run the "
+            "same command again"
         ) from None
 
 
@@ -166,11 +195,13 @@ def _words(error: Any, repo: str) -> str:
             f"the token must not write to {repo} (403{said}); give one that may write to "
             f"{owner}, or another name"
         )
-    if status == 409:
-        return f"{repo} is taken or was changed meanwhile (409{said}); run the same command again"
+    if status in (409, 412):
+        return (
+            f"{repo} is taken or was changed meanwhile ({status}{said}); run the same command again"
+        )
     if status == 429:
         return f"the Hugging Face Hub asks for patience (429{said}); run the same command later"
     return (
         f"the Hugging Face Hub refused {repo} ({status or 'no status'}{said}); run the same "
-        "command again, or with --force if the repository was made"
+        "command again"
     )

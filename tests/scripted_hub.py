@@ -28,6 +28,10 @@ class ScriptedHub:
     tokens: set[str] = field(default_factory=set)
     refusal: int | None = None
     """Status with which everything but the token's owner is refused."""
+    faults: list[str] = field(default_factory=list)
+    """What is wrong with the metadata of every card."""
+    parents: list[str | None] = field(default_factory=list)
+    """The commit that each push was to follow."""
 
     def seen(self, request: Request) -> Response | None:
         """Keeps the token of a request; returns a refusal if there is to be one."""
@@ -53,6 +57,10 @@ class ScriptedHub:
 
     def place(self, request: Request) -> str:
         return "{kind}/{owner}/{name}".format(**request.path_params)
+
+    async def validate(self, request: Request) -> Response:
+        errors = [{"message": fault} for fault in self.faults]
+        return JSONResponse({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     async def info(self, request: Request) -> Response:
         name = self.place(request)
@@ -93,6 +101,8 @@ class ScriptedHub:
         for line in (await request.body()).splitlines():
             operation: dict[str, Any] = json.loads(line)
             value = operation["value"]
+            if operation["key"] == "header":
+                self.parents.append(value.get("parentCommit"))
             if operation["key"] == "file":
                 self.files[name][value["path"]] = base64.b64decode(value["content"])
             elif operation["key"] == "deletedFile":
@@ -110,11 +120,7 @@ def scripted_hub() -> Iterator[ScriptedHub]:
     routes = [
         Route("/api/whoami-v2", hub.whoami),
         Route("/api/repos/create", hub.create, methods=["POST"]),
-        Route(
-            "/api/validate-yaml",
-            lambda _: JSONResponse({"errors": [], "warnings": []}),
-            methods=["POST"],
-        ),
+        Route("/api/validate-yaml", hub.validate, methods=["POST"]),
         Route(repo, hub.info),
         Route(f"{repo}/revision/{{revision}}", hub.info),
         Route(f"{repo}/tree/{{revision}}", hub.tree),

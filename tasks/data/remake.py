@@ -26,10 +26,10 @@ from warehouse.tables import content_id, text_id
 Row = Mapping[str, Any]
 
 
-def completion_request(row: Row, *, prompt: Row, spec: str, settings: Mapping[str, Any]) -> Remade:
+def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[str, Any]) -> Remade:
     """Returns what the generator was asked for a completion.
 
-    `spec` is the text of its spec, `settings` section `generate` of the recipe of its run. Raises
+    `settings` is section `generate` of the recipe of its run. Raises
     RemakeError if a part is no longer what it was.
     """
     config = _configured(GenerateConfig, settings)
@@ -48,13 +48,13 @@ def completion_request(row: Row, *, prompt: Row, spec: str, settings: Mapping[st
             of="prompt, spec, generation_id, sample index",
         ),
     ]
-    messages = generator_messages(template, prompt["messages"], spec=_spec(spec))
+    messages = generator_messages(template, prompt["messages"], spec=spec)
     request = Request(messages=messages, num_samples=1, sampling=config.sampling)
     return Remade(request=request, checks=tuple(checks))
 
 
 def judgement_request(
-    row: Row, *, completion: Row, prompts: Sequence[Row], spec: str, settings: Mapping[str, Any]
+    row: Row, *, completion: Row, prompts: Sequence[Row], spec: Spec, settings: Mapping[str, Any]
 ) -> Remade:
     """Returns what the judge was asked for a judgement.
 
@@ -87,7 +87,7 @@ def judgement_request(
     messages = judge_messages(
         template,
         prompts[0]["messages"],
-        spec=_spec(spec),
+        spec=spec,
         answer=completion["answer"],
         reasoning=completion["reasoning"],
         metadata=shown,
@@ -117,14 +117,9 @@ def _metadata_of(row: Row, prompts: Sequence[Row], config: JudgeConfig) -> list[
     )
 
 
-def _common_checks(row: Row, prompt: Row, spec: str) -> Iterator[Check]:
+def _common_checks(row: Row, prompt: Row, spec: Spec) -> Iterator[Check]:
     yield check("prompt_id", row["prompt_id"], messages_id(prompt["messages"]), of="messages")
-    yield check("spec_id", row["spec_id"], _spec(spec).id, of="text of the spec")
-
-
-def _spec(text: str) -> Spec:
-    """Returns a stored spec; only its text reaches a model."""
-    return Spec(categories=(), detail="full", text=text, rule_ids=())
+    yield check("spec_id", row["spec_id"], spec.id, of="text of the spec")
 
 
 def _configured(kind: Any, settings: Mapping[str, Any]) -> Any:

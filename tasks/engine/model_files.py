@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.engine.faults import first_line
 from tasks.engine.requests import EngineConfig
 from tasks.engine.turns import Render, Written
 from tasks.paths import places
@@ -155,10 +156,9 @@ def _find_in_cache(engine: EngineConfig) -> Path:
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision)).parent
     except (HfHubHTTPError, OSError) as error:
-        line = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"model {name} cannot be fetched from Hugging Face ({line}); check its id and its "
-            "revision, and set HF_TOKEN if the model is not open to all"
+            f"model {name} cannot be fetched from Hugging Face ({first_line(error)}); check its id "
+            "and its revision, and set HF_TOKEN if the model is not open to all"
         ) from error
 
 
@@ -170,7 +170,7 @@ def _require_hub(engine: EngineConfig) -> None:
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        # The library itself would try for half a minute.
+        # The library itself would try several times, and wait longer each time.
         httpx.head(constants.ENDPOINT, timeout=_SECONDS_TO_ANSWER)
     except (OSError, httpx.HTTPError) as error:
         name = f"{engine.model}@{engine.revision}" if engine.revision else engine.model

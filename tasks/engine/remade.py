@@ -6,7 +6,11 @@ parts, and a part that has changed since is named instead of shown.
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
+from specs.policy import Spec
+from tasks.engine.faults import first_line
+from tasks.engine.model_files import find_folder
 from tasks.engine.rendering import Renderer
 from tasks.engine.requests import EngineConfig, Request
 from tasks.engine.turns import TurnsError
@@ -55,11 +59,12 @@ def check(name: str, recorded: str | None, again: str, *, of: str) -> Check:
     return Check(name, again, of)
 
 
-def require_spec(spec_id: str | None, text: str | None) -> str:
-    """Returns the text of a stored spec; raises RemakeError if the warehouse lacks it."""
+def require_spec(spec_id: str, text: str | None) -> Spec:
+    """Returns a stored spec, of which only the text reaches a model; raises RemakeError if the
+    warehouse lacks it."""
     if text is None:
         raise RemakeError(f"the prompt cannot be made again: spec {spec_id} is not stored")
-    return text
+    return Spec(categories=(), detail="full", text=text, rule_ids=())
 
 
 def render(request: Request, config: EngineConfig) -> Rendered:
@@ -72,14 +77,25 @@ def render(request: Request, config: EngineConfig) -> Rendered:
 
         turns = turns_of(request, config)
         return Rendered(json.dumps(turns, ensure_ascii=False, indent=2), None)
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.model_path, revision=config.revision)
-        renderer = Renderer(tokenizer, config)
+        # Tells at once that a model is not there, which transformers tries for long.
+        find_folder(config)
+        renderer = Renderer(_tokenizer(config), config)
         text = renderer.prompt(request)
     except (OSError, ValueError, TurnsError) as error:
         raise RemakeError(
-            f"the chat template of {config.model} is not at hand: {str(error).splitlines()[0]}"
+            f"the chat template of {config.model} is not at hand: {first_line(error)}"
         ) from error
     return Rendered(text, len(renderer.encode(text)))
+
+
+def _tokenizer(config: EngineConfig) -> Any:
+    """Returns the tokenizer that the engine takes, which its arguments may name."""
+    from transformers import AutoTokenizer
+
+    arguments = config.engine_args
+    return AutoTokenizer.from_pretrained(
+        arguments.get("tokenizer", config.model_path),
+        revision=arguments.get("tokenizer_revision", config.revision),
+        trust_remote_code=arguments.get("trust_remote_code", False),
+    )

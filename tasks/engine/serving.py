@@ -1,13 +1,13 @@
-"""The command that serves a model's folder elsewhere, with the parser that splits its replies."""
+"""How a model is served elsewhere, with the parser that splits its replies."""
 
 import json
-import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from specs.replies import Marks
 from tasks.engine.families import find_marks
 from tasks.engine.requests import EngineConfig
+from warehouse.exports.recipe_file import names_secret
 
 _PARSERS = ("deepseek_r1", "olmo3")
 """Parsers of <think> tags: as tokens of their own, and as text."""
@@ -17,19 +17,18 @@ _PARSERS = ("deepseek_r1", "olmo3")
 class Serving:
     """How a model is served elsewhere."""
 
-    command: str
+    arguments: Sequence[str]
+    """Arguments of `vllm serve` after the folder."""
     parser: str | None
     """vLLM's reasoning parser. None: no parser takes the model's replies apart."""
     marks: Marks
     """The marks around the reasoning."""
 
 
-def serving_of(engine: EngineConfig, *, folder: str, vocabulary: Collection[str]) -> Serving:
-    """Returns how to serve a folder that holds a model which an engine has served or trained."""
+def serving_of(engine: EngineConfig, *, vocabulary: Collection[str]) -> Serving:
+    """Returns how to serve a model that an engine has served, or that was trained from it."""
     parser, marks = _parser(engine, vocabulary)
-    arguments = ["vllm", "serve", folder]
-    if parser:
-        arguments += ["--reasoning-parser", parser]
+    arguments = ["--reasoning-parser", parser] if parser else []
     if engine.dtype != "auto":
         arguments += ["--dtype", engine.dtype]
     if engine.max_model_len:
@@ -37,7 +36,18 @@ def serving_of(engine: EngineConfig, *, folder: str, vocabulary: Collection[str]
     if engine.chat_template_kwargs:
         options = json.dumps(engine.chat_template_kwargs)
         arguments += ["--default-chat-template-kwargs", options]
-    return Serving(shlex.join(arguments), parser, marks)
+    for name, value in engine.engine_args.items():
+        if not names_secret(name):
+            arguments += _flag(name, value)
+    return Serving(arguments, parser, marks)
+
+
+def _flag(name: str, value: bool | int | float | str) -> list[str]:
+    """Returns an argument of vLLM's as its command line spells it."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{dashed}" if value else f"--no-{dashed}"]
+    return [f"--{dashed}", str(value)]
 
 
 def _parser(engine: EngineConfig, vocabulary: Collection[str]) -> tuple[str | None, Marks]:

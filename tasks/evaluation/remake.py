@@ -36,10 +36,7 @@ class Ground:
 
     def spec(self, spec_id: str | None) -> Spec | None:
         """Returns a stored spec, None without an id; raises RemakeError if it is not stored."""
-        if spec_id is None:
-            return None
-        text = require_spec(spec_id, self.specs.get(spec_id))
-        return Spec(categories=(), detail="full", text=text, rule_ids=())
+        return None if spec_id is None else require_spec(spec_id, self.specs.get(spec_id))
 
 
 def evaluate_configs(recipe: Mapping[str, Any]) -> list[EvaluateConfig]:

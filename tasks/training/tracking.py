@@ -38,7 +38,10 @@ class Tracking:
         require_installed(report_to, training=training)
         tracker = report_to or ("trackio" if _is_installed("trackio") else "none")
         settings = _offline(tracker, folder / "tracking" / tracker)
-        return cls(tracker, {name: os.environ.get(name, value) for name, value in settings.items()})
+        # A variable that is set to nothing tells a tracker nothing, and would let it go online.
+        return cls(
+            tracker, {name: os.environ.get(name) or value for name, value in settings.items()}
+        )
 
     def trl_arguments(self, run_name: str) -> dict[str, str | bool]:
         """Returns the arguments by which TRL reports to the tracker."""
@@ -51,12 +54,11 @@ class Tracking:
     def set_up(self) -> None:
         """Sets the variables in a worker, and makes the folder that they name."""
         os.environ.update(self.variables)
-        for name in _FOLDERS:
-            if self.variables.get(name):
-                Path(self.variables[name]).mkdir(parents=True, exist_ok=True)
+        for name in _FOLDERS & self.variables.keys():
+            Path(self.variables[name]).mkdir(parents=True, exist_ok=True)
 
 
-_FOLDERS = ("TRACKIO_DIR", "WANDB_DIR")
+_FOLDERS = {"TRACKIO_DIR", "WANDB_DIR"}
 """Variables that name a folder, which must be there."""
 
 

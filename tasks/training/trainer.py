@@ -143,8 +143,9 @@ class TrainingConfig(Config):
     report_to: Tracker | None = None
     """Tracker that is shown the figures of each step beside the warehouse: `trackio`, `wandb`,
     `mlflow` or `none`; its package must be installed. It writes to folder `tracking` of the
-    warehouse and sends nothing, unless its own variables tell it to: `TRACKIO_SPACE_ID`,
-    `WANDB_MODE`, `MLFLOW_TRACKING_URI`. Unset: `trackio` if it is installed, else `none`."""
+    warehouse (of one on a store, of its scratch folder) and sends nothing, unless its own variables
+    tell it to: `TRACKIO_SPACE_ID`, `WANDB_MODE`, `MLFLOW_TRACKING_URI`. Unset: `trackio` if it is
+    installed, else `none`."""
     workers: WorkersConfig = WorkersConfig()
     """Resources of the training."""
 

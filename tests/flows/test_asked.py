@@ -19,9 +19,10 @@ from specs.template import SETS, forget_templates, load_template
 from tasks.data.candidates import messages_id
 from tasks.data.generate import CompletionUnit, GenerateWork
 from tasks.data.judge import JudgementUnit, JudgeWork
-from tasks.engine.remade import RemakeError
+from tasks.engine.faults import first_line
+from tasks.engine.remade import RemakeError, render
 from tasks.engine.rendering import Renderer
-from tasks.engine.requests import Request, ScriptedEngine
+from tasks.engine.requests import EngineConfig, Request, Sampling, ScriptedEngine
 from tasks.evaluation.answer import AnswerConfig, AnswerUnit, AnswerWork, Arm
 from tasks.evaluation.evaluation import graders_of
 from tasks.evaluation.grade import GradeUnit, GradeWork
@@ -304,6 +305,37 @@ def test_model_that_is_gone_leaves_the_messages(made: Made) -> None:
     assert asked.text is None and "not at hand" in str(asked.note)
     code, out, _ = invoke("show", row_id, "--prompt", "--home", made.home.url)
     assert code == 0 and json.loads(out) == made.requests[row_id].messages
+
+
+def test_recipe_that_is_no_longer_read_leaves_the_messages(made: Made) -> None:
+    row_id = first_id(made, "completions", "completion_id")
+    recipe = {**json.loads(made.recipe.model_dump_json()), "engine": {"wheels": 4}}
+    write_shard(made.home, RUNS, [run("r", revision=9, resolved_recipe=json.dumps(recipe))])
+    asked = made.asked(row_id)
+    assert asked.text is None and list(asked.messages) == made.requests[row_id].messages
+    assert "this Precept does not read an engine of the run's recipe (Extra inputs" in str(
+        asked.note
+    )
+
+
+def test_model_that_nobody_can_fetch_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    request = Request(messages=[], num_samples=1, sampling=Sampling())
+    with pytest.raises(RemakeError, match=r"is not at hand: .* http://127.0.0.1:9 cannot be asked"):
+        render(request, EngineConfig(model="org/gone"))
+    assert first_line(OSError()) == "OSError"
+
+
+def test_tokenizer_that_the_engine_was_given_writes_the_prompt(made: Made, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(made.recipe.engine.model_path, tmp_path / "own"))
+    template = "{% for turn in messages %}{{ turn.role }} says {{ turn.content }}\n{% endfor %}"
+    (own / "chat_template.jinja").write_text(template)
+    engine = made.recipe.engine.model_copy(update={"engine_args": {"tokenizer": str(own)}})
+    messages: list[Any] = [{"role": "user", "content": "boat"}]
+    request = Request(messages=messages, num_samples=1, sampling=Sampling())
+    assert render(request, engine).text == "user says boat\n"
 
 
 def test_row_that_no_model_was_asked_for_says_so(made: Made) -> None:

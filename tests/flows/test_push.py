@@ -1,6 +1,7 @@
 """`precept push` to a hub on loopback: only when told, private, and nothing replaced unasked."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,8 @@ def test_repository_that_is_there_is_replaced_only_when_told(
     assert "--force" in told and hub.files[REPO] == before
     assert push(folder, "town/harbour", "--force")[0] == 0
     assert hub.files[REPO] == contents(folder)
+    # What somebody pushes between the look and the push makes the Hub refuse it.
+    assert hub.parents == ["0" * 40]
 
 
 def test_nothing_is_shown_to_everybody_unless_told(folder: Path, hub: ScriptedHub) -> None:
@@ -88,6 +91,9 @@ def test_nothing_is_shown_to_everybody_unless_told(folder: Path, hub: ScriptedHu
     [
         ({"HF_TOKEN": ""}, "town/harbour", "there is no token"),
         ({"HF_TOKEN": TOKEN[:-1]}, "town/harbour", "does not know the token"),
+        ({"HF_TOKEN": f"{TOKEN}\x01"}, "town/harbour", "characters that no token has"),
+        ({"HF_TOKEN": f"{TOKEN}é"}, "town/harbour", "characters that no token has"),
+        ({"faults": ['"license" is odd', "more"]}, "town/harbour", 'README.md.; "license" is odd;'),
         ({"ENDPOINT": "http://127.0.0.1:9"}, "town/harbour", "cannot be reached"),
         ({"HF_HUB_OFFLINE": True}, "town/harbour", "HF_HUB_OFFLINE is set"),
         ({}, "harbour", "give it as OWNER/NAME"),
@@ -109,11 +115,26 @@ def test_what_keeps_an_export_from_the_hub_is_told_in_one_sentence_without_the_t
         if name == "HF_TOKEN":
             monkeypatch.setenv(name, value)
         else:
-            monkeypatch.setattr(hub if name == "refusal" else constants, name, value)
+            monkeypatch.setattr(constants if name.isupper() else hub, name, value)
     code, out, told = push(folder, repo)
     assert code == 2 and told.count("\n") == 1 and sentence in told
-    assert not hub.files
+    assert not any(hub.files.values())
     assert TOKEN[3:-1] not in out + told
+
+
+def test_push_that_broke_off_is_done_by_the_same_command(folder: Path, hub: ScriptedHub) -> None:
+    hub.files[REPO], hub.private[REPO] = {".gitattributes": b""}, True
+    assert push(folder, "town/harbour")[0] == 0
+    assert hub.files[REPO].keys() == contents(folder).keys() | {".gitattributes"}
+
+
+def test_hidden_files_stay_here(folder: Path, hub: ScriptedHub, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    for place in (copy / ".env", copy / "sft" / ".env", copy / ".cache" / "x"):
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("HF_TOKEN=hf_mine")
+    assert push(copy, "town/harbour")[0] == 0
+    assert hub.files[REPO] == contents(folder)
 
 
 def test_a_folder_that_is_no_export_is_not_pushed(folder: Path, hub: ScriptedHub) -> None:

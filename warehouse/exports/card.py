@@ -17,10 +17,11 @@ from warehouse.exports.dataset import CONFIGS, ExportedRows, ExportError, Form, 
 from warehouse.exports.figures import Figures
 
 _ABOUT = {
-    "sft": "an accepted completion that was chosen as an example",
+    "sft": "an example whose completion people, or else the judge, accept",
     "rl_prompts": "a prompt, with the share of its completions that was accepted",
     "preference": "a prompt with its best accepted and its worst rejected completion",
-    "rejected": "a completion with a score under the threshold, with the judge's words on it",
+    "rejected": "a completion with a score under the threshold that people do not accept, with "
+    "the judge's words on it",
     "traces": "a completion in form, whatever its verdict",
 }
 _PLACES: Mapping[Reasoning, str] = {
@@ -30,7 +31,8 @@ _PLACES: Mapping[Reasoning, str] = {
 }
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-_SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+"""The Hub's names for the powers of ten from a thousand."""
 
 
 def check_license(name: str | None) -> str | None:
@@ -68,7 +70,7 @@ def dataset_card(
     recipes' files.
     """
     names = [config.name for config in exported.configs]
-    measured = [row["language"] for row in figures.rows["languages"]]
+    measured = [row["language"] or "" for row in figures.rows["languages"]]
     languages = given["languages"] or [one for one in measured if _LANGUAGE.fullmatch(one)]
     total = sum(row["num_rows"] for row in figures.rows["configs"])
     data = {
@@ -95,7 +97,6 @@ def dataset_card(
             "about": {name: _ABOUT[name] for name in CONFIGS},
             "form": form,
             "reasoning_place": Markup(_PLACES[reasoning]),
-            "given_languages": bool(given["languages"]),
             **given,
         },
     )
@@ -117,10 +118,12 @@ def checkpoint_card(figures: Figures, *, given: Mapping[str, Any]) -> str:
         "pipeline_tag": "text-generation",
         "base_model": given["base_model"],
     }
+    stages = [row["stage"].upper() for row in lineage]
+    is_whole = lineage[0]["parent_id"] is None
     facts = {
         "rows": figures.rows,
-        "stages": ", then ".join(row["stage"].upper() for row in lineage),
-        "root": lineage[0]["parent"],
+        "stages": ", then ".join(stages if is_whole else ["trainings that are not known", *stages]),
+        "root": lineage[0]["parent"] if is_whole else None,
         **given,
     }
     return _page("checkpoint.md", data, facts)
@@ -165,6 +168,7 @@ def _templates() -> Environment:
     environment.filters |= {
         "line": _as_line,
         "heading": lambda text: _as_line(text).replace("#", r"\#"),
+        "code": one_line,
         "number": _number,
         "settings": _settings,
         "python": lambda text: json.dumps(text, ensure_ascii=False),
@@ -189,22 +193,25 @@ def _number(value: float | None) -> str:
         return "–"
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
-    return f"{value:,.4f}".rstrip("0")
+    if abs(value) < 0.00005:
+        return f"{value:.2g}"
+    return f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
 def _settings(text: str | None) -> str:
     """Returns settings in JSON as words, without those that are not set."""
-    value = json.loads(text) if text else {}
+    if text is None:
+        return "not recorded"
+    value = json.loads(text)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     set_ones = {name: one for name, one in value.items() if one not in (None, [], {})}
-    return ", ".join(f"{name} {json.dumps(one)}" for name, one in set_ones.items()) or "as usual"
+    return ", ".join(f"{name} {json.dumps(one)}" for name, one in set_ones.items()) or "none"
 
 
 def _size(num_rows: int) -> str:
     """Returns the Hub's name for a number of rows."""
-    names = ["1K", "10K", "100K", "1M", "10M", "100M"]
-    for place, most in enumerate(_SIZES):
-        if num_rows < most:
-            return f"n<{names[0]}" if place == 0 else f"{names[place - 1]}<n<{names[place]}"
-    return "n>100M"
+    for place, name in enumerate(_SIZES):
+        if num_rows < 10 ** (place + 3):
+            return f"{_SIZES[place - 1]}<n<{name}" if place else f"n<{name}"
+    return f"n>{_SIZES[-1]}"

@@ -2,16 +2,15 @@
 
 DuckDB shapes the rows, and they pass to Parquet in batches: beyond a fixed limit, what a sort or a
 join holds lies on the disk of the folder. Rows that a later run replaced, prompts that a suite asks
-and the texts of policies do not leave.
+and the texts of policies do not leave. What people say of a completion goes before what the judge
+says.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import glob
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -19,7 +18,6 @@ import pyarrow.parquet as pq
 
 from warehouse.catalog import read, show_views
 from warehouse.definitions import sql_text, views_of
-from warehouse.files import OutputError
 
 Form = Literal["trl", "messages", "sharegpt", "star1", "verl"]
 Reasoning = Literal["field", "tags", "thinking"]
@@ -40,6 +38,18 @@ _MEMORY = "2GB"
 """Most that DuckDB holds in memory; the rest of a sort or a join lies on the disk."""
 _OWN_TAGS = ("sharegpt", "star1")
 """Forms whose replies are texts, so that reasoning stands between tags."""
+_HELD_CHATS: Mapping[Form, str] = {
+    "star1": "len(messages) = 1",
+    "sharegpt": "NOT has_calls(messages)",
+}
+"""Conditions on the chats that a form has a place for, where it has none for others."""
+_REPLY_TEXTS: Mapping[str, Sequence[str]] = {
+    "reply": ("reasoning", "answer"),
+    "chat": ("reasoning", "answer"),
+    "pair": ("chosen_reasoning", "chosen_answer", "rejected_reasoning", "rejected_answer"),
+    "prompt": (),
+}
+"""Columns by shape whose texts stand in a reply."""
 
 
 class ExportError(ValueError):
@@ -69,7 +79,8 @@ class ExportedConfig:
     num_rows: int
     columns: Sequence[str]
     num_left_out: int = 0
-    """Rows that the form cannot hold: chats of several turns have no place in STAR-1's form."""
+    """Rows that the form cannot hold: chats of several turns in STAR-1's, calls of tools in
+    ShareGPT's, and replies that hold a tag themselves where reasoning stands between tags."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,28 +98,29 @@ def export_rows(
 ) -> ExportedRows:
     """Writes the configurations of a data set into a folder, which is there.
 
-    Afterwards the connection has the tables `leaving_prompts`, `leaving` and `exported`, which the
-    figures of a card are asked of. Raises ExportError if there is nothing to export, or if it is
-    not said which of several recipes is meant.
+    What does not fit into memory lies beside the folder. Afterwards the connection has the tables
+    `leaving_prompts`, `leaving`, `exported` and `unfit`, which the figures of a card are asked of.
+    Raises ExportError if there is nothing to export, or if it is not said which of several recipes
+    is meant.
     """
     reasoning = reasoning_of(options)
-    with _spilling(connection, folder):
-        recipes = choose_recipes(connection, options.recipes)
-        prepare(connection, reasoning)
-        configs, without_rows = [], []
-        for name in CONFIGS:
-            config = _export_config(connection, folder, name, options)
-            if config.num_rows:
-                configs.append(config)
-            else:
-                without_rows.append(name)
-        if not configs:
-            raise ExportError(
-                f"recipe {', '.join(recipes)} has no judged completion that may leave; run precept "
-                "refresh first, and see precept ask funnel"
-            )
-        _show_exported(connection, folder, [config.name for config in configs], options.form)
-    return ExportedRows(configs=configs, recipes=recipes, without_rows=without_rows)
+    _spill_into(connection, folder.parent / f".spill-{folder.name}")
+    recipes = choose_recipes(connection, options.recipes)
+    prepare(connection, reasoning)
+    all_configs = [_export_config(connection, folder, name, options) for name in CONFIGS]
+    configs = [config for config in all_configs if config.num_rows]
+    if not configs:
+        raise ExportError(
+            f"recipe {', '.join(recipes)} has no judged completion that may leave in "
+            f"form {options.form!r}; run precept refresh first, and see precept ask funnel"
+        )
+    _show_exported(connection, folder, [config.name for config in configs], options.form)
+    _show_unfit(connection, all_configs)
+    return ExportedRows(
+        configs=configs,
+        recipes=recipes,
+        without_rows=[config.name for config in all_configs if not config.num_rows],
+    )
 
 
 def reasoning_of(options: DatasetOptions) -> Reasoning:
@@ -136,7 +148,7 @@ def choose_recipes(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) 
     if unknown or (not names and len(known) > 1):
         fault = f"no rows of recipe {unknown[0]!r}" if unknown else f"rows of {len(known)} recipes"
         raise ExportError(f"the warehouse has {fault}; give --recipe one of {', '.join(known)}")
-    chosen = list(names) or known
+    chosen = list(dict.fromkeys(names)) or known
     # Views find the table of this connection before the view of the same name.
     connection.execute(
         "CREATE TEMP TABLE latest_plans AS "
@@ -165,17 +177,29 @@ def _export_config(
 ) -> ExportedConfig:
     rows = _text(f"configs/{name}")
     parameters = {"undecided": not options.all_prompts} if "$undecided" in rows else {}
-    query = f"WITH rows AS ({rows} ORDER BY completion_id) {_shape(options.form, CONFIGS[name])}"
+    fitting = _fitting(options, CONFIGS[name])
+    kept = f"FROM ({rows}) WHERE {fitting} ORDER BY completion_id"
+    query = f"WITH rows AS ({kept}) {_shape(options.form, CONFIGS[name])}"
     batches = read(connection, query, parameters).to_arrow_reader(_BATCH_ROWS)
     num_rows = _write(batches, folder / name)
     num_left_out = 0
-    if options.form == "star1":
-        # That form alone has no place for some chats.
+    if fitting != _ALL:
         [(num_all,)] = read(connection, f"SELECT count(*) FROM ({rows})", parameters).fetchall()
         num_left_out = num_all - num_rows
     return ExportedConfig(
         name=name, num_rows=num_rows, columns=batches.schema.names, num_left_out=num_left_out
     )
+
+
+_ALL = "true"
+
+
+def _fitting(options: DatasetOptions, shape: str) -> str:
+    """Returns the condition on the rows that a form has a place for."""
+    conditions = [_HELD_CHATS[options.form]] if options.form in _HELD_CHATS else []
+    if reasoning_of(options) == "tags":
+        conditions += [f"NOT has_tag({column})" for column in _REPLY_TEXTS[shape]]
+    return " AND ".join(conditions) or _ALL
 
 
 def _write(batches: pa.RecordBatchReader, folder: Path) -> int:
@@ -212,7 +236,7 @@ def _show_exported(
     for name in names:
         inside = form == "verl" and CONFIGS[name] in ("reply", "chat", "prompt")
         column = "extra_info.prompt_id" if inside else "prompt_id"
-        files = sql_text(f"{_escaped(folder / name)}/*.parquet")
+        files = sql_text(f"{glob.escape(str(folder / name))}/*.parquet")
         parts.append(
             f"SELECT {sql_text(name)} AS config, {column} AS prompt_id "
             f"FROM read_parquet({files}, hive_partitioning = false)"
@@ -220,10 +244,11 @@ def _show_exported(
     connection.execute(f"CREATE OR REPLACE TEMP TABLE exported AS {' UNION ALL '.join(parts)}")
 
 
-def _escaped(path: Path) -> str:
-    import glob
-
-    return glob.escape(str(path))
+def _show_unfit(connection: duckdb.DuckDBPyConnection, configs: Sequence[ExportedConfig]) -> None:
+    """Makes table `unfit` of the number of rows that each configuration leaves out."""
+    connection.execute("CREATE OR REPLACE TEMP TABLE unfit (config VARCHAR, num_rows BIGINT)")
+    for config in configs:
+        connection.execute("INSERT INTO unfit VALUES (?, ?)", [config.name, config.num_left_out])
 
 
 def _shape(form: Form, shape: str) -> str:
@@ -238,48 +263,7 @@ def _text(name: str) -> str:
     return (_QUERIES / f"{name}.sql").read_text(encoding="utf-8").rstrip().removesuffix(";")
 
 
-@contextmanager
-def _spilling(connection: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]:
-    """Limits the memory of a connection; what does not fit lies in a folder beside the export."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".spill-") as spill:
-        connection.execute(f"SET temp_directory = {sql_text(spill)}")
-        connection.execute(f"SET memory_limit = {sql_text(_MEMORY)}")
-        yield
-
-
-@contextmanager
-def whole_folder(path: str | Path, *, replace: bool = False, mark: str) -> Iterator[Path]:
-    """Yields a folder beside `path` to write into; it takes that name when the block ends.
-
-    Raises OutputError if there is something of that name, unless `replace` is set and it is an
-    earlier export, which has a file of the name `mark`.
-    """
-    place = Path(path).absolute()
-    if place.exists() or place.is_symlink():
-        if not replace:
-            raise OutputError(
-                f"{path} is there already; give another name, or --force to replace an export"
-            )
-        if not (place / mark).is_file():
-            raise OutputError(
-                f"{path} is no export of Precept's (it has no {mark}), so that --force does not "
-                "replace it; give another name"
-            )
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:100]}-"))
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}); give another folder"
-        ) from error
-    try:
-        partial.chmod(0o755)
-        yield partial
-        if place.exists():
-            shutil.rmtree(place)
-        partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-FORMS = get_args(Form)
+def _spill_into(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Limits the memory of a connection; what does not fit lies in a folder, which DuckDB makes."""
+    connection.execute(f"SET temp_directory = {sql_text(str(folder))}")
+    connection.execute(f"SET memory_limit = {sql_text(_MEMORY)}")

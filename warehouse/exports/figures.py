@@ -4,7 +4,7 @@ Whatever number a card tells stands in the rows of one of them. They leave with 
 its SQL, so that a reader can trace every figure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from warehouse.catalog import choose_run, prepare, query_text, read
-from warehouse.characters import json_text
+from warehouse.characters import all_visible, json_text
 
 FILE = "figures.json"
 """The file of an export that has every figure of its card; its presence marks an export."""
@@ -20,6 +20,7 @@ FILE = "figures.json"
 _QUERIES = Path(__file__).parent / "figures"
 _OF_DATASET = (
     "configs",
+    "unfit",
     "languages",
     "categories",
     "models",
@@ -31,7 +32,7 @@ _OF_DATASET = (
     "limits",
     "runs",
 )
-_OF_CHECKPOINT = ("checkpoint", "lineage", "ancestors", "trainings")
+_OF_CHECKPOINT = ("checkpoint", "lineage", "ancestors")
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -59,6 +60,11 @@ class Figures:
     def add_none(self, name: str, query: str) -> None:
         """Keeps that a query was not asked, because nothing was there to ask it about."""
         self.rows[name], self.queries[name] = [], query
+
+    def shown(self, show: Callable[[str], str]) -> "Figures":
+        """Returns the figures with every text in their rows as `show` gives it."""
+        rows = {name: all_visible(each, show) for name, each in self.rows.items()}
+        return Figures(rows, self.queries)
 
     def as_json(self, kind: str) -> str:
         """Returns the queries with their rows; `kind` is `dataset` or `checkpoint`."""

@@ -1,7 +1,11 @@
 """Exports as folders, whole or not at all: rows or weights, card, recipe and figures."""
 
+import json
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +25,17 @@ from warehouse.exports.dataset import (
     ExportError,
     export_rows,
     reasoning_of,
-    whole_folder,
 )
 from warehouse.exports.figures import FILE, Figures, figures_of_checkpoint, figures_of_dataset
 from warehouse.exports.recipe_file import recipe_file, shown_paths, without_secrets
+from warehouse.files import OutputError
 from warehouse.home import Home
 from warehouse.tables import Checkpoint
 
 CARD = "README.md"
-_NOT_OF_THE_MODEL = ("stage.json",)
-"""Files of a checkpoint that only the warehouse reads."""
+_NOT_OF_THE_MODEL = ("stage.json", "training_args.bin")
+"""Files of a checkpoint that only the warehouse reads, and the trainer's own, a pickle with paths
+of the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +64,19 @@ class Publisher:
 class Served:
     """How a checkpoint is served, and what it began from."""
 
-    command: str
+    arguments: Sequence[str]
+    """Arguments of `vllm serve` after the folder."""
     parser: str | None
+    """vLLM's reasoning parser. None: no parser takes the model's replies apart."""
     marks: tuple[str, str]
+    """The marks around the reasoning."""
     base_model: str | None
-    """Id on the Hub of the model that the first training began from. None: it is a folder."""
+    """Id on the Hub of the model that the first training began from. None: it has none that is
+    known."""
+
+    def command(self, folder: str) -> str:
+        """Returns the command that serves the model from a folder."""
+        return shlex.join(["vllm", "serve", folder, *self.arguments])
 
 
 def export_dataset(
@@ -80,18 +93,18 @@ def export_dataset(
     connection = open_catalog(home).connection
     license = check_license(publisher.license)
     languages = check_languages(publisher.languages)
-    with whole_folder(path, replace=publisher.replace, mark=FILE) as folder:
+    with whole_folder(path, replace=publisher.replace) as folder:
         exported = export_rows(connection, folder, options)
         files = _write_recipes(connection, folder, exported.recipes, publisher)
-        figures = figures_of_dataset(connection)
+        figures = figures_of_dataset(connection).shown(publisher.shown)
         given = {
             "title": publisher.title
             or f"{', '.join(exported.recipes)}: deliberations over policies",
-            "folder": Path(path).name,
+            "folder": Path(path).resolve().name,
             "license": license or _license_of(figures),
             "languages": languages,
             "command": publisher.shown(publisher.command),
-            "recipe_files": files,
+            "recipe_files": {publisher.shown(name): file for name, file in files.items()},
         }
         reasoning = reasoning_of(options)
         card = dataset_card(figures, exported, form=options.form, reasoning=reasoning, given=given)
@@ -111,15 +124,14 @@ def export_checkpoint(
     """Writes a checkpoint, whose model lies in a folder, into a new folder; returns its figures."""
     given_license = check_license(publisher.license)
     languages = check_languages(publisher.languages)
-    with whole_folder(path, replace=publisher.replace, mark=FILE) as folder:
+    with whole_folder(path, replace=publisher.replace) as folder:
         for file in sorted(model.iterdir()):
             if file.is_file() and file.name not in (*_NOT_OF_THE_MODEL, CARD, FILE):
-                shutil.copy2(file, folder / file.name)
-        figures = figures_of_checkpoint(connection, checkpoint.checkpoint_id)
-        [record] = look_up(connection, "resolved_recipe", run_id=checkpoint.run_id)
-        text = recipe_file(
-            record["resolved_recipe"], name=checkpoint.recipe, folders=publisher.folders
-        )
+                # Without its mode: weights are often their owner's alone.
+                shutil.copyfile(file, folder / file.name)
+        figures = figures_of_checkpoint(connection, checkpoint.checkpoint_id).shown(publisher.shown)
+        resolved = resolved_recipe(connection, checkpoint)
+        text = recipe_file(resolved, name=checkpoint.recipe, folders=publisher.folders)
         (folder / "recipe.toml").write_text(text, encoding="utf-8")
         given = {
             "title": publisher.title
@@ -129,12 +141,24 @@ def export_checkpoint(
             "command": publisher.shown(publisher.command),
             "recipe_file": "recipe.toml",
             "base_model": served.base_model,
-            "serve": served.command,
+            "serve": publisher.shown(served.command(Path(path).resolve().name)),
             "parser": served.parser,
             "marks": list(served.marks),
         }
         _write_pages(folder, checkpoint_card(figures, given=given), figures, kind="checkpoint")
     return figures
+
+
+def resolved_recipe(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> str:
+    """Returns as JSON the recipe that trained a checkpoint; raises ExportError if no run of the
+    warehouse has it."""
+    records = look_up(connection, "resolved_recipe", run_id=checkpoint.run_id)
+    if not records:
+        raise ExportError(
+            f"run {checkpoint.run_id}, which trained checkpoint {checkpoint.checkpoint_id}, is not "
+            "recorded, so nobody knows the recipe to export with it; train the model again"
+        )
+    return str(records[0]["resolved_recipe"])
 
 
 def _license_of(figures: Figures) -> str | None:
@@ -171,10 +195,74 @@ def _write_pages(folder: Path, card: str, figures: Figures, *, kind: str) -> Non
     (folder / FILE).write_text(figures.as_json(kind), encoding="utf-8", newline="")
 
 
+@contextmanager
+def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a folder to write into, which gets the name `path` when the block ends.
+
+    An earlier export stays until then, and stays if the block raises. Raises OutputError, before or
+    after the block, if there is something of that name that is no export or that `replace` does not
+    allow to be replaced.
+    """
+    if "://" in str(path):
+        raise OutputError(f"{path} is an address; give a folder of this machine, and copy it there")
+    # Of a link, what it leads to is replaced.
+    place = Path(path).resolve()
+    _require_free(path, place, replace=replace)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the place, so that a whole folder is one rename away from it.
+        work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".export-"))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        folder = work / "new"
+        folder.mkdir()
+        yield folder
+        # Another may have taken the name meanwhile.
+        _require_free(path, place, replace=replace)
+        try:
+            _publish(folder, place, replace=replace)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _require_free(path: str | Path, place: Path, *, replace: bool) -> None:
+    """Raises OutputError if a folder must not take a place."""
+    if not place.exists():
+        return
+    if not replace:
+        raise OutputError(
+            f"{path} is there already; give another name, or --force to replace an export"
+        )
+    try:
+        kind_of(place)
+    except ExportError as error:
+        raise OutputError(
+            f"{path} is no export of Precept's, so that --force does not replace it; give another "
+            "name"
+        ) from error
+
+
+def _publish(folder: Path, place: Path, *, replace: bool) -> None:
+    """Gives a folder its place; what it replaces comes back if that fails."""
+    before = folder.with_name("before")
+    if replace and place.exists():
+        place.rename(before)
+    try:
+        folder.rename(place)
+    finally:
+        if before.exists() and not place.exists():
+            before.rename(place)
+
+
+def _unwritable(path: str | Path, error: OSError) -> OutputError:
+    return OutputError(f"{path} cannot be written ({error.strerror}); give another folder")
+
+
 def kind_of(folder: str | Path) -> str:
     """Returns `dataset` or `checkpoint`; raises ExportError if a folder is no export."""
-    import json
-
     path = Path(folder)
     if not path.is_dir():
         raise ExportError(f"there is no folder {folder}; export one first, see precept export")

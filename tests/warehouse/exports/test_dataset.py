@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pytest
@@ -12,25 +12,25 @@ import pytest
 from specs.calls import Call, calls_text
 from specs.replies import ReplyStatus, split_text
 from tasks.data.traces import TraceConfig, read_traces
-from tests.rows import completion, judgement, later, prompt
-from tests.warehouse.exports.town import SPEC, fill, refreshed
+from tests.rows import completion, example, judgement, later, prompt, review
+from tests.warehouse.exports.town import SPEC, fill, refreshed, words
 from warehouse.catalog import ask, connect
 from warehouse.exports import dataset as exporting
 from warehouse.exports.dataset import (
     CONFIGS,
-    FORMS,
     DatasetOptions,
     ExportedRows,
     ExportError,
+    Form,
     export_rows,
-    whole_folder,
 )
-from warehouse.exports.folders import Publisher, export_dataset
+from warehouse.exports.folders import Publisher, export_dataset, whole_folder
 from warehouse.files import OutputError
 from warehouse.home import Home
 from warehouse.shards import write_shard
-from warehouse.tables import COMPLETIONS, JUDGEMENTS, PROMPTS, RUNS, Turn
+from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, REVIEWS, RUNS, Turn
 
+FORMS: tuple[Form, ...] = get_args(Form)
 STAYED = ("asked-good", "said-good", "test-good", "ferry-old", SPEC)
 """Words of rows that a suite asks, of another split and of an older spec; and the spec."""
 
@@ -260,6 +260,13 @@ def test_calls_of_tools_leave_as_templates_know_them(tmp_path: Path) -> None:
     assert told["function"]["name"] == "get_tides"
     assert json.loads(told["function"]["arguments"]) == {"day": "Monday"}
     assert row["messages"][2]["tool_call_id"] == told["id"] == "call00001"
+    # ShareGPT has no one place for calls, and a chat without them is another chat.
+    write_shard(home, PROMPTS, [prompt("plain", prompt_id="plain")])
+    write_shard(home, COMPLETIONS, [completion("d", prompt_id="plain", text_id="d")])
+    exported = export(home, tmp_path / "texts", form="sharegpt")
+    assert [(one.name, one.num_rows, one.num_left_out) for one in exported.configs] == [
+        ("traces", 1, 1)
+    ]
 
 
 def test_warehouse_without_judged_rows_is_refused(tmp_path: Path) -> None:
@@ -270,6 +277,72 @@ def test_warehouse_without_judged_rows_is_refused(tmp_path: Path) -> None:
     write_shard(home, RUNS, [refreshed("r")])
     with pytest.raises(ExportError, match="no judged completion that may leave"):
         export(home, tmp_path / "b")
+
+
+def test_word_of_people_goes_before_that_of_the_judge(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "home"))
+    fill(home)
+    decisions = {
+        "ferry-good": ["reject"], "ferry-bad": ["accept"], "raft-good": ["accept", "reject"],
+        "talk-good": ["unsure"],
+    }  # fmt: skip
+    said = [
+        review(name, f"reviewer{number}", decision, text_id=words(name)["text_id"])
+        for name, each in decisions.items()
+        for number, decision in enumerate(each)
+    ]
+    write_shard(home, REVIEWS, said)
+    chosen = example("ferry-bad", prompt_id="ferry", reason="reviewed: accepted", score=2.0)
+    write_shard(home, EXAMPLES, [chosen])
+    export(home, tmp_path / "data")
+    ids = {
+        name: {
+            row.get("completion_id", row.get("chosen_id")) for row in rows(tmp_path / "data", name)
+        }
+        for name in ("sft", "preference", "rejected", "traces")
+    }
+    assert ids["sft"] == {"ferry-bad", "talk-good"}
+    assert ids["preference"] == {"talk-good"}
+    assert ids["rejected"] == {"raft-bad", "talk-bad"}
+    told = {row["completion_id"]: row["review"] for row in rows(tmp_path / "data", "traces")}
+    assert [told[name] for name in (*decisions, "raft-bad")] == [
+        "rejected", "accepted", "disputed", "unsure", None,
+    ]  # fmt: skip
+
+
+def test_examples_of_a_run_in_progress_leave(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "home"))
+    fill(home)
+    figures = json.dumps({"curate": {"set_id": "set"}})
+    write_shard(
+        home,
+        RUNS,
+        [refreshed("now", set_id=None, figures=figures, status="running", started_at=later(5))],
+    )
+    exported = export(home, tmp_path / "data")
+    assert (exported.configs[0].name, exported.configs[0].num_rows) == ("sft", 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "num_left_out"),
+    [({"reasoning": "field"}, 0), ({"reasoning": "tags"}, 1), ({"form": "sharegpt"}, 1)],
+)
+def test_reply_that_holds_a_tag_never_stands_between_tags(
+    tmp_path: Path, options: dict[str, Any], num_left_out: int
+) -> None:
+    home = Home(str(tmp_path / "home"))
+    fill(home)
+    for name, reasoning in (("tag", "I write </think> and go on."), ("no-tag", "I <thinker>.")):
+        write_shard(
+            home,
+            COMPLETIONS,
+            [completion(name, prompt_id="raft", sample_index=2, reasoning=reasoning, text_id=name)],
+        )
+    exported = export(home, tmp_path / "data", **options)
+    traces = exported.configs[-1]
+    assert (traces.num_left_out, traces.num_rows) == (num_left_out, 9 - num_left_out)
+    ids = {row.get("completion_id", row.get("id")) for row in rows(tmp_path / "data", "traces")}
+    assert "no-tag" in ids and ("tag" in ids) == (not num_left_out)
 
 
 def names_in(folder: Path) -> Iterator[str]:
@@ -288,22 +361,69 @@ def test_interrupted_export_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_folder_that_is_there_is_replaced_only_if_it_is_an_export(tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("mine")
-    with (
-        pytest.raises(OutputError, match=r"is there already; .* --force"),
-        whole_folder(mine, mark="figures.json"),
+def an_export(folder: Path, **files: str) -> Path:
+    folder.mkdir()
+    for name, text in {"figures.json": '{"kind": "dataset"}', "README.md": "", **files}.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("figures", [None, "{}", "[1, 2]", '{"kind": "portfolio"}'])
+def test_folder_that_is_no_export_is_never_replaced(tmp_path: Path, figures: str | None) -> None:
+    mine = an_export(tmp_path / "mine", thesis="mine")
+    (mine / "figures.json").unlink()
+    if figures:
+        (mine / "figures.json").write_text(figures)
+    for replace, fault in ((False, r"is there already; .* --force"), (True, "is no export")):
+        with pytest.raises(OutputError, match=fault), whole_folder(mine, replace=replace):
+            raise AssertionError("it began to write")
+    assert (mine / "thesis").read_text() == "mine" and list(names_in(tmp_path)) == ["mine"]
+
+
+def test_export_is_replaced_when_told_through_a_link_as_well(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(an_export(tmp_path / "mine", old=""))
+    for name in ("mine", "link"):
+        with whole_folder(tmp_path / name, replace=True) as folder:
+            an_export(folder / "x").rename(folder / "y")
+            for file in (folder / "y").iterdir():
+                file.rename(folder / file.name)
+            (folder / "y").rmdir()
+        assert set(names_in(tmp_path / "mine")) == {"README.md", "figures.json"}
+    assert (tmp_path / "link").is_symlink() and set(names_in(tmp_path)) == {"mine", "link"}
+
+
+def test_what_takes_the_name_while_an_export_is_written_stays(tmp_path: Path) -> None:
+    for replace, mine in ((False, an_export), (True, Path.mkdir)):
+        place = tmp_path / str(replace)
+        with (
+            pytest.raises(OutputError, match=r"is there already|is no export"),
+            whole_folder(place, replace=replace) as folder,
+        ):
+            (folder / "new").touch()
+            mine(place)
+            (place / "theirs").touch()
+        assert "theirs" in names_in(place) and "new" not in names_in(place)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+    mine = an_export(tmp_path / "mine", old="")
+    with pytest.raises(KeyboardInterrupt), whole_folder(mine, replace=True):
+        raise KeyboardInterrupt
+    with pytest.raises(OutputError, match="cannot"), whole_folder(mine, replace=True) as folder:
+        folder.rmdir()
+    assert "old" in names_in(mine) and list(names_in(tmp_path)) == ["mine"]
+
+
+def test_place_that_takes_no_folder_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place, fault in (
+        (tmp_path / "file" / "data", "cannot be written"),
+        ("s3://bucket/data", "is an address; give a folder of this machine"),
     ):
-        pass
-    with (
-        pytest.raises(OutputError, match=r"is no export of Precept's \(it has no figures.json\)"),
-        whole_folder(mine, replace=True, mark="figures.json"),
-    ):
-        pass
-    assert (mine / "thesis.txt").read_text() == "mine"
-    (mine / "figures.json").write_text("{}")
-    with whole_folder(mine, replace=True, mark="figures.json") as folder:
+        with pytest.raises(OutputError, match=fault), whole_folder(place):
+            raise AssertionError("it began to write")
+    # As long a name as the disk takes.
+    with whole_folder(tmp_path / ("ä" * 127)) as folder:
         (folder / "new").touch()
-    assert list(names_in(mine)) == ["new"] and list(names_in(tmp_path)) == ["mine"]
+    assert list(names_in(tmp_path / ("ä" * 127))) == ["new"]

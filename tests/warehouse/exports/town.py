@@ -25,6 +25,8 @@ RECIPE: dict[str, Any] = {
     "judge": {"template": "spec_first", "mode": "race", "sampling": {"temperature": 0.6}},
     "curate": {"best_of": 1},
     "license": None,
+    "sources": [{"name": "hand", "language": None, "language_column": "lang"}],
+    "traces": [],
 }
 FIGURES: dict[str, Any] = {
     "collect": {

@@ -1,7 +1,9 @@
--- The best accepted against the worst rejected completion of each prompt that has both.
+-- The best accepted against the worst rejected completion of each prompt that has both, as view
+-- `preference_pairs` has them: whom people reject or dispute is not the best, and whom they accept or
+-- dispute not the worst. Texts are joined last, so that no sort holds them.
 WITH best AS (
     FROM leaving
-    WHERE verdict = 'accepted'
+    WHERE verdict = 'accepted' AND coalesce(review, 'unsure') NOT IN ('rejected', 'disputed')
     QUALIFY row_number() OVER (
         PARTITION BY prompt_id, spec_id, generation_id, judging_id
         ORDER BY score DESC, completion_id
@@ -9,7 +11,7 @@ WITH best AS (
 ),
 worst AS (
     FROM leaving
-    WHERE verdict = 'rejected'
+    WHERE verdict = 'rejected' AND coalesce(review, 'unsure') NOT IN ('accepted', 'disputed')
     QUALIFY row_number() OVER (
         PARTITION BY prompt_id, spec_id, generation_id, judging_id
         ORDER BY score, completion_id

@@ -8,7 +8,8 @@ SELECT
     sum(u.cached_tokens)::BIGINT AS cached_tokens,
     sum(u.output_tokens)::BIGINT AS output_tokens,
     round(sum(u.seconds), 1) AS seconds,
-    round(sum(u.seconds * coalesce(u.num_gpus, 0)) / 3600, 4) AS gpu_hours
+    round(sum(u.seconds * u.num_gpus) / 3600, 4) AS gpu_hours,
+    count(DISTINCT u.run_id) FILTER (u.seconds IS NULL) AS num_untimed
 FROM usage AS u
 SEMI JOIN latest_plans AS l USING (recipe)
 WHERE u.table_name IN ('prompts', 'completions', 'judgements')

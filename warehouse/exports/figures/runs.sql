@@ -1,6 +1,7 @@
 -- The runs that the rows come from, and what they ran on.
 SELECT
-    r.run_id, r.flow, r.recipe, r.status, r.started_at, r.git_commit, r.versions
+    r.run_id, r.flow, r.recipe, r.status, r.started_at, r.git_commit, r.versions,
+    r.run_id IN (SELECT run_id FROM latest_plans) AS is_latest
 FROM runs AS r
 SEMI JOIN (
     SELECT run_id FROM latest_plans

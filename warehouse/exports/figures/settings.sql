@@ -1,11 +1,12 @@
--- Settings of the recipes: samples, sampling and template of the generator; samples, threshold,
--- mode, template and sampling of the judge; the choice of examples.
+-- Settings of the recipes: samples, sampling and template of the generator; samples of each judge,
+-- number of judges, threshold, mode, template and sampling; the choice of examples.
 SELECT
     recipe,
     num_samples,
     resolved_recipe->>'$.generate.template' AS template,
     resolved_recipe->>'$.generate.sampling' AS sampling,
     num_judgements,
+    greatest(len(jury), 1) AS num_judges,
     threshold,
     resolved_recipe->>'$.judge.mode' AS mode,
     resolved_recipe->>'$.judge.template' AS judge_template,

@@ -11,4 +11,3 @@ SELECT
         rejected_answer, category, categories, source
     )
 FROM rows
-WHERE len(messages) = 1

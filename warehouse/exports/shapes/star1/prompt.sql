@@ -6,4 +6,3 @@ SELECT
     source,
     * EXCLUDE (completion_id, messages, category, categories, source)
 FROM rows
-WHERE len(messages) = 1

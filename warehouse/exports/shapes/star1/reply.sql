@@ -10,4 +10,3 @@ SELECT
         completion_id, messages, reasoning, answer, category, categories, source, score
     )
 FROM rows
-WHERE len(messages) = 1
