@@ -22,7 +22,9 @@ def inspect_(
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option("--port", help="Port to serve at. Unset: 2718, or a free one.", min=1),
+        typer.Option(
+            "--port", help="Port to serve at. Unset: 2718, or a free one.", min=1, max=65535
+        ),
     ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Only print the address.")
