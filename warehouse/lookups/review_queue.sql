@@ -36,13 +36,13 @@ queued AS (
         r.*,
         CASE $queue
             WHEN 'random' THEN 0.0
-            WHEN 'rule' THEN if(list_contains(r.cited, $rule), 0.0, NULL)
+            WHEN 'rule' THEN CASE WHEN list_contains(r.cited, $rule) THEN 0.0 END
             WHEN 'threshold' THEN r.distance
             WHEN 'disagreement' THEN CASE
                 WHEN r.is_disputed THEN -100.0
                 WHEN r.spread > 0 THEN -r.spread
             END
-            WHEN 'drifted' THEN if(r.verdict = 'held', -1.0, -s.shift)
+            WHEN 'drifted' THEN CASE WHEN r.verdict = 'held' THEN -1.0 ELSE -s.shift END
         END AS place,
         CASE
             WHEN $queue = 'disagreement' AND r.is_disputed
