@@ -2,8 +2,11 @@
 
 import threading
 
+import duckdb
+
 from warehouse.app.snapshot import Snapshot
 from warehouse.catalog import connect
+from warehouse.characters import one_line
 from warehouse.home import Home
 from warehouse.reports.compare import find_run
 
@@ -23,13 +26,19 @@ class Desk:
         self._taking = threading.Lock()
         self.snapshot = Snapshot(home)
 
-    def renew(self) -> Snapshot:
-        """Returns a snapshot of this moment; who asks while one is taken waits for that one."""
+    def renew(self) -> str:
+        """Takes a snapshot of this moment, and returns ""; waits for one that is being taken.
+
+        If the warehouse cannot be read, keeps the one before and returns the reason.
+        """
         before = self.snapshot
         with self._taking:
             if self.snapshot is before:
-                self.snapshot = Snapshot(self.home)
-            return self.snapshot
+                try:
+                    self.snapshot = Snapshot(self.home)
+                except (ValueError, OSError, duckdb.Error) as error:
+                    return f"not read again: {one_line(str(error))}"
+        return ""
 
 
 _OPEN: list[Desk] = []
