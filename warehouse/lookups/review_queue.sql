@@ -4,9 +4,15 @@
 -- categories whose acceptance moved by more than 0.1 between refreshes). What the person has reviewed,
 -- or $num_wanted others have decided, is left out; what others have begun comes first.
 WITH judged AS (
+    -- A completion that several recipes judge has the best of its verdicts.
     SELECT completion_id, verdict, min_score, scores, threshold
     FROM verdicts
-    QUALIFY row_number() OVER (PARTITION BY completion_id ORDER BY judging_id, spec_id) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY completion_id
+        ORDER BY
+            list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) DESC,
+            judging_id, spec_id, threshold, num_judgements
+    ) = 1
 ),
 rows AS (
     SELECT

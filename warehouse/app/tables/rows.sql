@@ -6,7 +6,7 @@ WITH best AS (
         PARTITION BY number
         ORDER BY
             list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) DESC,
-            judging_id, spec_id
+            judging_id, spec_id, threshold, num_judgements
     ) = 1
 )
 SELECT
