@@ -151,9 +151,10 @@ class Session:
         """Has queries read the reviews of this moment, some of them later than the snapshot."""
         home = self.snapshot.home
         paths = [home.pattern(path) for path in list_shards(home, REVIEWS)]
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW reviews_raw AS {raw_query(paths, REVIEWS)}"
-        )
+        with _shards_there():
+            self.connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW reviews_raw AS {raw_query(paths, REVIEWS)}"
+            )
 
     def catalog(self) -> duckdb.DuckDBPyConnection:
         """Returns the connection for lookups of the catalog, about the chosen completions."""
@@ -192,12 +193,16 @@ class Session:
 
 @contextlib.contextmanager
 def _shards_there() -> Iterator[None]:
-    """Raises QuestionError for a shard that is gone since the snapshot, as after a compaction."""
+    """Raises QuestionError for a shard that is gone, as after a compaction, or damaged."""
     try:
         yield
     except duckdb.IOException as error:
         raise QuestionError(
             "files of the warehouse were merged or set aside since they were read: press Read again"
+        ) from error
+    except duckdb.InvalidInputException as error:
+        raise QuestionError(
+            "a file of the warehouse is damaged: run precept doctor --mend, then press Read again"
         ) from error
 
 

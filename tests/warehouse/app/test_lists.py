@@ -80,6 +80,14 @@ def test_a_review_that_cannot_be_stored_is_told(session: Session) -> None:
     row = {"completion_id": "good", "text_id": "t"}
     said = reviewing.save(session, row, "accept", reviewer="  ", note="")
     assert said.startswith("Not saved: ")
+    damaged = Path(session.snapshot.home.folder(REVIEWS), f"{'0' * 32}.parquet")
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_bytes(b"cut")
+    said = reviewing.save(session, row, "accept", reviewer="ann", note="")
+    assert said.startswith("Not saved: ")
+    rows, trouble = lists.readable(session, "to review: random", reviewer="ann", rule=None)
+    assert rows == [] and "precept doctor --mend" in trouble
+    damaged.unlink()
     assert not reviews_of(connect(session.snapshot.home), "good")
 
 
