@@ -165,7 +165,9 @@ def _mark(rule_id: str, is_invented: bool, rules: Mapping[str, str]) -> str:
     return f"<mark{title}>{_plain(rule_id)}</mark>"
 
 
-def _turns(messages: Sequence[Row]) -> list[str]:
+def _turns(messages: Sequence[Row] | None) -> list[str]:
+    if messages is None:
+        return [line("The warehouse lacks the prompt.")]
     return [_block(turn["role"], _plain(turn["content"] or "")) for turn in messages]
 
 

@@ -24,7 +24,8 @@ _HEADERS = (
         b"content-security-policy",
         b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
         b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-        b"worker-src 'self' blob:; frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
+        b"connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; "
+        b"form-action 'self'; base-uri 'self'",
     ),
 )
 """Headers of every reply."""

@@ -20,7 +20,7 @@ from tests.rows import (
 from warehouse.app.desk import Desk
 from warehouse.app.filters import Filters
 from warehouse.app.lists import narrowed
-from warehouse.app.reader import page_of_chain
+from warehouse.app.reader import page_of_chain, page_of_pair, page_of_rollout
 from warehouse.app.snapshot import Session, Snapshot
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
@@ -255,6 +255,26 @@ def test_a_chain_has_its_judgements_from_the_lowest_score(session: Session) -> N
     rows = session.rows("chain_judgements", completion_id="split", text_id="t")
     assert [row["score"] for row in rows] == [3, 3, 9, 9]
     assert rows[0]["rationale"] == "Worth 3.0."
+
+
+def test_texts_whose_prompt_is_gone_are_read_without_it(disk: Home) -> None:
+    fill(disk)
+    lost = {"prompt_id": "gone", "reasoning": "Of a lost prompt."}
+    made = [completion("lost", **lost), completion("other", generation_id="h", **lost)]
+    write_shard(disk, COMPLETIONS, made)
+    write_shard(disk, RUNS, [run("r1", recipe="other", generation_id="h", judging_id="jury")])
+    write_shard(disk, ROLLOUTS, [rollout("lost", **lost)])
+    session = Snapshot(disk).session()
+    sides = {"left_id": "lost", "right_id": "other", "grade_left": None, "grade_right": None}
+    asked = ("suite", "attack", "category", "ideal_response", "language", "difference")
+    pair = {**dict.fromkeys(asked), "place": "gone", **sides}
+    for page in (
+        page_of_chain(session, {"completion_id": "lost"}, shown=False),
+        page_of_rollout(session, "lost", shown=False),
+        page_of_pair(session, pair, shown=False),
+    ):
+        assert "Of a lost prompt." in page and "lacks the prompt" in page
+        assert "<details" in page  # harmful for all that is known
 
 
 def test_a_rule_is_read_whole_from_the_spec(session: Session) -> None:
