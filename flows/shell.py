@@ -67,7 +67,7 @@ def open_shell(home: Home, kind: Format, *, limit: int | None = None) -> None:
 
 
 class _Shell:
-    """What a user has set in a shell, and what a line of input does."""
+    """The settings of one shell, and its commands."""
 
     def __init__(self, home: Home, kind: Format, limit: int | None) -> None:
         self.session = Session(home)

@@ -1,4 +1,4 @@
-"""What all sessions of the page share: the home, and the snapshot that they look at."""
+"""The state that all sessions of the page share: the warehouse and its latest snapshot."""
 
 import threading
 
@@ -17,8 +17,8 @@ class Desk:
     def __init__(self, home: Home, run_id: str | None = None) -> None:
         """Takes the first snapshot.
 
-        Raises QuestionError for a run that there is not, and ShardError if another version of
-        Precept wrote the warehouse.
+        Raises QuestionError for an unknown run, and ShardError if another version of Precept wrote
+        the warehouse.
         """
         self.home = home
         self.run = find_run(connect(home), run_id) if run_id is not None else None

@@ -1,8 +1,7 @@
-"""What the views that only show are made of, laid out for marimo."""
+"""Layouts of the views that only show."""
 
 from typing import Any
 
-import marimo as mo
 import pyarrow as pa
 
 from warehouse.app import charts, lists
@@ -12,16 +11,22 @@ from warehouse.app.snapshot import Session
 
 def answer(rows: pa.Table, **options: Any) -> Any:
     """Returns the answer to a question as a table in which nothing can be selected."""
+    import marimo as mo
+
     return mo.ui.table(lists.shown_rows(rows.to_pylist()), selection=None, **options)
 
 
 def trouble(sentence: str) -> Any:
     """Returns a sentence that says what could not be done."""
+    import marimo as mo
+
     return mo.callout(sentence, kind="warn")
 
 
 def totals(session: Session) -> Any:
     """Returns the numbers of completions and prompts that the filters leave, beside each other."""
+    import marimo as mo
+
     [row] = session.rows("totals")
     completions = mo.stat(
         f"{row['num_completions']:,}",
@@ -41,6 +46,8 @@ def totals(session: Session) -> Any:
 
 def overview(session: Session) -> Any:
     """Returns the funnel, the lowest scores and the acceptance by category."""
+    import marimo as mo
+
     is_whole = session.filters == Filters()
     funnel = session.ask("funnel") if is_whole else session.table("funnel")
     return mo.vstack(
@@ -58,6 +65,8 @@ def overview(session: Session) -> Any:
 
 def judges(session: Session) -> Any:
     """Returns the scores of each judge, their spread, and the agreement of a jury."""
+    import marimo as mo
+
     spread = session.ask("judge_spread")
     return mo.vstack(
         [
@@ -76,6 +85,8 @@ def judges(session: Session) -> Any:
 
 def lengths(session: Session) -> Any:
     """Returns the length of the reasoning against the lowest score."""
+    import marimo as mo
+
     return mo.vstack(
         [
             mo.md("### Length of the reasoning against the lowest score; the line is the mean"),
@@ -86,6 +97,8 @@ def lengths(session: Session) -> Any:
 
 def monitors(session: Session) -> Any:
     """Returns the findings of the monitors over all rows."""
+    import marimo as mo
+
     return mo.vstack(
         [
             mo.md("### What monitors find in reasoning, over all rows: the filters do not apply"),

@@ -65,7 +65,7 @@ def _page_of_chain(session: Session, row: Row, shown: bool) -> str:
     judgements = session.rows(
         "chain_judgements", completion_id=chain["completion_id"], text_id=chain["text_id"]
     )
-    # Whoever is to review it is not to be swayed by what others said.
+    # Other reviews would sway the reviewer.
     is_queued = "why" in row
     reviews = [] if is_queued else reviews_of(session.catalog(), chain["completion_id"])
     findings = session.rows(

@@ -1,4 +1,4 @@
-"""What a reviewer does on the page: the only thing that it writes."""
+"""Stores the reviews of the page, which writes nothing else."""
 
 from collections.abc import Mapping
 from typing import Any

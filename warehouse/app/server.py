@@ -1,4 +1,4 @@
-"""Serves the page on one port, to whoever has its token."""
+"""Serves the page on one port, to browsers that have its token."""
 
 import contextlib
 import logging
@@ -59,8 +59,8 @@ def serving(
 
     Without a port, the default one is taken if it is free, else any free one. The page begins with
     a run if the start of its id is given. Raises ServerError if marimo is missing or the port
-    cannot be had, QuestionError for a run that there is not, and ShardError if another version of
-    Precept wrote the warehouse.
+    cannot be had, QuestionError for an unknown run, and ShardError if another version of Precept
+    wrote the warehouse.
     """
     marimo = _marimo()
     with listening(host, port) as listener:
