@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
+import duckdb
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
@@ -28,7 +30,12 @@ class CatalogCompleter(Completer):
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterator[Completion]:
-        """Yields the names that begin with the word before the cursor."""
+        """Yields the names that begin with the word before the cursor; none if the warehouse or a
+        question cannot be read, which the statement itself is told."""
+        with suppress(ValueError, OSError, duckdb.Error):
+            yield from self._names(document)
+
+    def _names(self, document: Document) -> Iterator[Completion]:
         match = _WORD.search(document.text_before_cursor)
         word = match[0] if match else ""
         line = document.text_before_cursor.lstrip()

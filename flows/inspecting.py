@@ -18,11 +18,18 @@ def inspect_(
         str | None, typer.Option("--run", help="Id of a run to begin with, or its start.")
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="Address to serve at; others than this machine's see it.")
+        str,
+        typer.Option(
+            "--host",
+            help="Address to serve at. With another than 127.0.0.1, other machines reach the page, "
+            "unencrypted.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option("--port", help="Port to serve at. Unset: 2718, or a free one.", min=1),
+        typer.Option(
+            "--port", help="Port to serve at. Unset: 2718, or a free one.", min=1, max=65535
+        ),
     ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Only print the address.")
@@ -32,9 +39,9 @@ def inspect_(
     """Opens the warehouse in a browser: funnel, scores, rules, judges, chains to read and review,
     models side by side, rollouts, SQL.
 
-    The address that it prints has a token, without which nobody sees the page. The page shows the
-    rows of the moment at which it was opened or read again, and writes nothing but reviews. Ctrl-C
-    ends it.
+    The printed address has a token, without which nobody sees the page. The page shows the rows
+    that were there when it was opened or read again, and writes nothing but reviews. Ctrl-C ends
+    it.
     """
     with reading_from(home) as place:
         from warehouse.app.server import serving

@@ -23,6 +23,8 @@ from warehouse.rows import NOUNS, FoundRow, find_row
 
 _DECISIONS: dict[str, Decision] = {"a": "accept", "r": "reject", "u": "unsure"}
 _KEYS = "[a]ccept [r]eject [u]nsure [n]ote [o]pen [s]kip [q]uit"
+_WORDS = {word: word[0] for word in ("accept", "reject", "unsure", "note", "open", "skip", "quit")}
+"""Whole words that stand for keys where lines are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,17 +131,19 @@ def _ask_about(session: Session, found: FoundRow, note: str = "") -> bool:
 
 def may_be_harmful(found: FoundRow) -> bool:
     """Returns True unless the prompt of a completion is known to deserve compliance."""
-    return any(prompt["ideal_response"] != "comply" for prompt in found.related["prompt"])
+    return not any(prompt["ideal_response"] == "comply" for prompt in found.related["prompt"])
 
 
 def _print_folded(found: FoundRow) -> None:
     """Prints what a completion is about without a word of it."""
-    [prompt] = found.related["prompt"]
+    about = []
+    for prompt in found.related["prompt"]:
+        about.append(("category", "+".join(prompt["categories"]) or "none"))
+        about.append(("ideal response", prompt["ideal_response"] or "unknown"))
     terminal.heading(f"completion {found.row_id}")
     terminal.fields(
         [
-            ("category", "+".join(prompt["categories"]) or "none"),
-            ("ideal response", prompt["ideal_response"] or "nobody said"),
+            *(about or [("prompt", f"{found.row['prompt_id']}, which the warehouse lacks")]),
             ("cites", ", ".join(found.row["cited"]) or "no rule"),
             ("folded", f"{_num_characters(found.row)} characters, which may be harmful; o opens"),
         ]
@@ -154,13 +158,16 @@ def _answer() -> tuple[str, str]:
     """Returns the key that the person chose, and what a line has after it; `q` at the end."""
     if sys.stdin.isatty():
         terminal.text(f"{_KEYS}: ", err=True, end="")
-        key = click.getchar()
+        try:
+            key = click.getchar()
+        except EOFError:  # Ctrl-D
+            key = "q"
         terminal.line(key if key.isprintable() else "", err=True)
-        # Ctrl-D is an answer to a terminal that reads keys, not the end of its input.
-        return ("q" if key in ("\x04", "") else key.lower()), ""
+        return key.lower(), ""
     # Without a line, there is nobody to answer.
     word, _, rest = (_line(f"{_KEYS}: ") or "q").strip().partition(" ")
-    return word[:1].lower(), rest.strip()
+    # A sentence that happens to begin with a key's letter decides nothing.
+    return _WORDS.get(word.lower(), word.lower()), rest.strip()
 
 
 def _line(question: str) -> str:

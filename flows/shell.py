@@ -67,7 +67,7 @@ def open_shell(home: Home, kind: Format, *, limit: int | None = None) -> None:
 
 
 class _Shell:
-    """What a user has set in a shell, and what a line of input does."""
+    """The settings of one shell, and its commands."""
 
     def __init__(self, home: Home, kind: Format, limit: int | None) -> None:
         self.session = Session(home)
@@ -205,13 +205,14 @@ def _prompt_session(completer: Completer) -> PromptSession[str]:
 
 def _history() -> History:
     """Returns what was typed before, from a file in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    path = Path(cache) / "precept" / "sql_history"
     try:
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        path = Path(cache) / "precept" / "sql_history"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-    except OSError as error:
-        fault = one_line(str(error.strerror))
-        terminal.line(f"precept: {path} keeps no history: {fault}", err=True)
+        with path.open("ab"):
+            return FileHistory(str(path))
+    # An account without a home, as in a container, has no folder for it.
+    except (OSError, RuntimeError) as error:
+        terminal.line(f"precept: no history is kept: {one_line(str(error))}", err=True)
         return InMemoryHistory()
-    return FileHistory(str(path))

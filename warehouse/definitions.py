@@ -13,6 +13,17 @@ _VIEWS = Path(__file__).parent / "views"
 _CURRENT = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
 """Tables whose view shows fewer rows than `<table>_all`."""
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)", re.MULTILINE)
+_DESCRIBED_FILES = (
+    "tables",
+    "reviews",
+    "verdicts",
+    "judges",
+    "monitors",
+    "usage",
+    "coverage",
+    "evaluation",
+)
+"""Files of views that users are told of, in the order in which they are listed."""
 _DESCRIBED = re.compile(
     r"(?P<comment>(?:^--.*\n)+)^CREATE (?P<kind>VIEW|MACRO) (?P<name>\w+)"
     r"(?:\((?P<parameters>[^)]*)\))?",
@@ -71,7 +82,7 @@ def described() -> Mapping[str, str]:
     }
     views = {
         match["name"]: _sentence(match["comment"])
-        for name in ("tables", "verdicts", "usage", "coverage", "evaluation")
+        for name in _DESCRIBED_FILES
         for match in _DESCRIBED.finditer(_view_text(name))
         if match["kind"] == "VIEW" and match["name"] not in tables
     }

@@ -84,7 +84,7 @@ def find_question(name: str, folders: Sequence[Path]) -> Question:
 def read_variables(settings: Sequence[str]) -> dict[str, str]:
     """Returns the values of settings such as `q=0.3` by their names.
 
-    Raises QuestionError for one that is none, or for a name that is set twice.
+    Raises QuestionError for a setting without a value, or for a name that is set twice.
     """
     variables: dict[str, str] = {}
     for setting in settings:

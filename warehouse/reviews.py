@@ -72,10 +72,10 @@ def queue(
 ) -> list[QueueRow]:
     """Returns the completions that a person is to review next, those that others began first.
 
-    `num_wanted` people are to decide on each; those on whom they disagree come first in queue
-    `disagreement`, for another one to settle. What this person has reviewed is left out. The
-    connection shows the reviews of the moment at which it was opened. Raises QuestionError for a
-    queue that there is not, and for a rule that no spec has.
+    `num_wanted` people are to decide on each; disputed completions come first in queue
+    `disagreement`, for another person to settle. Completions that this person has reviewed are left
+    out. The connection shows the reviews of the moment at which it was opened. Raises QuestionError
+    for an unknown queue, and for a rule that no spec has.
     """
     if kind not in QUEUES:
         raise QuestionError(f"no queue {kind!r}; there are {', '.join(QUEUES)}")
@@ -114,8 +114,8 @@ def add_review(
 ) -> Review:
     """Stores what a person says of a completion, and returns the row.
 
-    It replaces what the same person said of it before. Raises ReviewError for a decision that there
-    is not or a name that cannot be one, and OSError if the disk or the store does not take it.
+    It replaces what the same person said of it before. Raises ReviewError for an unknown
+    decision or an impossible name, and OSError if the disk or the store does not take it.
     """
     if decision not in DECISIONS:
         raise ReviewError(f"no decision {decision!r}; there are {', '.join(DECISIONS)}")

@@ -119,13 +119,15 @@ def split_statements(text: str) -> list[str]:
         return [one.query.strip() for one in parser.extract_statements(text)]
 
 
-_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+_QUOTED = re.compile(
+    r"""\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$"""
+    r"""|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""",
+    re.DOTALL,
+)
 """Texts, quoted names and comments."""
 
 
 def is_complete(text: str) -> bool:
     """Returns True if a text ends on a semicolon that ends a statement."""
-    bare = re.sub(
-        r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL
-    )
-    return bare.rstrip().endswith(";") and not re.search(r"['\"]|/\*", bare)
+    bare = _QUOTED.sub("", text)
+    return bare.rstrip().endswith(";") and not re.search(r"['\"]|\$\w*\$|/\*", bare)

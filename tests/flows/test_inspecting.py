@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import HTTPCookieProcessor, build_opener
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from flows.__main__ import app
 from tests.warehouse.app.test_snapshot import fill
+from warehouse.app.server import ServerError, listening, serving
 from warehouse.home import Home
 
 SECONDS = 120.0
@@ -80,6 +82,36 @@ def test_a_port_that_is_taken_is_told(disk: Home) -> None:
         result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert f"127.0.0.1:{port}" in result.output and "--port" in result.output
+
+
+def test_the_page_lets_no_data_make_the_browser_fetch_from_elsewhere(disk: Home) -> None:
+    pytest.importorskip("marimo")
+    fill(disk)
+    with (
+        serving(disk) as address,
+        build_opener(HTTPCookieProcessor()).open(address.url, timeout=30) as reply,
+    ):
+        rules = dict(
+            rule.strip().split(" ", 1)
+            for rule in reply.headers["Content-Security-Policy"].split(";")
+        )
+    assert rules["default-src"] == "'self'" and rules["img-src"] == "'self' data: blob:"
+    assert not any("http" in sources or "*" in sources for sources in rules.values())
+
+
+@pytest.mark.parametrize("options", [{"host": ""}, {"host": "a" * 70}, {"port": 70_000}])
+def test_an_address_that_cannot_be_is_told(disk: Home, options: dict[str, Any]) -> None:
+    pytest.importorskip("marimo")
+    with pytest.raises(ServerError, match="host"), serving(disk, **options):
+        pass
+
+
+def test_pages_that_start_at_once_have_ports_of_their_own(disk: Home) -> None:
+    pytest.importorskip("marimo")
+    fill(disk)
+    # A page binds its port before it reads the warehouse, and answers after.
+    with listening("127.0.0.1", None) as one, listening("127.0.0.1", None) as other:
+        assert one.getsockname() != other.getsockname()
 
 
 @pytest.mark.slow

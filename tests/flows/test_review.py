@@ -1,5 +1,10 @@
 """`precept review`: two people review, differ, a third settles it, and curating obeys."""
 
+import os
+import pty
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.__main__ import app
+from flows.review import Session, review_queue
 from tasks.data.curate import CurateConfig, curate
 from tests.rows import completion, judgement, prompt, run, spec_text
 from warehouse.catalog import ask, connect
@@ -107,6 +113,44 @@ def test_other_reviews_are_hidden_from_a_reviewer_and_shown_by_show(home: Home) 
     assert "wrong rule" not in review(home, "b2", keys="q\n", name="bob")[1]
     shown = CliRunner().invoke(app, ["show", "b2", "--home", home.url]).stdout
     assert "wrong rule" in shown and "ann" in shown
+
+
+def test_completion_of_an_unknown_prompt_is_folded(home: Home) -> None:
+    write_shard(home, COMPLETIONS, [completion("g7", prompt_id="gone", answer=SECRET)])
+    code, out, _ = review(home, "g7", keys="s\n", name="ann")
+    assert code == 0 and SECRET not in out and "gone, which the warehouse lacks" in out
+    assert SECRET in review(home, "g7", keys="o\ns\n", name="ann")[1]
+
+
+def test_a_line_that_is_no_answer_decides_nothing(home: Home) -> None:
+    review(home, "a1", keys="really good\nunsafe?\naccept Well put.\n", name="ann")
+    assert said(home) == {("a1", "ann"): ("accept", "Well put.")}
+
+
+def test_ctrl_d_at_the_keys_ends_the_review(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends, terminal = pty.openpty()
+    is_over = threading.Event()
+
+    def press() -> None:
+        # What is typed before the question is asked is thrown away.
+        while not is_over.wait(0.1):
+            os.write(ends, b"\x04")
+
+    with os.fdopen(terminal) as keys, ThreadPoolExecutor(1) as person:
+        monkeypatch.setattr(sys, "stdin", keys)
+        session = Session(
+            home=home, connection=connect(home), reviewer="ann", is_open=False, home_option=None
+        )
+        rows = session.queue("random", rule=None, num_wanted=1, limit=6)
+        person.submit(press)
+        try:
+            review_queue(session, rows)
+        finally:
+            is_over.set()
+    os.close(ends)
+    assert "0 reviewed" in capsys.readouterr().out and said(home) == {}
 
 
 def test_lines_may_bear_notes_and_end_the_review(home: Home) -> None:

@@ -1,5 +1,6 @@
 """The shell of `precept sql`: it goes on after whatever a person types, and only reads."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from flows.shell import open_shell
 from tests.rows import completion
 from tests.warehouse.test_catalog import write_small_warehouse
 from warehouse.catalog import QuestionError
+from warehouse.definitions import described, listed_views
 from warehouse.home import Home
 from warehouse.session import Session, is_complete, split_statements
 from warehouse.shards import write_shard
@@ -116,10 +118,15 @@ def test_what_was_typed_is_remembered_for_the_user_alone(
 def test_shell_without_a_cache_folder_keeps_no_history(
     small: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "cache").write_text("a file")
+    cache = tmp_path / "cache"
+    (cache / "precept" / "sql_history").mkdir(parents=True)
     typed(small, f"select 1 as n;{ENTER}")
+    shutil.rmtree(cache)
+    cache.write_text("a file")
+    typed(small, f"select 2 as n;{ENTER}")
     out, err = capsys.readouterr()
-    assert '{"n": 1}' in out and "keeps no history" in err
+    assert '{"n": 1}' in out and '{"n": 2}' in out
+    assert err.count("no history is kept") == 2
 
 
 def test_format_that_no_terminal_shows_is_refused(small: Home) -> None:
@@ -162,6 +169,17 @@ def test_names_are_completed(small: Home, text: str, expected: str | None) -> No
         assert expected in found
 
 
+def test_questions_that_cannot_be_listed_leave_completion_without_names(small: Home) -> None:
+    Path("queries").mkdir()
+    Path("queries", "funnel.sql").write_text("-- Has the name of another.\nselect 1")
+    completer = CatalogCompleter(Session(small), [".ask"])
+    assert not [*completer.get_completions(Document(".ask funn", 9), CompleteEvent())]
+
+
+def test_every_view_of_data_is_listed_with_a_sentence() -> None:
+    assert {*listed_views()} <= {*described()}
+
+
 @pytest.mark.parametrize(
     ("text", "complete"),
     [
@@ -175,6 +193,10 @@ def test_names_are_completed(small: Home, text: str, expected: str | None) -> No
         ("select 1 -- ;", False),
         ("select 1 /* ;", False),
         ('select 1 as "a;', False),
+        ("select $$it's$$;", True),
+        ("select $a$ $$;", False),
+        ("select E'it\\'s';", True),
+        ("select 'a\\';", True),
     ],
 )
 def test_statement_ends_on_a_semicolon_that_is_no_text(text: str, complete: bool) -> None:

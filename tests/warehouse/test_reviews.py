@@ -51,6 +51,20 @@ def comes_to(home: Home) -> dict[str, str]:
     return dict(rows)
 
 
+def test_completion_that_several_recipes_judge_has_the_best_of_its_verdicts(home: Home) -> None:
+    fill(home)
+    thresholds = {"mild": 1.0, "middle": 5.0, "severe": 10.0}
+    write_shard(
+        home, RUNS, [run(name, recipe=name, threshold=value) for name, value in thresholds.items()]
+    )
+    say(home, "far", "ann", "accept")
+    [row] = ask(connect(home), "reviews").to_pylist()
+    assert (row["num_judge_accepted"], row["num_judge_rejected"]) == (1, 0)
+    rows = queue(connect(home), "threshold", reviewer="zoe", num_wanted=2)
+    found = {row.completion_id: (row.verdict, row.threshold) for row in rows}
+    assert found["far"] == ("accepted", 1.0) and found["even"] == ("accepted", 1.0)
+
+
 def test_newest_review_of_a_person_counts(home: Home) -> None:
     fill(home)
     say(home, "even", "ann", "reject", "too long")

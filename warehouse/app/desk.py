@@ -1,9 +1,12 @@
-"""What all sessions of the page share: the home, and the snapshot that they look at."""
+"""The state that all sessions of the page share: the warehouse and its latest snapshot."""
 
 import threading
 
+import duckdb
+
 from warehouse.app.snapshot import Snapshot
 from warehouse.catalog import connect
+from warehouse.characters import one_line
 from warehouse.home import Home
 from warehouse.reports.compare import find_run
 
@@ -14,8 +17,8 @@ class Desk:
     def __init__(self, home: Home, run_id: str | None = None) -> None:
         """Takes the first snapshot.
 
-        Raises QuestionError for a run that there is not, and ShardError if another version of
-        Precept wrote the warehouse.
+        Raises QuestionError for an unknown run, and ShardError if another version of Precept wrote
+        the warehouse.
         """
         self.home = home
         self.run = find_run(connect(home), run_id) if run_id is not None else None
@@ -23,13 +26,19 @@ class Desk:
         self._taking = threading.Lock()
         self.snapshot = Snapshot(home)
 
-    def renew(self) -> Snapshot:
-        """Returns a snapshot of this moment; who asks while one is taken waits for that one."""
+    def renew(self) -> str:
+        """Takes a snapshot of this moment, and returns ""; waits for one that is being taken.
+
+        If the warehouse cannot be read, keeps the one before and returns the reason.
+        """
         before = self.snapshot
         with self._taking:
             if self.snapshot is before:
-                self.snapshot = Snapshot(self.home)
-            return self.snapshot
+                try:
+                    self.snapshot = Snapshot(self.home)
+                except (ValueError, OSError, duckdb.Error) as error:
+                    return f"not read again: {one_line(str(error))}"
+        return ""
 
 
 _OPEN: list[Desk] = []

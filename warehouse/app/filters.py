@@ -1,4 +1,4 @@
-"""What the filters of the page narrow everything to."""
+"""The filters of the page, which narrow everything that it shows."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

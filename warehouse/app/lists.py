@@ -40,9 +40,18 @@ _TEXT_COLUMNS = {
     "target",
 }
 """Columns whose texts may be harmful."""
-_UNTOLD = {"text_id", "place", "left_id", "right_id"}
-"""Columns that the page needs and a reader does not."""
+_UNTOLD = {"text_id", "place", "left_id", "right_id", "num_accepting", "num_rejecting"}
+"""Columns that the page needs and a reader does not, or that would sway a reviewer."""
 _ID_DIGITS = 12
+
+
+def narrowed(session: Session, filters: Filters) -> str:
+    """Narrows a session to what filters leave, and returns ""; or why they cannot be applied."""
+    try:
+        session.choose(filters)
+    except QuestionError as error:
+        return str(error)
+    return ""
 
 
 def readable(
@@ -111,25 +120,29 @@ def steps(session: Session, checkpoint_id: str) -> pa.Table:
 def answered(session: Session, query: str, *, whole: bool) -> tuple[list[dict[str, Any]], str]:
     """Returns the first rows of a user's query, which can only read, and ""; or the fault."""
     try:
-        rows = run_statement(session.snapshot.home, query, limit=MOST_ROWS).read_all()
-    except (ValueError, duckdb.Error) as error:
+        rows = run_statement(session.snapshot.home, query, limit=MOST_ROWS).read_all().to_pylist()
+    # Python has no date after the year 9999.
+    except (ValueError, OverflowError, duckdb.Error) as error:
         return [], one_line(str(error))
-    return shown_rows(rows.to_pylist(), whole=whole), ""
+    return [_shown_row(row, whole=whole) for row in rows], ""
 
 
-def shown_rows(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> list[dict[str, Any]]:
-    """Returns rows as a table shows them, numbered from 1.
+def shown_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows as a list of the page shows them: numbered from 1, without what only the page
+    needs."""
+    return [
+        {"#": number, **_shown_row({name: row[name] for name in row if name not in _UNTOLD})}
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def _shown_row(row: Mapping[str, Any], *, whole: bool = False) -> dict[str, Any]:
+    """Returns a row as a table shows it.
 
     Ids have twelve digits and lists stand in one line. Unless `whole`, texts that may be harmful
     are folded to their length.
     """
-    return [
-        {
-            "#": number,
-            **{name: _shown(name, row[name], whole) for name in row if name not in _UNTOLD},
-        }
-        for number, row in enumerate(rows, start=1)
-    ]
+    return {name: _shown(name, value, whole) for name, value in row.items()}
 
 
 def _shown(name: str, value: Any, whole: bool) -> Any:

@@ -1,4 +1,8 @@
-"""The page of `precept inspect`, as marimo runs it: cells lay out what other modules find."""
+"""The page of `precept inspect`, as marimo runs it: cells lay out what other modules find.
+
+A cell that stops leaves its names undefined. Cells that need them and also depend on `session`
+or `shown`, which change in every view, ask for their view first.
+"""
 
 import marimo
 
@@ -7,9 +11,8 @@ app = marimo.App(width="full", app_title="Precept", css_file="page.css")
 with app.setup:
     import marimo as mo
 
-    from warehouse.app import charts, controls, lists, reader, reviewing
+    from warehouse.app import charts, controls, lists, panels, reader, reviewing
     from warehouse.app.desk import desk
-    from warehouse.app.filters import Filters
     from warehouse.catalog import query_doc, query_names, query_text
 
 
@@ -27,9 +30,9 @@ def _():
 
 @app.cell
 def _(get_round):
-    _snapshot = desk().renew() if get_round() else desk().snapshot
-    session = _snapshot.session()
-    return (session,)
+    not_read = desk().renew() if get_round() else ""
+    session = desk().snapshot.session()
+    return not_read, session
 
 
 @app.cell
@@ -47,7 +50,7 @@ def _(reset, session):
 
 
 @app.cell
-def _(filter_controls, read_again, reset, session, shown):
+def _(filter_controls, not_read, read_again, reset, session, shown):
     mo.sidebar(
         [
             mo.md("## Precept"),
@@ -55,6 +58,7 @@ def _(filter_controls, read_again, reset, session, shown):
             shown,
             mo.hstack([reset, read_again], justify="start"),
             mo.md(f"Read {session.snapshot.read_at:%Y-%m-%d %H:%M:%S} UTC"),
+            *([panels.trouble(not_read)] if not_read else []),
         ],
         width="330px",
     )
@@ -64,7 +68,8 @@ def _(filter_controls, read_again, reset, session, shown):
 @app.cell
 def _(filter_controls, session):
     filters = controls.filters_of(filter_controls.value)
-    session.choose(filters)
+    _trouble = lists.narrowed(session, filters)
+    mo.stop(bool(_trouble), panels.trouble(_trouble))
     return (filters,)
 
 
@@ -77,45 +82,15 @@ def _():
 @app.cell
 def _(filters, session, view):
     filters
-    [_totals] = session.rows("totals")
-    mo.vstack(
-        [
-            mo.hstack(
-                [
-                    mo.stat(
-                        f"{_totals['num_completions']:,}",
-                        label="completions",
-                        bordered=True,
-                        caption=f"of {_totals['num_all']:,}",
-                    ),
-                    mo.stat(f"{_totals['num_prompts']:,}", label="prompts", bordered=True),
-                    mo.stat(f"{_totals['num_accepted']:,}", label="accepted", bordered=True),
-                    mo.stat(_totals["acceptance"], label="share accepted", bordered=True),
-                    mo.stat(_totals["mean_lowest_score"], label="mean lowest score", bordered=True),
-                ],
-                justify="start",
-            ),
-            view,
-        ]
-    )
+    mo.vstack([panels.totals(session), view])
     return
 
 
 @app.cell
 def _(filters, session, view):
     mo.stop(view.value != "Overview")
-    _funnel = session.ask("funnel") if filters == Filters() else session.table("funnel")
-    mo.vstack(
-        [
-            mo.md("### Funnel"),
-            charts.funnel(_funnel),
-            mo.ui.table(lists.shown_rows(_funnel.to_pylist()), selection=None),
-            mo.md("### Lowest score of each completion"),
-            charts.lowest_scores(session.table("scores")),
-            mo.md("### Acceptance by category and ideal response"),
-            charts.acceptance_by_category(session.ask("acceptance_by_category")),
-        ]
-    )
+    filters
+    panels.overview(session)
     return
 
 
@@ -150,20 +125,7 @@ def _(rule_table, session):
 def _(filters, session, view):
     mo.stop(view.value != "Judges")
     filters
-    _spread, _jury = session.ask("judge_spread"), session.ask("jury")
-    mo.vstack(
-        [
-            mo.md("### Scores that each judge gives"),
-            charts.judge_scores(session.table("judge_scores")),
-            mo.md("### Spread of one judge's scores of the same completion"),
-            charts.spreads(_spread),
-            mo.ui.table(lists.shown_rows(_spread.to_pylist()), selection=None, page_size=11),
-            mo.md("### Agreement of the judges of a jury"),
-            mo.ui.table(lists.shown_rows(_jury.to_pylist()), selection=None),
-            mo.md("### Unjudged completions"),
-            mo.ui.table(lists.shown_rows(session.ask("unjudged").to_pylist()), selection=None),
-        ]
-    )
+    panels.judges(session)
     return
 
 
@@ -171,31 +133,14 @@ def _(filters, session, view):
 def _(filters, session, view):
     mo.stop(view.value != "Length")
     filters
-    mo.vstack(
-        [
-            mo.md("### Length of the reasoning against the lowest score; the line is the mean"),
-            charts.lengths(session.table("lengths")),
-        ]
-    )
+    panels.lengths(session)
     return
 
 
 @app.cell
 def _(session, view):
     mo.stop(view.value != "Monitors")
-    mo.vstack(
-        [
-            mo.md("### What monitors find in reasoning, over all rows: the filters do not apply"),
-            mo.ui.table(
-                lists.shown_rows(session.snapshot.ask("monitors").to_pylist()), selection=None
-            ),
-            mo.md("### Over the steps of trainings"),
-            mo.ui.table(
-                lists.shown_rows(session.snapshot.ask("monitors_by_step").to_pylist()),
-                selection=None,
-            ),
-        ]
-    )
+    panels.monitors(session)
     return
 
 
@@ -215,7 +160,8 @@ def _(filters, num_wanted, order, reviewer, session, view):
         order.value,
         reviewer=reviewer.value,
         rule=filters.rule,
-        num_wanted=num_wanted.value,
+        # An emptied field has no number.
+        num_wanted=num_wanted.value or 1,
     )
     get_place, set_place = mo.state(0)
     get_saved, set_saved = mo.state("")
@@ -228,7 +174,7 @@ def _(filters, num_wanted, order, reviewer, session, view):
     mo.vstack(
         [
             mo.hstack([order, reviewer, num_wanted], justify="start"),
-            mo.callout(trouble, kind="warn") if trouble else chain_table,
+            panels.trouble(trouble) if trouble else chain_table,
         ]
     )
     return chains, get_place, get_saved, set_place, set_saved
@@ -269,8 +215,8 @@ def _(chains, get_place, note, reviewer, session, set_place, set_saved):
 
 
 @app.cell
-def _(chains, decisions, get_place, get_saved, next_one, note, previous_one, session, shown):
-    mo.stop(not chains)
+def _(chains, decisions, get_place, get_saved, next_one, note, previous_one, session, shown, view):
+    mo.stop(view.value != "Read" or not chains)
     _place = min(get_place(), len(chains) - 1)
     mo.vstack(
         [
@@ -285,7 +231,7 @@ def _(chains, decisions, get_place, get_saved, next_one, note, previous_one, ses
                 justify="start",
                 align="center",
             ),
-            mo.md(get_saved()),
+            mo.Html(reader.line(get_saved())),
             mo.Html(reader.page_of_chain(session, chains[_place], shown=shown.value)),
         ]
     )
@@ -323,7 +269,8 @@ def _(filters, left, pair_order, right, session):
 
 
 @app.cell
-def _(pair_table, pairs, session, shown):
+def _(left, pair_table, pairs, right, session, shown, view):
+    mo.stop(view.value != "Side by side" or not left.value or not right.value)
     mo.stop(not pair_table.value)
     mo.Html(reader.page_of_pair(session, pairs[pair_table.value[0]["#"] - 1], shown=shown.value))
     return
@@ -387,8 +334,8 @@ def _(rollout_order, session, step, training):
 
 
 @app.cell
-def _(rollout_table, rollouts, session, shown):
-    mo.stop(not rollout_table.value)
+def _(rollout_table, rollouts, session, shown, training, view):
+    mo.stop(view.value != "Rollouts" or not training.value or not rollout_table.value)
     mo.Html(
         reader.page_of_rollout(
             session, rollouts[rollout_table.value[0]["#"] - 1]["rollout_id"], shown=shown.value
@@ -432,10 +379,10 @@ def _(question):
 
 
 @app.cell
-def _(run_sql, session, shown, sql_text):
-    mo.stop(not run_sql.value)
+def _(run_sql, session, shown, sql_text, view):
+    mo.stop(view.value != "SQL" or not run_sql.value)
     _rows, _trouble = lists.answered(session, sql_text.value, whole=shown.value)
-    mo.callout(_trouble, kind="warn") if _trouble else mo.ui.table(_rows, selection=None)
+    panels.trouble(_trouble) if _trouble else mo.ui.table(_rows, selection=None)
     return
 
 

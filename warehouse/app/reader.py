@@ -4,11 +4,12 @@ No text of the data is ever markup: each is escaped, and its control characters 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from warehouse.app.snapshot import Session
+from warehouse.catalog import QuestionError
 from warehouse.characters import visible
 from warehouse.reviews import reviews_of
 from warehouse.tables import Review
@@ -25,18 +26,52 @@ def is_harmful(ideal_response: str | None) -> bool:
 
 def page_of_chain(session: Session, row: Row, *, shown: bool) -> str:
     """Returns one completion of a list whole, with its judgements and what people said of it."""
+    return _read(lambda: _page_of_chain(session, row, shown))
+
+
+def page_of_pair(session: Session, pair: Row, *, shown: bool) -> str:
+    """Returns the two replies of a row of `pairs` beside each other."""
+    return _read(lambda: _page_of_pair(session, pair, shown))
+
+
+def page_of_rollout(session: Session, rollout_id: str, *, shown: bool) -> str:
+    """Returns one rollout of a training whole."""
+
+    def page() -> str:
+        [row] = session.rows("rollout", rollout_id=rollout_id)
+        return rollout_page(row, shown=shown)
+
+    return _read(page)
+
+
+def line(sentence: str) -> str:
+    """Returns a sentence as HTML."""
+    return f"<p>{_plain(sentence)}</p>"
+
+
+def _read(page: Callable[[], str]) -> str:
+    """Returns a page, or the sentence that says why its texts cannot be read."""
+    try:
+        return page()
+    except QuestionError as error:
+        return line(str(error))
+
+
+def _page_of_chain(session: Session, row: Row, shown: bool) -> str:
     found = session.rows("chain", completion_id=row["completion_id"])
     if not found:
-        return "<p>This completion has been made again since; read again.</p>"
+        return line("This completion was made again since the page was read: press Read again.")
     [chain] = found
     judgements = session.rows(
         "chain_judgements", completion_id=chain["completion_id"], text_id=chain["text_id"]
     )
-    reviews = reviews_of(session.catalog(), chain["completion_id"])
+    # Other reviews would sway the reviewer.
+    is_queued = "why" in row
+    reviews = [] if is_queued else reviews_of(session.catalog(), chain["completion_id"])
     findings = session.rows(
         "chain_findings", completion_id=chain["completion_id"], text_id=chain["text_id"]
     )
-    facts = {"why": row["why"]} if "why" in row else {}
+    facts = {"why": row["why"]} if is_queued else {}
     facts |= {f"monitor: {name}": value for one in findings for name, value in one.items()}
     return chain_page(
         {**facts, **chain, "reviews": [_review(review) for review in reviews]},
@@ -46,8 +81,7 @@ def page_of_chain(session: Session, row: Row, *, shown: bool) -> str:
     )
 
 
-def page_of_pair(session: Session, pair: Row, *, shown: bool) -> str:
-    """Returns the two replies of a row of `pairs` beside each other."""
+def _page_of_pair(session: Session, pair: Row, shown: bool) -> str:
     sides = [
         session.rows("reply", reply_id=pair[name], place=pair["place"])[0]
         for name in ("left_id", "right_id")
@@ -60,12 +94,6 @@ def page_of_pair(session: Session, pair: Row, *, shown: bool) -> str:
         for grade, side in zip(grades, sides, strict=True)
     ]
     return pair_page(prompt, replies, shown=shown)
-
-
-def page_of_rollout(session: Session, rollout_id: str, *, shown: bool) -> str:
-    """Returns one rollout of a training whole."""
-    [row] = session.rows("rollout", rollout_id=rollout_id)
-    return rollout_page(row, shown=shown)
 
 
 def rule_block(rule_id: str, text: str) -> str:
@@ -137,7 +165,9 @@ def _mark(rule_id: str, is_invented: bool, rules: Mapping[str, str]) -> str:
     return f"<mark{title}>{_plain(rule_id)}</mark>"
 
 
-def _turns(messages: Sequence[Row]) -> list[str]:
+def _turns(messages: Sequence[Row] | None) -> list[str]:
+    if messages is None:
+        return [line("The warehouse lacks the prompt.")]
     return [_block(turn["role"], _plain(turn["content"] or "")) for turn in messages]
 
 

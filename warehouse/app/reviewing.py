@@ -1,4 +1,4 @@
-"""What a reviewer does on the page: the only thing that it writes."""
+"""Stores the reviews of the page, which writes nothing else."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,8 @@ def save(
         review = add_review(
             session.snapshot.home, row["completion_id"], row["text_id"], decision, reviewer, note
         )
-    except (ReviewError, OSError) as error:
+        session.see_reviews()
+    # A damaged shard of reviews is a ValueError of Arrow's.
+    except (ValueError, OSError) as error:
         return f"Not saved: {visible(str(error))}"
-    session.see_reviews()
     return f"Saved: {decision} by {visible(review.reviewer)} on {row['completion_id'][:12]}"

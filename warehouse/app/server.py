@@ -1,4 +1,4 @@
-"""Serves the page on one port, to whoever has its token."""
+"""Serves the page on one port, to browsers that have its token."""
 
 import contextlib
 import logging
@@ -18,6 +18,17 @@ DEFAULT_PORT = 2718
 _PAGE = Path(__file__).parent / "page.py"
 _SECONDS_TO_START = 30.0
 _SECONDS_TO_STOP = 3.0
+_HEADERS = (
+    # Tables show an address of a picture as the picture: data must not make a browser fetch it.
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        b"connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; "
+        b"form-action 'self'; base-uri 'self'",
+    ),
+)
+"""Headers of every reply."""
 
 
 class ServerError(ValueError):
@@ -48,18 +59,18 @@ def serving(
 
     Without a port, the default one is taken if it is free, else any free one. The page begins with
     a run if the start of its id is given. Raises ServerError if marimo is missing or the port
-    cannot be had, QuestionError for a run that there is not, and ShardError if another version of
-    Precept wrote the warehouse.
+    cannot be had, QuestionError for an unknown run, and ShardError if another version of Precept
+    wrote the warehouse.
     """
     marimo = _marimo()
-    with _listening(host, port) as listener:
+    with listening(host, port) as listener:
         address = Address(host, listener.getsockname()[1], secrets.token_urlsafe(24))
         open_desk(home, run_id=run_id)
         import uvicorn
 
         builder = marimo.create_asgi_app(quiet=True, token=address.token)
         config = uvicorn.Config(
-            builder.with_app(path="", root=str(_PAGE)).build(),
+            _closed(builder.with_app(path="", root=str(_PAGE)).build()),
             log_level="error",
             timeout_graceful_shutdown=1,
             # Pings of a second keep a browser's connection from being closed as idle.
@@ -78,6 +89,20 @@ def serving(
             thread.join(_SECONDS_TO_STOP)
 
 
+def _closed(app: Any) -> Any:
+    """Returns an ASGI app whose pages load nothing from elsewhere, and stand in no other page."""
+
+    async def reply(scope: Any, receive: Any, send: Any) -> None:
+        async def send_closed(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+            await send(message)
+
+        await app(scope, receive, send_closed)
+
+    return reply
+
+
 def _wait_until(server: Any, thread: threading.Thread) -> None:
     """Returns once a server answers; raises ServerError if it ends before."""
     pause = threading.Event()
@@ -90,20 +115,27 @@ def _wait_until(server: Any, thread: threading.Thread) -> None:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int | None) -> Iterator[socket.socket]:
+def listening(host: str, port: int | None) -> Iterator[socket.socket]:
     """Yields a socket that listens; raises ServerError if the port cannot be had."""
+    if not host:
+        # A socket would take it for every address of the machine.
+        raise ServerError("--host is empty; give an address, such as 127.0.0.1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     tries = [port] if port is not None else [DEFAULT_PORT, 0]
-    for one in tries:
+    for number in tries:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, one))
-        except OSError as error:
+            listener.bind((host, number))
+            # At once: until it listens, another process may bind the same port.
+            listener.listen()
+        # Not every text can be looked up as a host, nor every number be a port.
+        except (OSError, OverflowError, UnicodeError) as error:
             listener.close()
-            if one == tries[-1]:
+            if number == tries[-1]:
+                cause = error.strerror if isinstance(error, OSError) else error
                 raise ServerError(
-                    f"the page cannot be served at {host}:{one}: {error.strerror}; give another "
+                    f"the page cannot be served at {host}:{number}: {cause}; give another "
                     "--host or --port"
                 ) from error
             continue

@@ -8,10 +8,10 @@ about the completions that the session's filters leave. Texts are read from the 
 of rows at a time.
 """
 
+import contextlib
 import re
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.app.filters import Filters
-from warehouse.catalog import fork, open_catalog, query_text, read
+from warehouse.catalog import QuestionError, fork, open_catalog, query_text, read
 from warehouse.definitions import raw_query
 from warehouse.home import Home
 from warehouse.shards import list_shards
@@ -52,8 +52,7 @@ class Snapshot:
     """The rows of a warehouse at one moment, for any number of sessions."""
 
     def __init__(self, home: Home) -> None:
-        """Reads the warehouse, which takes about half a minute for a million completions."""
-        began = time.monotonic()
+        """Reads the warehouse: every column of its current rows but the texts."""
         self.home = home
         self.read_at = datetime.now(UTC)
         self._connection = open_catalog(home).connection
@@ -71,7 +70,6 @@ class Snapshot:
             builder.execute(f"DROP TABLE app.{name}")
         builder.execute("CHECKPOINT app")
         builder.close()
-        self.seconds = time.monotonic() - began
         self._answers: dict[Any, pa.Table] = {}
         self._lock = threading.Lock()
 
@@ -153,9 +151,10 @@ class Session:
         """Has queries read the reviews of this moment, some of them later than the snapshot."""
         home = self.snapshot.home
         paths = [home.pattern(path) for path in list_shards(home, REVIEWS)]
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW reviews_raw AS {raw_query(paths, REVIEWS)}"
-        )
+        with _shards_there():
+            self.connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW reviews_raw AS {raw_query(paths, REVIEWS)}"
+            )
 
     def catalog(self) -> duckdb.DuckDBPyConnection:
         """Returns the connection for lookups of the catalog, about the chosen completions."""
@@ -169,7 +168,8 @@ class Session:
         answer = self.snapshot.remembered(key)
         if answer is None:
             self._use(keys)
-            answer = read(self.connection, query, dict(parameters)).to_arrow_table()
+            with _shards_there():
+                answer = read(self.connection, query, dict(parameters)).to_arrow_table()
             self.snapshot.remember(key, answer)
         return answer
 
@@ -184,10 +184,26 @@ class Session:
             self.connection.execute(statement)
 
     def _make(self, name: str, parameters: Mapping[str, Any]) -> None:
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {name} AS {_statement('queries', name)}",
-            dict(parameters),
-        )
+        with _shards_there():
+            self.connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE {name} AS {_statement('queries', name)}",
+                dict(parameters),
+            )
+
+
+@contextlib.contextmanager
+def _shards_there() -> Iterator[None]:
+    """Raises QuestionError for a shard that is gone, as after a compaction, or damaged."""
+    try:
+        yield
+    except duckdb.IOException as error:
+        raise QuestionError(
+            "files of the warehouse were merged or set aside since they were read: press Read again"
+        ) from error
+    except duckdb.InvalidInputException as error:
+        raise QuestionError(
+            "a file of the warehouse is damaged: run precept doctor --mend, then press Read again"
+        ) from error
 
 
 def _statement(folder: str, name: str) -> str:

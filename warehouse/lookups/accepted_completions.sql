@@ -26,5 +26,5 @@ WHERE r.run_id = $run_id
         OR (h.review_verdict = 'accepted' AND v.verdict <> 'failed' AND v.min_score IS NOT NULL)
     )
 ORDER BY
-    c.prompt_id, h.review_verdict = 'accepted' DESC NULLS LAST, v.min_score DESC,
+    c.prompt_id, coalesce(h.review_verdict = 'accepted', false) DESC, v.min_score DESC,
     list_avg(v.scores) DESC, c.completion_id;

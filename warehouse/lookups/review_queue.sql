@@ -4,9 +4,15 @@
 -- categories whose acceptance moved by more than 0.1 between refreshes). What the person has reviewed,
 -- or $num_wanted others have decided, is left out; what others have begun comes first.
 WITH judged AS (
+    -- A completion that several recipes judge has the best of its verdicts.
     SELECT completion_id, verdict, min_score, scores, threshold
     FROM verdicts
-    QUALIFY row_number() OVER (PARTITION BY completion_id ORDER BY judging_id, spec_id) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY completion_id
+        ORDER BY
+            list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) DESC,
+            judging_id, spec_id, threshold, num_judgements
+    ) = 1
 ),
 rows AS (
     SELECT
@@ -36,13 +42,13 @@ queued AS (
         r.*,
         CASE $queue
             WHEN 'random' THEN 0.0
-            WHEN 'rule' THEN if(list_contains(r.cited, $rule), 0.0, NULL)
+            WHEN 'rule' THEN CASE WHEN list_contains(r.cited, $rule) THEN 0.0 END
             WHEN 'threshold' THEN r.distance
             WHEN 'disagreement' THEN CASE
                 WHEN r.is_disputed THEN -100.0
                 WHEN r.spread > 0 THEN -r.spread
             END
-            WHEN 'drifted' THEN if(r.verdict = 'held', -1.0, -s.shift)
+            WHEN 'drifted' THEN CASE WHEN r.verdict = 'held' THEN -1.0 ELSE -s.shift END
         END AS place,
         CASE
             WHEN $queue = 'disagreement' AND r.is_disputed

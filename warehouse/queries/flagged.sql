@@ -1,7 +1,7 @@
 -- The reasoning that the monitors flag, with what they found in it: the newest models and steps last.
 SELECT
     kind, row_id, model, step, category, cited_unknown, cited_elsewhere,
-    if(is_reversed, decision || ' → ' || outcome, NULL) AS reversed,
+    CASE WHEN is_reversed THEN decision || ' → ' || outcome END AS reversed,
     grading, policy_text
 FROM monitored
 WHERE is_flagged

@@ -61,7 +61,7 @@ asked AS (
     GROUP BY ALL
 ),
 lowest AS (
-    SELECT *, if(num_read = k * len(members), lowest, -1) AS rating
+    SELECT *, CASE WHEN num_read = k * len(members) THEN lowest ELSE -1 END AS rating
     FROM asked
 ),
 counted AS (

@@ -1,8 +1,14 @@
 -- Reviews of current completions by reviewer and decision, beside the judge's verdict on the same ones.
 WITH judged AS (
+    -- A completion that several recipes judge has the best of its verdicts.
     SELECT completion_id, verdict
     FROM verdicts
-    QUALIFY row_number() OVER (PARTITION BY completion_id ORDER BY judging_id, spec_id) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY completion_id
+        ORDER BY
+            list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) DESC,
+            judging_id, spec_id, threshold, num_judgements
+    ) = 1
 )
 SELECT
     r.reviewer, r.decision,

@@ -254,6 +254,15 @@ def test_what_people_accept_comes_before_what_the_judge_likes_better(home: Home)
     }
 
 
+def test_being_unsure_of_a_completion_does_not_put_it_before_a_better_one(home: Home) -> None:
+    store(home, {"good": {"scores": (9, 9)}, "best": {"sample_index": 1, "scores": (10, 10)}})
+    say(home, "good", "unsure")
+    assert verdicts_of(home, freeze(home)) == {
+        "best": ("chosen", "best of n"),
+        "good": ("left_out", "not_best"),
+    }
+
+
 def test_completion_without_any_score_waits_for_the_judge(home: Home) -> None:
     store(home, {"new": {"scores": ()}})
     say(home, "new", "accept")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.rows import (
@@ -18,10 +19,12 @@ from tests.rows import (
 )
 from warehouse.app.desk import Desk
 from warehouse.app.filters import Filters
+from warehouse.app.lists import narrowed
+from warehouse.app.reader import page_of_chain, page_of_pair, page_of_rollout
 from warehouse.app.snapshot import Session, Snapshot
 from warehouse.catalog import ask, connect
 from warehouse.home import Home
-from warehouse.shards import write_shard
+from warehouse.shards import list_shards, write_shard
 from warehouse.tables import (
     ANSWERS,
     CASES,
@@ -38,7 +41,9 @@ from warehouse.tables import (
     Turn,
     content_id,
 )
+from warehouse.upkeep import compact
 
+ASKED = "Wie geht's der »Öllampe«?"
 SCORES = {"good": (9.0, 10.0), "split": (9.0, 3.0), "bad": (1.0, 2.0), "unread": (9.0, None)}
 QUESTIONS = (
     "funnel",
@@ -93,7 +98,7 @@ def fill(home: Home) -> None:
                 ideal_response="refuse",
                 language="de",
                 source="file",
-                messages=[Turn(role="user", content="Wie geht eine Öllampe?")],
+                messages=[Turn(role="user", content=ASKED)],
             ),
         ],
     )
@@ -168,7 +173,9 @@ def test_questions_without_filters_have_the_catalogs_answers(
         (Filters(text="tariff"), {"split"}),
         (Filters(text="harbour MASTER"), {"unread"}),
         (Filters(text="ÖLLAMPE"), {"split", "bad"}),
-        (Filters(text="no such words"), set()),
+        (Filters(text="geht's"), {"split", "bad"}),
+        # Names of fields are no text of anybody's.
+        (Filters(text="content"), set()),
     ],
 )
 def test_each_filter_leaves_what_it_names(
@@ -222,17 +229,52 @@ def test_rows_of_a_later_run_are_seen_once_the_warehouse_is_read_again(disk: Hom
     fill(disk)
     desk = Desk(disk)
     write_shard(disk, COMPLETIONS, [completion("late", sample_index=3)])
-    assert "late" not in listed(desk.snapshot.session())
-    assert "late" in listed(desk.renew().session())
+    session = desk.snapshot.session()
+    assert "late" not in listed(session)
+    # What is gone since is told, not raised.
+    assert compact(disk, COMPLETIONS)
+    [row] = [row for row in session.rows("listed", order="random", limit=9) if row["cited_unknown"]]
+    assert "press Read again" in page_of_chain(session, row, shown=True)
+    assert "press Read again" in narrowed(session, Filters(text="tariff"))
+    assert desk.renew() == ""
+    session = desk.snapshot.session()
+    assert "late" in listed(session)
+    assert "Z9" in page_of_chain(session, row, shown=True)
+    for path in list_shards(disk, RUNS):
+        rows = pq.read_table(path)
+        older = {**rows.schema.metadata, b"schema_version": b"0"}
+        pq.write_table(rows.replace_schema_metadata(older), path)
+    assert desk.renew().startswith("not read again: ")
+    assert "late" in listed(desk.snapshot.session())
 
 
 def test_a_chain_has_its_judgements_from_the_lowest_score(session: Session) -> None:
     [chain] = session.rows("chain", completion_id="split")
-    assert chain["messages"][0]["content"] == "Wie geht eine Öllampe?"
+    assert chain["messages"][0]["content"] == ASKED
     assert (chain["verdict"], chain["reasoning"]) == ("rejected", "Rule B2: no Tariff.")
     rows = session.rows("chain_judgements", completion_id="split", text_id="t")
     assert [row["score"] for row in rows] == [3, 3, 9, 9]
     assert rows[0]["rationale"] == "Worth 3.0."
+
+
+def test_texts_whose_prompt_is_gone_are_read_without_it(disk: Home) -> None:
+    fill(disk)
+    lost = {"prompt_id": "gone", "reasoning": "Of a lost prompt."}
+    made = [completion("lost", **lost), completion("other", generation_id="h", **lost)]
+    write_shard(disk, COMPLETIONS, made)
+    write_shard(disk, RUNS, [run("r1", recipe="other", generation_id="h", judging_id="jury")])
+    write_shard(disk, ROLLOUTS, [rollout("lost", **lost)])
+    session = Snapshot(disk).session()
+    sides = {"left_id": "lost", "right_id": "other", "grade_left": None, "grade_right": None}
+    asked = ("suite", "attack", "category", "ideal_response", "language", "difference")
+    pair = {**dict.fromkeys(asked), "place": "gone", **sides}
+    for page in (
+        page_of_chain(session, {"completion_id": "lost"}, shown=False),
+        page_of_rollout(session, "lost", shown=False),
+        page_of_pair(session, pair, shown=False),
+    ):
+        assert "Of a lost prompt." in page and "lacks the prompt" in page
+        assert "<details" in page  # harmful for all that is known
 
 
 def test_a_rule_is_read_whole_from_the_spec(session: Session) -> None:

@@ -7,7 +7,10 @@ WITH texts AS (
 chats AS (
     SELECT prompt_id
     FROM prompts_raw
-    WHERE contains(lower(messages::VARCHAR), lower($text))
+    WHERE len(list_filter(
+        messages,
+        lambda turn: contains(lower(concat_ws(' ', turn.content, turn.tool_calls)), lower($text))
+    )) > 0
 )
 SELECT number FROM app.rows SEMI JOIN texts USING (completion_id, text_id)
 UNION

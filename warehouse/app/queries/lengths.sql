@@ -5,7 +5,7 @@ WITH steps AS (
 )
 SELECT
     -- The longest hundredth shares the last step.
-    (least(floor(num_reasoning_tokens / step), 40) * step)::BIGINT AS reasoning_tokens,
+    (least(floor(num_reasoning_tokens / step), 39) * step)::BIGINT AS reasoning_tokens,
     round(min_score) AS lowest_score,
     count(*) AS num_completions
 FROM chosen_rows, steps

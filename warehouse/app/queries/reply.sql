@@ -25,6 +25,6 @@ SELECT
     r.* EXCLUDE (place, attempt), c.attack, coalesce(c.ideal_response, 'unknown') AS ideal_response,
     c.messages
 FROM replies AS r
-JOIN chats AS c USING (place)
+LEFT JOIN chats AS c USING (place)
 ORDER BY r.attempt DESC
 LIMIT 1;

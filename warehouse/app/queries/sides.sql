@@ -1,8 +1,8 @@
 -- What can be compared: the models that answered the cases of suites, and those that wrote completions.
 SELECT
     concat_ws(
-        ' · ', model, 'answers in suites', if(context = 'none', NULL, 'spec in context: ' || context),
-        'budget ' || budget, if(probe = 'none', NULL, 'reasoning ' || probe), left(answering_id, 6)
+        ' · ', model, 'answers in suites', 'spec in context: ' || nullif(context, 'none'),
+        'budget ' || budget, 'reasoning ' || nullif(probe, 'none'), left(answering_id, 6)
     ) AS side,
     model, answering_id AS setting, count(*) AS num_replies
 FROM answers

@@ -6,7 +6,7 @@ WITH best AS (
         PARTITION BY number
         ORDER BY
             list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) DESC,
-            judging_id, spec_id
+            judging_id, spec_id, threshold, num_judgements
     ) = 1
 )
 SELECT
@@ -15,7 +15,7 @@ SELECT
     spec_key(p.categories) AS category,
     coalesce(p.ideal_response, 'unknown') AS ideal_response,
     p.language, p.source,
-    coalesce(v.verdict, if(c.status = 'ok', 'unjudged', 'failed')) AS verdict,
+    coalesce(v.verdict, CASE c.status WHEN 'ok' THEN 'unjudged' ELSE 'failed' END) AS verdict,
     v.threshold, v.min_score, v.scores,
     list_max(v.scores) - v.min_score AS spread
 FROM app.completions AS c

@@ -1,4 +1,4 @@
--- The same with numbers for ids, by which tables are joined in a third of the time.
+-- The same with numbers for ids, by which tables are joined faster.
 CREATE OR REPLACE TEMP VIEW completions AS
 SELECT * EXCLUDE (number, prompt_number) REPLACE (number AS completion_id, prompt_number AS prompt_id)
 FROM app.completions SEMI JOIN chosen USING (number);
