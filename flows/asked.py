@@ -28,7 +28,7 @@ _KINDS = ("completions", "judgements", "answers", "evaluations")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the model was asked for a row."""
+    """The prompt that a model was given for a row."""
 
     messages: Sequence[Mapping[str, Any]]
     """Before the model's chat template."""
@@ -37,7 +37,7 @@ class Asked:
     checks: tuple[Check, ...]
     """The ids that prove it."""
     note: str | None
-    """Why there is no text, or how its tokens compare."""
+    """The reason for a missing text, or the comparison of its tokens."""
 
 
 def asked_of(connection: duckdb.DuckDBPyConnection, home: Home, found: FoundRow) -> Asked:

@@ -53,7 +53,7 @@ class Night:
     changes: str
     """The change report, in Markdown."""
     held: str | None
-    """Why the judgements are held; None if they are not."""
+    """The reason for which the judgements are held; None if they are not."""
     trained: bool
 
 

@@ -190,9 +190,9 @@ class Recipe(Config):
     fill: FillConfig = FillConfig()
     """Prompts that are written for the rules that few exercise, by `precept policies fill`."""
     drift: DriftConfig | None = None
-    """When the judgements of a refresh are held for approval. Unset: never."""
+    """The drift at which the judgements of a refresh are held for approval. Unset: none."""
     nightly: NightlyConfig = NightlyConfig()
-    """When the nightly deployment refreshes, and what follows."""
+    """Times and consequences of the nightly deployment."""
     stage: StageConfig = StageConfig()
     """Blocks and retries of the stages."""
     license: str | None = Field(None, min_length=1)

@@ -145,7 +145,7 @@ class RunFigures:
     approved: str | None = None
     """Id of the run whose judgements a person approved."""
     reason: str | None = None
-    """Why that person approved them."""
+    """The reason that this person gave."""
     trainings: Mapping[str, TrainingFigures] = field(default_factory=dict)
     """By stage of training, what was trained in this run."""
     checkpoints: tuple[str, ...] = ()
@@ -192,7 +192,7 @@ class Refreshed:
     figures: RunFigures
     models_loaded: int
     shortfall: str | None = None
-    """Why no example came of it, and what to do; None if there is one."""
+    """The reason why no example came of it, and a remedy; None if there is one."""
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("'‘‛ʼ＇′´`", "’"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What the monitors find in one reasoning and its answer."""
+    """The findings of the monitors in one reasoning and its answer."""
 
     cited_unknown: tuple[str, ...]
     """Rule ids that it cites and no rule has."""

@@ -27,7 +27,7 @@ _BATCH_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Monitored:
-    """What the monitors read in one pass, and what they flagged."""
+    """The rows that the monitors read in one pass, and those that they flagged."""
 
     num_read: int
     flagged: Mapping[str, int]

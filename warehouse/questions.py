@@ -44,7 +44,7 @@ class Question:
 
     @property
     def doc(self) -> str:
-        """What it answers: the comment that its file begins with, in one line."""
+        """Its meaning: the comment that its file begins with, in one line."""
         return comment_of(self.text)
 
     @property

@@ -192,7 +192,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriterionScore:
-    """What a judge sample gives a completion by one criterion."""
+    """The score of a completion by one criterion, of one judge sample."""
 
     criterion: str
     """Name of the criterion, such as `compliance`."""
@@ -260,7 +260,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What one person says of one completion; of the reviews of a person, the newest counts."""
+    """One person's verdict on one completion; of the reviews of a person, the newest counts."""
 
     review_id: str
     """Hash of completion and its text, reviewer and revision."""
@@ -418,8 +418,8 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What the monitors find in the reasoning of one completion, answer or rollout, without a
-    model. No reward and no filter ever reads it."""
+    """The findings of the monitors in the reasoning of one completion, answer or rollout, without
+    a model. No reward and no filter ever reads it."""
 
     finding_id: str
     """Hash of kind and id of the row, its text, and the version of the monitors."""

@@ -29,7 +29,7 @@ _GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What a model's files say of it."""
+    """Facts about a model, from its files."""
 
     architecture: str
     context: int | None

@@ -36,7 +36,7 @@ class Remade:
 
     request: Request
     checks: tuple[Check, ...]
-    """What proves that it is the same."""
+    """The evidence that it is the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ _PARSERS = ("deepseek_r1", "olmo3")
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a model is served elsewhere."""
+    """The command and settings that serve a model elsewhere."""
 
     arguments: Sequence[str]
     """Arguments of `vllm serve` after the folder."""

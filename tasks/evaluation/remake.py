@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What the answers and grades of a run were made with, beside their cases."""
+    """The parts that answers and grades of a run were made from, beside their cases."""
 
     configs: Sequence[EvaluateConfig]
     """The evaluations that the recipe asks for."""

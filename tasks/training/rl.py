@@ -85,7 +85,7 @@ class RlConfig(TrainingConfig):
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
     """Loss, as TRL's GRPOTrainer names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Which rewards' standard deviation normalises the advantage."""
+    """Rewards whose standard deviation normalises the advantage."""
     reward_on: Literal["all", "answer"] = "all"
     """Tokens that the reward moves: `all`, or those of the `answer` after the reasoning."""
     mix: dict[Literal["harmful", "benign", "ambiguous"], float] = {}

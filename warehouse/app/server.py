@@ -37,7 +37,7 @@ class ServerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a page is served."""
+    """The address of a page."""
 
     host: str
     port: int

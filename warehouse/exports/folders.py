@@ -40,7 +40,7 @@ of the machine."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publisher:
-    """What the user who exports says, and no query knows."""
+    """Statements of the user who exports, which no query knows."""
 
     command: str
     """The command that exports."""
@@ -62,7 +62,7 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """How a checkpoint is served, and what it began from."""
+    """The command that serves a checkpoint, and the model that it began from."""
 
     arguments: Sequence[str]
     """Arguments of `vllm serve` after the folder."""

@@ -17,7 +17,7 @@ class Compared:
     run_a: str
     run_b: str
     note: str | None
-    """What a reader must know first: that it is one run, or that the flows differ; else None."""
+    """A warning that stands first: it is one run, or the flows differ; else None."""
     same_kind: bool
     """True if both made the same kind of thing: examples, a model, an evaluation."""
     settings: list[dict[str, Any]]
