@@ -105,12 +105,12 @@ def _is_sampler_compiled(config: EngineConfig) -> bool:
 
 
 def _is_stepped_here(config: EngineConfig) -> bool:
-    """Returns whether the model runs in this process: one worker on a CPU, whose requests have no
-    options for a reasoning parser, which `AsyncLLM` alone takes.
+    """Returns whether the model runs in this process: one worker on a CPU, unless the environment
+    says otherwise, or requests have options for a reasoning parser, which `AsyncLLM` alone takes.
     """
-    return (
-        not config.use_gpu and config.tensor_parallel_size == 1 and config.reasoning_parser is None
-    )
+    is_asked_for = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "0") == "0"
+    is_on_one_cpu = not config.use_gpu and config.tensor_parallel_size == 1
+    return is_asked_for and is_on_one_cpu and config.reasoning_parser is None
 
 
 def _options(config: EngineConfig) -> dict[str, Any]:
