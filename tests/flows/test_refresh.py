@@ -256,14 +256,14 @@ def actors(home: Path) -> dict[int, int]:
 
 def at_work(pid: int, home: Path, lost: set[int]) -> list[psutil.Process]:
     """Models that run below a process, have made tokens, and are not among the lost ones."""
-    at_work = {actor for actor, num_tokens in actors(home).items() if num_tokens}
+    busy = {actor for actor, num_tokens in actors(home).items() if num_tokens}
     generating = []
     for process in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             is_model = "EngineCore" in " ".join([process.name(), *process.cmdline()])
-            if is_model and process.pid not in lost:
-                if at_work & {parent.pid for parent in process.parents()}:
-                    generating.append(process)
+            of_busy = bool(busy & {parent.pid for parent in process.parents()})
+            if is_model and of_busy and process.pid not in lost:
+                generating.append(process)
     return generating
 
 
