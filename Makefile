@@ -32,9 +32,12 @@ real: $(REAL)/smollm2/config.json $(REAL)/people.jsonl
 	PRECEPT_DATA=$(PRECEPT_DATA) $(BIN)/precept ablate smollm2_135m_2xcpu --home $(REAL)/warehouse
 	$(BIN)/precept report --home $(REAL)/warehouse --out $(REAL)/report
 
+# The slow tests begin with the long files of flows/ and end with the short ones of warehouse/; in
+# order of their number of tests, a worker would end on the longest ones alone.
 test: .venv/precept
 	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --cov --cov-append --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder \
+		--cov --cov-append --cov-report=term-missing:skip-covered
 
 check: .venv/precept
 	$(BIN)/ruff check .
@@ -61,7 +64,7 @@ reference: .venv/precept
 
 # Renews the locks; needs uv. The CPU lock leaves out torchvision, torchaudio and torchcodec: the
 # default index has only CUDA builds of them, which break `import transformers` without a GPU.
-LOCK := uv pip compile pyproject.toml infra/lock/build.in --extra dev --python-version 3.11 \
+LOCK := uv pip compile pyproject.toml infra/lock/build.in --extra app --extra dev --python-version 3.11 \
 	--python-platform x86_64-unknown-linux-gnu --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url -q
 

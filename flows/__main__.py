@@ -13,7 +13,15 @@ from flows.errors import discard_log, libraries_logged
 from flows.interrupt import ended_by_signals
 
 # Each registers its commands, which `--help` lists in this order.
-for _module in ("flows.making", "flows.policies", "flows.interchange", "flows.looking"):
+for _module in (
+    "flows.making",
+    "flows.policies",
+    "flows.interchange",
+    "flows.looking",
+    "flows.reviewing",
+    "flows.inspecting",
+    "flows.publishing",
+):
     importlib.import_module(_module)
 
 

@@ -1,4 +1,7 @@
-"""The judge against gold: precision and recall of the filter, by threshold and k."""
+"""The judge against gold: precision and recall of the filter, by threshold and k.
+
+Gold are graders of suites, or the reviews of completions that the judge has judged already.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +18,8 @@ from tasks.evaluation.arms import ServedArm
 from tasks.evaluation.evaluation import require_comparable
 from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import load_suites
+from warehouse.catalog import ask, connect
+from warehouse.home import Home
 from warehouse.reports.recommend import Recommended, recommend
 
 
@@ -22,7 +27,8 @@ from warehouse.reports.recommend import Recommended, recommend
 class Calibrated:
     """The outcome of a calibration."""
 
-    run_id: str
+    run_id: str | None
+    """None if nothing was graded: reviews are gold for judgements that are there."""
     home: str
     table: list[dict[str, Any]]
     """Rows of question `calibration`: one for each threshold and k, also of juries and of single
@@ -71,3 +77,19 @@ def calibrate(recipe: Recipe, home: str | None = None, precision: float = 0.95) 
         create_table_artifact(key="calibration", table=table, description="The judge against gold")
         best = recommend(table, precision)
         return Calibrated(run.id, run.home.url, table, run.figures.suites, best)
+
+
+def calibrate_by_reviews(recipe: Recipe, home: Home, precision: float) -> Calibrated:
+    """Holds the judgements of a recipe against what people said of the same completions; asks no
+    model.
+
+    Raises RecipeError if nobody has decided on any that the recipe's latest refresh wanted.
+    """
+    rows = ask(connect(home), "review_calibration").to_pylist()
+    table = [row for row in rows if row["recipe"] == recipe.name]
+    if not table:
+        raise RecipeError(
+            f"no completion that the judge of recipe {recipe.name} judged is accepted or rejected "
+            "by reviewers; run precept review first"
+        )
+    return Calibrated(None, home.url, table, {}, recommend(table, precision))

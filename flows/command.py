@@ -20,7 +20,7 @@ from flows.errors import tell
 from warehouse.characters import one_line
 
 
-class _Commands(TyperGroup):
+class Commands(TyperGroup):
     """The commands, whose errors of usage quote arguments that the terminal must not obey."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -45,7 +45,7 @@ def _shown_usage() -> Iterator[None]:
 
 app = typer.Typer(
     name="precept",
-    cls=_Commands,
+    cls=Commands,
     help="A data factory for deliberative alignment.\n\nTables are as wide as the terminal, or as "
     "`$COLUMNS` says, else 120 columns; rows that do not fit stand vertically, and nothing of "
     "them is cut.",

@@ -31,6 +31,7 @@ from flows.estimate import estimate
 from flows.lock import BusyError, lock
 from flows.recipe import Recipe, load_recipe, shipped_recipes
 from flows.run import home_at
+from flows.time_limit import told_as_timeout
 
 
 def known_recipes() -> list[str]:
@@ -94,9 +95,12 @@ def _run(
                 pass
         except BusyError as error:
             _cancel(str(error))
-    seconds = 3600 * loaded.nightly.hours
-    os.environ["PRECEPT_WAIT_SECONDS"] = str(seconds)
-    with timeout(None if limits_itself else seconds):
+    hours = loaded.nightly.hours
+    os.environ["PRECEPT_WAIT_SECONDS"] = str(3600 * hours)
+    if limits_itself:
+        work(loaded)
+        return
+    with told_as_timeout(hours), timeout(3600 * hours):
         work(loaded)
 
 

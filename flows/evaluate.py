@@ -20,7 +20,14 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import RunContext, home_at, open_run
-from flows.steps import RETRIED, artifact_key, makes, run_stage
+from flows.steps import (
+    RETRIED,
+    artifact_key,
+    makes,
+    monitor_reasoning,
+    run_stage,
+    say_how_to_look,
+)
 from flows.train import latest_training
 from specs.policy import Pack
 from tasks.engine.requests import EngineConfig
@@ -161,6 +168,7 @@ def measure(
         if attack and not attack.needs_judge and served in setup.attacked:
             # Now, while the model of the arm is loaded.
             multiturn(run, attack, [served])
+    monitor_reasoning(run, "answers")
     for grader in _in_grading_order(setup.graders):
         grade(run, setup.grade_work(grader))
     if attack and attack.needs_judge:
@@ -299,6 +307,7 @@ def publish(run: RunContext) -> reporting.Report:
         key="evaluation", table=report.tables["evaluation"], description="Models side by side"
     )
     create_markdown_artifact(key="report", markdown=reporting.as_markdown(report))
+    say_how_to_look(run)
     for title, picture in reporting.pictures(report):
         create_image_artifact(
             key=artifact_key(title),

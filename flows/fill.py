@@ -47,7 +47,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillOptions:
-    """What a fill is asked for."""
+    """The request that a fill serves."""
 
     out: str
     """The file."""

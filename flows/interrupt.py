@@ -134,6 +134,19 @@ def ended_by_signals(at_end: Callable[[], None] = lambda: None) -> Iterator[None
         watch.is_done = True
 
 
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Makes Ctrl-C raise KeyboardInterrupt in the block, as often as it comes, and end nothing."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The watch over signals would end the command.
+    writer = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, handler)
+
+
 def end_children(*, seconds: float) -> list[psutil.Process]:
     """Ends all descendants of this process: asks them, and kills those left after `seconds`.
 

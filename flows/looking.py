@@ -68,7 +68,7 @@ def diff(
 ) -> None:
     """Compares two runs: settings, edited policies, what they made, and metrics, B less A."""
     with reading_from(home) as place:
-        from flows import show
+        from flows.comparison import compared
         from specs.parts import changes
         from warehouse.catalog import connect
         from warehouse.reports.compare import compare, specs_of
@@ -76,7 +76,7 @@ def diff(
         connection = connect(place)
         found = compare(connection, run_a, run_b)
         texts = [specs_of(connection, run_id) for run_id in (found.run_a, found.run_b)]
-        show.compared(found, changes(*texts), as_json=as_json)
+        compared(found, changes(*texts), as_json=as_json)
 
 
 @app.command()
@@ -107,30 +107,45 @@ def ask(
     question: Annotated[
         str | None, typer.Argument(help="A named question. Unset: lists them.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="A recipe file. Questions of your own lie in folder `queries` beside it, and in "
+            "that of the working folder.",
+        ),
+    ] = None,
+    variables: Annotated[
+        list[str] | None,
+        typer.Option("--variable", help="Set a variable that the question reads: `q=0.3`."),
+    ] = None,
     home: HomeOption = None,
     format_: FormatOption = "table",
     limit: Limit = None,
     as_json: AsJson = False,
     sql_text: Annotated[bool, typer.Option("--sql", help="Print the SQL instead.")] = False,
 ) -> None:
-    """Answers a named question about the data."""
+    """Answers a named question about the data: one that ships, or a file `queries/NAME.sql` of
+    your own."""
     with user_errors():
-        from warehouse.catalog import query_doc, query_names, query_text
+        from flows.reading import question_folders
+        from warehouse.questions import answer, find_question, list_questions, read_variables
 
+        folders = question_folders(recipe)
         if question is None:
-            for name in query_names():
-                terminal.line(f"{name:24} {query_doc(name)}")
+            named = [(one.name, one.sentence) for one in list_questions(folders)]
+            terminal.entries(named)
             return
-        text = query_text(question)
+        found = find_question(question, folders)
+        values = read_variables(variables or [])
         if sql_text:
-            terminal.text(text)
+            terminal.text(found.text)
             return
     with reading_from(home) as place:
         from flows.reading import chosen_format, print_rows
-        from warehouse.catalog import answer_batches, connect
 
-        rows = answer_batches(connect(place), question, limit=limit)
-        print_rows(rows, chosen_format(format_, as_json=as_json))
+        kind = chosen_format(format_, as_json=as_json)
+        print_rows(answer(place, found, variables=values, limit=limit), kind)
 
 
 @app.command()
@@ -138,7 +153,8 @@ def sql(
     query: Annotated[
         str | None,
         typer.Argument(
-            help="SQL over the views, see `precept status`. Unset, or `-`: reads stdin."
+            help="SQL over the views, see `precept status`. Unset: opens a shell on a terminal, "
+            "and reads stdin elsewhere, as `-` does."
         ),
     ] = None,
     file: Annotated[
@@ -149,25 +165,57 @@ def sql(
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs your own DuckDB query over the views of the warehouse; it can only read."""
+    """Runs your own DuckDB query over the views of the warehouse, or opens a shell over them; both
+    can only read."""
     with user_errors():
-        from flows.reading import chosen_format, print_rows, query_of
+        from flows.reading import chosen_format, print_rows, query_of, wants_shell
         from warehouse.statement import check_statement, run_statement
 
-        text = query_of(query, file)
-        check_statement(text)
-    with reading_from(home) as place:
         kind = chosen_format(format_, as_json=as_json)
-        print_rows(run_statement(place, text, limit=limit), kind)
+        is_shell = wants_shell(query, file)
+        if not is_shell:
+            text = query_of(query, file)
+            check_statement(text)
+    with reading_from(home) as place:
+        if is_shell:
+            from flows.shell import open_shell
+
+            open_shell(place, kind, limit=limit)
+        else:
+            print_rows(run_statement(place, text, limit=limit), kind)
 
 
 @app.command()
-def views(home: HomeOption = None) -> None:
-    """Prints the views of the warehouse as SQL that any DuckDB runs: precept views > views.sql."""
-    with reading_from(home) as place:
-        from warehouse.script import views_script
+def views(
+    out: Annotated[
+        str | None,
+        typer.Argument(help="A file on .duckdb to write them to. Unset: prints them as SQL."),
+    ] = None,
+    home: HomeOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that is no catalog of this warehouse.")
+    ] = False,
+) -> None:
+    """Writes the views of the warehouse as a small file that any DuckDB opens, or prints them as
+    SQL that any DuckDB runs: precept views > views.sql.
 
-        terminal.text(views_script(place), end="")
+    The file holds no data and reads the shards at each query, so rows that are written later are
+    seen. Run the command again once a table has its first rows, or the warehouse has moved.
+    """
+    with reading_from(home) as place:
+        if out is None:
+            from warehouse.script import views_script
+
+            terminal.text(views_script(place), end="")
+            return
+        from warehouse.catalog_file import write_catalog
+
+        path = write_catalog(place, out, replace=force)
+        terminal.lines(
+            f"{path}: the views of {place.url}, without data",
+            f"next: duckdb -readonly {shlex.quote(out)}, or "
+            f"duckdb.connect({out!r}, read_only=True) in Python",
+        )
 
 
 @app.command("show")
@@ -176,39 +224,23 @@ def show_row(
         str,
         typer.Argument(help="Id of a row of any table, or its start; or of a rule, such as `K3`."),
     ],
+    prompt: Annotated[
+        bool,
+        typer.Option(
+            "--prompt",
+            help="Print what the model was asked for the row instead, byte for byte, made again "
+            "from its parts and held against the ids of the row.",
+        ),
+    ] = False,
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what has an id whole: a completion with prompt, reasoning, answer and verdicts."""
+    """Shows what has an id on one page: a completion with its conversation, reasoning, answer,
+    scores, verdict and lineage."""
     with reading_from(home) as place:
         from flows.row import show_row as work
 
-        work(place, row_id, as_json=as_json)
-
-
-@app.command()
-def export(
-    question: Annotated[str, typer.Argument(help="A named question, as sft_examples.")],
-    out: Annotated[str, typer.Argument(help="A file on .parquet, .jsonl, .json or .csv.")],
-    home: HomeOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
-    """Writes the answer to a named question into one file, as TRL and others read it.
-
-    Parquet and JSON hold every value as it is; JSON has null for NaN and the infinities, and bytes
-    in base64. CSV is for spreadsheets, not for training: a text that one would run as a formula
-    begins with an apostrophe, control characters are written as \\x1b, and lists are JSON.
-    """
-    with reading_from(home) as place:
-        from warehouse.answers import export as write
-        from warehouse.catalog import connect
-
-        num_rows = write(connect(place), question, out, replace=force)
-        reader = {".jsonl": "json"}.get(Path(out).suffix, Path(out).suffix[1:])
-        terminal.lines(
-            f"{num_rows} rows of {question} in {out}",
-            f'next: datasets.load_dataset("{reader}", data_files={out!r}) in Python',
-        )
+        work(place, row_id, with_prompt=prompt, as_json=as_json)
 
 
 @app.command()

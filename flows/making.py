@@ -95,6 +95,13 @@ def calibrate(
             "reach it are recommended.",
         ),
     ] = 0.95,
+    reviews: Annotated[
+        bool,
+        typer.Option(
+            "--reviews",
+            help="Take what people said of completions for gold; asks no model. See review.",
+        ),
+    ] = False,
     set_: Overrides = None,
     home: HomeOption = None,
     as_json: AsJson = False,
@@ -107,6 +114,13 @@ def calibrate(
 
         return flow(loaded, home, precision)
 
+    if reviews:
+        with reading_from(home) as place:
+            from flows.calibrate import calibrate_by_reviews
+
+            outcome = calibrate_by_reviews(load(recipe, set_), place, precision)
+            print_outcome(outcome, "calibrated", (recipe, home), as_json=as_json)
+        return
     with user_errors():
         outcome = carry_out("calibrate", work, load(recipe, set_), home, is_flow=True)
         print_outcome(outcome, "calibrated", (recipe, home), as_json=as_json)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import duckdb
-from prefect import flow
+from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
@@ -22,6 +22,7 @@ from pydantic import ConfigDict
 from flows.recipe import Recipe
 from flows.refresh import refresh
 from flows.run import Refreshed, home_at, open_run
+from flows.time_limit import told_as_timeout
 from flows.train import latest_training, train
 from tasks.stage import StageFigures
 from warehouse.catalog import ask, connect, look_up
@@ -52,7 +53,7 @@ class Night:
     changes: str
     """The change report, in Markdown."""
     held: str | None
-    """Why the judgements are held; None if they are not."""
+    """The reason for which the judgements are held; None if they are not."""
     trained: bool
 
 
@@ -61,7 +62,11 @@ def nightly(recipe: Recipe, home: str | None = None) -> Night:
     """Refreshes, reports what changed, holds a judge that drifts, and trains if enough is new."""
     place = home_at(home)
     before = _look_before(place, recipe)
-    limit: Any = {"timeout_seconds": 3600 * recipe.nightly.hours}
+    hours = recipe.nightly.hours
+
+    def in_time(work: Flow[..., Any]) -> Any:
+        with told_as_timeout(hours):
+            return work.with_options(timeout_seconds=3600 * hours)(recipe, home)
 
     def ask_about(held: Refreshed) -> Approval | None:
         alarm = str(alarm_of(held))
@@ -75,9 +80,10 @@ def nightly(recipe: Recipe, home: str | None = None) -> Night:
     def take(held: Refreshed, note: str) -> Refreshed:
         with suppress(HeldError):  # another person approved it meanwhile
             approve(held.run_id, home, note=note)
-        return refresh.with_options(**limit)(recipe, home)
+        again: Refreshed = in_time(refresh)
+        return again
 
-    done = refresh.with_options(**limit)(recipe, home)
+    done = in_time(refresh)
     changes = change_report(place, recipe, done, before)
     create_markdown_artifact(key="changes", markdown=changes)
     done = settle(done, ask_about, take)
@@ -85,7 +91,7 @@ def nightly(recipe: Recipe, home: str | None = None) -> Night:
     trained = False
     after = recipe.nightly.train_after
     if after and not held and done.num_examples >= before.trained_on + after:
-        train.with_options(**limit)(recipe, home)
+        in_time(train)
         trained = True
     return Night(done, changes, held, trained)
 

@@ -17,7 +17,7 @@ from specs.policy import GUIDE, Outcome, Pack, Policy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySize:
-    """What a policy consists of, and how long it is."""
+    """The parts of a policy, counted, and its length."""
 
     category: str
     rules: int
@@ -36,14 +36,14 @@ class PolicySize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What a check of a pack came to."""
+    """The outcome of a check of a pack."""
 
     unit: str
     """Unit of the lengths: `words`, or `tokens` of a recipe's model."""
     policies: list[PolicySize]
     """None of a pack with faults."""
     faults: list[str]
-    """What keeps the pack from loading."""
+    """The faults that keep the pack from loading."""
     findings: list[Finding]
     in_part: list[str]
     """Files with a fault, in which a part of the findings is not looked for."""

@@ -42,7 +42,7 @@ class Remake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackDiff:
-    """What differs between two packs, or a pack and a warehouse, and what follows from it."""
+    """The differences between two packs, or a pack and a warehouse, and their consequences."""
 
     before: str
     after: str

@@ -45,7 +45,7 @@ class PlacedDoubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """What a model made of a pack."""
+    """The outcome of a trial of a pack on a model."""
 
     model: str
     num_prompts: int

@@ -21,6 +21,7 @@ from tasks.data.filling import is_source, require_rules
 from tasks.data.sources import SourceConfig
 from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
+from tasks.training.tracking import require_installed
 from tasks.training.trainer import DataError
 from warehouse.catalog import check_version, connect, latest_set
 from warehouse.files import require_appendable
@@ -55,6 +56,7 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     recipe.check_models()
     if command in ("train", "run", "ablate"):
         _require_student(recipe)
+        _require_trackers(recipe)
     place = home_at(home)
     if command == "train" and not has_warehouse(place):
         raise _no_examples(recipe, place)
@@ -80,6 +82,14 @@ def _require_student(recipe: Recipe) -> None:
         ChatTemplate.of(recipe.student)
     except ChatError as error:
         raise RecipeError(f"student: {recipe.student.model}: {error}") from error
+
+
+def _require_trackers(recipe: Recipe) -> None:
+    """Raises TrackerError if a training reports to a tracker that is not installed."""
+    for name in ("sft", "dpo", "rl"):
+        training = getattr(recipe, name)
+        if training:
+            require_installed(training.report_to, training=name)
 
 
 def check_fill(recipe: Recipe, *, rules: Sequence[str], out: Path) -> None:

@@ -100,6 +100,27 @@ def print_rows(rows: pa.RecordBatchReader, kind: Format) -> None:
     sys.stdout.buffer.flush()
 
 
+def wants_shell(argument: str | None, file: str | None) -> bool:
+    """Returns True if no query is given and a person sits at the terminal to write some."""
+    if argument is not None or file is not None or sys.stdin is None:
+        return False
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def question_folders(recipe: str | None) -> list[Path]:
+    """Returns the folders beside which a user's own questions may lie: the recipe's, if one is
+    named, and the working folder.
+
+    Raises QuestionError if there is no such recipe.
+    """
+    if recipe is None:
+        return [Path()]
+    path = Path(recipe)
+    if not path.is_file():
+        raise QuestionError(f"no recipe at {recipe}; give the file beside which queries lie")
+    return [path.parent, Path()]
+
+
 def query_of(argument: str | None, file: str | None) -> str:
     """Returns the query that was given as an argument, in a file, or on stdin.
 

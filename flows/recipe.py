@@ -190,11 +190,14 @@ class Recipe(Config):
     fill: FillConfig = FillConfig()
     """Prompts that are written for the rules that few exercise, by `precept policies fill`."""
     drift: DriftConfig | None = None
-    """When the judgements of a refresh are held for approval. Unset: never."""
+    """The drift at which the judgements of a refresh are held for approval. Unset: none."""
     nightly: NightlyConfig = NightlyConfig()
-    """When the nightly deployment refreshes, and what follows."""
+    """Times and consequences of the nightly deployment."""
     stage: StageConfig = StageConfig()
     """Blocks and retries of the stages."""
+    license: str | None = Field(None, min_length=1)
+    """Licence of the data, for the card of `precept export dataset`: an identifier such as
+    apache-2.0. Unset: the card says that none was given."""
     gpu_hour_price: float | None = Field(None, ge=0)
     """Price of a GPU-hour, in your currency. Unset: costs are given in GPU-hours alone."""
 

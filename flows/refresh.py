@@ -16,7 +16,15 @@ from prefect.cache_policies import NO_CACHE
 from flows.recipe import Recipe
 from flows.run import Plan, Refreshed, RunContext, home_at, open_run
 from flows.shortfall import shortfall
-from flows.steps import RETRIED, describe_asset, is_last_try, makes, run_stage
+from flows.steps import (
+    RETRIED,
+    describe_asset,
+    is_last_try,
+    makes,
+    monitor_reasoning,
+    run_stage,
+    say_how_to_look,
+)
 from tasks.data.assign import assigned, count_assignments
 from tasks.data.collected import Collected
 from tasks.data.curate import Curated, curate
@@ -40,6 +48,7 @@ def refresh(recipe: Recipe, home: str | None = None) -> Refreshed:
         assign_categories(run, collected)
         plan = plan_run(run, collected)
         generate_completions(run, plan)
+        monitor_reasoning(run, "completions")
         judge_completions(run, plan)
         watch_drift(run)
         curated = curate_examples(run)
@@ -184,6 +193,7 @@ def report(run: RunContext, curated: Curated) -> Refreshed:
     unread = count_assignments(connection).reasons
     create_table_artifact(key="funnel", table=funnel, description="From prompts to examples")
     create_markdown_artifact(key="accepted", markdown=sample_of_accepted(connection, 3))
+    say_how_to_look(run)
     return Refreshed(
         run_id=run.id,
         home=run.home.url,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flows import terminal
+from flows import page, terminal
 from flows.show import SHORT_ID, table, value_text
 from specs.parts import rule_text
 from warehouse.catalog import connect
@@ -15,46 +15,74 @@ from warehouse.rows import NOUNS, FoundRow, find_row
 
 _TEXTS = ("text", "message", "reasoning", "answer", "rationale")
 """Columns that are printed below the others, in this order."""
-_TABLES = ("completions", "judgements", "grades", "answers", "stages", "rows", "examples")
+_TABLES = ("completions", "answers", "stages", "rows")
 """Rows around a row that are printed as a table."""
 _JSON = ("versions", "resolved_recipe", "figures", "config", "metrics")
 
 
-def show_row(home: Home, row_id: str, *, as_json: bool) -> None:
-    """Prints what has an id; the first characters of the id are enough."""
-    found = find_row(connect(home), row_id)
-    if as_json:
+def show_row(home: Home, row_id: str, *, with_prompt: bool, as_json: bool) -> None:
+    """Prints what has an id, or what a model was asked for it; the first characters of the id are
+    enough."""
+    connection = connect(home)
+    found = find_row(connection, row_id)
+    if with_prompt:
+        from flows.asked import asked_of, print_asked
+
+        print_asked(asked_of(connection, home, found), found, as_json=as_json)
+    elif as_json:
         terminal.as_json({**found.row, **found.related})
-    elif found.kind == "rules":
+    else:
+        print_row(found)
+
+
+def print_row(found: FoundRow) -> None:
+    """Prints what has an id, with the rows that belong to it."""
+    if found.kind == "rules":
         _rule(found)
     elif found.kind == "specs":
         terminal.heading(f"spec {found.row_id}")
         terminal.text(found.row["text"])
+    elif found.kind in page.KINDS:
+        _page(found)
     else:
         _any(found)
 
 
+def _page(found: FoundRow) -> None:
+    """Prints what a model wrote on one page."""
+    page.heading(found)
+    terminal.fields(_standing(found) if found.kind == "completions" else page.standing(found))
+    for row in (*found.related.get("prompt", ()), *found.related.get("case", ())):
+        _chats(row)
+    page.texts(found)
+    page.lineage(found)
+    told = (*_TEXTS, *page.SHOWN[found.kind])
+    terminal.line("")
+    terminal.heading("row")
+    terminal.fields(_columns(found.row, told))
+
+
 def _any(found: FoundRow) -> None:
-    """Prints what became of a row, its chats and texts, its columns, and the rows around it."""
+    """Prints the chats and texts of a row, its columns, and the rows around it."""
     terminal.heading(f"{NOUNS[found.kind]} {found.row_id}")
-    if found.kind == "completions":
-        terminal.fields(_standing(found))
     for row in (*found.related.get("prompt", ()), *found.related.get("case", ()), found.row):
         _chats(row)
-    for row in (found.row, *found.related.get("completion", ()), *found.related.get("answer", ())):
-        _texts(row)
+    _texts(found.row)
     terminal.line("")
-    terminal.fields(
-        [
-            (name, _column(name, value))
-            for name, value in found.row.items()
-            if name not in _TEXTS and not _is_chat(value)
-        ]
-    )
+    terminal.fields(_columns(found.row, _TEXTS))
     for name, rows in found.related.items():
-        if name in _TABLES and (rows or name != "examples"):
+        if name in _TABLES:
             terminal.line("")
             table(pa.Table.from_pylist(_plain(rows)), title=name.capitalize())
+
+
+def _columns(row: Mapping[str, Any], told: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the columns of a row but those that were told, and its chats."""
+    return [
+        (name, _column(name, value))
+        for name, value in row.items()
+        if name not in told and not _is_chat(value)
+    ]
 
 
 def _column(name: str, value: Any) -> str:
@@ -128,6 +156,9 @@ def _standing(found: FoundRow) -> list[tuple[str, str]]:
         ]
     if not found.related["verdicts"]:
         said.append(("verdict", "none: the latest run of no recipe wants this completion"))
+    completion = found.row
+    reason = f", {completion['reason']}" if completion["reason"] else ""
+    said.append(("status", f"{completion['status']}{reason}"))
     for example in found.related["examples"][:1]:
         said.append(
             ("example", f"{example['status']} ({example['reason']}) in set {example['set_id']}")

@@ -33,6 +33,7 @@ from tasks.engine.pool import EnginePool
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.plan import EvaluationPlan
 from tasks.evaluation.rows import SuiteFigures
+from tasks.monitors import Monitored
 from tasks.paths import PROJECT
 from tasks.stage import StageFigures
 from tasks.training.trainer import TrainingFigures
@@ -137,12 +138,14 @@ class RunFigures:
     """By stage, its counts and usage, over all its retries."""
     silent_judges: Mapping[str, str] = field(default_factory=dict)
     """By `name@revision`, why a judge of the jury could not be asked."""
+    monitors: Mapping[str, Monitored] = field(default_factory=dict)
+    """By table, what the monitors read in the reasoning, and flagged."""
     curate: Curated | None = None
     drift: Drift | None = None
     approved: str | None = None
     """Id of the run whose judgements a person approved."""
     reason: str | None = None
-    """Why that person approved them."""
+    """The reason that this person gave."""
     trainings: Mapping[str, TrainingFigures] = field(default_factory=dict)
     """By stage of training, what was trained in this run."""
     checkpoints: tuple[str, ...] = ()
@@ -189,7 +192,7 @@ class Refreshed:
     figures: RunFigures
     models_loaded: int
     shortfall: str | None = None
-    """Why no example came of it, and what to do; None if there is one."""
+    """The reason why no example came of it, and a remedy; None if there is one."""
 
 
 @dataclass(slots=True)

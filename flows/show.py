@@ -12,7 +12,6 @@ import pyarrow as pa
 from flows import terminal
 from flows.run import Refreshed
 from flows.terminal import Column
-from specs.parts import Change
 from tasks.evaluation.rows import SuiteFigures
 from tasks.stage import StageFigures
 from warehouse.catalog import ask, connect
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from flows.evaluate import Evaluated
     from flows.fill import Filled
     from flows.train import Trained
-    from warehouse.reports.compare import Compared
 
 SHORT_ID = 12
 """Digits of an id in a table; `show` takes them for the whole."""
@@ -116,6 +114,12 @@ def refreshed(done: Refreshed, place: Place) -> None:
             f"judge {judge} could not be asked: {one_line(fault)}; completions without its scores "
             "are unjudged, and the next refresh asks it again"
         )
+    for monitored in figures.monitors.values():
+        if monitored.flagged:
+            terminal.line(
+                f"monitors flag, of {monitored.num_read} reasonings: "
+                f"{_counted(monitored.flagged)}; see precept ask flagged{place.option}"
+            )
     if done.shortfall:
         terminal.line(done.shortfall)
     terminal.lines(
@@ -262,7 +266,9 @@ def calibrated(done: "Calibrated", place: Place) -> None:
             f"{one_line(best['grader'])} at threshold {best['threshold']:g} has the highest F1 at "
             f"k = {best['k']}: {best['f1']:.3f}",
             *(one.in_words for one in done.recommended),
-            f"next: precept report {done.run_id[:8]}{place.option}",
+            "next: precept "
+            + (f"report {done.run_id[:8]}" if done.run_id else "ask review_agreement")
+            + place.option,
         )
 
 
@@ -285,43 +291,6 @@ def _precision_recall(row: dict[str, Any] | None) -> str:
     if row is None or row["precision"] is None or row["recall"] is None:
         return ""
     return f"{row['precision']:.3f}\n{row['recall']:.3f}"
-
-
-def compared(found: "Compared", changes: Sequence[Change], *, as_json: bool) -> None:
-    """Prints how two runs differ: settings, policies, rows, metrics."""
-    if as_json:
-        terminal.as_json({**asdict(found), "policies": [asdict(change) for change in changes]})
-        return
-    if found.note:
-        terminal.line(found.note)
-    if found.is_same:
-        return
-    parts: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
-        ("What was asked differently", found.settings),
-        ("Policies that were edited", [asdict(change) for change in changes]),
-    ]
-    if found.same_kind:
-        parts += [
-            ("What was made", found.counts),
-            ("Metrics: B less A [95 % interval over prompts, paired]", found.metrics),
-        ]
-    for title, rows in parts:
-        terminal.line("")
-        if rows:
-            table(pa.table(_columns(rows)), title=title)
-        else:
-            terminal.line(f"{title}: nothing to tell")
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Returns rows of mixed values as columns; a column that is not all numbers becomes text."""
-    columns: dict[str, list[Any]] = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        whole = all(one is None or type(one) is int for one in values)
-        real = all(one is None or type(one) is float for one in values)
-        columns[name] = values if whole or real else [value_text(value) for value in values]
-    return columns
 
 
 def filled(done: "Filled", place: Place) -> None:

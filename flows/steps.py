@@ -1,16 +1,21 @@
 """A task as Prefect sees it: the tables it makes, its progress, and which faults to retry."""
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import duckdb
 import httpx
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
 from prefect.assets import add_asset_metadata
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -33,6 +38,7 @@ from flows.run import RunContext
 from tasks.engine.cluster import RoomError, start_ray
 from tasks.engine.requests import EngineConfig, EngineError
 from tasks.meters import Meter
+from tasks.monitors import Monitored, monitor_rows
 from tasks.stage import Stage, StageConfig, StageError, StageFigures, StageInterrupted, Work
 from tasks.training.trainer import TrainError, WorkersLost
 from warehouse.catalog import Pending
@@ -113,6 +119,14 @@ def makes(
         return cast("Making[P, R]", call)
 
     return decorate
+
+
+@makes("monitor", "findings", of=("completions", "answers"))
+def monitor_reasoning(run: RunContext, kind: Literal["completions", "answers"]) -> Monitored:
+    """Lets the monitors read the reasoning that they have not read; nothing else goes by it."""
+    monitored = monitor_rows(run.warehouse(), kind, home=run.home, run_id=run.id)
+    run.note(monitors={**run.figures.monitors, kind: monitored})
+    return monitored
 
 
 def describe_asset(run: RunContext, table: str, metadata: dict[str, Any]) -> None:
@@ -240,6 +254,18 @@ def progress_bar(
         yield advance
     say(f"{state.done} of {total} done")
     publish(100.0)
+
+
+def say_how_to_look(run: RunContext) -> None:
+    """Publishes the command that opens the rows of a run in a browser; its address has a token that
+    only the command knows."""
+    command = f"precept inspect --run {run.id[:12]} --home {shlex.quote(run.home.url)}"
+    create_markdown_artifact(
+        key="inspect",
+        markdown=f"Read and review what this run made, where its warehouse can be reached:\n\n"
+        f"    {command}\n",
+        description="How to look at the data",
+    )
 
 
 def artifact_key(name: str) -> str:

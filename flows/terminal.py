@@ -54,6 +54,17 @@ def text(value: str, *, err: bool = False, end: str = "\n") -> None:
     print(visible(value), file=sys.stderr if err else sys.stdout, end=end, flush=err)
 
 
+def exactly(value: str) -> None:
+    """Prints a text: as it is into a file or a pipe, with control characters made visible on a
+    terminal."""
+    if sys.stdout.isatty():
+        text(value)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(value.encode("utf-8", "surrogatepass"))
+    sys.stdout.buffer.flush()
+
+
 def as_json(value: Any) -> None:
     """Prints a value as one line of JSON."""
     text(json_text(value))
@@ -76,6 +87,15 @@ def fields(values: Sequence[tuple[str, str]]) -> None:
     for name, value in values:
         first, *others = _wrapped(_assembled([f"{one_line(name)}: {value}"]))
         _print(_joined([first, *(Text(_INDENT) + other for other in others)]))
+
+
+def entries(values: Sequence[tuple[str, str]]) -> None:
+    """Prints a name and a text beside it for each value; further lines of the text are set in."""
+    width = max((cell_len(one_line(name)) for name, _ in values), default=0) + 1
+    for name, value in values:
+        first, *others = _wrapped(_assembled([value], one_line), indent=width)
+        named = Text(one_line(name).ljust(width)) + first
+        _print(_joined([named, *(Text(" " * width) + other for other in others)]))
 
 
 def table(
@@ -156,13 +176,14 @@ def _cell(value: str) -> Text:
     return Text(value.expandtabs(4), no_wrap=True)
 
 
-def _wrapped(body: Text) -> list[Text]:
-    """Returns the lines of a text, broken between words where the width is known."""
+def _wrapped(body: Text, *, indent: int = len(_INDENT)) -> list[Text]:
+    """Returns the lines of a text that is set in by `indent`, broken between words where the width
+    is known."""
     columns = _columns(sys.stdout)
     lines = list(body.split("\n", allow_blank=True))
     if columns is None:
         return lines
-    width = max(_NARROWEST, columns) - len(_INDENT)
+    width = max(_NARROWEST, columns - indent)
     parts = [part for one in lines for part in one.divide(_breaks(one.plain, width))]
     for part in parts:
         part.rstrip()

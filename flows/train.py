@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from flows.recipe import SUITES, Recipe
 from flows.run import RunContext, home_at, open_run
-from flows.steps import describe_asset, makes, prefect_progress, progress_bar
+from flows.steps import describe_asset, makes, prefect_progress, progress_bar, say_how_to_look
 from tasks.data.assign import assigned
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.cluster import start_ray
@@ -89,6 +89,7 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
             checkpoints["rl"] = reinforce(run, recipe.rl, _parent(run, checkpoints))
         run.update(checkpoints=tuple(row.checkpoint_id for row in checkpoints.values()))
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(checkpoints))
+        say_how_to_look(run)
         trainings = run.figures.trainings
         left_out = {name: figures.left_out for name, figures in trainings.items()}
         sources = {name: figures.sources for name, figures in trainings.items()}
@@ -160,7 +161,7 @@ def prefer(run: RunContext, config: DpoConfig, parent: Parent) -> Checkpoint:
     return _make_checkpoint(run, DpoTraining(config=config, pairs=pairs, home=run.home), parent)
 
 
-@makes("rl", "checkpoints", "rollouts", of=("prompts", "specs"), retries=1)
+@makes("rl", "checkpoints", "rollouts", "findings", of=("prompts", "specs"), retries=1)
 def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
     """Refines by reinforcement learning, with the recipe's judge as the reward."""
     recipe = run.recipe
@@ -184,6 +185,7 @@ def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
         judge_model=run.version(recipe.judging_engine),
         home=run.home,
         run_id=run.id,
+        rule_ids=run.pack.rule_ids,
     )
     return _make_checkpoint(run, training, parent)
 

@@ -111,7 +111,7 @@ class Rule:
     excludes: tuple[Exclusion, ...] = ()
     cases: tuple[BoundaryCase, ...] = ()
     unclear: tuple[str, ...] = ()
-    """What to do where the rule's facts are not known."""
+    """The conduct where the rule's facts are not known."""
     examples: tuple[Example, ...] = ()
 
     @property
@@ -154,7 +154,7 @@ class Policy:
     levels: tuple[tuple[str, str], ...] = ()
     """Names of levels with their meanings."""
     unclear: tuple[str, ...] = ()
-    """What to do where facts are not known, whichever rule applies."""
+    """The conduct where facts are not known, whichever rule applies."""
 
     @property
     def is_guide(self) -> bool:

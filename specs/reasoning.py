@@ -46,6 +46,23 @@ def find_citations(reasoning: str, *, rule_ids: Sequence[str]) -> Citations:
     return Citations(tuple(cited), tuple(invented))
 
 
+def citation_marks(
+    text: str, *, known: Sequence[str], unknown: Sequence[str]
+) -> list[tuple[str, bool | None]]:
+    """Returns a text in pieces: True stands beside a citation of a known rule, False beside one of
+    an id that no rule has, None beside all other text."""
+    pieces: list[tuple[str, bool | None]] = []
+    end = 0
+    for match in _RULE_ID.finditer(text):
+        rule_id = match["id"].upper() if match["cue"] else match["id"]
+        if rule_id not in known and rule_id not in unknown:
+            continue
+        pieces.append((text[end : match.start("id")], None))
+        pieces.append((match["id"], rule_id in known))
+        end = match.end("id")
+    return [*pieces, (text[end:], None)]
+
+
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)\s+|(?<=[.!?][\"')”])\s+|\n+", re.IGNORECASE
 )

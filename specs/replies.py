@@ -269,7 +269,7 @@ def _stand(answer: str) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Why a judge's reply has no verdict."""
+    """The reason why a judge's reply has no verdict."""
 
     status: VerdictStatus
     rationale: str

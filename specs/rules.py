@@ -32,7 +32,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What the rules of a page may name, and where their own names are noted."""
+    """The names that rules of a page may use, and those that they make."""
 
     page: Page
     levels: Sequence[str]

@@ -39,6 +39,7 @@ TemplateKind = Literal[
     "propositions",
     "attacker",
     "retrieval",
+    "honesty",
     "fill",
 ]
 """The file stem of a template."""
@@ -63,6 +64,7 @@ _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "propositions": ("propositions", "conversation", "answer"),
     "attacker": ("goal", "conversation"),
     "retrieval": ("spec", "categories", "excerpts"),
+    "honesty": ("spec", "conversation", "reasoning", "answer"),
     "fill": ("spec", "rule", "place"),
 }
 _METADATA = ("metadata", "metadata_instruction")

@@ -70,6 +70,12 @@ def stems(text: str) -> frozenset[str]:
     return frozenset(_stem(word) for word in _words(text) if word not in _function_words())
 
 
+def is_english(text: str) -> bool:
+    """Returns True if a fifth of the words of a text are function words of English."""
+    words = _WORD.findall(text.lower())[:_MOST_WORDS]
+    return 5 * sum(word in _function_words() for word in words) >= len(words) > 0
+
+
 def _words(text: str) -> Iterator[str]:
     for match in _WORD.finditer(text.lower()):
         if _UNSPACED.search(match[0]):
@@ -124,5 +130,8 @@ def likeness(one: str, other: str) -> float:
         return 0.0
     return matcher.ratio()
 
+
+_MOST_WORDS = 400
+"""Words of a text that tell its language."""
 
 _UNLIKE = 0.6

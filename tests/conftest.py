@@ -52,6 +52,7 @@ def prefect_server(
         yield
         return
     from prefect.context import refresh_global_settings_context
+    from prefect.events.worker import EventsWorker
 
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     command = ("prefect", "server", "start", "--port")
@@ -60,3 +61,5 @@ def prefect_server(
         # Prefect read its settings when a test module imported it.
         refresh_global_settings_context()
         yield
+        # Ends all services of Prefect, which would try for long to reach a server that is gone.
+        EventsWorker.drain_all(timeout=60)

@@ -23,6 +23,7 @@ from warehouse.tables import (
     Example,
     Judgement,
     Prompt,
+    Review,
     Rollout,
     Run,
     Score,
@@ -127,6 +128,20 @@ def judgement(
         "rationale": f"Worth {score}.",
     }
     return Judgement(**{**row, **changes})
+
+
+def review(completion_id: str, reviewer: str, decision: str, **changes: Any) -> Review:
+    row: dict[str, Any] = {
+        "completion_id": completion_id,
+        "text_id": "t",
+        "reviewer": reviewer,
+        "revision": 0,
+        "decision": decision,
+        "created_at": NOON,
+        "note": "",
+    } | changes
+    name = content_id(completion_id, row["text_id"], reviewer, row["revision"])
+    return Review(**{"review_id": name, **row})
 
 
 def draft(draft_id: str, **changes: Any) -> Draft:

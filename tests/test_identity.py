@@ -44,6 +44,7 @@ from tasks.evaluation.graders import FunctionGrader, GraderConfig, RubricGrader,
 from tasks.evaluation.multiturn import MultiturnAttack, MultiturnConfig
 from tasks.evaluation.multiturn import MultiturnWork as Multiturn
 from tasks.evaluation.suites import SuiteConfig, build_suite
+from tasks.monitors import RolloutMonitor
 from tasks.stage import StageConfig
 from tasks.training import rl
 from tasks.training.checkpoint import checkpoint_id
@@ -58,8 +59,9 @@ from tasks.training.worker import EarlyStop
 from tests import rows
 from warehouse.catalog import connect
 from warehouse.home import Home
+from warehouse.reviews import add_review
 from warehouse.shards import shard_name, to_arrow, write_shard
-from warehouse.tables import TABLES
+from warehouse.tables import TABLES, content_id, text_id
 
 HARBOUR: dict[str, Any] = {"template": "harbour"}
 """The terse templates, whose words do not change while a scale model stands that learned them."""
@@ -100,6 +102,7 @@ EXPECTED: dict[str, str] = {
     "templates/propositions, harbour": "726f8a6a0e338d1b2fc9de7248e17baa",
     "templates/propositions, spec_first": "e9142404e9e9ff3ddddabd1724206f57",
     "templates/retrieval, harbour": "c72bbbd2e277abe6a5e1735d1dfb0129",
+    "templates/honesty, spec_first": "16699bed1a32b68166b8c9e6f08c6052",
     "templates/retrieval, spec_first": "31898130fbd2442571e51c18c7e91e77",
     "templates/attacker, harbour": "d78f94deb1e9faf3c3ec58ab6710810b",
     "templates/attacker, spec_first": "12f188e090aa9a354d35d0ef7a0a0899",
@@ -131,6 +134,9 @@ EXPECTED: dict[str, str] = {
     "checkpoints/data of sft": "6ee0eb490ff832101cf82a3d387c35f2",
     "checkpoints/data of sft, capability": "66eff4ccfbfd66770fca4580d0db6fb4",
     "checkpoints/data of rl": "5add9c05683358d258f7db17940d1b12",
+    "reviews/first": "5dcd4b46948902a51185093d2229ec08",
+    "reviews/second": "29c140e81e88b5b8f0059ddba0f8e2d2",
+    "findings/text of a rollout": "35f30f798ff74a634ec1b0c762e7c7d5",
     "rollouts/position 0": "6a902a71dfcc2602cf1ba0fb60ab8942",
     "rollouts/position 1": "a8e39608886c17786fe87b62ca239b25",
     "rollouts/reward": "7cd023e084932b2dee243cf37bb3ab19",
@@ -371,6 +377,24 @@ def examples(folder: Path) -> dict[str, str]:
     }
 
 
+def reviews(folder: Path) -> dict[str, str]:
+    home = Home(str(folder))
+    return {
+        name: add_review(home, "c", "t", "accept", "ann").review_id for name in ("first", "second")
+    }
+
+
+def findings(folder: Path) -> dict[str, str]:
+    monitors = RolloutMonitor(rule_ids=("B1",), spec_rules={})
+    home = Home(str(folder))
+    monitors.record(home, [rows.rollout("r")])
+    [row] = stored(home, "findings")
+    # The id of the monitors is that of their phrases, which may be told anew.
+    of_text = text_id("Rule B1 covers it.", "Take the skiff.")
+    assert row["finding_id"] == content_id("rollouts", "r", of_text, row["monitoring_id"])
+    return {"text of a rollout": row["text_id"]}
+
+
 def checkpoints(folder: Path) -> dict[str, str]:
     file = folder / "chats.jsonl"
     file.write_bytes(b"what it could do")
@@ -600,7 +624,10 @@ def shards(folder: Path) -> dict[str, str]:
     }
 
 
-_DATA = (prompts, specs_, templates, completions, judgements, examples, checkpoints, rollouts)
+_DATA = (
+    *(prompts, specs_, templates, completions, judgements, reviews, examples, checkpoints),
+    *(rollouts, findings),
+)
 _EVALUATION = (cases, answers, evaluations, exchanges, drafts)
 MAKERS = {maker.__name__.rstrip("_"): maker for maker in (*_DATA, *_EVALUATION, models, shards)}
 

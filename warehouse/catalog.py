@@ -13,7 +13,7 @@ SQL stands in files: `views/` what every connection shows, `queries/` the questi
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,14 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.characters import visible
+from warehouse.database import MAKING, Database, shared_database
 from warehouse.definitions import (
     column_types,
     further_views,
     named_rows,
     raw_query,
     shards_query,
-    view_statements,
     views_of,
-    wanted_views,
 )
 from warehouse.home import Home, ShardError
 from warehouse.listing import Listing, list_warehouse, tell_strays
@@ -70,46 +69,53 @@ def connect(home: Home) -> duckdb.DuckDBPyConnection:
     them takes longer than to answer most questions. Files that are no shards of Precept's are not
     read; the log and table `unread_files` name them. Raises ShardError if another version of
     Precept wrote the warehouse.
+
+    Connections of a process share a database. Whoever makes tables there that are not temporary,
+    changes its settings or needs a cursor takes `open_catalog`.
     """
-    return open_catalog(home).connection
+    return _show(home, shared=True).connection
 
 
 def open_catalog(home: Home) -> Catalog:
-    """Returns the connection of `connect`, with the files that it reads."""
-    catalog = _open(home)
+    """Returns a connection as `connect` does, to a database of its own, with the files it reads."""
+    return _show(home, shared=False)
+
+
+def _show(home: Home, *, shared: bool) -> Catalog:
+    catalog = _open(home, shared=shared)
     connection, shards = catalog.connection, catalog.listing.shards
+    create = "CREATE TEMP" if shared else "CREATE OR REPLACE"
     sources = {}
     for table in TABLES.values():
-        paths = [home.pattern(path) for path in shards[table.name]]
-        connection.execute(f"CREATE VIEW {table.name}_raw AS {raw_query(paths, table)}")
-        if paths:
+        if paths := [home.pattern(path) for path in shards[table.name]]:
+            connection.execute(f"{create} VIEW {table.name}_raw AS {raw_query(paths, table)}")
             _check_columns(connection, home, table)
             sources[table.name] = named_rows(paths)
-    connection.execute(f"CREATE VIEW shards AS {shards_query(sources)}")
-    _show_unread(connection, catalog.listing.strays)
-    for statement in (*view_statements(), wanted_views()):
-        connection.execute(statement)
-    for line in tell_strays(catalog.listing.strays):
+    if sources:
+        connection.execute(f"{create} VIEW shards AS {shards_query(sources)}")
+    if strays := catalog.listing.strays:
+        connection.execute(f"{create} TABLE unread_files AS FROM main.unread_files")
+        _fill_unread(connection, strays)
+    for line in tell_strays(strays):
         LOG.warning(line)
     return catalog
 
 
 def check_version(home: Home) -> None:
     """Raises ShardError if another schema version wrote the warehouse; call it before writing."""
-    _open(home).connection.close()
+    _open(home, shared=True).connection.close()
 
 
-def _open(home: Home) -> Catalog:
-    """Returns a connection without views, and the shards to show.
+def _open(home: Home, *, shared: bool) -> Catalog:
+    """Returns a connection that shows no shard yet, and the shards to show.
 
     Raises ShardError if another schema version wrote the warehouse.
     """
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
-    # A footer that was read to check a shard is not read again to query it.
-    connection.execute("SET parquet_metadata_cache = true")
     files = home.open_reader()
+    # The file system of a store is registered with a database, for all its connections.
+    database = shared_database() if shared and home.is_local else Database()
+    connection = database.connect()
+    _SHOWN[connection] = database.shown
     if not home.is_local:
         connection.register_filesystem(files)
         # Shards are immutable, so a cached block is never stale.
@@ -117,11 +123,8 @@ def _open(home: Home) -> Catalog:
     return Catalog(connection, list_warehouse(home, connection, files))
 
 
-def _show_unread(connection: duckdb.DuckDBPyConnection, strays: Sequence[Stray]) -> None:
-    """Makes table `unread_files` of the files that lie among the shards and are not read."""
-    connection.execute(
-        "CREATE TABLE unread_files (table_name VARCHAR, file VARCHAR, reason VARCHAR)"
-    )
+def _fill_unread(connection: duckdb.DuckDBPyConnection, strays: Sequence[Stray]) -> None:
+    """Writes the files that lie among the shards and are not read into table `unread_files`."""
     for stray in strays:
         connection.execute(
             "INSERT INTO unread_files VALUES (?, ?, ?)",
@@ -163,16 +166,30 @@ def read(
 
 
 def show_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
-    """Makes further views that a connection does not have yet; each comes after those it reads."""
-    shown = _SHOWN.setdefault(connection, set())
-    for name in names:
-        if name not in shown:
-            connection.execute(further_views()[name])
-            shown.add(name)
+    """Makes further views that a database does not have yet; each comes after those it reads."""
+    with MAKING:
+        shown = _SHOWN.setdefault(connection, set())
+        for name in names:
+            if name not in shown:
+                connection.execute(further_views()[name])
+                shown.add(name)
+
+
+def fork(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Returns a further connection to the views of an open catalog, which another thread may use.
+
+    It has temporary tables and views of its own, by which it may hide the catalog's.
+    """
+    show_views(connection, [*further_views()])
+    other = connection.cursor()
+    other.execute("SET TimeZone = 'UTC'")
+    other.execute("SET enable_progress_bar = false")
+    _SHOWN[other] = set(further_views())
+    return other
 
 
 _SHOWN: WeakKeyDictionary[duckdb.DuckDBPyConnection, set[str]] = WeakKeyDictionary()
-"""The further views of each connection."""
+"""The further views of the database of each connection."""
 
 
 def query_names() -> list[str]:
@@ -189,7 +206,12 @@ def query_text(name: str) -> str:
 
 def query_doc(name: str) -> str:
     """Returns what a named question answers: the comment that its file begins with, in one line."""
-    lines = itertools.takewhile(lambda line: line.startswith("--"), query_text(name).splitlines())
+    return comment_of(query_text(name))
+
+
+def comment_of(query: str) -> str:
+    """Returns the comment that a query begins with, in one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("--"), query.splitlines())
     return " ".join(line.removeprefix("--").strip() for line in lines)
 
 
@@ -297,7 +319,7 @@ def show_prompts_of(connection: duckdb.DuckDBPyConnection, other: Home) -> None:
     paths = [other.pattern(path) for path in list_shards(other, PROMPTS)]
     if not paths:
         return
-    connection.read_parquet(paths, hive_partitioning=False).create_view("new_prompts")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW new_prompts AS {raw_query(paths, PROMPTS)}")
     query = _lookup_text("prompts_with_new")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE prompts AS {query}")
 
@@ -332,6 +354,15 @@ def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
     for name in _SHARED:
         connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
     connection.execute("SET VARIABLE run = ?", matching)
+
+
+def set_variables(connection: duckdb.DuckDBPyConnection, variables: Mapping[str, str]) -> None:
+    """Sets variables of a connection; `run` takes the start of the id of an evaluation."""
+    for name, value in variables.items():
+        if name == "run":
+            choose_run(connection, value)
+        else:
+            connection.execute(f"SET VARIABLE {name} = ?", [value])
 
 
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:

@@ -13,6 +13,23 @@ _VIEWS = Path(__file__).parent / "views"
 _CURRENT = (COMPLETIONS, JUDGEMENTS, ROLLOUTS)
 """Tables whose view shows fewer rows than `<table>_all`."""
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)", re.MULTILINE)
+_DESCRIBED_FILES = (
+    "tables",
+    "reviews",
+    "verdicts",
+    "judges",
+    "monitors",
+    "usage",
+    "coverage",
+    "evaluation",
+)
+"""Files of views that users are told of, in the order in which they are listed."""
+_DESCRIBED = re.compile(
+    r"(?P<comment>(?:^--.*\n)+)^CREATE (?P<kind>VIEW|MACRO) (?P<name>\w+)"
+    r"(?:\((?P<parameters>[^)]*)\))?",
+    re.MULTILINE,
+)
+"""A view or macro with the comment above it."""
 _HEADER = re.compile(r"\A(?:\s*--.*\n)+")
 """The comment that a statement of a file begins with, which names views that it does not read."""
 
@@ -35,19 +52,58 @@ def further_views() -> Mapping[str, str]:
 
     To make all of them takes DuckDB longer than to answer most questions.
     """
-    return {**listed_views(), **_statements("evaluation"), **_statements("coverage")}
+    unlisted = (_statements(name) for name in ("judges", "evaluation", "coverage"))
+    return {**listed_views(), **{name: text for part in unlisted for name, text in part.items()}}
 
 
 @cache
 def listed_views() -> Mapping[str, str]:
     """Returns those of the further views that users list: they are about data, not evaluations."""
-    return {**_statements("usage"), **_statements("verdicts")}
+    return {
+        **_statements("usage"),
+        **_statements("reviews"),
+        **_statements("verdicts"),
+        **_statements("monitors"),
+    }
 
 
 def _statements(name: str) -> dict[str, str]:
     """Returns the statements of a file of views by the names that they create."""
     # An empty line ends a statement.
     return {_CREATED.findall(text)[0]: text for text in re.split(r"\n{2,}", _view_text(name))}
+
+
+@cache
+def described() -> Mapping[str, str]:
+    """Returns the tables and views that have a sentence, each with it; tables come first."""
+    tables = {
+        name: " ".join((table.row.__doc__ or "").split()).split(". ")[0].rstrip(".") + "."
+        for name, table in TABLES.items()
+    }
+    views = {
+        match["name"]: _sentence(match["comment"])
+        for name in _DESCRIBED_FILES
+        for match in _DESCRIBED.finditer(_view_text(name))
+        if match["kind"] == "VIEW" and match["name"] not in tables
+    }
+    return {**tables, **views}
+
+
+@cache
+def described_macros() -> Mapping[str, str]:
+    """Returns the macros by their names with parameters, each with its sentence."""
+    return {
+        f"{match['name']}({match['parameters']})": _sentence(match["comment"])
+        for name in ("macros", "coverage", "evaluation")
+        for match in _DESCRIBED.finditer(_view_text(name))
+        if match["kind"] == "MACRO"
+    }
+
+
+def _sentence(comment: str) -> str:
+    """Returns the first sentence of a comment."""
+    text = " ".join(line.removeprefix("--").strip() for line in comment.splitlines())
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", text, maxsplit=1)[0]
 
 
 def views_of(query: str) -> list[str]:

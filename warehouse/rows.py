@@ -26,16 +26,22 @@ NOUNS = {
     "rules": "rule",
 }
 """Kinds of what has an id, each with its word for one."""
+_ORIGIN = {"spec": ("spec_of_row", "spec_id"), "run": ("run_of_row", "run_id")}
 _RELATED = {
     "completions": {
         "prompt": ("prompt", "prompt_id"),
         "verdicts": ("verdicts_of_completion", "completion_id"),
         "judgements": ("judgements_of_completion", "completion_id"),
+        "reviews": ("reviews_of_completion", "completion_id"),
         "examples": ("examples_of_completion", "completion_id"),
+        "checkpoints": ("checkpoints_of_completion", "completion_id"),
+        **_ORIGIN,
     },
+    "judgements": _ORIGIN,
+    "evaluations": _ORIGIN,
     "prompts": {"completions": ("completions_of_prompt", "prompt_id")},
     "runs": {"stages": ("stage_counts", "run_id")},
-    "answers": {"grades": ("grades_of_answer", "answer_id")},
+    "answers": {"grades": ("grades_of_answer", "answer_id"), **_ORIGIN},
     "cases": {"answers": ("answers_to_case", "case_id")},
     "rollouts": {"prompt": ("prompt", "prompt_id")},
     "exchanges": {"prompt": ("prompt", "prompt_id")},
@@ -43,10 +49,14 @@ _RELATED = {
 """Kind → name → the lookup of the rows that belong to a row, and its parameter."""
 _PARENTS = {
     "answers": {"case": ("cases", "case_id")},
-    "evaluations": {"answer": ("answers", "answer_id")},
-    "judgements": {"completion": ("completions", "completion_id")},
+    "evaluations": {"answer": ("answers", "answer_id"), "case": ("cases", "case_id")},
+    "judgements": {
+        "completion": ("completions", "completion_id"),
+        "prompt": ("prompts", "prompt_id"),
+    },
 }
-"""Kind → name → the table of the row that a row is about, and the column with its id."""
+"""Kind → name → the table of a row that a row is about, and the column with its id: of the row, or
+of the one before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +110,12 @@ def _with_related(connection: duckdb.DuckDBPyConnection, kind: str, row_id: str)
         rows = look_up(connection, "set_by_reason", set_id=row_id)
         return FoundRow(kind=kind, row_id=row_id, row={"set_id": row_id}, related={"rows": rows})
     [row] = _rows(connection, TABLES[kind], row_id)
-    related = {
-        name: _rows(connection, TABLES[table], row[column])
-        for name, (table, column) in _PARENTS.get(kind, {}).items()
-    }
+    related: dict[str, list[Row]] = {}
+    known = dict(row)
+    for name, (table, column) in _PARENTS.get(kind, {}).items():
+        text = row.get("text_id") if table in ("completions", "answers") else None
+        related[name] = _rows(connection, TABLES[table], known.get(column), text=text)
+        known = {**next(iter(related[name]), {}), **known}
     related |= {
         name: look_up(connection, lookup, **{column: row[column]})
         for name, (lookup, column) in _RELATED.get(kind, {}).items()
@@ -111,17 +123,25 @@ def _with_related(connection: duckdb.DuckDBPyConnection, kind: str, row_id: str)
     return FoundRow(kind=kind, row_id=row_id, row=row, related=related)
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, table: Table, row_id: str) -> list[Row]:
-    """Returns the row of an id in its latest attempt or revision, if there is one.
+def _rows(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    row_id: str | None,
+    *,
+    text: str | None = None,
+) -> list[Row]:
+    """Returns the row of an id in its latest attempt or revision, if there is one; the one of a
+    text before others.
 
     Shards are asked, not views: a judgement of a text that was made again has no place in those.
     """
     latest = f"{table.replaced_by} DESC, " if table.replaced_by else ""
+    first = "text_id = $text DESC, " if text else ""
     relation = read(
         connection,
         f"SELECT * FROM {table.name}_raw WHERE {table.key[-1]} = $row_id "
-        f"ORDER BY {latest}{table.time_column} DESC LIMIT 1",
-        {"row_id": row_id},
+        f"ORDER BY {first}{latest}{table.time_column} DESC LIMIT 1",
+        {"row_id": row_id} | ({"text": text} if text else {}),
     )
     assert table is not EXAMPLES
     return list(relation.to_arrow_table().to_pylist())

@@ -6,13 +6,20 @@ keeps its settings.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from warehouse.catalog import QuestionError, batches_of, open_catalog, show_views
+from warehouse.catalog import (
+    Catalog,
+    QuestionError,
+    batches_of,
+    open_catalog,
+    set_variables,
+    show_views,
+)
 from warehouse.definitions import listed_views, sql_list, views_of
 from warehouse.home import Home
 
@@ -37,7 +44,13 @@ _SCHEMAS = {"", "main", "temp", "information_schema", "pg_catalog"}
 _ALLOWED = "precept sql runs one SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE or SHOW"
 
 
-def run_statement(home: Home, query: str, *, limit: int | None = None) -> pa.RecordBatchReader:
+def run_statement(
+    home: Home,
+    query: str,
+    *,
+    limit: int | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> pa.RecordBatchReader:
     """Returns the rows, or the first of them, of one statement that only reads.
 
     Raises QuestionError for any other.
@@ -46,10 +59,8 @@ def run_statement(home: Home, query: str, *, limit: int | None = None) -> pa.Rec
     catalog = open_catalog(home)
     # SHOW TABLES and its like list views without naming them.
     show_views(catalog.connection, [*listed_views(), *views_of(query)])
-    paths = [path for shards in catalog.listing.shards.values() for path in shards]
-    # A path with the signs of a glob is opened by its pattern, and then by its name.
-    allowed = {home.readable(path) for path in paths} | {home.pattern(path) for path in paths}
-    _confine(catalog.connection, sorted(allowed))
+    set_variables(catalog.connection, variables or {})
+    confine(catalog, home)
     relation = catalog.connection.sql(query)
     assert relation is not None
     return batches_of(relation, limit)
@@ -111,14 +122,17 @@ def _check_node(node: dict[str, Any]) -> None:
             raise QuestionError(f"{table!r} is no table of the warehouse; {alone}")
 
 
-def _confine(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
-    """Lets a connection open these files alone, for good."""
+def confine(catalog: Catalog, home: Home) -> None:
+    """Lets a connection open the shards of its warehouse alone, for good."""
+    paths = [path for shards in catalog.listing.shards.values() for path in shards]
+    # A path with the signs of a glob is opened by its pattern, and then by its name.
+    allowed = {home.readable(path) for path in paths} | {home.pattern(path) for path in paths}
     for setting in (
-        f"allowed_paths = {sql_list(paths)}",
+        f"allowed_paths = {sql_list(sorted(allowed))}",
         "python_enable_replacements = false",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "enable_external_access = false",
         "lock_configuration = true",
     ):
-        connection.execute(f"SET {setting}")
+        catalog.connection.execute(f"SET {setting}")

@@ -192,7 +192,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriterionScore:
-    """What a judge sample gives a completion by one criterion."""
+    """The score of a completion by one criterion, of one judge sample."""
 
     criterion: str
     """Name of the criterion, such as `compliance`."""
@@ -259,8 +259,31 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """One person's verdict on one completion; of the reviews of a person, the newest counts."""
+
+    review_id: str
+    """Hash of completion and its text, reviewer and revision."""
+    completion_id: str
+    """Id of the completion."""
+    text_id: str
+    """Hash of the text that was reviewed: the completion's at that time."""
+    reviewer: str
+    """Name of the person."""
+    revision: int
+    """Number of earlier reviews of the completion by the same person; the highest counts."""
+    decision: str
+    """`accept`, `reject` or `unsure`."""
+    created_at: datetime
+    """Time at which the row was made, in UTC."""
+    note: str
+    """The person's own words; empty without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One accepted completion in a frozen set, and the reason that it was chosen or left out.
+    """One completion in a frozen set that the judge or people accept, and the reason that it was
+    chosen or left out.
 
     A chosen one is a training row, which does not contain the spec.
     """
@@ -274,8 +297,9 @@ class Example:
     status: str
     """`chosen` or `left_out`."""
     reason: str
-    """`best of n` if chosen, else uncited, cites_unknown, dangling, not_best or balance; in a set
-    of pairs preferred or dispreferred."""
+    """`best of n` if chosen, or `reviewed: accepted` if people accept what the judge does not; else
+    `reviewed: rejected`, `reviewed: disputed`, uncited, cites_unknown, dangling, not_best or
+    balance; in a set of pairs preferred or dispreferred."""
     categories: list[str]
     """Policy categories, sorted."""
     ideal_response: str | None
@@ -390,6 +414,42 @@ class Rollout:
     """Text that the user sees; empty without a usable output."""
     reasoning: str
     """Text before the answer; what there was of it if it was never closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The findings of the monitors in the reasoning of one completion, answer or rollout, without
+    a model. No reward and no filter ever reads it."""
+
+    finding_id: str
+    """Hash of kind and id of the row, its text, and the version of the monitors."""
+    kind: str
+    """Table of the row: `completions`, `answers` or `rollouts`."""
+    row_id: str
+    """Id of the row."""
+    text_id: str
+    """Hash of the reasoning and the answer that were read."""
+    monitoring_id: str
+    """Hash of the monitors and their phrases; another version reads anew."""
+    cited_unknown: list[str]
+    """Rule ids that the reasoning cites and no rule has."""
+    cited_elsewhere: list[str]
+    """Rules that it cites and that the spec of its categories does not speak of."""
+    decision: str | None
+    """Outcome that the end of the reasoning settles on; null if it names none."""
+    outcome: str | None
+    """Outcome of the answer by its words: `comply` or `refuse`; null if they leave a doubt or are
+    not English."""
+    is_reversed: bool
+    """True if the answer does the opposite of what the reasoning decides on."""
+    grading: str | None
+    """The first phrase that speaks of being graded, tested or trained; null without one."""
+    policy_text: str | None
+    """The first phrase that speaks of a policy text as one that lies at hand; null without one."""
+    run_id: str
+    """Id of the run that made the row."""
+    created_at: datetime
+    """Time at which the row was made, in UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -754,9 +814,11 @@ PROMPTS = Table("prompts", Prompt, ("prompt_id",))
 SPECS = Table("specs", SpecText, ("spec_id",))
 COMPLETIONS = Table("completions", Completion, ("completion_id",))
 JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",), about=COMPLETIONS)
+REVIEWS = Table("reviews", Review, ("completion_id", "reviewer"), about=COMPLETIONS)
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
 CHECKPOINTS = Table("checkpoints", Checkpoint, ("checkpoint_id",))
 ROLLOUTS = Table("rollouts", Rollout, ("rollout_id",))
+FINDINGS = Table("findings", Finding, ("finding_id",))
 CASES = Table("cases", Case, ("suite_version", "case_id"))
 ANSWERS = Table("answers", Answer, ("answer_id",))
 EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",), about=ANSWERS)
@@ -770,9 +832,11 @@ TABLES = {
         SPECS,
         COMPLETIONS,
         JUDGEMENTS,
+        REVIEWS,
         EXAMPLES,
         CHECKPOINTS,
         ROLLOUTS,
+        FINDINGS,
         CASES,
         ANSWERS,
         EVALUATIONS,

@@ -29,7 +29,7 @@ class Entry:
     written: tuple[str, ...] = ()
     """The lines of the paragraph as they stand in the document."""
     below: list["Entry"] = field(default_factory=list)
-    """What is nested in an item."""
+    """The entries nested in an item."""
 
     @property
     def body(self) -> str:

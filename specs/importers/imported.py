@@ -27,12 +27,12 @@ class Imported:
     num_rules: int
     num_examples: int
     to_finish: tuple[str, ...] = ()
-    """What the document does not say and the author of the pack must decide, a sentence each."""
+    """Points that the document leaves to the author of the pack, a sentence each."""
 
 
 @dataclass(slots=True)
 class Leftovers:
-    """What an importer has not placed so far."""
+    """The lines that an importer has not placed so far."""
 
     found: list[NotPlaced] = field(default_factory=list)
 

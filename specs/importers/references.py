@@ -22,12 +22,12 @@ _NOTE_TEXT = re.compile(r"\[\^(?P<note>[^\]]+)\]:")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What links call the sections of a document."""
+    """The names by which links call the sections of a document."""
 
     titles: Mapping[str, str]
     """By anchor."""
     marks: Mapping[str, str]
-    """How a rule or a policy is cited, by anchor: `BC41`, `policy style`."""
+    """Citations of rules and policies, by anchor: `BC41`, `policy style`."""
     notes: Collection[str]
     """The footnotes that the document has."""
     left: Leftovers

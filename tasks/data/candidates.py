@@ -289,7 +289,7 @@ class _Reader:
             messages=prompt.messages,
             categories=categories,
             ideal_response=ideal_response,
-            language=language or next(iter(languages), source.language),
+            language=language or next(iter(languages), source.language or "en"),
             transform=next(iter(transforms), None),
             metadata=metadata,
             kept={name: column_value(values, name) for name in source.kept_columns},

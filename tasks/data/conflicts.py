@@ -17,7 +17,7 @@ _DISPUTED = "disputed"
 
 
 class Label(NamedTuple):
-    """What a row says of its prompt."""
+    """The labels that a row gives its prompt."""
 
     categories: tuple[str, ...]
     """Sorted; empty if the row gives none."""
@@ -35,7 +35,7 @@ class Label(NamedTuple):
 
 
 class Labels:
-    """What rows said so far of each prompt."""
+    """The labels that rows have given each prompt so far."""
 
     def __init__(self) -> None:
         # Bytes, and each label once, because millions of prompts may be held.

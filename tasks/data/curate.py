@@ -2,6 +2,11 @@
 
 Every accepted completion gets a row: chosen, or left out with the reason. The spec is not in the
 rows, and reasoning that points at it ("the policy above") is left out.
+
+People have the last word on whether a completion is good: one that they reject is no example, and
+one that they accept is, whatever the judge said. They have none on what a training row needs: a
+completion that dangles or lacks its citation is left out all the same, and of a prompt no more are
+kept than the recipe says, those that people accept first.
 """
 
 import hashlib
@@ -49,7 +54,7 @@ class Curated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedCompletion:
-    """A completion that passed the judge, with its prompt and its scores."""
+    """A completion that passed the judge or people, with its prompt and its scores."""
 
     completion_id: str
     text_id: str
@@ -65,6 +70,10 @@ class AcceptedCompletion:
     judging_id: str
     min_score: float
     scores: list[float]
+    accepted: bool
+    """True if the judge accepted it."""
+    review_verdict: str | None
+    """`accepted`, `rejected`, `disputed` or `unsure`; None if nobody has reviewed it."""
 
 
 def curate(
@@ -77,8 +86,9 @@ def curate(
 ) -> Curated:
     """Freezes the accepted completions of view `wanted_completions` as a set of examples.
 
-    The view `verdicts` says which are accepted, by the threshold and k of this run. The same
-    completions under the same settings are the same set, which is not written again.
+    The view `verdicts` says which the judge accepts, by the threshold and k of this run, and the
+    view `reviewed` which people do. The same completions under the same settings are the same set,
+    which is not written again; reviews that change what is in a set make another one of it.
     """
     rows = look_up(
         connection,
@@ -88,7 +98,7 @@ def curate(
     )
     accepted = [AcceptedCompletion(**row) for row in rows]
     reasons = _reasons(accepted, config)
-    num_chosen = sum(reason == CHOSEN for reason in reasons.values())
+    num_chosen = sum(reason in CHOSEN for reason in reasons.values())
     # The words of the reasons are hashed: to reword one is to make another set.
     texts = {row.completion_id: row.text_id for row in accepted}
     lines = [f"{name} {texts[name]} {reasons[name]}" for name in sorted(reasons)]
@@ -115,7 +125,7 @@ def _example(row: AcceptedCompletion, reason: str, *, set_id: str, run_id: str) 
         set_id=set_id,
         completion_id=row.completion_id,
         prompt_id=row.prompt_id,
-        status="chosen" if reason == CHOSEN else "left_out",
+        status="chosen" if reason in CHOSEN else "left_out",
         reason=reason,
         categories=row.categories,
         ideal_response=row.ideal_response,
@@ -130,8 +140,10 @@ def _example(row: AcceptedCompletion, reason: str, *, set_id: str, run_id: str) 
     )
 
 
-CHOSEN = "best of n"
-"""The reason of a completion that is trained on."""
+_BEST, _REVIEWED = "best of n", "reviewed: accepted"
+CHOSEN = (_BEST, _REVIEWED)
+"""The reasons of completions that are trained on; the second is of those that people accept and the
+judge does not."""
 
 
 def _reasons(accepted: Sequence[AcceptedCompletion], config: CurateConfig) -> dict[str, str]:
@@ -149,7 +161,7 @@ def _reasons(accepted: Sequence[AcceptedCompletion], config: CurateConfig) -> di
         if not fault:
             num_kept[row.prompt_id] += 1
             groups[spec_key(row.categories), row.ideal_response].append(row.completion_id)
-        reasons[row.completion_id] = fault or CHOSEN
+        reasons[row.completion_id] = fault or (_BEST if row.accepted else _REVIEWED)
     if config.max_group_ratio and groups:
         largest = int(min(map(len, groups.values())) * config.max_group_ratio)
         for members in groups.values():
@@ -161,6 +173,8 @@ def _reasons(accepted: Sequence[AcceptedCompletion], config: CurateConfig) -> di
 
 def _fault(row: AcceptedCompletion, config: CurateConfig) -> str | None:
     """Returns the reason that a completion must not be trained on, or None."""
+    if row.review_verdict in ("rejected", "disputed"):
+        return f"reviewed: {row.review_verdict}"
     if config.require_citation and not row.cited:
         return "uncited"
     if row.cited_unknown and not config.allow_unknown_citations:

@@ -33,10 +33,11 @@ class GenerateConfig(Config):
     def generation_id(self, model: str) -> str:
         """Returns the hash of what all completions of a run share: template, model@revision and
         sampling."""
-        return _generation_id(load_template("generator", self.template), self.sampling, model)
+        return generation_id_of(load_template("generator", self.template), self.sampling, model)
 
 
-def _generation_id(template: Template, sampling: Sampling, model: str) -> str:
+def generation_id_of(template: Template, sampling: Sampling, model: str) -> str:
+    """Returns the hash of what all completions of one template, sampling and model share."""
     return content_id(template.id, model, sampling.identity)
 
 
@@ -77,7 +78,7 @@ class GenerateWork:
 
     @property
     def generation_id(self) -> str:
-        return _generation_id(self.template, self.config.sampling, self.model)
+        return generation_id_of(self.template, self.config.sampling, self.model)
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
         """Returns the prompts that lack samples, by spec."""

@@ -94,9 +94,9 @@ class JsonDocument:
     line: int = 1
     """Line of the next character."""
     _text: str = ""
-    """What is read and not yet dropped."""
+    """Text that is read and not yet dropped."""
     _at: int = 0
-    """Where the next character stands in it."""
+    """Position of the next character in it."""
     _is_all: bool = False
 
     def peek(self) -> str:

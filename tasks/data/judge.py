@@ -61,7 +61,7 @@ class JudgeConfig(Config):
     def judging_id(self, model: str) -> str:
         """Returns the hash of what all judgements of a run share: template, model@revision,
         sampling and what the judge is shown."""
-        return _judging_id(self.judging_template, self, model)
+        return judging_id_of(self.judging_template, self, model)
 
     def jury_id(self, models: Sequence[str]) -> str:
         """Returns the hash of what all judgements of a jury share, in whatever order its judges
@@ -84,7 +84,8 @@ class JudgeConfig(Config):
         return load_template(kind, self.template)
 
 
-def _judging_id(template: Template, config: JudgeConfig, model: str) -> str:
+def judging_id_of(template: Template, config: JudgeConfig, model: str) -> str:
+    """Returns the hash of what all judgements of one template, configuration and model share."""
     metadata = "between marks" if config.show_metadata else False
     return content_id(template.id, model, config.sampling.identity, metadata, config.constrain)
 
@@ -149,7 +150,7 @@ class JudgeWork:
         return self._judging_id(self.model)
 
     def _judging_id(self, model: str) -> str:
-        return _judging_id(self.template, self.config, model)
+        return judging_id_of(self.template, self.config, model)
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
         """Returns the completions that lack judge samples, by spec.

@@ -43,7 +43,7 @@ def texts_of(value: object) -> list[str]:
 
 
 class LabelMap:
-    """What the labels of a column mean; `1`, `1.0` and 1 are one label, as are `True` and true."""
+    """Meanings of a column's labels; `1`, `1.0` and 1 are one label, as are `True` and true."""
 
     def __init__(self, meanings: Mapping[str, str]) -> None:
         self._exact = meanings

@@ -102,8 +102,9 @@ class SourceConfig(Config):
     """From the source's labels to ideal responses; "" if a label does not say."""
     ideal_response_value: Outcome | None = None
     """Ideal response to every prompt of the source, instead of a column."""
-    language: str = "en"
-    """Language of prompts for which no column gives one."""
+    language: str | None = None
+    """Language of prompts for which no column gives one. Unset: `en`, which no exported data set
+    claims."""
     language_column: str | None = None
     """Column with the language."""
     transform: str | None = None

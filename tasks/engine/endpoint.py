@@ -40,6 +40,16 @@ _PREFILLED = (
 _UNMETERED = "the server does not tell tokens, so rows have none and a budget counts the most"
 
 
+def turns_of(request: Request, config: EngineConfig) -> list[dict[str, Any]]:
+    """Returns the messages as the API takes them, and breaks what could pass for structure."""
+    messages: Sequence[Message] = request.messages
+    if not request.raw:
+        messages = [with_text(message, neutralise) for message in messages]
+    if config.reasons == "prompted":
+        messages = asked_to_think(messages)
+    return _TURNS.apply(messages)
+
+
 class Throttle:
     """Lets so many requests through at a time: half as many after a 429, one more after as many
     good replies."""
@@ -160,7 +170,7 @@ class EndpointEngine:
         from tasks.engine.endpoint_client import BudgetReached, Tries
 
         async with self._throttle.limiter:
-            turns = self._turns(request)
+            turns = turns_of(request, self.config)
             most = self._most(request, turns, count)
             reservation = Reservation(self._ledger, most)
             if self._ended is None and not await reservation.hold():
@@ -240,15 +250,6 @@ class EndpointEngine:
         if fault.kind in WITHHELD:
             self._ended = self._ended or fault
         return [failed(fault.kind, fault.reason)] * count
-
-    def _turns(self, request: Request) -> list[dict[str, Any]]:
-        """Returns the messages as the API takes them, and breaks what could pass for structure."""
-        messages: Sequence[Message] = request.messages
-        if not request.raw:
-            messages = [with_text(message, neutralise) for message in messages]
-        if self.config.reasons == "prompted":
-            messages = asked_to_think(messages)
-        return _TURNS.apply(messages)
 
     def _most(self, request: Request, turns: list[dict[str, Any]], count: int) -> Charge:
         """Returns the most that a request can take. A token has a byte at least."""

@@ -24,7 +24,7 @@ _LONGEST = 300
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a request has no reply."""
+    """The reason why a request has no reply."""
 
     kind: str
     """A fault of `Sample`; one of `WITHHELD` ends the work, as every request would meet it."""

@@ -49,6 +49,11 @@ def _inner(error: BaseException) -> BaseException | None:
     return next((each for each in found if isinstance(each, BaseException)), None)
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's own words; its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 _FRAME = re.compile(r'^\s+File ".*", line \d+.*$', re.MULTILINE)
 
 

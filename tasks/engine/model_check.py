@@ -29,7 +29,7 @@ class CheckedModel:
     """A model that an engine can serve, as far as its files tell."""
 
     facts: ModelFacts | None
-    """What its files tell; None of a model behind an endpoint."""
+    """Facts from its files; None for a model behind an endpoint."""
     turns: TurnRules
     """The turns that its chat template can write."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.engine.faults import first_line
 from tasks.engine.requests import EngineConfig
 from tasks.engine.turns import Render, Written
 from tasks.paths import places
@@ -28,7 +29,7 @@ _GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What a model's files say of it."""
+    """Facts about a model, from its files."""
 
     architecture: str
     context: int | None
@@ -85,17 +86,7 @@ class ModelFacts:
 
     def read_vocabulary(self) -> Mapping[str, int] | None:
         """Returns the tokens of the model's tokenizer.json; None if it has none."""
-        path = self.folder / "tokenizer.json"
-        if not path.is_file():
-            return None
-        from tokenizers import Tokenizer
-
-        try:
-            return Tokenizer.from_file(str(path)).get_vocab()
-        except Exception as error:  # the library raises no type of its own
-            raise ValueError(
-                f"{path} cannot be read: {error}; fetch the model's tokenizer again"
-            ) from error
+        return read_vocabulary(self.folder)
 
     def render_by(self, kwargs: Mapping[str, Any]) -> Render | None:
         """Returns what writes turns by the chat template; None if no file here says how.
@@ -116,6 +107,21 @@ class ModelFacts:
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         tokens = {name: _token(settings.get(name)) for name in names if settings.get(name)}
         return _compile(template, {**tokens, **kwargs})
+
+
+def read_vocabulary(folder: Path) -> Mapping[str, int] | None:
+    """Returns the tokens of a model's tokenizer.json; None if its folder has none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # the library raises no type of its own
+        raise ValueError(
+            f"{path} cannot be read: {error}; fetch the model's tokenizer again"
+        ) from error
 
 
 def find_folder(engine: EngineConfig) -> Path:
@@ -150,10 +156,9 @@ def _find_in_cache(engine: EngineConfig) -> Path:
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision)).parent
     except (HfHubHTTPError, OSError) as error:
-        line = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"model {name} cannot be fetched from Hugging Face ({line}); check its id and its "
-            "revision, and set HF_TOKEN if the model is not open to all"
+            f"model {name} cannot be fetched from Hugging Face ({first_line(error)}); check its id "
+            "and its revision, and set HF_TOKEN if the model is not open to all"
         ) from error
 
 
@@ -165,7 +170,7 @@ def _require_hub(engine: EngineConfig) -> None:
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        # The library itself would try for half a minute.
+        # The library itself would try several times, and wait longer each time.
         httpx.head(constants.ENDPOINT, timeout=_SECONDS_TO_ANSWER)
     except (OSError, httpx.HTTPError) as error:
         name = f"{engine.model}@{engine.revision}" if engine.revision else engine.model

@@ -24,7 +24,7 @@ class Usage:
     cost: float = 0.0
     """Cost of the tokens, at the endpoint's prices."""
     notes: tuple[str, ...] = ()
-    """What an endpoint could not do as it was asked, each once."""
+    """Requests that an endpoint could not serve as they were made, each once."""
 
     @property
     def cache_hit_rate(self) -> float:

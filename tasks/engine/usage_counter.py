@@ -15,7 +15,7 @@ _SECONDS_BETWEEN_WRITES = 0.5
 class UsageCounter:
     """Counts what vLLM reports after each step.
 
-    Called on the engine's event loop between two steps: a slow call would slow every request.
+    Called by the thread that steps the engine, between two steps: a slow call slows every request.
     """
 
     def __init__(self, live_path: Path | None = None) -> None:

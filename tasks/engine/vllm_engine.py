@@ -1,7 +1,4 @@
-"""One vLLM engine: an `AsyncLLM`, how requests become its prompts, and a watch over it.
-
-The engines import vLLM in this module alone.
-"""
+"""One vLLM engine: how requests become its prompts, replies its outputs, and a watch over it."""
 
 import asyncio
 import logging
@@ -9,30 +6,29 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from specs.prompts import Message, with_text
+from specs.prompts import Message
 from specs.replies import Reply, ReplyStatus
-from tasks.engine.chat_template import ChatTemplate, Frame
-from tasks.engine.families import IN_VOCABULARY, find_marks, marks_of
+from tasks.engine.families import find_marks
 from tasks.engine.faults import cause_of
-from tasks.engine.neutral import Neutraliser
+from tasks.engine.rendering import Renderer
 from tasks.engine.requests import EngineConfig, EngineError, Request, Sample, failed
 from tasks.engine.splitter import ReplySplitter
-from tasks.engine.turns import TurnRules, Written, asked_to_think, write
+from tasks.engine.stepped import EngineStopped
 from tasks.engine.usage import Usage
 from tasks.engine.usage_counter import UsageCounter
+from tasks.engine.vllm_core import Core, load_core
 
 
 class VLLMEngine:
     """One vLLM engine. Made inside an actor; answers on the actor's one event loop.
 
-    An `AsyncLLM` that is used from two event loops hangs, so an actor runs one loop for its life,
-    and nothing that is slow may run on it: every request of the engine would wait.
+    An engine that is used from two event loops hangs, so an actor runs one loop for its life, and
+    nothing that is slow may run on it: every request of the engine would wait.
     """
 
     def __init__(self, config: EngineConfig, live_folder: str | None = None) -> None:
@@ -43,7 +39,7 @@ class VLLMEngine:
         self._next_id = 0
         self._starting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._llm: Any = None
+        self._core: Core | None = None
         self._tokenizer: Any = None
 
     async def start(self) -> None:
@@ -67,22 +63,14 @@ class VLLMEngine:
 
     async def _start(self) -> None:
         began = time.monotonic()
-        # An actor on another machine has its own environment: nothing phones home from there.
-        for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY"):
-            os.environ.setdefault(name, "1")
-        if not self.config.use_gpu:
-            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(self.config.cpu_cache_gib)
-            # A model on one worker runs in the engine's own process: that starts sooner, its steps
-            # are shorter, and it takes the threads that Ray has set aside (OMP_NUM_THREADS).
-            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        self._llm = _load(self.config, self._counter)
-        self._tokenizer = self._llm.get_tokenizer()
-        self._max_model_len = int(self._llm.model_config.max_model_len)
-        self._neutral = Neutraliser(self._tokenizer)
-        self._turns = TurnRules.of(self._apply_template)
+        self._core = await load_core(self.config, self._counter)
+        llm = self._core.llm
+        self._tokenizer = llm.get_tokenizer()
+        self._max_model_len = int(llm.model_config.max_model_len)
+        self._renderer = Renderer(self._tokenizer, self.config)
         self._splitter = ReplySplitter(
             self._tokenizer,
-            end_ids=_end_ids(self._llm, self._tokenizer),
+            end_ids=_end_ids(llm, self._tokenizer),
             reasons=bool(self.config.reasons),
             marks=find_marks(
                 self.config.reasoning_parser,
@@ -107,9 +95,8 @@ class VLLMEngine:
         """Ends vLLM and the watch over it."""
         if self._watching is not None:
             self._watching.cancel()
-        if self._llm is not None:
-            # Without a GPU there is no memory that must be handed back in order.
-            self._llm.shutdown(timeout=None if self.config.use_gpu else 0)
+        if self._core is not None:
+            self._core.stop()
 
     async def usage(self) -> Usage:
         return self._counter.usage
@@ -124,14 +111,11 @@ class VLLMEngine:
 
     async def _answer(self, request: Request) -> list[Sample]:
         from vllm.exceptions import VLLMError
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+        from vllm.v1.engine.exceptions import EngineGenerateError
 
         num_samples = request.num_samples
         try:
-            text = self.render(request.messages, raw=request.raw)
-            if request.reasoning is not None:
-                reasoning = self._neutral(request.reasoning)
-                text += f"{self._frame.opening}{reasoning}{self._frame.between}"
+            text = self._renderer.prompt(request)
             ids = await self._encode(text)
         except Exception as error:  # a chat template may raise anything on odd roles
             return [failed("error", f"chat template: {cause_of(error)}")] * num_samples
@@ -145,7 +129,7 @@ class VLLMEngine:
             if request.budget is not None and request.reasoning is None:
                 return await self._within_budget(request, ids, max_tokens, ending=text)
             return await self._sample(request, ids, max_tokens, ending=text)
-        except EngineDeadError:
+        except EngineStopped:
             # An engine that died stays dead: only a new process, which Ray starts, loads it again.
             _end_process("engine died and is restarted")
             raise
@@ -155,42 +139,13 @@ class VLLMEngine:
             self._in_flight -= 1
 
     def render(self, messages: Sequence[Message], *, raw: bool = False) -> str:
-        """Returns the chat template's text, of turns that it can write.
-
-        Special tokens in the messages are broken first, unless they are to stay `raw`. Raises
-        TurnsError if the template refuses the turns, or leaves one out.
-        """
-        if not raw:
-            messages = [with_text(turn, self._neutral) for turn in messages]
-        if self.config.reasons == "prompted":
-            # After the tags in texts of others were broken: these are to stay.
-            messages = asked_to_think(messages)
-        turns = self._turns.apply(messages)
-        # A template may cut raw text at the tags in it, which is what such a request is to show.
-        return self._apply_template(turns) if raw else write(self._apply_template, turns)
-
-    def _apply_template(self, turns: Sequence[Written]) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                list(turns),
-                tokenize=False,
-                add_generation_prompt=True,
-                **self.config.chat_template_kwargs,
-            )
-        )
+        """Returns the chat template's text, as `Renderer.render`."""
+        return self._renderer.render(messages, raw=raw)
 
     async def _encode(self, text: str) -> list[int]:
-        def encode() -> list[int]:
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
-
+        encode = self._renderer.encode
         # Long text would hold up the event loop, and with it every other request.
-        return await asyncio.to_thread(encode) if len(text) > 50_000 else encode()
-
-    @cached_property
-    def _frame(self) -> Frame:
-        """The text that the chat template puts around the parts of a reply."""
-        kwargs = self.config.chat_template_kwargs
-        return ChatTemplate(self._tokenizer, chat_template_kwargs=kwargs).frame
+        return await asyncio.to_thread(encode, text) if len(text) > 50_000 else encode(text)
 
     async def _sample(
         self, request: Request, ids: list[int], max_tokens: int, *, ending: str
@@ -213,7 +168,7 @@ class VLLMEngine:
         assert request.budget is not None
         if self.config.reasoning_parser:
             return await self._within_budget_by_parser(request, ids, max_tokens, ending=ending)
-        opening = await self._encode(self._frame.opening)
+        opening = await self._encode(self._renderer.frame.opening)
         if max_tokens <= len(opening) + request.budget:
             # The output ends before the budget does.
             return await self._sample(request, ids, max_tokens, ending=ending)
@@ -242,7 +197,7 @@ class VLLMEngine:
         self, request: Request, ids: list[int], opening: list[int], beginning: Any, max_tokens: int
     ) -> Sample:
         """Returns a sample from its beginning on; reasoning that is still open is closed."""
-        ending = self._frame.prompt_ending
+        ending = self._renderer.frame.prompt_ending
         if beginning is not None and beginning.finish_reason != "length":
             reply = self._splitter.split(beginning.token_ids, ending=ending)
             return _sample_of(reply, beginning, len(ids))
@@ -250,7 +205,7 @@ class VLLMEngine:
         closing = self._splitter.find_closing(start, min(len(opening), len(start)))
         by_force = closing.start == len(start)
         if by_force:
-            start = start + await self._encode(self._frame.between)
+            start = start + await self._encode(self._renderer.frame.between)
         if len(start) >= max_tokens:
             reply = Reply(ReplyStatus.UNCLOSED, self._splitter.decode(start), "")
             return Sample(reply, "length", len(ids), num_output_tokens=len(start))
@@ -287,77 +242,11 @@ class VLLMEngine:
             **options,
         )
         self._next_id += 1
-        final = None
-        stream = self._llm.generate(
-            {"prompt_token_ids": ids},
-            parameters,
-            str(self._next_id),
-            # Some of vLLM's parsers are told by the options whether the model reasons at all.
-            reasoning_parser_kwargs={"chat_template_kwargs": self.config.chat_template_kwargs},
-        )
-        async for output in stream:
-            final = output
-        assert final is not None and len(final.outputs) == request.num_samples
+        assert self._core is not None
+        prompt = {"prompt_token_ids": ids}
+        final = await self._core.generate(str(self._next_id), prompt, parameters)
+        assert len(final.outputs) == request.num_samples
         return final
-
-
-def _load(config: EngineConfig, counter: UsageCounter) -> Any:
-    """Returns vLLM with the model loaded, reporting to the counter."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
-
-    options: dict[str, Any] = {
-        "model": config.model_path,
-        "revision": config.revision,
-        "dtype": config.dtype,
-        "max_model_len": config.max_model_len,
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_batched_tokens": config.max_num_batched_tokens,
-        "tensor_parallel_size": config.tensor_parallel_size,
-        "gpu_memory_utilization": config.gpu_memory_utilization,
-        "block_size": config.block_size,
-        "enforce_eager": config.enforce_eager or not config.use_gpu,
-        "enable_prefix_caching": True,
-        **config.engine_args,
-    }
-    if config.reasoning_parser:
-        options["reasoning_parser"] = config.reasoning_parser
-        options["reasoning_config"] = _reasoning_config(config)
-    # Inside an actor, Ray exports vLLM's own metrics to Prometheus.
-    loggers = [_logger_class(counter), *([RayPrometheusStatLogger] if _is_actor() else [])]
-    return AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=loggers)
-
-
-def _reasoning_config(config: EngineConfig) -> Any:
-    """Returns the marks by which vLLM limits reasoning, as the options of the template choose them.
-
-    vLLM would ask the parser for them without those options.
-    """
-    from vllm.config.reasoning import ReasoningConfig
-
-    if config.reasoning_parser in IN_VOCABULARY:
-        return ReasoningConfig()
-    kwargs = config.chat_template_kwargs
-    marks = marks_of(config.reasoning_parser, chat_template_kwargs=kwargs)
-    return ReasoningConfig(reasoning_start_str=marks.opening, reasoning_end_str=marks.closing)
-
-
-def _logger_class(counter: UsageCounter) -> type[Any]:
-    """Returns a class for vLLM to log to, whose instances pass each step on to the counter."""
-    from vllm.v1.metrics.loggers import StatLoggerBase
-
-    class CounterLogger(StatLoggerBase):  # type: ignore[misc]  # vllm is not followed
-        def __init__(self, *args: Any, **options: Any) -> None: ...
-
-        def record(
-            self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **options: Any
-        ) -> None:
-            counter.count(scheduler_stats, iteration_stats)
-
-        def log_engine_initialized(self) -> None: ...
-
-    return CounterLogger
 
 
 def _end_ids(llm: Any, tokenizer: Any) -> set[int]:
@@ -379,12 +268,6 @@ def _sample_of(
         num_cached_tokens=num_cached_tokens or 0,
         num_output_tokens=len(output.token_ids),
     )
-
-
-def _is_actor() -> bool:
-    import ray
-
-    return ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
 
 
 def _end_process(reason: str) -> None:

@@ -6,7 +6,7 @@ that runs again makes only the answers that are missing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
@@ -68,10 +68,15 @@ class Arm:
     def answering_id(self, pack: Pack) -> str:
         """Returns the hash of what all answers of the arm share: sampling, context, budget and
         probe."""
-        config = self.config
-        shown = [] if config.context == "none" else [self.template.id]
-        if config.context == "summary":
+        shown = [] if self.config.context == "none" else [self.template.id]
+        if self.config.context == "summary":
             shown.append(pack.spec([], detail="summary").id)
+        return self.answering_id_of(shown)
+
+    def answering_id_of(self, shown: Sequence[str]) -> str:
+        """Returns that hash; `shown` are the ids of what the prompt has beside the case: template,
+        and the summary of the policies."""
+        config = self.config
         return content_id(
             config.sampling.identity, config.context, config.budget, self.probe, *shown
         )
@@ -152,14 +157,14 @@ class AnswerWork:
     def request(self, unit: AnswerUnit, pack: Pack, *, reasoning: str | None = None) -> Request:
         """Returns what the engine is asked, with specs of `pack`; `reasoning` is put before the
         answer."""
-        return Request(
-            messages=self._messages(unit, pack),
+        request = answer_request(
+            self.arm,
+            unit.messages,
+            spec=self.arm.spec(pack, unit.categories),
+            sanitised=unit.sanitised,
             num_samples=len(unit.sample_indices),
-            sampling=self.arm.config.sampling,
-            budget=self.arm.config.budget,
-            reasoning=reasoning,
-            raw=not unit.sanitised,
         )
+        return replace(request, reasoning=reasoning)
 
     def rows(
         self, units: Sequence[AnswerUnit], outputs: Sequence[Sequence[Sample]]
@@ -171,18 +176,6 @@ class AnswerWork:
             for unit, samples in zip(units, outputs, strict=True)
             for slot, sample in enumerate(samples)
         ]
-
-    def _messages(self, unit: AnswerUnit, pack: Pack) -> list[Message]:
-        spec = self.arm.spec(pack, unit.categories)
-        if spec is None:
-            return unit.messages
-        filled = generator_messages(self.arm.template, unit.messages, spec=spec)
-        if unit.sanitised:
-            return filled
-        # Filling breaks special tokens, and an attack that forges structure needs them whole, in
-        # each of its turns. System messages have joined ours, which is the first.
-        turns = [message for message in unit.messages if message["role"] != "system"]
-        return [*filled[: len(filled) - len(turns)], *turns]
 
     def _row(self, unit: AnswerUnit, slot: int, sample: Sample, *, answering_id: str) -> Answer:
         """Returns the row of the sample that the unit lacks in this slot."""
@@ -220,6 +213,33 @@ class AnswerWork:
             answer=reply.answer,
             reasoning=reply.reasoning,
         )
+
+
+def answer_request(
+    arm: Arm, messages: Sequence[Message], *, spec: Spec | None, sanitised: bool, num_samples: int
+) -> Request:
+    """Returns what the engine is asked for a case; `spec` is what stands in the prompt, if any."""
+    return Request(
+        messages=_messages(arm.template, messages, spec, sanitised=sanitised),
+        num_samples=num_samples,
+        sampling=arm.config.sampling,
+        budget=arm.config.budget,
+        raw=not sanitised,
+    )
+
+
+def _messages(
+    template: Template, messages: Sequence[Message], spec: Spec | None, *, sanitised: bool
+) -> list[Message]:
+    if spec is None:
+        return list(messages)
+    filled = generator_messages(template, messages, spec=spec)
+    if sanitised:
+        return filled
+    # Filling breaks special tokens, and an attack that forges structure needs them whole, in each
+    # of its turns. System messages have joined ours, which is the first.
+    turns = [message for message in messages if message["role"] != "system"]
+    return [*filled[: len(filled) - len(turns)], *turns]
 
 
 def answer_status(sample: Sample) -> str:

@@ -68,7 +68,7 @@ class Grade:
     scores: Mapping[str, float | None]
     """From 0 to 1."""
     reason: str | None = None
-    """What went wrong, in words."""
+    """The fault, in words."""
     num_output_tokens: int | None = 0
     rationale: str = ""
 

@@ -27,6 +27,7 @@ from specs.prompts import Message
 from specs.rubrics import (
     ClassesRubric,
     GradingRequest,
+    HonestyRubric,
     PolicyRubric,
     PropositionsRubric,
     RetrievalRubric,
@@ -39,7 +40,7 @@ from tasks import Config, require_own_names
 from tasks.engine.requests import Request, Sampling
 from warehouse.tables import content_id
 
-RubricName = Literal["policy", "strongreject", "classes", "propositions", "retrieval"]
+RubricName = Literal["policy", "strongreject", "classes", "propositions", "retrieval", "honesty"]
 
 
 class GraderError(ValueError):
@@ -59,7 +60,8 @@ class GraderConfig(Config):
     rubric: RubricName | None = None
     """Question to the judge model: how far the answer keeps to the `policy`, how harmful it is
     (`strongreject`), whether it refuses (`classes`), whether the pack's `propositions` on style
-    hold, or which policy the reasoning had in mind (`retrieval`). Unset: a function grades."""
+    hold, which policy the reasoning had in mind (`retrieval`), or whether the reasoning invents
+    policies or means to mislead (`honesty`). Unset: a function grades."""
     criteria: list[str] = []
     """Criteria that rubric `policy` asks about, as in `judge.criteria`. Empty: one score."""
     samples: int = Field(1, gt=0)
@@ -90,7 +92,7 @@ class GraderConfig(Config):
         require_own_names("criteria", self.criteria)
         if self.saw != "answer" and self.rubric in ("strongreject", "classes", "propositions"):
             raise ValueError(f"grader {self.name!r} grades the answer alone: leave saw at 'answer'")
-        if self.rubric == "retrieval" and self.saw == "answer":
+        if self.rubric in ("retrieval", "honesty") and self.saw == "answer":
             raise ValueError(
                 f"grader {self.name!r} asks about the reasoning: set saw to 'answer+reasoning'"
             )
@@ -325,6 +327,8 @@ def make_rubric(
         return PolicyRubric(pack=pack, template=template, criteria=tuple(config.criteria))
     if config.rubric == "retrieval":
         return RetrievalRubric(pack=pack, template=load_template("retrieval", templates))
+    if config.rubric == "honesty":
+        return HonestyRubric(pack=pack, template=load_template("honesty", templates))
     if config.rubric == "propositions":
         if adherence is None:
             raise GraderError(

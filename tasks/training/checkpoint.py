@@ -17,6 +17,7 @@ import duckdb
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
 from tasks.training.generation_config import require_loadable
+from tasks.training.tracking import Tracking
 from tasks.training.trainer import (
     BestBy,
     DataFigures,
@@ -131,8 +132,9 @@ class CheckpointPlan:
     def job(self) -> Job:
         """Returns the training as its workers know it; makes its folder.
 
-        Raises ChatError if the parent's chats cannot be learned, and GenerationConfigError if the
-        parent cannot be loaded because of its generation configuration.
+        Raises ChatError if the parent's chats cannot be learned, GenerationConfigError if the
+        parent cannot be loaded because of its generation configuration, and TrackerError if the
+        tracker is not installed.
         """
         engine = self.parent.engine
         require_loadable(engine.model_path, engine.revision)
@@ -148,6 +150,11 @@ class CheckpointPlan:
             end_ids=ChatTemplate.of(engine).end_ids,
             config=self.training.config,
             best=self.training.best,
+            tracking=Tracking.of(
+                self.training.config.report_to,
+                training=self.training.name,
+                folder=scratch(self.home),
+            ),
         )
 
     def make(self, job: Job, run: Run) -> tuple[Checkpoint, TrainingFigures]:

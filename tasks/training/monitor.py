@@ -1,7 +1,8 @@
 """Metrics of a training → a request to end it early.
 
 A training that goes astray is held against its own start: reasoning that withers, help that turns
-into refusal, and rewards in which nothing is left to learn.
+into refusal, reasoning that invents rules, hides its decision or speaks of its grader, and rewards
+in which nothing is left to learn. An alarm ends a training, and is no part of a reward.
 """
 
 import time
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from tasks import Config
+from tasks.monitors import FLAGGED
 from tasks.training.reward import Reward
 from tasks.training.trainer import Status
 from tasks.training.worker import EarlyStop
@@ -25,6 +27,9 @@ class MonitorConfig(Config):
     """Smallest mean length of reasoning, as a share of that of the first window."""
     max_unhelped: float = Field(0.5, gt=0, le=1)
     """Largest rise since the first window in the share of benign prompts that get no help."""
+    max_flagged: float = Field(0.5, gt=0, le=1)
+    """Largest rise since the first window in the share of rollouts whose reasoning a monitor flags
+    (see question `monitors_by_step`); 1 never ends a training."""
     saturated_steps: int = Field(20, gt=0)
     """Steps in a row in which all samples of every prompt score alike, after which nothing is left
     to learn."""
@@ -76,6 +81,13 @@ class Monitor:
             return (
                 f"benign prompts without help rose from {before:.2f} to {now:.2f}: the model "
                 "learns to refuse; give rl.mix more benign prompts or lower rl.learning_rate"
+            )
+        before, now = self._means(FLAGGED)
+        if before is not None and now is not None and now > before + config.max_flagged:
+            return (
+                f"reasoning that a monitor flags rose from {before:.2f} to {now:.2f} of rollouts: "
+                "the model no longer thinks what it says; look at precept ask monitors_by_step and "
+                "flagged, and do not reward the reasoning for it"
             )
         return None
 

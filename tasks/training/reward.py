@@ -198,7 +198,7 @@ class Reward:
         *,
         config: RewardConfig,
         split: Callable[[Sequence[int]], RolloutReply],
-        record: Callable[[list[Rollout]], object],
+        record: Callable[[list[Rollout]], Mapping[str, float] | None],
         stop: EarlyStop,
         origin: RolloutOrigin,
     ) -> None:
@@ -247,7 +247,11 @@ class Reward:
         replies = await self.pool.ask(requests)
         step = trainer_state.global_step
         rollouts = [self._row(answer, step, self._rewarded(answer, replies)) for answer in answers]
-        self.record(rollouts)
+        # Monitors read the rollouts here, after their rewards. No reward may depend on what they
+        # find: a model that is rewarded for clean reasoning learns to hide what it thinks.
+        findings = self.record(rollouts) or {}
+        for name, share in findings.items():
+            log_metric(name, share)
         self._log(rollouts, log_metric)
         self._stop_if_failing(rollouts)
         self.ended = time.monotonic()

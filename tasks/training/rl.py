@@ -22,6 +22,7 @@ from tasks.data.sources import SourceConfig
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.graders import FunctionGrader, GraderConfig, load_function
+from tasks.monitors import RolloutMonitor
 from tasks.training.checkpoint import TrainingOutcome
 from tasks.training.judges import FunctionJudge, JudgePool, Judges, Judging
 from tasks.training.monitor import MonitorConfig, monitor_callback
@@ -46,8 +47,7 @@ from tasks.training.trainer import (
 from tasks.training.worker import EarlyStop, run_trainer, set_up
 from warehouse.catalog import connect, look_up
 from warehouse.home import Home
-from warehouse.shards import write_shard
-from warehouse.tables import ROLLOUTS, content_id
+from warehouse.tables import content_id
 
 _BEST = BestBy("reward", "max")
 
@@ -65,7 +65,7 @@ class RlConfig(TrainingConfig):
     """Refinement by reinforcement learning."""
 
     not_defining: ClassVar[dict[str, Any]] = {
-        "workers": True,
+        **TrainingConfig.not_defining,
         "reward": {"call_seconds", "in_flight", "batch_seconds"},
     }
 
@@ -85,7 +85,7 @@ class RlConfig(TrainingConfig):
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
     """Loss, as TRL's GRPOTrainer names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Which rewards' standard deviation normalises the advantage."""
+    """Rewards whose standard deviation normalises the advantage."""
     reward_on: Literal["all", "answer"] = "all"
     """Tokens that the reward moves: `all`, or those of the `answer` after the reasoning."""
     mix: dict[Literal["harmful", "benign", "ambiguous"], float] = {}
@@ -101,11 +101,14 @@ class RlConfig(TrainingConfig):
     """Resources of the training."""
 
     def defining(self) -> str:
-        """Returns the settings that define the model; a reward without a function is hashed as it
-        was before there were any."""
+        """Returns the settings that define the model; a reward without a function, and an alarm
+        that is left as it is, are hashed as they were before there were any."""
         absent = set() if self.reward.function else {"function"}
         reward = self.not_defining["reward"] | absent
-        return self.model_dump_json(by_alias=True, exclude={**self.not_defining, "reward": reward})
+        alarm = MonitorConfig.model_fields["max_flagged"].default
+        monitor = {"max_flagged"} if self.monitor.max_flagged == alarm else set()
+        exclude = {**self.not_defining, "reward": reward, "monitor": monitor}
+        return self.model_dump_json(by_alias=True, exclude=exclude)
 
     @model_validator(mode="after")
     def _check_groups(self) -> "RlConfig":
@@ -224,6 +227,8 @@ class RlData:
     """Handles of the judge actors; empty if a function is the reward."""
     home: Home
     run_id: str
+    monitor: RolloutMonitor
+    """The monitors that read the rollouts; no reward sees what they find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +245,8 @@ class RlTraining:
     """`name@revision` of the judge."""
     home: Home
     run_id: str
+    rule_ids: tuple[str, ...]
+    """Ids of all rules of the pack, for the monitors."""
     name: str = "rl"
     best: BestBy = _BEST
     set_id: None = None
@@ -295,7 +302,8 @@ class RlTraining:
             judges.stop()
 
     def _fit(self, job: Job, rows: list[RolloutRow], *, judges: list[Any]) -> TrainingOutcome:
-        data = RlData(rows=rows, judges=judges, home=self.home, run_id=self.run_id)
+        monitor = RolloutMonitor.of(self.rule_ids, self.specs.values())
+        data = RlData(rows=rows, judges=judges, home=self.home, run_id=self.run_id, monitor=monitor)
         return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
 
 
@@ -316,7 +324,7 @@ def _loop(job: Job, data: RlData) -> None:
         _judging(data, config),
         config=config.reward,
         split=partial(split_rollout, tokenizer, chats.prefilled, job.end_ids),
-        record=partial(write_shard, data.home, ROLLOUTS),
+        record=partial(data.monitor.record, data.home),
         stop=stop,
         origin=RolloutOrigin(
             checkpoint_id=job.checkpoint_id,

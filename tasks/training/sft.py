@@ -40,7 +40,10 @@ class CapabilityConfig(Config):
 class SftConfig(TrainingConfig):
     """Fine-tuning on examples."""
 
-    not_defining: ClassVar[dict[str, Any]] = {"workers": True, "capability": {"path"}}
+    not_defining: ClassVar[dict[str, Any]] = {
+        **TrainingConfig.not_defining,
+        "capability": {"path"},
+    }
 
     epochs: float = Field(3.0, gt=0)
     """Passes over the rows."""

@@ -18,6 +18,7 @@ from tasks import Config
 from tasks.engine.cluster import require_room
 from tasks.engine.faults import message_of, root_cause
 from tasks.engine.processor import is_quick_at_bfloat16
+from tasks.training.tracking import Tracker, Tracking
 
 _RUNTIME_ARGUMENTS = (
     "fsdp",
@@ -116,9 +117,9 @@ class WorkersConfig(Config):
 
 
 class TrainingConfig(Config):
-    """The keys of every training; they define its checkpoint, `workers` excepted."""
+    """The keys of every training; all but `workers` and `report_to` define its checkpoint."""
 
-    not_defining: ClassVar[dict[str, Any]] = {"workers": True}
+    not_defining: ClassVar[dict[str, Any]] = {"workers": True, "report_to": True}
     """Keys that change only how the training runs, in the form of pydantic's `exclude`."""
 
     learning_rate: float = Field(1e-5, gt=0)
@@ -139,6 +140,12 @@ class TrainingConfig(Config):
     """Type of the weights during training; bfloat16 needs `lora`."""
     lora: LoraConfig | None = None
     """Low-rank adapters. Unset: all weights are trained."""
+    report_to: Tracker | None = None
+    """Tracker that is shown the figures of each step beside the warehouse: `trackio`, `wandb`,
+    `mlflow` or `none`; its package must be installed. It writes to folder `tracking` of the
+    warehouse (of one on a store, of its scratch folder) and sends nothing, unless its own variables
+    tell it to: `TRACKIO_SPACE_ID`, `WANDB_MODE`, `MLFLOW_TRACKING_URI`. Unset: `trackio` if it is
+    installed, else `none`."""
     workers: WorkersConfig = WorkersConfig()
     """Resources of the training."""
 
@@ -197,6 +204,7 @@ class Job:
     """Tokens that end a turn."""
     config: TrainingConfig
     best: BestBy
+    tracking: Tracking = field(default_factory=Tracking)
 
     @property
     def workers(self) -> WorkersConfig:
@@ -241,7 +249,7 @@ class Job:
             "save_strategy": "steps",
             "save_steps": workers.save_steps,
             "save_total_limit": 1,
-            "report_to": "none",
+            **self.tracking.trl_arguments(f"{self.name}-{self.checkpoint_id[:12]}"),
             "disable_tqdm": True,
             "ddp_find_unused_parameters": False,
             **workers.arguments,

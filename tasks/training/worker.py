@@ -35,6 +35,7 @@ def set_up(job: Job) -> None:
     """
     for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "VLLM_NO_USAGE_STATS"):
         os.environ[name] = "1"
+    job.tracking.set_up()
     # TRL's warning about a row without a reward prints its prompt and its completion.
     logging.getLogger("trl").setLevel(logging.ERROR)
     if not job.workers.use_gpu:

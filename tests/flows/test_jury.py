@@ -90,7 +90,8 @@ def test_next_run_asks_the_judge_that_was_down_about_what_still_stands_alone(
     [judge] = asked
     assert "float32" in judge and asked[judge] == juries.counts_down["unjudged"]
     verdicts = "SELECT DISTINCT verdict FROM verdicts WHERE verdict <> 'failed'"
-    assert set(read(juries.connection, verdicts).fetchall()) == {("accepted",), ("rejected",)}
+    found = set(read(juries.connection, verdicts).fetchall())
+    assert ("accepted",) in found and found <= {("accepted",), ("rejected",)}
     lowest = "SELECT min(list_min(scores)), min(len(scores)) FROM verdicts WHERE accepted"
     [(score, num_scores)] = read(juries.connection, lowest).fetchall()
     assert score >= 8 and num_scores == 4

@@ -263,6 +263,16 @@ def test_a_run_that_takes_too_long_is_ended_unless_it_limits_itself(
     assert _run(lambda _: time.sleep(0.1), "harbour", changes, limits_itself=True) is None
 
 
+def test_whatever_a_run_fails_with_after_its_time_is_told_as_its_time_limit() -> None:
+    from flows.time_limit import told_as_timeout
+
+    with pytest.raises(TimeoutError, match=r"nightly\.hours"), told_as_timeout(0.00001):
+        time.sleep(0.1)
+        raise ValueError("Task run is not set")
+    with pytest.raises(ValueError, match="not set"), told_as_timeout(1):
+        raise ValueError("Task run is not set")
+
+
 def test_every_flow_is_offered_with_a_form_that_explains_itself() -> None:
     from flows.deployments import deployments
 

@@ -247,26 +247,23 @@ def test_full_judging_accepts_what_race_accepted(changed: Changed) -> None:
     assert full - changed.remade == changed.raced - changed.remade
 
 
-def engines(pid: int) -> list[psutil.Process]:
-    """Processes of engines below a process."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "EngineCore" in " ".join([process.name(), *process.cmdline()]):
-                found.append(process)
-    return found
+def actors(home: Path) -> dict[int, int]:
+    """Tokens that each engine has made, by the process of its actor."""
+    # An engine's usage is in a file that is named by that process.
+    files = (home / "engines").glob("*/*.json")
+    return {int(file.stem): json.loads(file.read_text())["output_tokens"] for file in files}
 
 
 def at_work(pid: int, home: Path, lost: set[int]) -> list[psutil.Process]:
-    """Engines below a process that have made tokens and are not among the lost ones."""
-    # An engine's usage is in a file that is named by the process of its actor.
-    files = (home / "engines").glob("*/*.json")
-    actors = {int(file.stem) for file in files if json.loads(file.read_text())["output_tokens"]}
+    """Models that run below a process, have made tokens, and are not among the lost ones."""
+    busy = {actor for actor, num_tokens in actors(home).items() if num_tokens}
     generating = []
-    for engine in engines(pid):
+    for process in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if engine.pid not in lost and actors & {parent.pid for parent in engine.parents()}:
-                generating.append(engine)
+            is_model = "EngineCore" in " ".join([process.name(), *process.cmdline()])
+            of_busy = bool(busy & {parent.pid for parent in process.parents()})
+            if is_model and of_busy and process.pid not in lost:
+                generating.append(process)
     return generating
 
 
@@ -289,7 +286,10 @@ def test_killed_run_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Pat
 
     def working() -> list[psutil.Process]:
         assert run.poll() is None, f"the run ended before it was killed: {said.read_text()}"
-        return engines(run.pid) if list_shards(place, COMPLETIONS) else []
+        if not list_shards(place, COMPLETIONS):
+            return []
+        below = psutil.Process(run.pid).children(recursive=True)
+        return [process for process in below if process.pid in actors(home)]
 
     left = wait_for(working, seconds=240)
     run.send_signal(signal.SIGKILL)
@@ -318,7 +318,12 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
         "stage.blocks_in_flight=1",
         "stage.block_rows=4",
     )
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    # Models in processes of their own, as on a GPU: one can stand still while its actor does not.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PROJECT),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+    }
     # A process of its own: a thread would keep this one from looking at the engines in time.
     said = tmp_path / "stderr"
     with said.open("w") as file:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from tests.rows import completion, example, judgement, later, prompt, run, spec_text
@@ -222,6 +224,26 @@ def test_a_connection_shows_one_moment_and_the_next_one_what_was_written_since(h
     write_shard(home, PROMPTS, [EEL])
     assert connection.sql("SELECT count(*) FROM prompts").fetchall() == [(1,)]
     assert connect(home).sql("SELECT count(*) FROM prompts").fetchall() == [(2,)]
+
+
+def test_each_connection_shows_its_own_warehouse_and_relations(tmp_path: Path) -> None:
+    here, there, new = (Home(str(tmp_path / name)) for name in ("here", "there", "new"))
+    write_shard(here, PROMPTS, [SKIFF])
+    write_shard(there, PROMPTS, [EEL])
+    first, second, third = connect(here), connect(there), connect(new)
+    first.register("wanted", pa.table({"prompt_id": ["skiff"], "spec_id": ["s"]}))
+    query = "SELECT prompt_id FROM prompts"
+    assert first.sql(query).fetchall() == first.sql("SELECT prompt_id FROM wanted").fetchall()
+    first.close()
+    assert second.sql(query).fetchall() == [("eel",)]
+    assert third.sql(query).fetchall() == second.sql("FROM wanted").fetchall() == []
+
+
+def test_threads_ask_at_once(disk: Home) -> None:
+    write_small_warehouse(disk)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(verdicts, [disk] * 8))
+    assert found == [verdicts(disk)] * 8
 
 
 def test_an_id_is_shown_once_by_its_latest_attempt_and_the_row_that_came_first(

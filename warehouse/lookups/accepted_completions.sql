@@ -1,7 +1,9 @@
--- The completions of view `wanted_completions` that a run accepts, the best first.
+-- The completions of view `wanted_completions` that a run accepts, or that people accept of those that
+-- it has a score of, the best first: of a prompt, those that people accept come before others.
 SELECT
     c.completion_id, c.text_id, c.prompt_id, v.spec_id, c.cited, c.cited_unknown, c.answer,
-    c.reasoning, p.categories, p.ideal_response, p.messages, v.judging_id, v.min_score, v.scores
+    c.reasoning, p.categories, p.ideal_response, p.messages, v.judging_id, v.min_score, v.scores,
+    v.accepted, h.review_verdict
 FROM verdicts AS v
 JOIN completions AS c USING (completion_id)
 JOIN prompts AS p USING (prompt_id)
@@ -15,7 +17,14 @@ JOIN plans AS r
 JOIN wanted_completions AS w
     ON w.completion_id = v.completion_id
     AND w.spec_id = v.spec_id
+LEFT JOIN reviewed AS h ON h.completion_id = v.completion_id
 WHERE r.run_id = $run_id
-    AND v.verdict = 'accepted'
     AND v.judging_id = coalesce(w.judging_id, $judging_id)
-ORDER BY c.prompt_id, v.min_score DESC, list_avg(v.scores) DESC, c.completion_id;
+    AND (
+        v.accepted
+        -- An example has a score, and no word of a person makes a reply whole that was cut.
+        OR (h.review_verdict = 'accepted' AND v.verdict <> 'failed' AND v.min_score IS NOT NULL)
+    )
+ORDER BY
+    c.prompt_id, coalesce(h.review_verdict = 'accepted', false) DESC, v.min_score DESC,
+    list_avg(v.scores) DESC, c.completion_id;

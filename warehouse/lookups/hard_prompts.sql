@@ -23,8 +23,7 @@ graded_answers AS (
     FROM graded AS g
     JOIN metrics AS m ON m.score = g.score AND m.kind = g.kind
     SEMI JOIN (SELECT arm FROM arms WHERE checkpoint_id IS NOT NULL) AS a USING (arm)
-    WHERE m.metric IN ('not_unsafe', 'not_overrefuse', 'policy_adherence')
-      AND g.attack = 'none' AND g.probe = 'none'
+    WHERE m.is_adherence AND g.attack = 'none' AND g.probe = 'none'
     GROUP BY g.prompt_id
 ),
 failing AS (

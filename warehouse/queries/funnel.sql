@@ -50,11 +50,15 @@ parts AS (
     GROUP BY c.completion_id
 ),
 curated AS (
-    SELECT DISTINCT e.completion_id, e.status = 'chosen' AS is_chosen, e.reason
+    SELECT DISTINCT
+        e.completion_id, e.status = 'chosen' AS is_chosen, e.reason,
+        p.verdict = 'accepted' AS is_accepted
     FROM examples AS e
     JOIN latest AS l USING (set_id)
     JOIN parts AS p USING (completion_id)
+    -- People may accept what the judge does not.
     WHERE p.verdict = 'accepted'
+       OR completion_id IN (SELECT completion_id FROM reviewed WHERE review_verdict = 'accepted')
 ),
 counts AS (
     SELECT
@@ -73,7 +77,7 @@ counts AS (
             ), 0
         ) AS num_traces,
         (SELECT count(*) FROM parts WHERE verdict = 'accepted') AS num_accepted,
-        (SELECT count(*) FROM curated) AS num_curated
+        (SELECT count(*) FROM curated WHERE is_accepted) AS num_curated
 ),
 totals AS (
     SELECT
@@ -131,6 +135,8 @@ lost AS (
     SELECT 6, reason, count(*) FROM curated WHERE NOT is_chosen GROUP BY ALL
     UNION ALL
     SELECT 6, 'not curated yet', num_accepted - num_curated FROM totals
+    UNION ALL
+    SELECT 6, 'more that reviews accept', count(*) FROM curated WHERE NOT is_accepted
 ),
 reasons AS (
     SELECT

@@ -8,34 +8,9 @@
 -- are right vote alike as well, so that it is a lower bound. A jury that races asks later judges about
 -- no completion that an earlier one rejected: judge some prompts with judge.mode = "full" to compare
 -- them fairly.
-WITH seats AS (
-    SELECT DISTINCT judging_id, judge_id, num_each, num_judges
-    FROM judges
-    WHERE num_judges > 1
-),
-cast_votes AS (
-    SELECT
-        s.judging_id, s.judge_id, s.num_judges, v.completion_id, v.spec_id,
-        any_value(j.model) AS judge,
-        CASE
-            WHEN min(j.score) < v.threshold THEN 0
-            WHEN count(j.score) >= s.num_each THEN 1
-        END AS accepts
-    FROM verdicts AS v
-    JOIN seats AS s USING (judging_id)
-    LEFT JOIN votes AS j
-        ON j.completion_id = v.completion_id
-       AND j.spec_id = v.spec_id
-       AND j.judging_id = v.judging_id
-       AND j.judge_id = s.judge_id
-       AND j.num_each = s.num_each
-    WHERE v.num_judgements = s.num_each * s.num_judges
-    GROUP BY s.judging_id, s.judge_id, s.num_judges, s.num_each, v.completion_id, v.spec_id,
-        v.threshold
-),
-named AS (
+WITH named AS (
     SELECT judging_id, judge_id, any_value(judge) AS judge, count(accepts) AS num_judged
-    FROM cast_votes
+    FROM jury_votes
     GROUP BY ALL
 ),
 shared AS (
@@ -43,7 +18,7 @@ shared AS (
         *,
         count(*) FILTER (accepts = 0) OVER (PARTITION BY judging_id, completion_id, spec_id)
             AS num_rejecting
-    FROM cast_votes
+    FROM jury_votes
     QUALIFY count(accepts) OVER (PARTITION BY judging_id, completion_id, spec_id) = num_judges
 ),
 alone AS (

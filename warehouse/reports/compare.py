@@ -17,7 +17,7 @@ class Compared:
     run_a: str
     run_b: str
     note: str | None
-    """What a reader must know first: that it is one run, or that the flows differ; else None."""
+    """A warning that stands first: it is one run, or the flows differ; else None."""
     same_kind: bool
     """True if both made the same kind of thing: examples, a model, an evaluation."""
     settings: list[dict[str, Any]]
@@ -38,7 +38,7 @@ def compare(connection: duckdb.DuckDBPyConnection, run_a: str, run_b: str) -> Co
 
     Raises QuestionError if an id matches no run, or several.
     """
-    a, b = _find(connection, run_a), _find(connection, run_b)
+    a, b = find_run(connection, run_a), find_run(connection, run_b)
     same_kind = a["flow"] == b["flow"] or all(map(_has_evaluated, (a, b)))
     return Compared(
         run_a=a["run_id"],
@@ -67,7 +67,7 @@ def _note(a: Mapping[str, Any], b: Mapping[str, Any], same_kind: bool) -> str | 
     )
 
 
-def _find(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
+def find_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
     """Returns the run whose id starts so; one whose whole id it is comes before others."""
     if not run_id.strip():
         raise QuestionError("the id of a run is empty: give one that `precept status` lists")

@@ -49,8 +49,7 @@ valued AS (
     SELECT g.answer_id, avg(g.value) AS value
     FROM graded AS g
     JOIN metrics AS m ON m.score = g.score AND m.kind = g.kind
-    WHERE m.metric IN ('not_unsafe', 'not_overrefuse', 'policy_adherence')
-      AND g.value IS NOT NULL
+    WHERE m.is_adherence AND g.value IS NOT NULL
     GROUP BY g.answer_id
 )
 SELECT a.pack, unnest(a.cited) AS rule_id, a.answer_id, v.value

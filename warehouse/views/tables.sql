@@ -20,7 +20,8 @@ WITH parts AS (
     UNION
     SELECT
         recipe, run_id, t.generation_id, coalesce(t.judging_id, l.judging_id),
-        if(t.judging_id IS NULL, jury, []), 1, coalesce(t.num_judgements, l.num_judgements),
+        CASE WHEN t.judging_id IS NULL THEN jury ELSE [] END, 1,
+        coalesce(t.num_judgements, l.num_judgements),
         threshold, set_id, spec_ids, true, t.judging_id IS NOT NULL
     FROM (SELECT *, unnest(traces) AS t FROM latest_plans) AS l
 ),
@@ -30,10 +31,10 @@ specs_of AS (
 )
 SELECT
     * EXCLUDE (jury, of_traces, has_scores),
-    if(len(jury) > 0, jury, [judging_id]) AS judges,
+    CASE WHEN len(jury) > 0 THEN jury ELSE [judging_id] END AS judges,
     num_each * len(judges) AS num_judgements,
-    if(of_traces, NULL, spec_id) AS completion_spec_id,
-    if(has_scores, NULL, spec_id) AS judgement_spec_id
+    CASE WHEN NOT of_traces THEN spec_id END AS completion_spec_id,
+    CASE WHEN NOT has_scores THEN spec_id END AS judgement_spec_id
 FROM specs_of;
 
 -- The judges of those plans, a row for each.

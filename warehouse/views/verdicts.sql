@@ -71,20 +71,24 @@ JOIN verdicts AS v USING (completion_id)
 WHERE v.accepted
 QUALIFY row_number() OVER (PARTITION BY c.completion_id ORDER BY v.judging_id) = 1;
 
--- The best against the worst completion of each prompt that has both, by their lowest scores.
+-- The best against the worst completion of each prompt that has both, by their lowest scores. What
+-- people say goes before what the judge says: whom they reject or dispute is not the best, and whom
+-- they accept or dispute not the worst.
 CREATE VIEW preference_pairs AS
 WITH scored AS (
     SELECT
         c.prompt_id, v.spec_id, c.generation_id, v.judging_id, c.completion_id, v.verdict,
-        v.min_score, v.scores, c.cited, c.reasoning, c.answer
+        v.min_score, v.scores, c.cited, c.reasoning, c.answer,
+        coalesce(r.review_verdict, 'unsure') AS review_verdict
     FROM verdicts AS v
     JOIN completions AS c USING (completion_id)
+    LEFT JOIN reviewed AS r USING (completion_id)
     WHERE v.min_score IS NOT NULL
 ),
 best AS (
     SELECT *
     FROM scored
-    WHERE verdict = 'accepted'
+    WHERE verdict = 'accepted' AND review_verdict NOT IN ('rejected', 'disputed')
     QUALIFY row_number() OVER (
         PARTITION BY prompt_id, spec_id, generation_id, judging_id
         ORDER BY min_score DESC, completion_id
@@ -93,7 +97,7 @@ best AS (
 worst AS (
     SELECT *
     FROM scored
-    WHERE verdict = 'rejected'
+    WHERE verdict = 'rejected' AND review_verdict NOT IN ('accepted', 'disputed')
     QUALIFY row_number() OVER (
         PARTITION BY prompt_id, spec_id, generation_id, judging_id
         ORDER BY min_score, completion_id

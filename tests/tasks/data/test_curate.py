@@ -9,8 +9,9 @@ import pytest
 
 from tasks.data.curate import CurateConfig, Curated, curate
 from tests.rows import completion, judgement, later, plain, prompt, run
-from warehouse.catalog import connect
+from warehouse.catalog import ask, connect
 from warehouse.home import Home
+from warehouse.reviews import add_review
 from warehouse.shards import list_shards, write_shard
 from warehouse.tables import COMPLETIONS, EXAMPLES, JUDGEMENTS, PROMPTS, RUNS, Turn
 
@@ -197,6 +198,103 @@ def test_a_milder_recipe_in_the_same_warehouse_changes_no_other_set(home: Home) 
     write_shard(home, RUNS, [mild])
     assert freeze(home) == strict
     assert "rejected" in reasons(home, freeze(home, run_id="r2"))
+
+
+def say(home: Home, completion_id: str, *decisions: Any) -> None:
+    """Stores a review of a completion for each decision, each by a person of its own."""
+    for number, decision in enumerate(decisions):
+        add_review(home, completion_id, "t", decision, f"person {number}")
+
+
+def verdicts_of(home: Home, curated: Curated) -> dict[str, tuple[str, str]]:
+    return {row["completion_id"]: (row["status"], row["reason"]) for row in examples(home, curated)}
+
+
+def test_people_have_the_last_word_on_what_is_an_example(home: Home) -> None:
+    rows = {name: {"prompt": f"b {name}"} for name in ("kept", "out", "disputed", "settled")}
+    store(home, {**rows, **FAULTY, "bad": {"prompt": "b9", "scores": (2, 1)}})
+    say(home, "out", "reject")
+    say(home, "disputed", "accept", "reject")
+    say(home, "settled", "reject", "accept", "reject")
+    say(home, "kept", "unsure")
+    for name in ("bad", "rejected", "pointing", "uncited", "unclosed", "unjudged"):
+        say(home, name, "accept")
+    left_out = {
+        "out": "reviewed: rejected",
+        "disputed": "reviewed: disputed",
+        "settled": "reviewed: rejected",
+        # People say whether a completion is good, not whether it can be trained on.
+        "pointing": "dangling",
+        "telling": "dangling",
+        "uncited": "uncited",
+        "invented": "cites_unknown",
+    }
+    assert verdicts_of(home, freeze(home)) == {
+        "kept": ("chosen", "best of n"),
+        "sound": ("chosen", "best of n"),
+        "bad": ("chosen", "reviewed: accepted"),
+        "rejected": ("chosen", "reviewed: accepted"),
+        "unjudged": ("chosen", "reviewed: accepted"),
+        **{name: ("left_out", reason) for name, reason in left_out.items()},
+    }
+
+
+def test_what_people_accept_comes_before_what_the_judge_likes_better(home: Home) -> None:
+    store(
+        home,
+        {
+            "liked": {"sample_index": 0, "scores": (10, 10)},
+            "chosen": {"sample_index": 1, "scores": (3, 3)},
+        },
+    )
+    say(home, "chosen", "accept")
+    assert verdicts_of(home, freeze(home)) == {
+        "chosen": ("chosen", "reviewed: accepted"),
+        "liked": ("left_out", "not_best"),
+    }
+
+
+def test_being_unsure_of_a_completion_does_not_put_it_before_a_better_one(home: Home) -> None:
+    store(home, {"good": {"scores": (9, 9)}, "best": {"sample_index": 1, "scores": (10, 10)}})
+    say(home, "good", "unsure")
+    assert verdicts_of(home, freeze(home)) == {
+        "best": ("chosen", "best of n"),
+        "good": ("left_out", "not_best"),
+    }
+
+
+def test_completion_without_any_score_waits_for_the_judge(home: Home) -> None:
+    store(home, {"new": {"scores": ()}})
+    say(home, "new", "accept")
+    assert verdicts_of(home, freeze(home)) == {}
+
+
+def test_set_changes_when_reviews_change_what_is_in_it_and_not_before(home: Home) -> None:
+    store(home, {"one": {"prompt": "b1"}, "other": {"prompt": "b2"}})
+    first = freeze(home)
+    say(home, "one", "accept")
+    assert freeze(home) == first  # it was in before
+    say(home, "one", "reject")
+    second = freeze(home)
+    assert second.set_id != first.set_id and second.num_chosen == 1
+    say(home, "one", "accept")
+    assert freeze(home) == first
+
+
+def test_funnel_tells_what_reviews_did(home: Home) -> None:
+    store(home, {"out": {"prompt": "b1"}, "in": {"prompt": "b2", "scores": (3, 3)}})
+    say(home, "out", "reject")
+    say(home, "in", "accept")
+    curated = freeze(home)
+    write_shard(home, RUNS, [run("r", revision=3, set_id=curated.set_id)])
+    assert ask(connect(home), "funnel").to_pylist()[-2:] == [
+        {"stage": "accepted", "num_rows": 1, "left_behind": "1 under the threshold 8"},
+        {
+            "stage": "examples",
+            "num_rows": 1,
+            "left_behind": "1 more that reviews accept, 1 reviewed: rejected",
+        },
+    ]
 
 
 def test_a_superseded_completion_is_not_curated(home: Home) -> None:

@@ -51,13 +51,18 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    # vLLM's libraries warn of their own deprecations while they load.
+    """The scale model on a machine without a compiler, which slim images are."""
     served = Served(load_recipe("harbour").engine, tmp_path_factory.mktemp("live"))
-    served.run(served.engine.start)
-    yield served
-    served.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", str(tmp_path_factory.mktemp("none") / "g++"))
+        # A kernel that was compiled before would need none.
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        served.run(served.engine.start)
+        yield served
+        served.close()
 
 
+# vLLM's libraries warn of their own deprecations while they load.
 vllm_warns = pytest.mark.filterwarnings("ignore")
 
 
@@ -141,6 +146,7 @@ def test_judge_that_is_held_to_the_form_of_a_verdict_reasons_first(served: Serve
 ENDINGS = {
     "policy": ["Score: 8", "**Score:** 10/10", "### **Score: 7**."],
     "retrieval": ["Category: boats", "**Category: none**", "- Category: fish\n"],
+    "honesty": ["Invents: no\nMisleads: **yes**", "**Invents:** no\nMisleads: no."],
     "strongreject": ["Refused: 0\nConvincing: 5\nSpecific: 5"],
     "classes": ["Class: **full_refusal**", "Class: partial_refusal."],
     "propositions": ["gives_help: no\nsays_sorry: yes\n**names_helper: no**"],
@@ -156,7 +162,7 @@ def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: Rubri
     from transformers import AutoTokenizer
 
     recipe = load_recipe("harbour")
-    saw: Any = "answer+reasoning" if name == "retrieval" else "answer"
+    saw: Any = "answer+reasoning" if name in ("retrieval", "honesty") else "answer"
     adherence = load_adherence(PROJECT / "specs" / "harbour")
     config = GraderConfig(name="it", rubric=name, saw=saw)
     asked = GradingRequest(conversation=chat("Hello."), answer="No.", ideal_response="refuse")

@@ -140,7 +140,7 @@ def test_judge_sees_policy_and_bare_prompt_but_no_reasoning_unless_told(answered
 def test_a_grader_is_held_to_the_form_of_its_rubric_unless_the_recipe_sets_it_free(
     answered: Home, rubric: RubricName, constrain: bool
 ) -> None:
-    saw: Any = "answer+reasoning" if rubric == "retrieval" else "answer"
+    saw: Any = "answer+reasoning" if rubric in ("retrieval", "honesty") else "answer"
     config = GraderConfig(name="it", rubric=rubric, saw=saw, constrain=constrain)
     of_rubric = make_rubric(config, HARBOUR, load_adherence(PROJECT / "specs" / "harbour"))
     grader = RubricGrader.of(config, rubric=of_rubric, model="judge@1")

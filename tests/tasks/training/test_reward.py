@@ -24,6 +24,7 @@ from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import start_ray
 from tasks.engine.requests import EngineConfig, Request, Sample, ScriptedEngine, failed
 from tasks.evaluation.graders import load_function
+from tasks.monitors import RolloutMonitor
 from tasks.paths import PROJECT
 from tasks.training.judges import (
     FunctionJudge,
@@ -169,37 +170,66 @@ def reasoned(text: str) -> str:
     return f"<think>{CANARY}</think>{text}"
 
 
-JUDGED = {
-    "plain": rollout_ids(reasoned("Take the skiff.")),
-    "tags spelled out": rollout_ids(f"‹think›{CANARY}‹/think›Take the oar."),
-}
-BROKEN = {
-    "unclosed": rollout_ids(f"<think>{CANARY} Take the skiff."),
-    "without tags": rollout_ids(CANARY),
-    "never opened": rollout_ids(f"{CANARY}</think>Yes."),
-    "closed twice": rollout_ids(reasoned(f"Yes. {CANARY}</think>No.")),
-    "closed twice at once": rollout_ids(reasoned("</think>Yes.")),
-    "reopened": rollout_ids(reasoned(f"Yes.<think>{CANARY}</think>No.")),
-    "reopened for good": rollout_ids(reasoned(f"Yes.<think>{CANARY}")),
-    "opened twice": rollout_ids(f"<think>{reasoned('Yes.')}"),
-    "opened late": rollout_ids(f"Well.{reasoned('Yes.')}"),
-    "tags named in the answer": rollout_ids(reasoned("Write ‹think› and ‹/think›.")),
-    "truncated": rollout_ids(reasoned("Take the"), ended=False),
-    "truncated in reasoning": rollout_ids(f"<think>{CANARY}", ended=False),
-    "without answer": rollout_ids(reasoned(" ")),
-    "ended by padding in reasoning": [*rollout_ids(f"<think>{CANARY}", ended=False), 0],
-}
+@cache
+def judged() -> dict[str, list[int]]:
+    """Rollouts whose answer a judge is shown."""
+    return {
+        "plain": rollout_ids(reasoned("Take the skiff.")),
+        "tags spelled out": rollout_ids(f"‹think›{CANARY}‹/think›Take the oar."),
+    }
+
+
+@cache
+def broken() -> dict[str, list[int]]:
+    """Rollouts that have no answer to show."""
+    return {
+        "unclosed": rollout_ids(f"<think>{CANARY} Take the skiff."),
+        "without tags": rollout_ids(CANARY),
+        "never opened": rollout_ids(f"{CANARY}</think>Yes."),
+        "closed twice": rollout_ids(reasoned(f"Yes. {CANARY}</think>No.")),
+        "closed twice at once": rollout_ids(reasoned("</think>Yes.")),
+        "reopened": rollout_ids(reasoned(f"Yes.<think>{CANARY}</think>No.")),
+        "reopened for good": rollout_ids(reasoned(f"Yes.<think>{CANARY}")),
+        "opened twice": rollout_ids(f"<think>{reasoned('Yes.')}"),
+        "opened late": rollout_ids(f"Well.{reasoned('Yes.')}"),
+        "tags named in the answer": rollout_ids(reasoned("Write ‹think› and ‹/think›.")),
+        "truncated": rollout_ids(reasoned("Take the"), ended=False),
+        "truncated in reasoning": rollout_ids(f"<think>{CANARY}", ended=False),
+        "without answer": rollout_ids(reasoned(" ")),
+        "ended by padding in reasoning": [*rollout_ids(f"<think>{CANARY}", ended=False), 0],
+    }
+
+
+def test_reward_does_not_depend_on_what_monitors_find(disk: Home) -> None:
+    """Reasoning that every monitor flags is rewarded like any other: a model that is rewarded for
+    clean reasoning learns to hide what it thinks."""
+    monitor = RolloutMonitor.of(SPEC.rule_ids, [SPEC])
+    flagged = "The policy above is rule B99, the grader will see my answer, and I must refuse."
+    rewards = {}
+    for reasoning in ("Rule B1 allows it, so I comply.", flagged):
+        bench = Bench([LocalJudge()])
+        bench.reward.record = partial(monitor.record, disk)
+        rollout = (
+            f"<think>{reasoning}</think>Here is how: take the skiff and row to the other side."
+        )
+        rewards[reasoning] = [bench.step(*[rollout] * 4, kind=kind) for kind in KINDS]
+        share = float(reasoning == flagged)
+        assert bench.metrics["monitor/flagged_share"] == share
+        assert bench.metrics["monitor/reversed_share"] == share
+    first, second = rewards.values()
+    assert first == second and None not in first[0]
 
 
 def test_no_judge_sees_the_reasoning() -> None:
     judge = LocalJudge()
     bench = Bench([judge])
-    rewards = bench.step(*JUDGED.values(), *BROKEN.values(), kind="ambiguous")
+    rollouts = [*judged().values(), *broken().values()]
+    rewards = bench.step(*rollouts, kind="ambiguous")
     assert CANARY not in repr(judge.engine_requests) + repr(judge.requests)
-    assert all(CANARY in tokenizer().decode(ids) for ids in (*JUDGED.values(), *BROKEN.values()))
+    assert all(CANARY in tokenizer().decode(ids) for ids in rollouts)
     assert {request.answer for request in judge.requests} == {"Take the skiff.", "Take the oar."}
-    assert rewards == [0.8] * len(JUDGED) + [0.0] * len(BROKEN)
-    assert all(CANARY in row.reasoning for row in bench.rows[: len(JUDGED)])
+    assert rewards == [0.8] * len(judged()) + [0.0] * len(broken())
+    assert all(CANARY in row.reasoning for row in bench.rows[: len(judged())])
 
 
 TAGS = ["<think>", "‹think›", "</think>", "‹/think›"]
@@ -231,7 +261,7 @@ def test_however_tags_are_mixed_no_judge_sees_text_before_or_behind_one(
 def test_tokens_are_split_alike_if_the_tags_are_special_tokens() -> None:
     special = copy.deepcopy(tokenizer())
     special.add_special_tokens({"extra_special_tokens": ["<think>", "</think>"]})
-    ids = [*JUDGED.values(), *BROKEN.values()]
+    ids = [*judged().values(), *broken().values()]
     assert special.decode(ids[0], skip_special_tokens=True) == f"{CANARY}Take the skiff."
     for prefilled in (False, True):
         assert [split_rollout(special, prefilled, ENDS, one) for one in ids] == [
@@ -369,7 +399,7 @@ def test_broken_format_is_rewarded_with_0_and_no_judge_is_asked() -> None:
     judge = LocalJudge()
     bench = Bench([judge])
     empty = rollout_ids("<think></think>Yes.")
-    assert bench.step(*BROKEN.values(), empty, []) == [0.0] * (len(BROKEN) + 2)
+    assert bench.step(*broken().values(), empty, []) == [0.0] * (len(broken()) + 2)
     assert judge.requests == []
     assert {(row.num_votes, row.reason) for row in bench.rows} == {(0, None)}
     assert Counter(row.status for row in bench.rows) == {
@@ -537,7 +567,7 @@ def test_share_of_benign_answers_without_help_is_measured_over_those_judged() ->
         lambda request, index: verdict_text(2 if "No." in repr(request.messages) else 9)
     )
     bench = Bench([LocalJudge(script)])
-    bench.step(GOOD, reasoned("No."), BROKEN["unclosed"], reasoned("Yes, do."), kind="benign")
+    bench.step(GOOD, reasoned("No."), broken()["unclosed"], reasoned("Yes, do."), kind="benign")
     assert bench.metrics["benign/unhelped_share"] == pytest.approx(1 / 3)
     assert bench.metrics["format/broken_share"] == pytest.approx(1 / 4)
     bench.metrics.clear()
@@ -605,11 +635,11 @@ def judges(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_no_reasoning_reaches_the_process_of_a_judge(ray: Any) -> None:
     actor = ray.remote(Reporting).options(num_cpus=0, max_concurrency=10)
     judge = actor.remote(lambda: ScriptedEngine(fair), JudgeConfig(), {SPEC.id: SPEC}, 4)
-    rewards = Bench([judge]).step(*JUDGED.values(), *BROKEN.values(), kind="ambiguous")
+    rewards = Bench([judge]).step(*judged().values(), *broken().values(), kind="ambiguous")
     received = ray.get(judge.report.remote())
     ray.kill(judge)
-    assert rewards == [0.8] * len(JUDGED) + [0.0] * len(BROKEN)
-    assert len(received) == 2 * len(JUDGED) + 1
+    assert rewards == [0.8] * len(judged()) + [0.0] * len(broken())
+    assert len(received) == 2 * len(judged()) + 1
     assert all("Take the" in one and CANARY not in one for one in received)
 
 

@@ -16,6 +16,7 @@ from specs.replies import CLOSE_TAG
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
 from tasks.engine.requests import ScriptedEngine
+from tasks.monitors import FLAGGED, RolloutMonitor
 from tasks.paths import PROJECT
 from tasks.training import rl
 from tasks.training.judges import JudgeActor
@@ -122,7 +123,8 @@ def make_data(home: Home) -> RlData:
         for name, kind in KIND_OF.items()
     ]
     handle = SimpleNamespace(score=SimpleNamespace(remote=judge.score))
-    return RlData(rows=rows, judges=[handle], home=home, run_id="r")
+    monitor = RolloutMonitor.of(SPEC.rule_ids, [SPEC])
+    return RlData(rows=rows, judges=[handle], home=home, run_id="r", monitor=monitor)
 
 
 def learn(home: Home, **changes: Any) -> Learned:
@@ -389,6 +391,24 @@ def test_refusal_of_benign_prompts_ends_the_training() -> None:
         "rl.mix more benign prompts or lower rl.learning_rate"
     )
     assert alarms({}, {}, unhelped, unhelped, max_unhelped=0.7)[3] is None
+
+
+def test_rise_of_flagged_reasoning_ends_the_training() -> None:
+    few, many = {FLAGGED: 0.1}, {FLAGGED: 0.7}
+    reasons = alarms(few, few, few, many, many)
+    assert reasons[:4] == [None] * 4
+    assert reasons[4] is not None
+    assert reasons[4].startswith(
+        "reasoning that a monitor flags rose from 0.10 to 0.70 of rollouts"
+    )
+    # What the model said from the start is no fault of the training.
+    assert set(alarms(many, many, many, many, many)) == {None}
+    assert set(alarms(few, few, many, many, max_flagged=1)) == {None}
+
+
+def test_alarm_that_is_left_as_it_is_defines_no_other_model() -> None:
+    plain, strict = RlConfig(), RlConfig(monitor=MonitorConfig(max_flagged=0.2))
+    assert "max_flagged" not in plain.defining() and plain.defining() != strict.defining()
 
 
 def test_saturation_ends_the_training_only_if_it_lasts() -> None:

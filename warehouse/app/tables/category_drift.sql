@@ -1,0 +1,2 @@
+-- The acceptance of each category now and before.
+SELECT * FROM memory.main.category_drift;

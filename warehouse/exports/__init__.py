@@ -1,0 +1,1 @@
+"""What leaves the warehouse: data sets and checkpoints as folders, each with a card."""
