@@ -70,12 +70,14 @@ async def load_core(config: EngineConfig, counter: UsageCounter) -> Core:
         os.environ.setdefault(name, "1")
     if not config.use_gpu:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_cache_gib)
-        # A model on one worker runs in its engine's own process: that starts sooner, its steps are
-        # shorter, and it takes the threads that Ray has set aside (OMP_NUM_THREADS).
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         if not await asyncio.to_thread(_is_sampler_compiled, config):
             os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-    if not _is_stepped_here(config):
+    is_stepped_here = _is_stepped_here(config)
+    if not config.use_gpu:
+        # One worker shares its engine's process: that starts sooner, its steps are shorter, and it
+        # takes the threads that Ray has set aside (OMP_NUM_THREADS).
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if not is_stepped_here:
         return _OtherProcess(config, counter)
     stepped = SteppedEngine(partial(_load_here, config, counter))
     await stepped.made()
