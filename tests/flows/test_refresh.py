@@ -314,7 +314,7 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
     # Small blocks, one at a time: much is left to do when the first shard lands.
     long = (
         'judge.mode="full"',
-        "generate.samples=4",
+        "generate.samples=2",
         "stage.blocks_in_flight=1",
         "stage.block_rows=4",
     )
@@ -349,7 +349,7 @@ def test_engines_that_are_lost_are_replaced_and_their_rows_are_made(tmp_path: Pa
             lost.add(engine.pid)
     assert run.wait(timeout=400) == 0
     completions = ids(home, "completions", "completion_id")
-    assert len(completions) == len(set(completions)) == 4 * NUM_PROMPTS
+    assert len(completions) == len(set(completions)) == 2 * NUM_PROMPTS
     connection = connect(place)
     query = "SELECT status FROM completions UNION SELECT status FROM judgements"
     assert ("error",) not in connection.execute(query).fetchall()
