@@ -4,7 +4,7 @@ Rows of the warehouse, and rows of the files that sources read.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,27 @@ def judgement(
         "rationale": f"Worth {score}.",
     }
     return Judgement(**{**row, **changes})
+
+
+Scores = Mapping[str, Sequence[float | None]]
+"""The scores of a judge's samples by completion; None for one that could not be read."""
+
+
+def judged(judge: str, scores: Scores, **changes: Any) -> list[Judgement]:
+    """The samples that one judge gives to completions."""
+    return [
+        judgement(
+            name,
+            index,
+            score,
+            judging_id=judge,
+            judgement_id=content_id(name, judge, index),
+            model=f"{judge}@1",
+            **changes,
+        )
+        for name, given in scores.items()
+        for index, score in enumerate(given)
+    ]
 
 
 def review(completion_id: str, reviewer: str, decision: str, **changes: Any) -> Review:

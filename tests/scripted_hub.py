@@ -2,18 +2,16 @@
 
 import base64
 import json
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.servers import answering
 
 TOKEN = "hf_TokenOfTheTestsThatMustNotBeSeen00"
 
@@ -29,7 +27,7 @@ class ScriptedHub:
     refusal: int | None = None
     """Status with which everything but the token's owner is refused."""
     faults: list[str] = field(default_factory=list)
-    """What is wrong with the metadata of every card."""
+    """Faults that the Hub finds in the metadata of every card."""
     parents: list[str | None] = field(default_factory=list)
     """The commit that each push was to follow."""
 
@@ -127,17 +125,5 @@ def scripted_hub() -> Iterator[ScriptedHub]:
         Route(f"{repo}/preupload/{{revision}}", hub.preupload, methods=["POST"]),
         Route(f"{repo}/commit/{{revision}}", hub.commit, methods=["POST"]),
     ]
-    config = uvicorn.Config(
-        Starlette(routes=routes), port=0, log_level="critical", timeout_graceful_shutdown=1
-    )
-    serving = uvicorn.Server(config)
-    thread = threading.Thread(target=serving.run, daemon=True)
-    thread.start()
-    while not serving.started:
-        assert thread.is_alive()
-        time.sleep(0.005)
-    port = serving.servers[0].sockets[0].getsockname()[1]
-    hub.url = f"http://127.0.0.1:{port}"
-    yield hub
-    serving.should_exit = True
-    thread.join()
+    with answering(routes) as hub.url:
+        yield hub

@@ -1,18 +1,16 @@
 """An OpenAI-compatible server on loopback that answers as a script says, and keeps what it got."""
 
 import json
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from tests.servers import answering
 
 MODEL = "town-1"
 SOON = {"retry-after-ms": "10"}
@@ -119,17 +117,6 @@ def scripted(script: Script) -> Iterator[ScriptedServer]:
         Route("/v1/chat/completions", server.complete, methods=["POST"]),
         Route("/v1/models", server.listed),
     ]
-    config = uvicorn.Config(
-        Starlette(routes=routes), port=0, log_level="critical", timeout_graceful_shutdown=1
-    )
-    serving = uvicorn.Server(config)
-    thread = threading.Thread(target=serving.run, daemon=True)
-    thread.start()
-    while not serving.started:
-        assert thread.is_alive()
-        time.sleep(0.005)
-    port = serving.servers[0].sockets[0].getsockname()[1]
-    server.url = f"http://127.0.0.1:{port}/v1"
-    yield server
-    serving.should_exit = True
-    thread.join()
+    with answering(routes) as address:
+        server.url = f"{address}/v1"
+        yield server

@@ -1,12 +1,11 @@
 """Juries and criteria as the questions tell them, counted by hand."""
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from tests.rows import completion, judgement, later, prompt, run
+from tests.rows import Scores, completion, judged, judgement, later, prompt, run
 from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 from warehouse.shards import write_shard
@@ -16,30 +15,10 @@ from warehouse.tables import (
     PROMPTS,
     RUNS,
     CriterionScore,
-    Judgement,
     TracePlan,
-    content_id,
 )
 
 JURY = ["a", "b", "c"]
-Scores = Mapping[str, Sequence[float | None]]
-
-
-def judged(judge: str, scores: Scores, **changes: Any) -> list[Judgement]:
-    """The samples that one judge gives to completions."""
-    return [
-        judgement(
-            name,
-            index,
-            score,
-            judging_id=judge,
-            judgement_id=content_id(name, judge, index),
-            model=f"{judge}@1",
-            **changes,
-        )
-        for name, given in scores.items()
-        for index, score in enumerate(given)
-    ]
 
 
 def fill(home: Home, *judges: Scores, num_each: int = 1) -> None:

@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from warehouse.characters import all_visible, one_line
 from warehouse.exports.dataset import CONFIGS, ExportedRows, ExportError, Form, Reasoning
 from warehouse.exports.figures import Figures
+from warehouse.markdown import templates, without_signs
 
 _ABOUT = {
     "sft": "an example whose completion people, or else the judge, accept",
@@ -158,13 +159,7 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent, autoescape=False)
     environment.filters |= {
         "line": _as_line,
         "heading": lambda text: _as_line(text).replace("#", r"\#"),
@@ -184,7 +179,7 @@ def _templates() -> Environment:
 def _as_line(text: Any) -> str:
     """Returns a text as one line of Markdown, in which nothing of it is markup."""
     escaped = html.escape(one_line(" ".join(str(text).split())), quote=False)
-    return "".join(f"\\{sign}" if sign in r"\|`*_[]~" else sign for sign in escaped)
+    return without_signs(escaped)
 
 
 def _number(value: float | None) -> str:

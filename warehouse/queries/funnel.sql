@@ -32,9 +32,7 @@ uncollected AS (
 ),
 -- A completion that several recipes judge has the best of its verdicts.
 ranked AS (
-    SELECT
-        *,
-        list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) AS place
+    SELECT *, verdict_rank(verdict) AS place
     FROM verdicts
 ),
 parts AS (

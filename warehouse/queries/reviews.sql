@@ -5,9 +5,7 @@ WITH judged AS (
     FROM verdicts
     QUALIFY row_number() OVER (
         PARTITION BY completion_id
-        ORDER BY
-            list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) DESC,
-            judging_id, spec_id, threshold, num_judgements
+        ORDER BY verdict_rank(verdict) DESC, judging_id, spec_id, threshold, num_judgements
     ) = 1
 )
 SELECT

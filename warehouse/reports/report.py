@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from warehouse.catalog import ask, choose_run, look_up, prepare
 from warehouse.characters import all_visible, json_text
 from warehouse.files import write_whole
+from warehouse.markdown import templates, without_signs
 from warehouse.reports.graders import graders
 from warehouse.reports.grids import Grid, Row, Rows, number, percent, plain, rounded, shown
 from warehouse.reports.material import Material, Section, listed_if_any
@@ -208,13 +209,7 @@ def _render(name: str, report: Report) -> str:
 
 @cache
 def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent, autoescape=True)
     environment.filters |= {
         "line": _as_line,
         "heading": lambda text: Markup(_as_line(text).replace("#", r"\#")),
@@ -228,7 +223,7 @@ def _templates() -> Environment:
 def _as_line(text: Any) -> Markup:
     """Returns a text as one line of Markdown, in which nothing of it is markup."""
     escaped = str(escape(" ".join(str(text).split())))
-    return Markup("".join(f"\\{sign}" if sign in r"\|`*_[]~" else sign for sign in escaped))
+    return Markup(without_signs(escaped))
 
 
 def _by_arm(samples: Rows, arms: Sequence[str]) -> dict[str, list[Row]]:

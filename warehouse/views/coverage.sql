@@ -11,9 +11,7 @@ CREATE MACRO words_of(quoted) AS trim(regexp_replace(
 -- Completions of the current plans that cite a rule, a row for each rule, with their best verdict.
 CREATE VIEW rule_citations AS
 WITH ranked AS (
-    SELECT
-        *,
-        list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) AS place
+    SELECT *, verdict_rank(verdict) AS place
     FROM verdicts
 ),
 judged AS (

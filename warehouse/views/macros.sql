@@ -1,10 +1,16 @@
--- Functions that queries share with Python, under the same names and with the same results.
+-- Functions that queries share. Those that Python has too bear the same names there, and their results
+-- are the same.
 
 -- The id of a row made of these parts, a list of texts: null parts are left out.
 CREATE MACRO content_id(parts) AS left(sha256(array_to_string(parts, '|')), 32);
 
 -- The key of the spec that these categories are shown.
 CREATE MACRO spec_key(categories) AS array_to_string(categories, '+');
+
+-- The rank of a verdict: of several verdicts on one completion, that of the highest rank counts.
+CREATE MACRO verdict_rank(verdict) AS list_position(
+    ['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict
+);
 
 -- Wilson's 95 % interval of a share of n independent trials; null without trials.
 CREATE MACRO wilson(share, n) AS CASE

@@ -10,7 +10,7 @@ from tests.rows import (
     case,
     completion,
     evaluation,
-    judgement,
+    judged,
     later,
     prompt,
     rollout,
@@ -39,7 +39,6 @@ from warehouse.tables import (
     Judgement,
     Score,
     Turn,
-    content_id,
 )
 from warehouse.upkeep import compact
 
@@ -70,17 +69,9 @@ def completions(**changes: Any) -> list[Completion]:
 def judgements() -> list[Judgement]:
     """Two judges of a jury, each of whom gives a completion the same score twice."""
     return [
-        judgement(
-            name,
-            index,
-            score,
-            judging_id=judge,
-            judgement_id=content_id(name, judge, index),
-            model=f"{judge}@1",
-        )
-        for name, scores in SCORES.items()
-        for judge, score in zip(("a", "b"), scores, strict=True)
-        for index in range(2)
+        row
+        for place, judge in enumerate(("a", "b"))
+        for row in judged(judge, {name: [scores[place]] * 2 for name, scores in SCORES.items()})
     ]
 
 
@@ -231,7 +222,7 @@ def test_rows_of_a_later_run_are_seen_once_the_warehouse_is_read_again(disk: Hom
     write_shard(disk, COMPLETIONS, [completion("late", sample_index=3)])
     session = desk.snapshot.session()
     assert "late" not in listed(session)
-    # What is gone since is told, not raised.
+    # Rows that are gone since are told, not raised.
     assert compact(disk, COMPLETIONS)
     [row] = [row for row in session.rows("listed", order="random", limit=9) if row["cited_unknown"]]
     assert "press Read again" in page_of_chain(session, row, shown=True)

@@ -4,9 +4,7 @@ WITH best AS (
     FROM app.verdicts
     QUALIFY row_number() OVER (
         PARTITION BY number
-        ORDER BY
-            list_position(['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict) DESC,
-            judging_id, spec_id, threshold, num_judgements
+        ORDER BY verdict_rank(verdict) DESC, judging_id, spec_id, threshold, num_judgements
     ) = 1
 )
 SELECT
