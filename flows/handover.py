@@ -1,4 +1,4 @@
-"""How a checkpoint is served where Precept is not, told by the recipe that trained it."""
+"""The command that serves a checkpoint without Precept, from the recipe that trained it."""
 
 import json
 from pathlib import Path

@@ -40,7 +40,7 @@ class Session:
     home_option: str | None
     """The warehouse as the user gave it, for commands that are suggested."""
     said: Counter[str] = field(default_factory=Counter)
-    """Reviews of this session by decision."""
+    """Reviews that were stored so far, by decision."""
 
     def queue(
         self, kind: Queue, *, rule: str | None, num_wanted: int, limit: int

@@ -56,7 +56,7 @@ def push(
             repo_type=repo_type,
             folder_path=folder,
             commit_message="Export of Precept",
-            # What another has pushed since is not replaced unseen.
+            # Files that another has pushed since are not replaced unseen.
             parent_commit=there.sha if there is not None else None,
             # A file of an earlier export would be read as a part of this one.
             delete_patterns=["*"] if there is not None else None,

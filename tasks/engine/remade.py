@@ -1,4 +1,4 @@
-"""What a model was asked for a row, made again from what the warehouse recorded of it.
+"""The prompt of a row, made again from what the warehouse recorded of it.
 
 No row holds its prompt: it follows from ids that the row has. Each id is computed again from the
 parts, and a part that has changed since is named instead of shown.

@@ -1,4 +1,4 @@
-"""How a model is served elsewhere, with the parser that splits its replies."""
+"""The command that serves a model elsewhere, with the parser that splits its replies."""
 
 import json
 from collections.abc import Collection, Sequence

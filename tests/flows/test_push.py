@@ -74,7 +74,7 @@ def test_repository_that_is_there_is_replaced_only_when_told(
     assert "--force" in told and hub.files[REPO] == before
     assert push(folder, "town/harbour", "--force")[0] == 0
     assert hub.files[REPO] == contents(folder)
-    # What somebody pushes between the look and the push makes the Hub refuse it.
+    # The Hub refuses a push if somebody has pushed between the look and it.
     assert hub.parents == ["0" * 40]
 
 

@@ -134,7 +134,7 @@ def test_ctrl_d_at_the_keys_ends_the_review(
     is_over = threading.Event()
 
     def press() -> None:
-        # What is typed before the question is asked is thrown away.
+        # Keys that are typed before the question is asked are thrown away.
         while not is_over.wait(0.1):
             os.write(ends, b"\x04")
 

@@ -1,4 +1,4 @@
-"""What people say of completions is kept, comes to a verdict, and decides what they see next."""
+"""Reviews are kept, come to a verdict, and decide which completions people see next."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -401,7 +401,7 @@ def test_rise_of_flagged_reasoning_ends_the_training() -> None:
     assert reasons[4].startswith(
         "reasoning that a monitor flags rose from 0.10 to 0.70 of rollouts"
     )
-    # What the model said from the start is no fault of the training.
+    # A share that the model had from the start is no fault of the training.
     assert set(alarms(many, many, many, many, many)) == {None}
     assert set(alarms(few, few, many, many, max_flagged=1)) == {None}
 

@@ -1,4 +1,4 @@
-"""What tables of the page show, queues of reviews, and a user's own query."""
+"""Tables of the page, queues of reviews, and a user's own query."""
 
 from collections.abc import Iterator
 from pathlib import Path
