@@ -1,7 +1,7 @@
 """A vLLM engine that a thread of this process steps, for callers on one event loop.
 
 vLLM's own `AsyncLLM` runs its engine in a second process, which imports vLLM and torch once more:
-half the time of a start on a CPU, and 0.8 GB of memory.
+half the time of a start on a CPU, and 0.7 GB of memory.
 """
 
 import asyncio
