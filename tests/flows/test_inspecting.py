@@ -74,7 +74,6 @@ def test_without_marimo_the_command_says_what_to_install(
 
 
 def test_a_port_that_is_taken_is_told(disk: Home) -> None:
-    pytest.importorskip("marimo")
     fill(disk)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -84,30 +83,13 @@ def test_a_port_that_is_taken_is_told(disk: Home) -> None:
     assert f"127.0.0.1:{port}" in result.output and "--port" in result.output
 
 
-def test_the_page_lets_no_data_make_the_browser_fetch_from_elsewhere(disk: Home) -> None:
-    pytest.importorskip("marimo")
-    fill(disk)
-    with (
-        serving(disk) as address,
-        build_opener(HTTPCookieProcessor()).open(address.url, timeout=30) as reply,
-    ):
-        rules = dict(
-            rule.strip().split(" ", 1)
-            for rule in reply.headers["Content-Security-Policy"].split(";")
-        )
-    assert rules["default-src"] == "'self'" and rules["img-src"] == "'self' data: blob:"
-    assert not any("http" in sources or "*" in sources for sources in rules.values())
-
-
 @pytest.mark.parametrize("options", [{"host": ""}, {"host": "a" * 70}, {"port": 70_000}])
 def test_an_address_that_cannot_be_is_told(disk: Home, options: dict[str, Any]) -> None:
-    pytest.importorskip("marimo")
     with pytest.raises(ServerError, match="host"), serving(disk, **options):
         pass
 
 
 def test_pages_that_start_at_once_have_ports_of_their_own(disk: Home) -> None:
-    pytest.importorskip("marimo")
     fill(disk)
     # A page binds its port before it reads the warehouse, and answers after.
     with listening("127.0.0.1", None) as one, listening("127.0.0.1", None) as other:
@@ -116,7 +98,6 @@ def test_pages_that_start_at_once_have_ports_of_their_own(disk: Home) -> None:
 
 @pytest.mark.slow
 def test_the_page_is_served_to_its_token_alone_until_ctrl_c(disk: Home) -> None:
-    pytest.importorskip("marimo")
     fill(disk)
     with served(disk) as (process, url):
         parts = urlsplit(url)
@@ -137,8 +118,22 @@ def test_the_page_is_served_to_its_token_alone_until_ctrl_c(disk: Home) -> None:
 
 
 @pytest.mark.slow
+def test_the_page_lets_no_data_make_the_browser_fetch_from_elsewhere(disk: Home) -> None:
+    fill(disk)
+    with (
+        served(disk) as (_, url),
+        build_opener(HTTPCookieProcessor()).open(url, timeout=30) as reply,
+    ):
+        rules = dict(
+            rule.strip().split(" ", 1)
+            for rule in reply.headers["Content-Security-Policy"].split(";")
+        )
+    assert rules["default-src"] == "'self'" and rules["img-src"] == "'self' data: blob:"
+    assert not any("http" in sources or "*" in sources for sources in rules.values())
+
+
+@pytest.mark.slow
 def test_a_taken_default_port_gives_way_to_a_free_one(disk: Home) -> None:
-    pytest.importorskip("marimo")
     fill(disk)
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

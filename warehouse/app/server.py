@@ -62,8 +62,8 @@ def serving(
     cannot be had, QuestionError for an unknown run, and ShardError if another version of Precept
     wrote the warehouse.
     """
-    marimo = _marimo()
     with listening(host, port) as listener:
+        marimo = _marimo()
         address = Address(host, listener.getsockname()[1], secrets.token_urlsafe(24))
         open_desk(home, run_id=run_id)
         import uvicorn
