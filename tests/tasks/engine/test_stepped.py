@@ -38,9 +38,10 @@ async def until_idle(core: Core) -> None:
 def test_cancelled_request_takes_no_further_step_and_a_stop_ends_the_others() -> None:
     async def use() -> None:
         counter = UsageCounter()
-        before = psutil.Process().children(recursive=True)
+        before = set(psutil.Process().children(recursive=True))
         core = await load_core(load_recipe("harbour").engine, counter)
-        assert psutil.Process().children(recursive=True) == before
+        # Some that an earlier test has left may have ended meanwhile.
+        assert set(psutil.Process().children(recursive=True)) <= before
 
         cancelled = asyncio.create_task(core.generate("1", PROMPT, endless(4)))
         while not counter.usage.output_tokens:
