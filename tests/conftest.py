@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from warehouse.home import Home
 os.environ.pop("COLUMNS", None)
 # As `precept` does; DuckDB would report its types as leaks.
 atexit.register(_end_event_loops)
+
+# A script that runs the tests in the background has them, and what they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no fault of the code, and the same code gives the same result.
 settings.register_profile("precept", deadline=None, derandomize=True, database=None)
