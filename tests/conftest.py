@@ -20,6 +20,8 @@ os.environ.pop("COLUMNS", None)
 # As `precept` does; DuckDB would report its types as leaks.
 atexit.register(_end_event_loops)
 
+# Ray's workers would give way to everything else on the machine, and tests have their limits.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # A script that runs the tests in the background has them, and what they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
