@@ -11,7 +11,7 @@ from typing import TypeVar
 from prefect import flow
 
 from flows.evaluate import Evaluated, base_arm, check, check_suites, evaluate_arms
-from flows.recipe import AblateConfig, ArmConfig, Recipe, RecipeError
+from flows.recipe import AblateConfig, ArmConfig, Recipe, RecipeError, with_changes
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
@@ -63,10 +63,11 @@ def _ablation_of(recipe: Recipe) -> AblateConfig:
             "student; take sft.start and sft.replay out"
         )
     for arm in ablation.arms:
-        if missing := next((stage for stage in arm.train if not getattr(recipe, stage)), None):
+        changed = _changed(recipe, arm)
+        if missing := next((stage for stage in arm.train if not getattr(changed, stage)), None):
             raise RecipeError(
                 f"arm {arm.name!r} trains {missing}, which recipe {recipe.name} does not describe: "
-                f"give it a section [{missing}]"
+                f"give it a section [{missing}], or the arm changes to it"
             )
         known = [source.name for source in (*recipe.sources, *recipe.traces)]
         if unknown := next((name for name in arm.without if name not in known), None):
@@ -110,7 +111,11 @@ def _train_arms(recipe: Recipe, ablation: AblateConfig, home: str | None) -> lis
 
 
 def recipe_of(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:
-    """Returns the recipe by which one arm is trained, with a name of its own if its data differ."""
+    """Returns the recipe by which one arm is trained, with a name of its own if its data differ.
+
+    Raises RecipeError if its changes cannot be made.
+    """
+    recipe = _changed(recipe, arm)
     more = [source for source in ablation.sources if source.name in arm.sources]
     changes: dict[str, object] = {
         "sources": [*_without(recipe.sources, arm), *more],
@@ -119,11 +124,20 @@ def recipe_of(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int)
     }
     # Its examples are another set, and must not pass for those of the recipe itself.
     signs = [f"+{source.name}" for source in more] + [f"-{name}" for name in arm.without]
+    signs += [f"+{''.join(change.split())}" for change in arm.data_changes]
     changes["name"] = recipe.name + "".join(signs)
     for stage in ("sft", "dpo", "rl"):
         config = getattr(recipe, stage)
         changes[stage] = config.model_copy(update={"seed": seed}) if stage in arm.train else None
     return recipe.model_copy(update=changes)
+
+
+def _changed(recipe: Recipe, arm: ArmConfig) -> Recipe:
+    """Returns the recipe with the arm's changes; raises RecipeError if they cannot be made."""
+    try:
+        return with_changes(recipe, arm.changes) if arm.changes else recipe
+    except RecipeError as error:
+        raise RecipeError(f"arm {arm.name!r}: {error}") from error
 
 
 def _without(sources: list[AnySource], arm: ArmConfig) -> list[AnySource]:
@@ -133,7 +147,8 @@ def _without(sources: list[AnySource], arm: ArmConfig) -> list[AnySource]:
 def _served(run: RunContext, config: EvaluateConfig, trained: _Trained) -> list[ServedArm]:
     """Returns an arm with every seed, and its first seed again under each limit of reasoning."""
     arm = trained.arm
-    base = base_arm(run, config.model_copy(update={"context": arm.context}), name=arm.name)
+    own = {"context": arm.context, "refine": arm.refine or config.refine}
+    base = base_arm(run, config.model_copy(update=own), name=arm.name)
     seeds = [
         ServedArm.of_checkpoint(base, checkpoint, run.home, name=arm.name, seed=seed)
         for seed, checkpoint in trained.checkpoints.items()

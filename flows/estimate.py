@@ -244,7 +244,7 @@ def _count_missing(
         stage=recipe.stage,
         model=recipe.engine.version,
         specs={},
-        all_rule_ids=(),
+        rules={},
         run_id="",
     )
     completions = generate.pending(connection).num_samples

@@ -117,7 +117,12 @@ def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
     """Returns the student, untrained, as an arm."""
     engine, templates = run.recipe.student_engine, run.recipe.generate.template
     return ServedArm.of_base(
-        engine, config, name=name, model=run.version(engine), templates=templates
+        engine,
+        config,
+        name=name,
+        model=run.version(engine),
+        rules=run.pack.rules,
+        templates=templates,
     )
 
 

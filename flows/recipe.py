@@ -33,6 +33,7 @@ from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.evaluation.multiturn import MultiturnConfig
 from tasks.evaluation.probes import FaithfulnessConfig
 from tasks.paths import LocatedFile, LocatedFolder, find, places
+from tasks.refine import RefineConfig
 from tasks.stage import StageConfig
 from tasks.training.dpo import DpoConfig
 from tasks.training.rl import RlConfig
@@ -50,6 +51,14 @@ class RecipeError(ValueError):
 # those import Prefect, and a recipe must load without it.
 
 
+_ARMS_OWN = ("collect", "generate", "judge", "curate", "sft", "dpo", "rl")
+"""Sections of a recipe that an arm may change."""
+
+
+def _section_of(change: str) -> str:
+    return change.partition("=")[0].strip().partition(".")[0]
+
+
 class ArmConfig(Config):
     """One arm of an ablation: how its model is trained, and how it is asked."""
 
@@ -61,17 +70,40 @@ class ArmConfig(Config):
     """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
     without: list[str] = []
     """Sources and traces of the recipe that the arm is not trained on."""
+    changes: list[str] = []
+    """Changes to the sections of the recipe by which the arm's data are made and it is trained,
+    such as `sft.learn_on = "answer"`; a section that the recipe lacks is added."""
     context: Context = "none"
     """Policies in the prompt at inference: `none`, the `summary` of all, or the prompt's
     `category` in full."""
     budgets: list[Annotated[int, Field(ge=0)]] = []
     """Further limits of reasoning in tokens; the arm's first seed is asked under each."""
+    refine: RefineConfig | None = None
+    """Critique and revision of each answer. Unset: `evaluate.refine`."""
     faithfulness: bool = False
     """Tamper with the reasoning of the arm's first seed, as `ablate.faithfulness` says."""
 
+    @property
+    def data_changes(self) -> list[str]:
+        """The changes that give the arm data of its own."""
+        sections = ("sft", "dpo", "rl")
+        return [change for change in self.changes if _section_of(change) not in sections]
+
     @model_validator(mode="after")
     def _check(self) -> "ArmConfig":
+        for change in self.changes:
+            if _section_of(change) not in _ARMS_OWN:
+                raise ValueError(
+                    f"arm {self.name!r} changes {change!r}, which all arms share: change one of "
+                    f"{', '.join(_ARMS_OWN)}"
+                )
         lineage = "+".join(name.upper() for name in ("sft", "dpo", "rl") if name in self.train)
+        if self.refine and (self.budgets or self.faithfulness):
+            key = "budgets" if self.budgets else "faithfulness"
+            raise ValueError(
+                f"arm {self.name!r} has refine and {key}, which is about answers that are not "
+                "revised: make two arms of it"
+            )
         named = self.name.upper().split("+")
         if set(named) <= {"SFT", "DPO", "RL"} and "+".join(named) != lineage:
             raise ValueError(
@@ -112,7 +144,7 @@ class AblateConfig(Config):
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):
                 raise ValueError(f"arm {arm.name!r} has a budget twice: {arm.budgets}")
-            for key in ("sources", "without"):
+            for key in ("sources", "without", "changes"):
                 if getattr(arm, key) and not arm.train:
                     raise ValueError(
                         f"arm {arm.name!r} has {key} and trains nothing: give it train, or leave "
@@ -399,6 +431,19 @@ def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError("; ".join(faults)) from error
 
 
+def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Returns a recipe with some keys changed, each as `--set` would; raises RecipeError if they
+    cannot be."""
+    data = recipe.model_dump(by_alias=True, exclude_unset=True)
+    for change in changes:
+        _override(data, change, said="changes")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(map(_sentence, error.errors()))
+        raise RecipeError(f"changes {', '.join(map(_shown, changes))}: {faults}") from error
+
+
 def _faults(data: dict[str, Any], context: dict[str, str]) -> list[Any]:
     """Returns the faults of a recipe as its file has it."""
     try:
@@ -428,11 +473,14 @@ def _shown(override: str) -> str:
     return f"{key}=…" if "endpoint" in override else override
 
 
-def _override(data: dict[str, Any], text: str) -> None:
-    """Sets one dotted key; a value that is not TOML is a string."""
+def _override(data: dict[str, Any], text: str, *, said: str = "--set") -> None:
+    """Sets one dotted key; a value that is not TOML is a string.
+
+    `said` is where the text was given.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise RecipeError(f"--set {text!r} is not key=value; write it as judge.samples=8")
+        raise RecipeError(f"{said} {text!r} is not key=value; write it as judge.samples=8")
     try:
         given = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
@@ -442,26 +490,26 @@ def _override(data: dict[str, Any], text: str) -> None:
     *parents, last = key.strip().split(".")
     place: Any = data
     for depth, parent in enumerate(parents):
-        place = _section(place, parent, ".".join(parents[:depth]) or "the recipe")
+        place = _section(place, parent, ".".join(parents[:depth]) or "the recipe", said)
     if isinstance(place, list):
-        _section(place, last, ".".join(parents))
+        _section(place, last, ".".join(parents), said)
         place[int(last)] = parsed
     elif isinstance(place, dict):
         place[last] = parsed
     else:
-        raise RecipeError(f"--set {text!r}: {'.'.join(parents)!r} is not a section")
+        raise RecipeError(f"{said} {text!r}: {'.'.join(parents)!r} is not a section")
 
 
-def _section(place: Any, key: str, where: str) -> Any:
+def _section(place: Any, key: str, where: str, said: str) -> Any:
     """Returns the part of a recipe under a key; adds it if a section lacks it."""
     if isinstance(place, list):
         if not key.isdigit() or int(key) >= len(place):
             raise RecipeError(
-                f"--set: {where!r} has {len(place)} entries, counted from 0; not {key}"
+                f"{said}: {where!r} has {len(place)} entries, counted from 0; not {key}"
             )
         return place[int(key)]
     if not isinstance(place, dict):
-        raise RecipeError(f"--set: {where!r} is not a section")
+        raise RecipeError(f"{said}: {where!r} is not a section")
     return place.setdefault(key, {})
 
 

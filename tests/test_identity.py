@@ -106,6 +106,8 @@ EXPECTED: dict[str, str] = {
     "templates/retrieval, spec_first": "31898130fbd2442571e51c18c7e91e77",
     "templates/attacker, harbour": "d78f94deb1e9faf3c3ec58ab6710810b",
     "templates/attacker, spec_first": "12f188e090aa9a354d35d0ef7a0a0899",
+    "templates/critique, spec_first": "9a0137e1c2a883d9ab4db1a143e3e3bf",
+    "templates/revision, spec_first": "d7a6957c8fc2bc70a60751975291b418",
     "templates/fill, spec_first": "2af356a65721a70b1fe1c2306beb1a1f",
     "completions/generation": "3a5b9f049334766b8edb1470339fd2af",
     "completions/generation, paper": "19599cc8c13cbd5a01c6374e500c887f",
@@ -312,7 +314,7 @@ def templates(folder: Path) -> dict[str, str]:
 
 def completions(folder: Path) -> dict[str, str]:
     config = GenerateConfig(template="harbour")
-    work = Generate(config=config, model="m@1", specs=SPECS, all_rule_ids=("B1",), **RUN)
+    work = Generate(config=config, model="m@1", specs=SPECS, rules={}, **RUN)
     samples = make(work, rows.prompt("May I row?"), prompt_id="p", spec_id="s", messages=ASKED)
     return {
         "generation": config.generation_id("m@1"),

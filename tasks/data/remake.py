@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from specs.criteria import judging_template
 from specs.policy import Spec
-from specs.prompts import generator_messages, judge_messages
+from specs.prompts import judge_messages
 from specs.template import (
     DEFAULT_SET,
     Template,
@@ -27,7 +27,8 @@ Row = Mapping[str, Any]
 
 
 def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[str, Any]) -> Remade:
-    """Returns what the generator was asked for a completion.
+    """Returns what the generator was asked for a completion, or for the draft of one that it
+    revised.
 
     `settings` is section `generate` of the recipe of its run. Raises
     RemakeError if a part is no longer what it was.
@@ -35,7 +36,7 @@ def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[s
     config = _configured(GenerateConfig, settings)
     checks = [*_common_checks(row, prompt, spec)]
     made = {
-        generation_id_of(one, config.sampling, row["model"]): one
+        generation_id_of(one, config, row["model"]): one
         for one in _templates(config.template, lambda names: load_template("generator", names))
     }
     template = _template_of(made, row["generation_id"], "generator", config.template)
@@ -48,7 +49,7 @@ def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[s
             of="prompt, spec, generation_id, sample index",
         ),
     ]
-    messages = generator_messages(template, prompt["messages"], spec=spec)
+    messages = config.messages(template, prompt["messages"], spec=spec)
     request = Request(messages=messages, num_samples=1, sampling=config.sampling)
     return Remade(request=request, checks=tuple(checks))
 

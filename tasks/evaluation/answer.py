@@ -1,7 +1,8 @@
 """answers ← cases: the answers of a model that is asked in one way, an arm.
 
 The ways differ in how much of the policies stands in the prompt, in how long the model may reason,
-and in whether its reasoning is tampered with (`probes.py`). Ids are deterministic, so an evaluation
+in whether it revises its answer (`refine.py`), and in whether its reasoning is tampered with
+(`probes.py`). Ids are deterministic, so an evaluation
 that runs again makes only the answers that are missing.
 """
 
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Literal
 
 import duckdb
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specs.policy import Pack, Spec
 from specs.prompts import Message, generator_messages
@@ -21,6 +22,7 @@ from specs.replies import Reply, ReplyStatus
 from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling
+from tasks.refine import Draft, RefineConfig, Refiner
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending, look_up
 from warehouse.home import Home
@@ -42,6 +44,17 @@ class AnswerConfig(Config):
     """Policies in the prompt: `none`, the `summary` of all, or the prompt's `category` in full."""
     budget: int | None = Field(None, ge=0)
     """Limit of the reasoning in tokens. Unset: as long as the model likes."""
+    refine: RefineConfig | None = None
+    """Critique and revision of each answer before it counts. Unset: the first answer counts."""
+
+    @model_validator(mode="after")
+    def _check_refine(self) -> "AnswerConfig":
+        if self.refine and self.budget is not None:
+            raise ValueError(
+                f"refine is set with a budget of {self.budget} tokens, which would limit the first "
+                "answer alone: take one of them out"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +71,8 @@ class Arm:
     probe: Probe = "none"
     template: Template = field(default_factory=partial(load_template, "generator", DEFAULT_SET))
     """Shows the model the policies of its context, if it has one."""
+    refiner: Refiner | None = None
+    """Has the model revise its answers, if `config.refine` says so."""
 
     @property
     def label(self) -> str:
@@ -66,16 +81,21 @@ class Arm:
         return f"{self.name}{seed}" if self.probe == "none" else f"{self.name}{seed}, {self.probe}"
 
     def answering_id(self, pack: Pack) -> str:
-        """Returns the hash of what all answers of the arm share: sampling, context, budget and
-        probe."""
+        """Returns the hash of what all answers of the arm share: sampling, context, budget, probe
+        and the way of refining."""
         shown = [] if self.config.context == "none" else [self.template.id]
         if self.config.context == "summary":
             shown.append(pack.spec([], detail="summary").id)
+        if self.refiner:
+            shown.append(self.refiner.identity)
+            if self.refiner.config.rules != "none":
+                # An answer does not name the spec of its critique: any edit makes all anew.
+                shown += [pack.spec([name]).id for name in pack.policies]
         return self.answering_id_of(shown)
 
     def answering_id_of(self, shown: Sequence[str]) -> str:
-        """Returns that hash; `shown` are the ids of what the prompt has beside the case: template,
-        and the summary of the policies."""
+        """Returns that hash; `shown` are the ids of what the prompts have beside the case, such as
+        the template and the summary of the policies."""
         config = self.config
         return content_id(
             config.sampling.identity, config.context, config.budget, self.probe, *shown
@@ -152,7 +172,29 @@ class AnswerWork:
     async def make(self, units: Sequence[AnswerUnit], engine: Engine) -> list[Answer]:
         """Returns an answer for every sample that the units lack."""
         outputs = await engine.generate([self.request(unit, self.pack) for unit in units])
+        if self.arm.refiner:
+            outputs = await self._refined(self.arm.refiner, units, outputs, engine)
         return self.rows(units, outputs)
+
+    async def _refined(
+        self,
+        refiner: Refiner,
+        units: Sequence[AnswerUnit],
+        outputs: Sequence[Sequence[Sample]],
+        engine: Engine,
+    ) -> list[list[Sample]]:
+        """Returns the samples of each unit after their revision."""
+        drafts = [
+            Draft(
+                key=f"{unit.case_id} {index}",
+                messages=unit.messages,
+                spec=self.pack.spec_for(unit.categories),
+                sample=sample,
+            )
+            for unit, samples in zip(units, outputs, strict=True)
+            for index, sample in zip(unit.sample_indices, samples, strict=True)
+        ]
+        return await refiner.refined_like(outputs, drafts, engine)
 
     def request(self, unit: AnswerUnit, pack: Pack, *, reasoning: str | None = None) -> Request:
         """Returns what the engine is asked, with specs of `pack`; `reasoning` is put before the

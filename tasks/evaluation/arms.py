@@ -1,15 +1,17 @@
 """Arms with the engines that serve their models: the base model, checkpoints, and their probes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
 
+from specs.policy import Rule
 from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import AnswerConfig, Arm
 from tasks.evaluation.probes import PROBES
+from tasks.refine import Refiner
 from warehouse.home import Home
 from warehouse.lineage import Lineage, lineage_of
 from warehouse.models import fetch_folder
@@ -31,13 +33,22 @@ class ServedArm:
         *,
         name: str,
         model: str,
+        rules: Mapping[str, Rule] = {},
         templates: TemplateNames = DEFAULT_SET,
     ) -> "ServedArm":
-        """Returns an untrained model as an arm; `model` is its `name@revision`, and a template of
-        a generator in `templates` shows it the policies."""
-        template = load_template("generator", templates)
+        """Returns an untrained model as an arm; `model` is its `name@revision`, `rules` are those
+        of the pack, and `templates` have those of a generator, of critiques and of revisions."""
+        refiner = None
+        if config.refine:
+            refiner = Refiner.of(config.refine, config.sampling, rules=rules, templates=templates)
         arm = Arm(
-            name=name, model=model, checkpoint_id=None, seed=None, config=config, template=template
+            name=name,
+            model=model,
+            checkpoint_id=None,
+            seed=None,
+            config=config,
+            template=load_template("generator", templates),
+            refiner=refiner,
         )
         return cls(arm=arm, engine=engine)
 

@@ -78,6 +78,11 @@ class EvaluateConfig(AnswerConfig):
             raise ValueError(
                 f"multiturn.grader is {self.multiturn.grader!r}; name one of {', '.join(names)}"
             )
+        if self.refine and self.faithfulness:
+            raise ValueError(
+                "refine and faithfulness are set, and the reasoning of an answer that was revised "
+                "cannot be tampered with: take one of them out"
+            )
         self.sampling.require_variety("evaluate", self.samples)
         return self
 
@@ -332,13 +337,14 @@ class EvaluationSetup:
     @property
     def attacked(self) -> tuple[ServedArm, ...]:
         """The arms that are attacked over several turns: those without policies in the prompt,
-        tampering or a limit of their own."""
+        revisions, tampering or a limit of their own."""
         if self.config.multiturn is None:
             return ()
         return tuple(
             served
             for served in self.arms
             if served.arm.config.context == "none"
+            and served.arm.refiner is None
             and served.arm.config.budget == self.config.budget
             and served.arm.probe == "none"
         )

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from flows.ablate import ablate, recipe_of
-from flows.recipe import RecipeError, load_recipe, recipe_path, shipped_recipes
+from flows.recipe import ArmConfig, RecipeError, load_recipe, recipe_path, shipped_recipes
 from specs.template import load_template
 
 
@@ -121,3 +122,35 @@ def test_arm_without_a_source_is_trained_under_a_name_of_its_own() -> None:
         ablate.fn(recipe)
     own = recipe_of(recipe, recipe.ablate, recipe.ablate.arms[3], seed=1)
     assert (own.name, own.sources) == ("harbour-harbour", [])
+
+
+def test_arm_is_trained_by_the_recipe_with_its_changes() -> None:
+    recipe = load_recipe("harbour")
+    changes = ["generate.context = 'none'", "dpo.learn_on = 'answer'"]
+    arm = ArmConfig(name="DPO", train=["dpo"], changes=changes)
+    assert recipe.ablate
+    own = recipe_of(recipe, recipe.ablate, arm, seed=2)
+    assert own.dpo and (own.dpo.learn_on, own.dpo.seed) == ("answer", 2)
+    assert own.generate == recipe.generate.model_copy(update={"context": "none"})
+    # Its data are others than the recipe's; how it is trained on them is not told by a name.
+    assert own.name == "harbour+generate.context='none'"
+    assert (own.sft, own.rl, own.sources) == (None, None, recipe.sources)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("sft.lern_on = 'answer'", "arm 'x': changes .*unknown key 'sft.lern_on': did you mean"),
+        ("sft", "arm 'x': changes 'sft' is not key=value"),
+    ],
+)
+def test_change_of_an_arm_that_cannot_be_made_is_told(change: str, told: str) -> None:
+    recipe = load_recipe("harbour")
+    assert recipe.ablate
+    with pytest.raises(RecipeError, match=told):
+        recipe_of(recipe, recipe.ablate, ArmConfig(name="x", train=["sft"], changes=[change]), 1)
+
+
+def test_arm_cannot_change_what_all_arms_share() -> None:
+    with pytest.raises(ValidationError, match="which all arms share: change one of collect"):
+        ArmConfig(name="x", train=["sft"], changes=["evaluate.samples = 3"])
