@@ -22,7 +22,9 @@ HARBOUR = load_pack(PACK)
 def arm(**refine: Any) -> Arm:
     config = AnswerConfig(samples=2, refine=RefineConfig(**refine))
     assert config.refine
-    refiner = Refiner.of(config.refine, config.sampling, rules=HARBOUR.rules, templates="spec_first")
+    refiner = Refiner.of(
+        config.refine, config.sampling, rules=HARBOUR.rules, templates="spec_first"
+    )
     return Arm(name="a", model="m@1", checkpoint_id=None, seed=None, config=config, refiner=refiner)
 
 
