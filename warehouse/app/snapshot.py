@@ -117,8 +117,8 @@ class Session:
         """Narrows all questions to the completions that filters leave."""
         if filters == self.filters:
             return
-        if filters.text != self._searched:
-            # A search reads every text, so later filters must not repeat it.
+        # A search reads every text, so later filters must not repeat it.
+        if filters.text and filters.text != self._searched:
             self._make("found", {"text": filters.text})
             self._searched = filters.text
         self._make("chosen", filters.parameters())
