@@ -44,6 +44,9 @@ _PASSING = ("completions_all", "judgements_all")
 """Tables that others are made from and that no question needs afterwards."""
 _COUNTING = {"acceptance_by_category", "citations", "judge_spread", "jury"}
 """Questions that join by ids and tell none, so that numbers may stand for them."""
+_FIRST_QUESTIONS = ("funnel", "acceptance_by_category")
+_FIRST_QUERIES = ("options", "totals", "scores")
+"""What the page asks before any filter is chosen."""
 _MOST_ANSWERS = 256
 """Answers that a snapshot keeps; each is one page of rows at most."""
 
@@ -72,6 +75,12 @@ class Snapshot:
         builder.close()
         self._answers: dict[Any, pa.Table] = {}
         self._lock = threading.Lock()
+        # What every session begins with is answered before there is one.
+        first = self.session()
+        for question in _FIRST_QUESTIONS:
+            first.ask(question)
+        for query in _FIRST_QUERIES:
+            first.table(query)
 
     def session(self) -> "Session":
         """Returns a connection with filters of its own."""
@@ -117,8 +126,8 @@ class Session:
         """Narrows all questions to the completions that filters leave."""
         if filters == self.filters:
             return
-        if filters.text != self._searched:
-            # A search reads every text, so later filters must not repeat it.
+        # A search reads every text, so later filters must not repeat it.
+        if filters.text and filters.text != self._searched:
             self._make("found", {"text": filters.text})
             self._searched = filters.text
         self._make("chosen", filters.parameters())
