@@ -194,7 +194,7 @@ def _ask(recipe: Recipe, pack: Pack, home: Home, asked: tuple[Sequence[Prompt], 
     connection.register("wanted", wanted)
     engine = recipe.judging_engine
     work = GenerateWork(
-        # Whether a pack can be followed shows where it is read.
+        # The trial tests whether the pack can be followed, so the model must be shown it.
         config=recipe.generate.model_copy(
             update={"samples": num_samples, "context": "category", "refine": None}
         ),

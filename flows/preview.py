@@ -71,7 +71,8 @@ def preview(recipe: Recipe, *, count: int) -> None:
 
 def _critique(refiner: Refiner, candidate: Candidate, spec: Spec) -> list[Message]:
     """Returns what the generator is shown of its own answer."""
-    rules = refiner.rules_shown(spec, key=candidate.prompt_id)
+    # Those of the first round of the first completion.
+    rules = refiner.rules_shown(spec, key=f"{candidate.prompt_id} 0 1")
     return critique_messages(
         refiner.critique, candidate.messages, answer="(the answer)", rules=rules
     )

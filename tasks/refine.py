@@ -1,9 +1,8 @@
-"""answer ← answer: a model that criticises its own answer and revises it, before it counts.
+"""answer → critique → revision: a model improves its own answer before the answer counts.
 
-The reasoning has a fixed course: answer, critique, revision. An arm that is asked so needs no
-training (Madaan et al., Self-Refine, arXiv 2303.17651); a model that is trained on such revisions,
-each made under a rule that was drawn, learns in the manner of Constitutional AI (Bai et al., arXiv
-2212.08073).
+The steps are fixed. An arm that refines needs no training (Madaan et al., Self-Refine, arXiv
+2303.17651); training on revisions made under randomly drawn rules is Constitutional AI (Bai et al.,
+arXiv 2212.08073).
 """
 
 import itertools
@@ -18,17 +17,17 @@ from specs.policy import Rule, Spec
 from specs.prompts import Message, critique_messages, revision_messages
 from specs.template import Template, TemplateNames, load_template
 from tasks import Config
-from tasks.engine.requests import Engine, Request, Sample, Sampling, require_asked
+from tasks.engine.requests import WITHHELD, Engine, Request, Sample, Sampling
 
 
 class RefineConfig(Config):
     """Critique and revision of each answer by the model that gave it."""
 
     rounds: int = Field(1, gt=0)
-    """Times that an answer is criticised and revised."""
+    """Rounds of critique and revision per answer."""
     rules: Literal["none", "category", "drawn"] = "none"
     """Policies that a critique is shown: `none`, the prompt's `category` in full, or one rule of
-    it, `drawn` anew for each."""
+    it, `drawn` at random for each critique."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class Draft:
     """An answer to a conversation."""
 
     key: str
-    """What tells the answer from others: rules are drawn by it."""
+    """Identifies the answer; seeds the choice of a drawn rule."""
     messages: Sequence[Message]
     spec: Spec
     """The policies of the conversation."""
@@ -74,44 +73,37 @@ class Refiner:
 
     @property
     def identity(self) -> str:
-        """What tells refined answers from others: rounds, rules and templates."""
+        """Rounds, rules and template ids, as they are hashed into ids."""
         parts = (self.config.rounds, self.config.rules, self.critique.id, self.revision.id)
         return " ".join(map(str, parts))
 
-    async def refined(self, drafts: Sequence[Draft], engine: Engine) -> list[Sample]:
-        """Returns the last revision of each draft, with the tokens of all that led to it.
+    async def refined(
+        self, outputs: Sequence[Sequence[Sample]], drafts: Sequence[Draft], engine: Engine
+    ) -> list[list[Sample]]:
+        """Returns the last revision of each draft, in groups as large as those of `outputs`.
 
-        A draft that cannot be read stays as it is; one whose critique or revision cannot be read
-        gives a sample that says so.
+        The tokens of a sample are those of all that led to it; the counts of its reply are its own.
+        A draft that cannot be read stays as it is; one whose critique or revision cannot be read,
+        or was not asked for, gives a sample that says so.
         """
         current = list(drafts)
         for number in range(1, self.config.rounds + 1):
-            open_ones = [place for place, one in enumerate(current) if _is_answer(one.sample)]
-            ask = [self._criticise(current[place], number) for place in open_ones]
-            critiques = await _one_each(engine, ask)
-            for place, critique in zip(open_ones, critiques, strict=True):
-                if not _is_answer(critique):
-                    spoiled = _after(current[place].sample, critique, f"critique {number}")
-                    current[place] = replace(current[place], sample=spoiled)
-            read = [
-                (place, critique)
-                for place, critique in zip(open_ones, critiques, strict=True)
-                if _is_answer(critique)
-            ]
-            ask = [self._revise(current[place], critique) for place, critique in read]
-            revisions = await _one_each(engine, ask)
-            for (place, critique), revision in zip(read, revisions, strict=True):
-                before = _after(current[place].sample, critique, "")
-                step = "" if _is_answer(revision) else f"revision {number}"
-                sample = _after(before, revision, step)
+            places = [place for place, draft in enumerate(current) if _is_answer(draft.sample)]
+            requests = [self._criticise(current[place], number) for place in places]
+            critiques = await _one_each(engine, requests)
+            criticised = []
+            for place, critique in zip(places, critiques, strict=True):
+                sample = _after(current[place].sample, critique, f"critique {number}")
+                if _is_answer(critique):
+                    criticised.append((place, sample))
+                else:
+                    current[place] = replace(current[place], sample=sample)
+            requests = [self._revise(current[place], critique) for place, critique in criticised]
+            revisions = await _one_each(engine, requests)
+            for (place, critique), revision in zip(criticised, revisions, strict=True):
+                sample = _after(critique, revision, f"revision {number}")
                 current[place] = replace(current[place], sample=sample)
-        return [one.sample for one in current]
-
-    async def refined_like(
-        self, outputs: Sequence[Sequence[Sample]], drafts: Sequence[Draft], engine: Engine
-    ) -> list[list[Sample]]:
-        """Returns the last revision of each draft, in groups as large as those of `outputs`."""
-        refined = iter(await self.refined(drafts, engine))
+        refined = iter(draft.sample for draft in current)
         return [list(itertools.islice(refined, len(samples))) for samples in outputs]
 
     def _criticise(self, draft: Draft, number: int) -> Request:
@@ -147,24 +139,18 @@ def _is_answer(sample: Sample) -> bool:
 
 
 async def _one_each(engine: Engine, requests: Sequence[Request]) -> list[Sample]:
-    samples = [one for [one] in await engine.generate(requests)] if requests else []
-    require_asked(samples)
-    return samples
+    """Returns the one sample of each request."""
+    return [sample for [sample] in await engine.generate(requests)] if requests else []
 
 
 def _after(before: Sample, sample: Sample, step: str) -> Sample:
-    """Returns a sample with the tokens of the one before it counted as its reasoning.
-
-    `step` names it if it could not be read.
-    """
-    reply = sample.reply
-    written = before.num_output_tokens
-    if written is not None:
-        reply = replace(reply, num_reasoning_tokens=reply.num_reasoning_tokens + written)
-    reason = f"{step}: {sample.reason or sample.status}" if step else sample.reason
+    """Returns a sample with the tokens of the one before it added; `step` names one that cannot be
+    read."""
+    reason = sample.reason
+    if not _is_answer(sample) and sample.fault not in WITHHELD:
+        reason = f"{step}: {sample.reason or sample.status}"
     return replace(
         sample,
-        reply=reply,
         reason=reason,
         num_prompt_tokens=_sum(before.num_prompt_tokens, sample.num_prompt_tokens),
         num_cached_tokens=_sum(before.num_cached_tokens, sample.num_cached_tokens),
@@ -172,5 +158,5 @@ def _after(before: Sample, sample: Sample, step: str) -> Sample:
     )
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
+def _sum(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right

@@ -1,6 +1,6 @@
 """completions ← prompts: n samples of a generator that has spec(category) before it.
 
-Comparisons leave the spec out, or have the generator criticise and revise its answers.
+For comparison, the spec can be left out, or the generator can revise its own answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,16 +35,17 @@ class GenerateConfig(Config):
     sampling: Sampling = Sampling()
     """Sampling of the generator."""
     context: Literal["category", "none"] = "category"
-    """Policies in the prompt: the prompt's `category` in full, or `none`, to see what they add. The
-    judge is shown them all the same."""
+    """Policies shown to the generator: the prompt's `category` in full, or `none`, as a baseline.
+    The judge sees them either way."""
     refine: RefineConfig | None = None
-    """Critique and revision of each completion by the generator, of which the last revision is
-    kept. Unset: none."""
+    """Critique and revision of each completion by the generator; the last revision is kept. Unset:
+    completions are not revised."""
 
     def generation_id(self, model: str) -> str:
         """Returns the hash of what all completions of a run share: template, model@revision,
-        sampling, context and the way of refining."""
-        return generation_id_of(load_template("generator", self.template), self, model)
+        sampling, context and refinement settings."""
+        template = load_template("generator", self.template)
+        return generation_id_of(template, self, model, refiner=self.refiner({}))
 
     def messages(
         self, template: Template, messages: Sequence[Message], *, spec: Spec
@@ -61,12 +62,14 @@ class GenerateConfig(Config):
         return Refiner.of(self.refine, self.sampling, rules=rules, templates=self.template)
 
 
-def generation_id_of(template: Template, config: GenerateConfig, model: str) -> str:
-    """Returns the hash of what all completions of one template, configuration and model share."""
-    refiner = config.refiner({})
-    more = [*(["no policies"] if config.context == "none" else [])]
-    more += [refiner.identity] if refiner else []
-    return content_id(template.id, model, config.sampling.identity, *more)
+def generation_id_of(
+    template: Template, config: GenerateConfig, model: str, *, refiner: Refiner | None
+) -> str:
+    """Returns the hash of what all completions of one template, configuration, model and refiner
+    share."""
+    shown = template.id if config.context == "category" else "no policies"
+    refined = [refiner.identity] if refiner else []
+    return content_id(shown, model, config.sampling.identity, *refined)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,7 @@ class GenerateWork:
 
     @property
     def generation_id(self) -> str:
-        return generation_id_of(self.template, self.config, self.model)
+        return generation_id_of(self.template, self.config, self.model, refiner=self._refiner)
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
         """Returns the prompts that lack samples, by spec."""
@@ -164,7 +167,7 @@ class GenerateWork:
             for unit, samples in zip(units, outputs, strict=True)
             for index, sample in zip(unit.sample_indices, samples, strict=True)
         ]
-        return await refiner.refined_like(outputs, drafts, engine)
+        return await refiner.refined(outputs, drafts, engine)
 
     def _row(self, unit: CompletionUnit, slot: int, sample: Sample) -> Completion:
         """Returns the row of the sample that the unit lacks in this slot."""

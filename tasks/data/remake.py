@@ -21,6 +21,7 @@ from tasks.data.generate import GenerateConfig, generation_id_of
 from tasks.data.judge import JudgeConfig, judging_id_of
 from tasks.engine.remade import Check, Remade, RemakeError, check
 from tasks.engine.requests import Request
+from tasks.refine import Refiner
 from warehouse.tables import content_id, text_id
 
 Row = Mapping[str, Any]
@@ -35,8 +36,9 @@ def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[s
     """
     config = _configured(GenerateConfig, settings)
     checks = [*_common_checks(row, prompt, spec)]
+    refiner = _refiner(config)
     made = {
-        generation_id_of(one, config, row["model"]): one
+        generation_id_of(one, config, row["model"], refiner=refiner): one
         for one in _templates(config.template, lambda names: load_template("generator", names))
     }
     template = _template_of(made, row["generation_id"], "generator", config.template)
@@ -51,7 +53,17 @@ def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[s
     ]
     messages = config.messages(template, prompt["messages"], spec=spec)
     request = Request(messages=messages, num_samples=1, sampling=config.sampling)
-    return Remade(request=request, checks=tuple(checks))
+    return Remade(request=request, checks=tuple(checks), is_draft=refiner is not None)
+
+
+def _refiner(config: GenerateConfig) -> Refiner | None:
+    """Returns what revised completions; raises RemakeError if its templates are not at hand."""
+    try:
+        return config.refiner({})
+    except TemplateError as error:
+        raise RemakeError(
+            f"the templates of critique and revision are no longer at hand: {error}"
+        ) from error
 
 
 def judgement_request(

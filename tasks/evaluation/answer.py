@@ -2,8 +2,8 @@
 
 The ways differ in how much of the policies stands in the prompt, in how long the model may reason,
 in whether it revises its answer (`refine.py`), and in whether its reasoning is tampered with
-(`probes.py`). Ids are deterministic, so an evaluation
-that runs again makes only the answers that are missing.
+(`probes.py`). Ids are deterministic, so an evaluation that runs again makes only the answers that
+are missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal
 
 import duckdb
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from specs.policy import Pack, Spec
 from specs.prompts import Message, generator_messages
@@ -22,7 +22,7 @@ from specs.replies import Reply, ReplyStatus
 from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling
-from tasks.refine import Draft, RefineConfig, Refiner
+from tasks.refine import Draft, Refiner
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending, look_up
 from warehouse.home import Home
@@ -44,17 +44,6 @@ class AnswerConfig(Config):
     """Policies in the prompt: `none`, the `summary` of all, or the prompt's `category` in full."""
     budget: int | None = Field(None, ge=0)
     """Limit of the reasoning in tokens. Unset: as long as the model likes."""
-    refine: RefineConfig | None = None
-    """Critique and revision of each answer before it counts. Unset: the first answer counts."""
-
-    @model_validator(mode="after")
-    def _check_refine(self) -> "AnswerConfig":
-        if self.refine and self.budget is not None:
-            raise ValueError(
-                f"refine is set with a budget of {self.budget} tokens, which would limit the first "
-                "answer alone: take one of them out"
-            )
-        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +61,7 @@ class Arm:
     template: Template = field(default_factory=partial(load_template, "generator", DEFAULT_SET))
     """Shows the model the policies of its context, if it has one."""
     refiner: Refiner | None = None
-    """Has the model revise its answers, if `config.refine` says so."""
+    """Has the model revise its answers. None: the first answer counts."""
 
     @property
     def label(self) -> str:
@@ -82,15 +71,12 @@ class Arm:
 
     def answering_id(self, pack: Pack) -> str:
         """Returns the hash of what all answers of the arm share: sampling, context, budget, probe
-        and the way of refining."""
+        and refinement settings."""
         shown = [] if self.config.context == "none" else [self.template.id]
         if self.config.context == "summary":
             shown.append(pack.spec([], detail="summary").id)
         if self.refiner:
             shown.append(self.refiner.identity)
-            if self.refiner.config.rules != "none":
-                # An answer does not name the spec of its critique: any edit makes all anew.
-                shown += [pack.spec([name]).id for name in pack.policies]
         return self.answering_id_of(shown)
 
     def answering_id_of(self, shown: Sequence[str]) -> str:
@@ -100,6 +86,13 @@ class Arm:
         return content_id(
             config.sampling.identity, config.context, config.budget, self.probe, *shown
         )
+
+    @property
+    def shows_category(self) -> bool:
+        """True if the model is shown the policies of a case's categories in full, in the prompt or
+        for a critique: their spec is then part of the id of an answer."""
+        criticised = self.refiner is not None and self.refiner.config.rules != "none"
+        return self.config.context == "category" or criticised
 
     def spec(self, pack: Pack, categories: Sequence[str]) -> Spec | None:
         """Returns the spec in the prompt of a case of these categories; None if there is none."""
@@ -151,7 +144,7 @@ class AnswerWork:
     @property
     def spec_ids_shown(self) -> Mapping[str, str]:
         """The specs that tell answers of one `answering_id` apart, as in `spec_ids`."""
-        return self.spec_ids if self.arm.config.context == "category" else {}
+        return self.spec_ids if self.arm.shows_category else {}
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
         """Returns the cases that lack answers, by categories."""
@@ -194,7 +187,8 @@ class AnswerWork:
             for unit, samples in zip(units, outputs, strict=True)
             for index, sample in zip(unit.sample_indices, samples, strict=True)
         ]
-        return await refiner.refined_like(outputs, drafts, engine)
+        refined = await refiner.refined(outputs, drafts, engine)
+        return [[_with_all_tokens(sample) for sample in samples] for samples in refined]
 
     def request(self, unit: AnswerUnit, pack: Pack, *, reasoning: str | None = None) -> Request:
         """Returns what the engine is asked, with specs of `pack`; `reasoning` is put before the
@@ -224,8 +218,10 @@ class AnswerWork:
         arm, reply = self.arm, sample.reply
         index = unit.sample_indices[slot]
         spec = arm.spec(self.pack, unit.categories)
+        if arm.shows_category and unit.categories:
+            spec = self.pack.spec_for(unit.categories)
         # Answers under other full specs share their answering_id; the summary is a part of it.
-        own = spec.id if spec and arm.config.context == "category" else ""
+        own = spec.id if spec and arm.shows_category else ""
         cited = find_citations(reply.reasoning, rule_ids=self.pack.rule_ids)
         return Answer(
             answer_id=content_id(unit.case_id, arm.model, answering_id, index, own),
@@ -255,6 +251,14 @@ class AnswerWork:
             answer=reply.answer,
             reasoning=reply.reasoning,
         )
+
+
+def _with_all_tokens(sample: Sample) -> Sample:
+    """Returns a refined sample in which all tokens but its answer's count as reasoning."""
+    if sample.num_output_tokens is None:
+        return sample
+    num_reasoning = max(0, sample.num_output_tokens - sample.reply.num_answer_tokens)
+    return replace(sample, reply=replace(sample.reply, num_reasoning_tokens=num_reasoning))
 
 
 def answer_request(

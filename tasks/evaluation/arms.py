@@ -1,12 +1,11 @@
 """Arms with the engines that serve their models: the base model, checkpoints, and their probes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
 
-from specs.policy import Rule
 from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import AnswerConfig, Arm
@@ -33,14 +32,11 @@ class ServedArm:
         *,
         name: str,
         model: str,
-        rules: Mapping[str, Rule] = {},
         templates: TemplateNames = DEFAULT_SET,
+        refiner: Refiner | None = None,
     ) -> "ServedArm":
-        """Returns an untrained model as an arm; `model` is its `name@revision`, `rules` are those
-        of the pack, and `templates` have those of a generator, of critiques and of revisions."""
-        refiner = None
-        if config.refine:
-            refiner = Refiner.of(config.refine, config.sampling, rules=rules, templates=templates)
+        """Returns an untrained model as an arm; `model` is its `name@revision`, and a template of
+        a generator in `templates` shows it the policies."""
         arm = Arm(
             name=name,
             model=model,

@@ -78,11 +78,6 @@ class EvaluateConfig(AnswerConfig):
             raise ValueError(
                 f"multiturn.grader is {self.multiturn.grader!r}; name one of {', '.join(names)}"
             )
-        if self.refine and self.faithfulness:
-            raise ValueError(
-                "refine and faithfulness are set, and the reasoning of an answer that was revised "
-                "cannot be tampered with: take one of them out"
-            )
         self.sampling.require_variety("evaluate", self.samples)
         return self
 

@@ -49,12 +49,12 @@ class DpoConfig(TrainingConfig):
     min_margin: float = Field(2.0, gt=0)
     """Smallest difference between the lowest scores of the two, from 0 to 10."""
     learn_on: LearnOn = "all"
-    """Part of a reply that is taught: `all` of it, or the `answer` alone, after reasoning that is
-    left empty."""
+    """Part of a reply that is taught: `all` of it, or the `answer` alone, after an empty reasoning
+    block."""
 
     def defining(self) -> str:
-        """Returns the settings that define the model; a default that came later than others is not
-        hashed, so that the models of before keep their ids."""
+        """Returns the settings that define the model. Keys added later are left out at their
+        defaults, so that existing checkpoints keep their ids."""
         absent = {"learn_on": True} if self.learn_on == "all" else {}
         return self.model_dump_json(by_alias=True, exclude={**self.not_defining, **absent})
 
@@ -163,8 +163,6 @@ def _pair(row: dict[str, Any]) -> PreferencePair:
 
 def _render(chats: ChatTemplate, pair: PreferencePair, config: DpoConfig) -> PairText:
     """Returns a pair as text; raises ChatError if it cannot be learned whole."""
-    if config.learn_on == "answer" and pair.chosen.answer == pair.rejected.answer:
-        raise ChatError("the two answers are the same")
     replies = []
     for side in pair.sides:
         reasoning = None if config.learn_on == "answer" else side.reasoning
@@ -173,6 +171,8 @@ def _render(chats: ChatTemplate, pair: PreferencePair, config: DpoConfig) -> Pai
             raise ChatError(f"longer than {config.max_length} tokens")
         replies.append(chats.reply_text(reasoning=reasoning, answer=side.answer))
     chosen, rejected = replies
+    if config.learn_on == "answer" and chosen == rejected:
+        raise ChatError("the two answers are the same")
     return PairText(prompt=chats.prompt_text(pair.messages), chosen=chosen, rejected=rejected)
 
 

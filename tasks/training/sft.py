@@ -50,8 +50,8 @@ class SftConfig(TrainingConfig):
     max_length: int = Field(8192, gt=0)
     """Longest row in tokens; longer rows are left out and counted."""
     learn_on: LearnOn = "all"
-    """Part of an example that is taught: `all` of it, or the `answer` alone, after reasoning that
-    is left empty."""
+    """Part of an example that is taught: `all` of it, or the `answer` alone, after an empty
+    reasoning block."""
     capability: CapabilityConfig | None = None
     """Capability data to mix in. Unset: examples alone."""
     start: str | None = None
@@ -72,8 +72,8 @@ class SftConfig(TrainingConfig):
         return self
 
     def defining(self) -> str:
-        """Returns the settings that define the model; a default that came later than others is not
-        hashed, so that the models of before keep their ids."""
+        """Returns the settings that define the model. Keys added later are left out at their
+        defaults, so that existing checkpoints keep their ids."""
         absent = {name for name in ("start", "replay") if getattr(self, name) is None}
         absent |= {"learn_on"} if self.learn_on == "all" else set()
         exclude = {**self.not_defining, **dict.fromkeys(absent, True)}

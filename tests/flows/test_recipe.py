@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from flows.ablate import ablate, recipe_of
+from flows.ablate import ablate
+from flows.arms import ablation_of, recipe_of
 from flows.recipe import ArmConfig, RecipeError, load_recipe, recipe_path, shipped_recipes
 from specs.template import load_template
 
@@ -133,7 +134,9 @@ def test_arm_is_trained_by_the_recipe_with_its_changes() -> None:
     assert own.dpo and (own.dpo.learn_on, own.dpo.seed) == ("answer", 2)
     assert own.generate == recipe.generate.model_copy(update={"context": "none"})
     # Its data are others than the recipe's; how it is trained on them is not told by a name.
-    assert own.name == "harbour+generate.context='none'"
+    assert own.name == 'harbour+generate.context="none"'
+    spelled = arm.model_copy(update={"changes": ['generate.context="none"', *changes[1:]]})
+    assert recipe_of(recipe, recipe.ablate, spelled, seed=2).name == own.name
     assert (own.sft, own.rl, own.sources) == (None, None, recipe.sources)
 
 
@@ -151,6 +154,43 @@ def test_change_of_an_arm_that_cannot_be_made_is_told(change: str, told: str) ->
         recipe_of(recipe, recipe.ablate, ArmConfig(name="x", train=["sft"], changes=[change]), 1)
 
 
-def test_arm_cannot_change_what_all_arms_share() -> None:
-    with pytest.raises(ValidationError, match="which all arms share: change one of collect"):
-        ArmConfig(name="x", train=["sft"], changes=["evaluate.samples = 3"])
+@pytest.mark.parametrize(
+    ("arm", "told"),
+    [
+        ({"changes": ["evaluate.samples = 3"]}, "and all arms share that section; changes may set"),
+        ({"changes": ["dpo.epochs = 3"]}, "and does not train dpo: add it to train"),
+        ({"changes": ["sft.seed = 7"]}, "set the seeds of all arms in ablate.seeds"),
+        ({"refine": {}, "budgets": [64]}, "has both refine and budgets"),
+        ({"refine": {}, "faithfulness": True}, "has both refine and faithfulness"),
+    ],
+)
+def test_arm_that_could_not_be_compared_is_refused(arm: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        ArmConfig.model_validate({"name": "x", "train": ["sft"], **arm})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["ablate.arms.3.changes=[\"sft.start='latest'\"]"], "sft.start is 'latest'"),
+        (["ablate.arms.3.refine={}", "evaluate.budget=64"], "limit its first answer alone"),
+        (["ablate.arms.3.changes=['sft.lern_on=1']"], "did you mean 'learn_on'"),
+    ],
+)
+def test_ablation_that_would_compare_nothing_is_refused_before_it_starts(
+    overrides: list[str], told: str
+) -> None:
+    with pytest.raises(RecipeError, match=told):
+        ablation_of(load_recipe("harbour", overrides=overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["generate.context='none'"], "curate.require_citation would leave all of them out"),
+        (["generate.refine={}"], "set sft.learn_on = 'answer'"),
+    ],
+)
+def test_completions_that_could_not_be_learned_are_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_recipe("harbour", overrides=overrides)

@@ -1,16 +1,16 @@
 """Answers that a model criticises and revises before they count."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from infra.harbour.world import PACK
 from specs.pack import load_pack
-from tasks.engine.requests import Request, ScriptedEngine
+from specs.policy import Pack
+from tasks.engine.requests import Request, ScriptedEngine, failed
 from tasks.evaluation.answer import AnswerConfig, AnswerUnit, AnswerWork, Arm
 from tasks.refine import RefineConfig, Refiner
 from tasks.stage import StageConfig
@@ -20,15 +20,23 @@ HARBOUR = load_pack(PACK)
 
 
 def arm(**refine: Any) -> Arm:
-    config = AnswerConfig(samples=2, refine=RefineConfig(**refine))
-    assert config.refine
+    config = AnswerConfig(samples=2)
     refiner = Refiner.of(
-        config.refine, config.sampling, rules=HARBOUR.rules, templates="spec_first"
+        RefineConfig(**refine), config.sampling, rules=HARBOUR.rules, templates="spec_first"
     )
     return Arm(name="a", model="m@1", checkpoint_id=None, seed=None, config=config, refiner=refiner)
 
 
-def answered(asked: Arm, script: Callable[[str], str]) -> tuple[list[Answer], list[Request]]:
+def answered(
+    asked: Arm, script: Callable[[str], str], *, pack: Pack = HARBOUR
+) -> tuple[list[Answer], list[Request]]:
+    engine = ScriptedEngine(lambda request, index: script(kind_of(request)))
+    return answered_by(asked, engine, pack=pack)
+
+
+def answered_by(
+    asked: Arm, engine: ScriptedEngine, *, pack: Pack = HARBOUR
+) -> tuple[list[Answer], list[Request]]:
     """The rows of one case of two samples, and all that the model was asked."""
     unit = AnswerUnit(
         block_key="boats",
@@ -41,13 +49,12 @@ def answered(asked: Arm, script: Callable[[str], str]) -> tuple[list[Answer], li
     )
     work = AnswerWork(
         arm=asked,
-        pack=HARBOUR,
-        spec_ids={},
+        pack=pack,
+        spec_ids={"boats": HARBOUR.spec(["boats"]).id},
         suite_versions=("v",),
         stage=StageConfig(),
         run_id="r",
     )
-    engine = ScriptedEngine(lambda request, index: script(kind_of(request)))
     return asyncio.run(work.make([unit], engine)), engine.requests
 
 
@@ -70,11 +77,11 @@ def test_last_revision_is_the_answer_and_all_tokens_count(rounds: int) -> None:
         + ["revision"] * 2
         + (["critique"] * 2 + ["revision"] * 2) * (rounds - 1)
     )
-    # The scripted engine counts words.
+    # The scripted engine counts words, and takes none of them for the answer's.
     each = len(reply("answer").split())
     for row in rows:
         assert (row.answer, row.status) == ("This revision ends.", "ok")
-        assert row.num_reasoning_tokens == 2 * rounds * each
+        assert row.num_reasoning_tokens == (1 + 2 * rounds) * each
 
 
 def test_critique_sees_the_answer_and_the_policies_that_the_arm_says() -> None:
@@ -112,15 +119,27 @@ def test_answer_that_cannot_be_read_is_not_criticised() -> None:
     assert {row.status for row in rows} == {"unclosed"}
 
 
-def test_ids_change_with_what_a_critique_is_shown() -> None:
+def test_ids_change_with_the_policies_that_a_critique_is_shown() -> None:
     edited = HARBOUR.with_other_outcome("B3")
     for rules, is_new in (("none", False), ("category", True), ("drawn", True)):
-        ids = {arm(rules=rules).answering_id(pack) for pack in (HARBOUR, edited)}
-        assert len(ids) == (2 if is_new else 1)
+        first, other = (answered(arm(rules=rules), reply, pack=one)[0] for one in (HARBOUR, edited))
+        assert (first[0].answer_id != other[0].answer_id) is is_new
+        assert (first[0].spec_id == HARBOUR.spec(["boats"]).id) is is_new
     ways = [arm(), arm(rounds=2), arm(rules="category"), replace(arm(), refiner=None)]
     assert len({way.answering_id(HARBOUR) for way in ways}) == len(ways)
 
 
-def test_refining_within_a_budget_is_refused() -> None:
-    with pytest.raises(ValidationError, match="take one of them out"):
-        AnswerConfig(budget=8, refine=RefineConfig())
+@pytest.mark.parametrize("step", ["critique", "revision"])
+def test_step_that_an_endpoint_was_not_asked_for_is_left_to_a_later_run(step: str) -> None:
+    class Spent(ScriptedEngine):
+        async def generate(self, requests: Sequence[Request]) -> Any:
+            outputs = await super().generate(requests)
+            if requests and kind_of(requests[0]) == step:
+                outputs[-1] = [failed("unasked", "the budget is spent")]
+            return outputs
+
+    rows, _ = answered_by(arm(), Spent(lambda request, index: reply(kind_of(request))))
+    assert [(row.status, row.reason) for row in rows] == [
+        ("ok", None),
+        ("unasked", "the budget is spent"),
+    ]

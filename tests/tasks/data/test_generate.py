@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,10 @@ SPECS = {BOATS.id: BOATS, FISH.id: FISH}
 RULE = BOATS.rule_ids[0]
 SKIFF, RAFT = prompt("may i take the skiff"), prompt("may i take the raft")
 EEL = prompt("may i eat the eel", categories=["fish"])
+WORDS = {
+    "critique": "=== user ===\nFind faults.\n{{rules}}\n{{conversation}}\n{{answer}}\n",
+    "revision": "=== user ===\nMend it.\n{{conversation}}\n{{answer}}\n{{critique}}\n",
+}
 GOOD = f"<think>Rule {RULE} covers it.</think>Take it."
 
 
@@ -159,6 +164,22 @@ def test_a_completion_that_is_revised_is_the_revision(factory: Factory) -> None:
     rows = factory.make(ScriptedEngine(script))
     assert {(row.answer, row.reasoning) for row in rows} == {("It is revised.", "Thus revised.")}
     assert all(row.generation_id != plain for row in rows)
+
+
+def test_machine_without_a_recipes_critique_makes_the_rows_that_were_planned(
+    factory: Factory, tmp_path: Path
+) -> None:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    for kind, text in WORDS.items():
+        (folder / f"{kind}.md").write_text(text, encoding="utf-8")
+    factory.config = GenerateConfig(refine=RefineConfig(), template=str(folder))
+    work, units = factory.work(), factory.units()
+    elsewhere = pickle.loads(pickle.dumps(work))
+    shutil.rmtree(folder)
+    forget_templates()
+    [row, *_] = asyncio.run(elsewhere.make(units, constant(GOOD)))
+    assert row.generation_id == work.generation_id
 
 
 def test_the_id_of_a_row_is_the_hash_of_its_definition(factory: Factory) -> None:
