@@ -6,21 +6,18 @@ fine-tuned model that two of them refine, the answers of a model that is there a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from prefect import flow
 
+from flows.arms import ablation_of, recipe_of
 from flows.evaluate import Evaluated, base_arm, check, check_suites, evaluate_arms
-from flows.recipe import AblateConfig, ArmConfig, Recipe, RecipeError
+from flows.recipe import AblateConfig, ArmConfig, Recipe
 from flows.refresh import refresh
 from flows.run import RunContext, home_at, open_run
 from flows.train import train
-from tasks.data.sources import SourceConfig
 from tasks.evaluation.arms import ServedArm
 from tasks.evaluation.evaluation import EvaluateConfig, probes_of
 from warehouse.tables import Checkpoint
-
-AnySource = TypeVar("AnySource", bound=SourceConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
 
     Raises RecipeError if the recipe has no ablation, or does not describe a training of an arm.
     """
-    ablation = _ablation_of(recipe)
+    ablation = ablation_of(recipe)
     recipe = _with_ablated_evaluation(recipe, ablation)
     config = check(recipe)
     check_suites(recipe, config)
@@ -49,34 +46,6 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
         probed = {each.arm.name for each in trained if each.arm.faithfulness}
         probes = probes_of(config, [arm for arm in served if arm.arm.name in probed])
         return evaluate_arms(run, config, [*served, *probes])
-
-
-def _ablation_of(recipe: Recipe) -> AblateConfig:
-    """Returns the recipe's ablation, whose trainings the recipe describes."""
-    ablation = recipe.ablate
-    if ablation is None:
-        raise RecipeError(f"recipe {recipe.name} has no arms; give it a section [[ablate.arms]]")
-    if recipe.sft and recipe.sft.start:
-        # Arms and seeds that continue from one another's checkpoints are no comparison.
-        raise RecipeError(
-            f"sft.start is {recipe.sft.start!r}, and an ablation trains every arm from the "
-            "student; take sft.start and sft.replay out"
-        )
-    for arm in ablation.arms:
-        if missing := next((stage for stage in arm.train if not getattr(recipe, stage)), None):
-            raise RecipeError(
-                f"arm {arm.name!r} trains {missing}, which recipe {recipe.name} does not describe: "
-                f"give it a section [{missing}]"
-            )
-        known = [source.name for source in (*recipe.sources, *recipe.traces)]
-        if unknown := next((name for name in arm.without if name not in known), None):
-            raise RecipeError(
-                f"arm {arm.name!r} is to do without {unknown!r}; recipe {recipe.name} has "
-                f"{', '.join(known)}"
-            )
-        if set(known) <= {*arm.without} and not arm.sources:
-            raise RecipeError(f"arm {arm.name!r} is to do without all sources: leave it one")
-    return ablation
 
 
 def _with_ablated_evaluation(recipe: Recipe, ablation: AblateConfig) -> Recipe:
@@ -109,31 +78,11 @@ def _train_arms(recipe: Recipe, ablation: AblateConfig, home: str | None) -> lis
     return trained
 
 
-def recipe_of(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int) -> Recipe:
-    """Returns the recipe by which one arm is trained, with a name of its own if its data differ."""
-    more = [source for source in ablation.sources if source.name in arm.sources]
-    changes: dict[str, object] = {
-        "sources": [*_without(recipe.sources, arm), *more],
-        "traces": _without(recipe.traces, arm),
-        "ablate": None,
-    }
-    # Its examples are another set, and must not pass for those of the recipe itself.
-    signs = [f"+{source.name}" for source in more] + [f"-{name}" for name in arm.without]
-    changes["name"] = recipe.name + "".join(signs)
-    for stage in ("sft", "dpo", "rl"):
-        config = getattr(recipe, stage)
-        changes[stage] = config.model_copy(update={"seed": seed}) if stage in arm.train else None
-    return recipe.model_copy(update=changes)
-
-
-def _without(sources: list[AnySource], arm: ArmConfig) -> list[AnySource]:
-    return [source for source in sources if source.name not in arm.without]
-
-
 def _served(run: RunContext, config: EvaluateConfig, trained: _Trained) -> list[ServedArm]:
     """Returns an arm with every seed, and its first seed again under each limit of reasoning."""
     arm = trained.arm
-    base = base_arm(run, config.model_copy(update={"context": arm.context}), name=arm.name)
+    asked = config.model_copy(update={"context": arm.context})
+    base = base_arm(run, asked, name=arm.name, refine=arm.refine)
     seeds = [
         ServedArm.of_checkpoint(base, checkpoint, run.home, name=arm.name, seed=seed)
         for seed, checkpoint in trained.checkpoints.items()

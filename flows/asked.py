@@ -64,8 +64,14 @@ def asked_of(connection: duckdb.DuckDBPyConnection, home: Home, found: FoundRow)
         messages=messages,
         text=rendered.text,
         checks=remade.checks,
-        note=_tokens_note(found.row, rendered),
+        note=_OF_DRAFT if remade.is_draft else _tokens_note(found.row, rendered),
     )
+
+
+_OF_DRAFT = (
+    "this asked for the draft, which was then criticised and revised; the tokens of the row are "
+    "those of all of it"
+)
 
 
 def print_asked(asked: Asked, found: FoundRow, *, as_json: bool) -> None:
@@ -170,6 +176,7 @@ def _ground(
         generator_templates=whole.generate.template,
         judge_templates=whole.judge.template,
         specs=_texts(connection, row["spec_id"]),
+        refines=[arm.refine for arm in whole.ablate.arms if arm.refine] if whole.ablate else [],
     )
 
 

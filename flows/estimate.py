@@ -167,7 +167,10 @@ def _price(
 ) -> dict[str, Any]:
     """Returns what the missing rows take, by the fields of `Estimate`, as far as it is known."""
     judges, judge_tokens = list(recipe.judging_engines.values()), recipe.judge.sampling.max_tokens
-    generate_tokens = recipe.generate.sampling.max_tokens
+    refine = recipe.generate.refine
+    # A round is a critique and a revision.
+    outputs = 1 + 2 * refine.rounds if refine else 1
+    generate_tokens = outputs * recipe.generate.sampling.max_tokens
     stages = [
         _StageToCome("assign", missing.assignments, judges[0], judge_tokens),
         _StageToCome("generate", missing.completions, recipe.engine, generate_tokens),
@@ -244,7 +247,7 @@ def _count_missing(
         stage=recipe.stage,
         model=recipe.engine.version,
         specs={},
-        all_rule_ids=(),
+        rules={},
         run_id="",
     )
     completions = generate.pending(connection).num_samples

@@ -42,6 +42,7 @@ from tasks.evaluation.plan import PlannedSuite
 from tasks.evaluation.probes import ProbeWork
 from tasks.evaluation.rows import SuiteFigures
 from tasks.evaluation.suites import Suite, SuiteConfig
+from tasks.refine import RefineConfig, Refiner
 from tasks.stage import StageFigures
 from warehouse.lineage import choose_checkpoints, in_table_order
 from warehouse.reports import report as reporting
@@ -113,11 +114,21 @@ def check_suites(recipe: Recipe, config: EvaluateConfig) -> None:
     render_suites(recipe, recipe.load_pack(), suites.load_suites(config.suites, SUITES), limit=1)
 
 
-def base_arm(run: RunContext, config: AnswerConfig, *, name: str) -> ServedArm:
-    """Returns the student, untrained, as an arm."""
+def base_arm(
+    run: RunContext, config: AnswerConfig, *, name: str, refine: RefineConfig | None = None
+) -> ServedArm:
+    """Returns the student, untrained, as an arm, which refines its answers if it is told how."""
     engine, templates = run.recipe.student_engine, run.recipe.generate.template
+    refiner = None
+    if refine:
+        refiner = Refiner.of(refine, config.sampling, rules=run.pack.rules, templates=templates)
     return ServedArm.of_base(
-        engine, config, name=name, model=run.version(engine), templates=templates
+        engine,
+        config,
+        name=name,
+        model=run.version(engine),
+        templates=templates,
+        refiner=refiner,
     )
 
 

@@ -194,11 +194,14 @@ def _ask(recipe: Recipe, pack: Pack, home: Home, asked: tuple[Sequence[Prompt], 
     connection.register("wanted", wanted)
     engine = recipe.judging_engine
     work = GenerateWork(
-        config=recipe.generate.model_copy(update={"samples": num_samples}),
+        # The trial tests whether the pack can be followed, so the model must be shown it.
+        config=recipe.generate.model_copy(
+            update={"samples": num_samples, "context": "category", "refine": None}
+        ),
         stage=recipe.stage,
         model=engine.version,
         specs={spec.id: spec for spec in specs.values()},
-        all_rule_ids=pack.rule_ids,
+        rules=pack.rules,
         run_id="check",
     )
     pending = work.pending(connection)

@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from flows.arms import ablation_of
 from flows.lock import require_free
 from flows.recipe import SUITES, Recipe, RecipeError
 from flows.run import home_at
@@ -48,6 +49,8 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     """Raises a ValueError or an OSError in one sentence if the command cannot do its work."""
     recipe.load_pack()
     recipe.require(command, *_NEEDS.get(command, ()))
+    if command == "ablate":
+        ablation_of(recipe)
     if command in ("refresh", "run", "ablate", "estimate"):
         _check_data(recipe.all_sources)
     _check_evaluations(command, recipe)

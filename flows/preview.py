@@ -8,13 +8,15 @@ from typing import Any
 from flows import terminal
 from flows.recipe import Recipe
 from specs.lint import Measure
-from specs.prompts import generator_messages, judge_messages
+from specs.policy import Spec
+from specs.prompts import Message, critique_messages, judge_messages
 from specs.template import load_template
 from tasks.data.candidates import Candidate, NoteTaker, SourceNotes
 from tasks.data.files import skipped_files
 from tasks.data.sources import SourceConfig
 from tasks.data.traces import TraceConfig
 from tasks.engine.requests import EngineConfig
+from tasks.refine import Refiner
 
 
 def preview(recipe: Recipe, *, count: int) -> None:
@@ -31,6 +33,7 @@ def preview(recipe: Recipe, *, count: int) -> None:
     judges = models[next(iter(recipe.judging_engines))].turns
     measure = measure_of(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
+    refiner = recipe.generate.refiner(pack.rules)
     judge = recipe.judge.judging_template
     # Read first: a source that cannot be read is told before anything is printed.
     candidates = _read_beginning(recipe, shown, count)
@@ -54,10 +57,25 @@ def preview(recipe: Recipe, *, count: int) -> None:
             ),
         }
         if not isinstance(source, TraceConfig):
-            asked = generator_messages(generator, candidate.messages, spec=spec)
-            shown_to = {"generator": models["engine"].turns.apply(asked), **shown_to}
+            turns = models["engine"].turns
+            asked = recipe.generate.messages(generator, candidate.messages, spec=spec)
+            critique = _critique(refiner, candidate, spec) if refiner else []
+            shown_to = {
+                "generator": turns.apply(asked),
+                **({"generator for its critique": turns.apply(critique)} if critique else {}),
+                **shown_to,
+            }
         for reader, messages in shown_to.items():
             _print_messages(reader, messages, spec.text, measure)
+
+
+def _critique(refiner: Refiner, candidate: Candidate, spec: Spec) -> list[Message]:
+    """Returns what the generator is shown of its own answer."""
+    # Those of the first round of the first completion.
+    rules = refiner.rules_shown(spec, key=f"{candidate.prompt_id} 0 1")
+    return critique_messages(
+        refiner.critique, candidate.messages, answer="(the answer)", rules=rules
+    )
 
 
 def _read_beginning(

@@ -33,6 +33,7 @@ from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.evaluation.multiturn import MultiturnConfig
 from tasks.evaluation.probes import FaithfulnessConfig
 from tasks.paths import LocatedFile, LocatedFolder, find, places
+from tasks.refine import RefineConfig
 from tasks.stage import StageConfig
 from tasks.training.dpo import DpoConfig
 from tasks.training.rl import RlConfig
@@ -50,6 +51,12 @@ class RecipeError(ValueError):
 # those import Prefect, and a recipe must load without it.
 
 
+TRAININGS = ("sft", "dpo", "rl")
+"""Sections of a recipe that train, in their order."""
+_CHANGEABLE_SECTIONS = ("collect", "generate", "judge", "curate", *TRAININGS)
+"""Sections of a recipe that an arm may change."""
+
+
 class ArmConfig(Config):
     """One arm of an ablation: how its model is trained, and how it is asked."""
 
@@ -61,17 +68,51 @@ class ArmConfig(Config):
     """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
     without: list[str] = []
     """Sources and traces of the recipe that the arm is not trained on."""
+    changes: list[str] = []
+    """Overrides of the recipe for this arm's data and training, written as for `--set`, such as
+    `sft.learn_on = "answer"`; a section that the recipe lacks is added."""
     context: Context = "none"
     """Policies in the prompt at inference: `none`, the `summary` of all, or the prompt's
     `category` in full."""
     budgets: list[Annotated[int, Field(ge=0)]] = []
     """Further limits of reasoning in tokens; the arm's first seed is asked under each."""
+    refine: RefineConfig | None = None
+    """Critique and revision of each answer before it counts. Unset: the first answer counts."""
     faithfulness: bool = False
     """Tamper with the reasoning of the arm's first seed, as `ablate.faithfulness` says."""
 
+    @property
+    def data_changes(self) -> dict[str, Any]:
+        """The changes that give the arm data of its own: values by dotted keys."""
+        parsed = dict(parse_change(change, origin="changes") for change in self.changes)
+        return {key: parsed[key] for key in sorted(parsed) if _section(key) not in TRAININGS}
+
     @model_validator(mode="after")
     def _check(self) -> "ArmConfig":
+        for change in self.changes:
+            section, _, key = change.partition("=")[0].strip().partition(".")
+            if section not in _CHANGEABLE_SECTIONS:
+                raise ValueError(
+                    f"arm {self.name!r} changes {change!r}, and all arms share that section; "
+                    f"changes may set keys of {', '.join(_CHANGEABLE_SECTIONS)}"
+                )
+            if section in TRAININGS and section not in self.train:
+                raise ValueError(
+                    f"arm {self.name!r} changes {change!r} and does not train {section}: add it to "
+                    "train, or leave the change out"
+                )
+            if section in TRAININGS and key.strip() == "seed":
+                raise ValueError(
+                    f"arm {self.name!r} changes {change!r}: set the seeds of all arms in "
+                    "ablate.seeds"
+                )
         lineage = "+".join(name.upper() for name in ("sft", "dpo", "rl") if name in self.train)
+        if self.refine and (self.budgets or self.faithfulness):
+            key, use = ("budgets", "limit") if self.budgets else ("faithfulness", "tamper with")
+            raise ValueError(
+                f"arm {self.name!r} has both refine and {key}, and a revised answer has no single "
+                f"reasoning to {use}: split it into two arms"
+            )
         named = self.name.upper().split("+")
         if set(named) <= {"SFT", "DPO", "RL"} and "+".join(named) != lineage:
             raise ValueError(
@@ -112,7 +153,7 @@ class AblateConfig(Config):
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):
                 raise ValueError(f"arm {arm.name!r} has a budget twice: {arm.budgets}")
-            for key in ("sources", "without"):
+            for key in ("sources", "without", "changes"):
                 if getattr(arm, key) and not arm.train:
                     raise ValueError(
                         f"arm {arm.name!r} has {key} and trains nothing: give it train, or leave "
@@ -219,8 +260,23 @@ class Recipe(Config):
             check_templates(self.judge.template)
         check_criteria(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
+        self._check_comparison()
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
+
+    def _check_comparison(self) -> None:
+        """Raises ValueError if completions that are made for comparison could not be learned."""
+        if self.generate.context == "none" and self.sft and self.curate.require_citation:
+            raise ValueError(
+                "generate.context is none, so that completions cite no rule, and "
+                "curate.require_citation would leave all of them out: set it to false"
+            )
+        for name, training in (("sft", self.sft), ("dpo", self.dpo)):
+            if self.generate.refine and training and training.learn_on == "all":
+                raise ValueError(
+                    f"generate.refine is set, and the reasoning of a revision speaks of its "
+                    f"critique: set {name}.learn_on = 'answer'"
+                )
 
     @property
     def all_sources(self) -> list[SourceConfig]:
@@ -399,6 +455,19 @@ def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError("; ".join(faults)) from error
 
 
+def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Returns a recipe with some keys changed, each as `--set` would; raises RecipeError if they
+    cannot be."""
+    data = recipe.model_dump(by_alias=True, exclude_unset=True)
+    for change in changes:
+        _override(data, change, origin="changes")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(map(_sentence, error.errors()))
+        raise RecipeError(f"changes {', '.join(map(_shown, changes))}: {faults}") from error
+
+
 def _faults(data: dict[str, Any], context: dict[str, str]) -> list[Any]:
     """Returns the faults of a recipe as its file has it."""
     try:
@@ -428,40 +497,53 @@ def _shown(override: str) -> str:
     return f"{key}=…" if "endpoint" in override else override
 
 
-def _override(data: dict[str, Any], text: str) -> None:
-    """Sets one dotted key; a value that is not TOML is a string."""
+def _section(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def parse_change(text: str, *, origin: str) -> tuple[str, Any]:
+    """Returns the dotted key and the value of "judge.samples=8"; a value that is not TOML is a
+    string.
+
+    Raises RecipeError, which names the `origin` of the text, if it has no key.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise RecipeError(f"--set {text!r} is not key=value; write it as judge.samples=8")
+        raise RecipeError(f"{origin} {text!r} is not key=value; write it as judge.samples=8")
     try:
         given = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         given = {}
     # A line break in a text may make it look like further keys.
-    parsed = given["value"] if len(given) == 1 else value
-    *parents, last = key.strip().split(".")
+    return key.strip(), given["value"] if len(given) == 1 else value
+
+
+def _override(data: dict[str, Any], text: str, *, origin: str = "--set") -> None:
+    """Sets one dotted key; `origin` is named in messages."""
+    key, parsed = parse_change(text, origin=origin)
+    *parents, last = key.split(".")
     place: Any = data
     for depth, parent in enumerate(parents):
-        place = _section(place, parent, ".".join(parents[:depth]) or "the recipe")
+        place = _part_of(place, parent, ".".join(parents[:depth]) or "the recipe", origin)
     if isinstance(place, list):
-        _section(place, last, ".".join(parents))
+        _part_of(place, last, ".".join(parents), origin)
         place[int(last)] = parsed
     elif isinstance(place, dict):
         place[last] = parsed
     else:
-        raise RecipeError(f"--set {text!r}: {'.'.join(parents)!r} is not a section")
+        raise RecipeError(f"{origin} {text!r}: {'.'.join(parents)!r} is not a section")
 
 
-def _section(place: Any, key: str, where: str) -> Any:
+def _part_of(place: Any, key: str, where: str, origin: str) -> Any:
     """Returns the part of a recipe under a key; adds it if a section lacks it."""
     if isinstance(place, list):
         if not key.isdigit() or int(key) >= len(place):
             raise RecipeError(
-                f"--set: {where!r} has {len(place)} entries, counted from 0; not {key}"
+                f"{origin}: {where!r} has {len(place)} entries, counted from 0; not {key}"
             )
         return place[int(key)]
     if not isinstance(place, dict):
-        raise RecipeError(f"--set: {where!r} is not a section")
+        raise RecipeError(f"{origin}: {where!r} is not a section")
     return place.setdefault(key, {})
 
 

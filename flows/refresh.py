@@ -107,7 +107,7 @@ def generate_completions(run: RunContext, plan: Plan) -> StageFigures:
         stage=recipe.stage,
         model=run.version(recipe.engine),
         specs=plan.specs,
-        all_rule_ids=run.pack.rule_ids,
+        rules=run.pack.rules,
         run_id=run.id,
     )
     return run_stage(run, work, recipe.engine)

@@ -247,17 +247,18 @@ class Pack:
     """Names of files in the pack's folder that look like policies and are none."""
 
     @property
+    def rules(self) -> Mapping[str, Rule]:
+        """Every rule of the pack by its id, in reading order."""
+        return {rule.id: rule for policy in self.policies.values() for rule in policy.rules}
+
+    @property
     def rule_ids(self) -> tuple[str, ...]:
         """Every rule id of the pack, in reading order."""
-        return tuple(rule.id for policy in self.policies.values() for rule in policy.rules)
+        return tuple(self.rules)
 
     def rule(self, rule_id: str) -> Rule:
         """Returns the rule with that id. Raises KeyError if the pack has no such rule."""
-        for policy in self.policies.values():
-            for rule in policy.rules:
-                if rule.id == rule_id:
-                    return rule
-        raise KeyError(rule_id)
+        return self.rules[rule_id]
 
     def spec(self, categories: Sequence[str], *, detail: Detail = "full") -> Spec:
         """Compiles spec(category) (arXiv 2412.16339, section 3.1).

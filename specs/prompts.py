@@ -131,6 +131,31 @@ def answer_messages(
     return template.fill(fenced_answer(messages, answer=answer))
 
 
+def critique_messages(
+    template: Template, messages: Sequence[Message], *, answer: str, rules: str
+) -> list[Message]:
+    """Returns the messages for a model that criticises an answer by some rules, or by none.
+
+    `rules` is what it is shown of a pack: a spec or one rule; empty for its own judgement.
+    """
+    return template.fill({**fenced_answer(messages, answer=answer), "rules": rules})
+
+
+def revision_messages(
+    template: Template, messages: Sequence[Message], *, answer: str, critique: str
+) -> list[Message]:
+    """Returns the messages for a model that revises its answer as a critique says."""
+    turns, answer, critique = _shown_turns(messages), _shown(answer), _shown(critique)
+    nonce = _nonce([*(turn["content"] for turn in turns), answer, critique])
+    return template.fill(
+        {
+            "conversation": _fence("conversation", _render(turns), nonce),
+            "answer": _fence("answer", answer, nonce),
+            "critique": _fence("critique", critique, nonce),
+        }
+    )
+
+
 def fenced_answer(messages: Sequence[Message], *, answer: str) -> dict[str, str]:
     """Returns values for `conversation` and `answer`, each between marks of the same nonce."""
     turns = _shown_turns(messages)

@@ -41,6 +41,8 @@ TemplateKind = Literal[
     "retrieval",
     "honesty",
     "fill",
+    "critique",
+    "revision",
 ]
 """The file stem of a template."""
 
@@ -66,6 +68,8 @@ _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "retrieval": ("spec", "categories", "excerpts"),
     "honesty": ("spec", "conversation", "reasoning", "answer"),
     "fill": ("spec", "rule", "place"),
+    "critique": ("rules", "conversation", "answer"),
+    "revision": ("conversation", "answer", "critique"),
 }
 _METADATA = ("metadata", "metadata_instruction")
 _OPTIONAL: Mapping[str, tuple[str, ...]] = {

@@ -6,6 +6,7 @@ when a row's definition does, and the schema version is raised with it.
 
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,7 @@ from tasks.evaluation.multiturn import MultiturnAttack, MultiturnConfig
 from tasks.evaluation.multiturn import MultiturnWork as Multiturn
 from tasks.evaluation.suites import SuiteConfig, build_suite
 from tasks.monitors import RolloutMonitor
+from tasks.refine import RefineConfig
 from tasks.stage import StageConfig
 from tasks.training import rl
 from tasks.training.checkpoint import checkpoint_id
@@ -106,9 +108,13 @@ EXPECTED: dict[str, str] = {
     "templates/retrieval, spec_first": "31898130fbd2442571e51c18c7e91e77",
     "templates/attacker, harbour": "d78f94deb1e9faf3c3ec58ab6710810b",
     "templates/attacker, spec_first": "12f188e090aa9a354d35d0ef7a0a0899",
+    "templates/critique, spec_first": "9a0137e1c2a883d9ab4db1a143e3e3bf",
+    "templates/revision, spec_first": "d7a6957c8fc2bc70a60751975291b418",
     "templates/fill, spec_first": "2af356a65721a70b1fe1c2306beb1a1f",
     "completions/generation": "3a5b9f049334766b8edb1470339fd2af",
     "completions/generation, paper": "19599cc8c13cbd5a01c6374e500c887f",
+    "completions/generation, no policies": "e4a29553faed2a102e53bf6f0bd65770",
+    "completions/generation, refined": "2f1a63cbc25fb5e03a2e6860d0140143",
     "completions/generation, sampled otherwise": "9875deb9c21e992fc0beb2a5d9e3ec57",
     "completions/sample 0": "5a052bdcd931f35cd75827081fa407ad",
     "completions/sample 1": "05b56d6cfab23de46e8fd17b3864f14f",
@@ -126,6 +132,7 @@ EXPECTED: dict[str, str] = {
     "judgements/vote 1, paper": "41126c02a73bda372c48234c9a4450ac",
     "examples/set": "beddbe8ca1f47b31072338d545598810",
     "examples/set of more": "1444c0ee24b85b558d2f84c1eb5ae479",
+    "examples/set of pairs of answers": "b7d97c49339f1d323426589f7889b16c",
     "examples/set of pairs": "307704f0900507c6cdc007825dc41982",
     "checkpoints/sft": "849dfe7bf9777412e82a5c554a4e6fdc",
     "checkpoints/sft, adapters and capability": "59143f5f5add6437b5254d5b0ba72830",
@@ -312,11 +319,17 @@ def templates(folder: Path) -> dict[str, str]:
 
 def completions(folder: Path) -> dict[str, str]:
     config = GenerateConfig(template="harbour")
-    work = Generate(config=config, model="m@1", specs=SPECS, all_rule_ids=("B1",), **RUN)
+    work = Generate(config=config, model="m@1", specs=SPECS, rules={}, **RUN)
     samples = make(work, rows.prompt("May I row?"), prompt_id="p", spec_id="s", messages=ASKED)
     return {
         "generation": config.generation_id("m@1"),
         "generation, paper": GenerateConfig(template="paper").generation_id("m@1"),
+        "generation, no policies": config.model_copy(update={"context": "none"}).generation_id(
+            "m@1"
+        ),
+        "generation, refined": config.model_copy(
+            update={"refine": RefineConfig(rules="drawn")}
+        ).generation_id("m@1"),
         "generation, sampled otherwise": config.model_copy(
             update={"sampling": SAMPLING}
         ).generation_id("m@1"),
@@ -367,12 +380,17 @@ def examples(folder: Path) -> dict[str, str]:
         reply_text=lambda **_: "",
         prompt_text=lambda _: "",
     )
+    number = itertools.count()
+    apart: Any = SimpleNamespace(**{**vars(chats), "reply_text": lambda **_: str(next(number))})
     more = CurateConfig(best_of=2, require_citation=False, max_group_ratio=1.5)
     return {
         "set": curate(connection, config=CurateConfig(), home=home, **plan).set_id,
         "set of more": curate(connection, config=more, home=home, **plan).set_id,
         "set of pairs": choose_pairs(
             connection, chats, config=DpoConfig(), generation_id="g", **plan
+        ).set_id,
+        "set of pairs of answers": choose_pairs(
+            connection, apart, config=DpoConfig(learn_on="answer"), generation_id="g", **plan
         ).set_id,
     }
 

@@ -25,6 +25,7 @@ FLOORS = {
     "tasks.paths": 0,
     "tasks.meters": 0,
     "tasks.engine": 1,
+    "tasks.refine": 2,
     "tasks.stage": 2,
     "tasks.data": 3,
     "tasks.training": 3,

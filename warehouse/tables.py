@@ -552,7 +552,8 @@ class Answer:
     num_prompt_tokens: int | None
     """Tokens of the prompt; null if an endpoint did not tell."""
     num_reasoning_tokens: int | None
-    """Tokens of the reasoning; null if an endpoint did not tell."""
+    """Tokens of the reasoning, and of a draft and its critiques if the answer is a revision; null
+    if an endpoint did not tell."""
     num_answer_tokens: int | None
     """Tokens of the answer; null if an endpoint did not tell."""
     run_id: str

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from specs.criteria import judging_template
 from specs.policy import Spec
-from specs.prompts import generator_messages, judge_messages
+from specs.prompts import judge_messages
 from specs.template import (
     DEFAULT_SET,
     Template,
@@ -21,21 +21,24 @@ from tasks.data.generate import GenerateConfig, generation_id_of
 from tasks.data.judge import JudgeConfig, judging_id_of
 from tasks.engine.remade import Check, Remade, RemakeError, check
 from tasks.engine.requests import Request
+from tasks.refine import Refiner
 from warehouse.tables import content_id, text_id
 
 Row = Mapping[str, Any]
 
 
 def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[str, Any]) -> Remade:
-    """Returns what the generator was asked for a completion.
+    """Returns what the generator was asked for a completion, or for the draft of one that it
+    revised.
 
     `settings` is section `generate` of the recipe of its run. Raises
     RemakeError if a part is no longer what it was.
     """
     config = _configured(GenerateConfig, settings)
     checks = [*_common_checks(row, prompt, spec)]
+    refiner = _refiner(config)
     made = {
-        generation_id_of(one, config.sampling, row["model"]): one
+        generation_id_of(one, config, row["model"], refiner=refiner): one
         for one in _templates(config.template, lambda names: load_template("generator", names))
     }
     template = _template_of(made, row["generation_id"], "generator", config.template)
@@ -48,9 +51,19 @@ def completion_request(row: Row, *, prompt: Row, spec: Spec, settings: Mapping[s
             of="prompt, spec, generation_id, sample index",
         ),
     ]
-    messages = generator_messages(template, prompt["messages"], spec=spec)
+    messages = config.messages(template, prompt["messages"], spec=spec)
     request = Request(messages=messages, num_samples=1, sampling=config.sampling)
-    return Remade(request=request, checks=tuple(checks))
+    return Remade(request=request, checks=tuple(checks), is_draft=refiner is not None)
+
+
+def _refiner(config: GenerateConfig) -> Refiner | None:
+    """Returns what revised completions; raises RemakeError if its templates are not at hand."""
+    try:
+        return config.refiner({})
+    except TemplateError as error:
+        raise RemakeError(
+            f"the templates of critique and revision are no longer at hand: {error}"
+        ) from error
 
 
 def judgement_request(

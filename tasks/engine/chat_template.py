@@ -42,7 +42,8 @@ class Chat:
     """A prompt that ends on a user turn, and the two parts of the reply to learn."""
 
     messages: Sequence[Message]
-    reasoning: str
+    reasoning: str | None
+    """None for the answer alone, after reasoning that is left empty."""
     answer: str
 
 
@@ -213,11 +214,14 @@ class ChatTemplate:
         """Returns the token ids of the prompt, which `encode` puts before the reply."""
         return list(self._tokenize([self.prompt_text(messages)])["input_ids"][0])
 
-    def reply_text(self, *, reasoning: str, answer: str) -> str:
-        """Returns the text that follows the prompt; raises ChatError if either part is empty."""
+    def reply_text(self, *, reasoning: str | None, answer: str) -> str:
+        """Returns the text that follows the prompt; raises ChatError if either part is empty.
+
+        Without reasoning, which is None, the answer stands alone.
+        """
         return self._write_reply(reasoning, answer).text
 
-    def encode(self, messages: Sequence[Message], *, reasoning: str, answer: str) -> Encoded:
+    def encode(self, messages: Sequence[Message], *, reasoning: str | None, answer: str) -> Encoded:
         """Returns a chat in tokens; raises ChatError if it cannot be learned whole."""
         [encoded] = self.encode_all([Chat(messages, reasoning, answer)])
         if isinstance(encoded, ChatError):
@@ -252,10 +256,11 @@ class ChatTemplate:
         except ChatError as error:
             return error
 
-    def _write_reply(self, reasoning: str, answer: str) -> _Reply:
-        reasoning, answer = self._neutral(reasoning).strip(), self._neutral(answer).strip()
+    def _write_reply(self, reasoning: str | None, answer: str) -> _Reply:
+        is_alone = reasoning is None
+        reasoning, answer = self._neutral(reasoning or "").strip(), self._neutral(answer).strip()
         for name, part in (("reasoning", reasoning), ("answer", answer)):
-            if not part:
+            if not part and not (is_alone and name == "reasoning"):
                 raise ChatError(f"{name} is empty; leave out chats that lack either part")
         frame = self.frame
         before = f"{frame.opening}{reasoning}{frame.between}"

@@ -37,6 +37,8 @@ class Remade:
     request: Request
     checks: tuple[Check, ...]
     """The evidence that it is the same."""
+    is_draft: bool = False
+    """True if the row is a revision of what this request gave."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """answers ← cases: the answers of a model that is asked in one way, an arm.
 
 The ways differ in how much of the policies stands in the prompt, in how long the model may reason,
-and in whether its reasoning is tampered with (`probes.py`). Ids are deterministic, so an evaluation
-that runs again makes only the answers that are missing.
+in whether it revises its answer (`refine.py`), and in whether its reasoning is tampered with
+(`probes.py`). Ids are deterministic, so an evaluation that runs again makes only the answers that
+are missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from specs.replies import Reply, ReplyStatus
 from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling
+from tasks.refine import Draft, Refiner
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending, look_up
 from warehouse.home import Home
@@ -58,6 +60,8 @@ class Arm:
     probe: Probe = "none"
     template: Template = field(default_factory=partial(load_template, "generator", DEFAULT_SET))
     """Shows the model the policies of its context, if it has one."""
+    refiner: Refiner | None = None
+    """Has the model revise its answers. None: the first answer counts."""
 
     @property
     def label(self) -> str:
@@ -66,20 +70,29 @@ class Arm:
         return f"{self.name}{seed}" if self.probe == "none" else f"{self.name}{seed}, {self.probe}"
 
     def answering_id(self, pack: Pack) -> str:
-        """Returns the hash of what all answers of the arm share: sampling, context, budget and
-        probe."""
+        """Returns the hash of what all answers of the arm share: sampling, context, budget, probe
+        and refinement settings."""
         shown = [] if self.config.context == "none" else [self.template.id]
         if self.config.context == "summary":
             shown.append(pack.spec([], detail="summary").id)
+        if self.refiner:
+            shown.append(self.refiner.identity)
         return self.answering_id_of(shown)
 
     def answering_id_of(self, shown: Sequence[str]) -> str:
-        """Returns that hash; `shown` are the ids of what the prompt has beside the case: template,
-        and the summary of the policies."""
+        """Returns that hash; `shown` are the ids of what the prompts have beside the case, such as
+        the template and the summary of the policies."""
         config = self.config
         return content_id(
             config.sampling.identity, config.context, config.budget, self.probe, *shown
         )
+
+    @property
+    def shows_category(self) -> bool:
+        """True if the model is shown the policies of a case's categories in full, in the prompt or
+        for a critique: their spec is then part of the id of an answer."""
+        criticised = self.refiner is not None and self.refiner.config.rules != "none"
+        return self.config.context == "category" or criticised
 
     def spec(self, pack: Pack, categories: Sequence[str]) -> Spec | None:
         """Returns the spec in the prompt of a case of these categories; None if there is none."""
@@ -131,7 +144,7 @@ class AnswerWork:
     @property
     def spec_ids_shown(self) -> Mapping[str, str]:
         """The specs that tell answers of one `answering_id` apart, as in `spec_ids`."""
-        return self.spec_ids if self.arm.config.context == "category" else {}
+        return self.spec_ids if self.arm.shows_category else {}
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
         """Returns the cases that lack answers, by categories."""
@@ -152,7 +165,30 @@ class AnswerWork:
     async def make(self, units: Sequence[AnswerUnit], engine: Engine) -> list[Answer]:
         """Returns an answer for every sample that the units lack."""
         outputs = await engine.generate([self.request(unit, self.pack) for unit in units])
+        if self.arm.refiner:
+            outputs = await self._refined(self.arm.refiner, units, outputs, engine)
         return self.rows(units, outputs)
+
+    async def _refined(
+        self,
+        refiner: Refiner,
+        units: Sequence[AnswerUnit],
+        outputs: Sequence[Sequence[Sample]],
+        engine: Engine,
+    ) -> list[list[Sample]]:
+        """Returns the samples of each unit after their revision."""
+        drafts = [
+            Draft(
+                key=f"{unit.case_id} {index}",
+                messages=unit.messages,
+                spec=self.pack.spec_for(unit.categories),
+                sample=sample,
+            )
+            for unit, samples in zip(units, outputs, strict=True)
+            for index, sample in zip(unit.sample_indices, samples, strict=True)
+        ]
+        refined = await refiner.refined(outputs, drafts, engine)
+        return [[_with_all_tokens(sample) for sample in samples] for samples in refined]
 
     def request(self, unit: AnswerUnit, pack: Pack, *, reasoning: str | None = None) -> Request:
         """Returns what the engine is asked, with specs of `pack`; `reasoning` is put before the
@@ -182,8 +218,10 @@ class AnswerWork:
         arm, reply = self.arm, sample.reply
         index = unit.sample_indices[slot]
         spec = arm.spec(self.pack, unit.categories)
+        if arm.shows_category and unit.categories:
+            spec = self.pack.spec_for(unit.categories)
         # Answers under other full specs share their answering_id; the summary is a part of it.
-        own = spec.id if spec and arm.config.context == "category" else ""
+        own = spec.id if spec and arm.shows_category else ""
         cited = find_citations(reply.reasoning, rule_ids=self.pack.rule_ids)
         return Answer(
             answer_id=content_id(unit.case_id, arm.model, answering_id, index, own),
@@ -213,6 +251,14 @@ class AnswerWork:
             answer=reply.answer,
             reasoning=reply.reasoning,
         )
+
+
+def _with_all_tokens(sample: Sample) -> Sample:
+    """Returns a refined sample in which all tokens but its answer's count as reasoning."""
+    if sample.num_output_tokens is None:
+        return sample
+    num_reasoning = max(0, sample.num_output_tokens - sample.reply.num_answer_tokens)
+    return replace(sample, reply=replace(sample.reply, num_reasoning_tokens=num_reasoning))
 
 
 def answer_request(

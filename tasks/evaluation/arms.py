@@ -10,6 +10,7 @@ from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks.engine.requests import EngineConfig
 from tasks.evaluation.answer import AnswerConfig, Arm
 from tasks.evaluation.probes import PROBES
+from tasks.refine import Refiner
 from warehouse.home import Home
 from warehouse.lineage import Lineage, lineage_of
 from warehouse.models import fetch_folder
@@ -32,12 +33,18 @@ class ServedArm:
         name: str,
         model: str,
         templates: TemplateNames = DEFAULT_SET,
+        refiner: Refiner | None = None,
     ) -> "ServedArm":
         """Returns an untrained model as an arm; `model` is its `name@revision`, and a template of
         a generator in `templates` shows it the policies."""
-        template = load_template("generator", templates)
         arm = Arm(
-            name=name, model=model, checkpoint_id=None, seed=None, config=config, template=template
+            name=name,
+            model=model,
+            checkpoint_id=None,
+            seed=None,
+            config=config,
+            template=load_template("generator", templates),
+            refiner=refiner,
         )
         return cls(arm=arm, engine=engine)
 

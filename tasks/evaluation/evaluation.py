@@ -332,13 +332,14 @@ class EvaluationSetup:
     @property
     def attacked(self) -> tuple[ServedArm, ...]:
         """The arms that are attacked over several turns: those without policies in the prompt,
-        tampering or a limit of their own."""
+        revisions, tampering or a limit of their own."""
         if self.config.multiturn is None:
             return ()
         return tuple(
             served
             for served in self.arms
             if served.arm.config.context == "none"
+            and served.arm.refiner is None
             and served.arm.config.budget == self.config.budget
             and served.arm.probe == "none"
         )

@@ -15,6 +15,7 @@ from tasks.engine.remade import Check, Remade, RemakeError, check, require_spec
 from tasks.evaluation.answer import RECORDED, AnswerConfig, Arm, answer_request
 from tasks.evaluation.evaluation import EvaluateConfig, graders_of
 from tasks.evaluation.graders import GraderError, RubricGrader
+from tasks.refine import RefineConfig, Refiner
 from warehouse.tables import content_id, text_id
 
 Row = Mapping[str, Any]
@@ -33,6 +34,8 @@ class Ground:
     judge_templates: TemplateNames
     specs: Mapping[str, str]
     """Texts of the stored specs by their ids."""
+    refines: Sequence[RefineConfig] = ()
+    """The ways in which arms of the recipe refine their answers."""
 
     def spec(self, spec_id: str | None) -> Spec | None:
         """Returns a stored spec, None without an id; raises RemakeError if it is not stored."""
@@ -72,7 +75,7 @@ def answer_again(row: Row, *, case: Row, ground: Ground) -> Remade:
             f"gives the row's answering_id {row['answering_id']}; put back the generator.md of "
             "that time"
         )
-    own = spec.id if spec and row["context"] == "category" else ""
+    own = spec.id if spec and arm.shows_category else ""
     parts = (row["case_id"], row["model"], row["answering_id"], row["sample_index"], own)
     again = content_id(*parts)
     checks = (
@@ -81,9 +84,14 @@ def answer_again(row: Row, *, case: Row, ground: Ground) -> Remade:
         check("answer_id", row["answer_id"], again, of="case, model, answering_id, index, spec"),
     )
     request = answer_request(
-        arm, case["messages"], spec=spec, sanitised=case["sanitised"], num_samples=1
+        arm,
+        case["messages"],
+        # Of an arm without policies in its prompt, the spec is that of the critique.
+        spec=spec if row["context"] != "none" else None,
+        sanitised=case["sanitised"],
+        num_samples=1,
     )
-    return Remade(request=request, checks=checks)
+    return Remade(request=request, checks=checks, is_draft=arm.refiner is not None)
 
 
 def _arms(row: Row, ground: Ground) -> Iterator[Arm]:
@@ -91,18 +99,27 @@ def _arms(row: Row, ground: Ground) -> Iterator[Arm]:
     for config in ground.configs:
         asked = AnswerConfig(sampling=config.sampling, context=row["context"], budget=row["budget"])
         for names in (ground.generator_templates, *shipped_sets()):
-            try:
-                template = load_template("generator", names)
-            except TemplateError:
-                continue
-            yield Arm(
-                name="",
-                model=row["model"],
-                checkpoint_id=row["checkpoint_id"],
-                seed=None,
-                config=asked,
-                template=template,
-            )
+            for refine in (None, *ground.refines):
+                try:
+                    yield Arm(
+                        name="",
+                        model=row["model"],
+                        checkpoint_id=row["checkpoint_id"],
+                        seed=None,
+                        config=asked,
+                        template=load_template("generator", names),
+                        refiner=_refiner(refine, asked, names, ground),
+                    )
+                except TemplateError:
+                    continue
+
+
+def _refiner(
+    refine: RefineConfig | None, asked: AnswerConfig, templates: TemplateNames, ground: Ground
+) -> Refiner | None:
+    if refine is None:
+        return None
+    return Refiner.of(refine, asked.sampling, rules=ground.pack.rules, templates=templates)
 
 
 def _id(arm: Arm, spec: Spec | None) -> str:
@@ -110,6 +127,8 @@ def _id(arm: Arm, spec: Spec | None) -> str:
     shown = [] if config.context == "none" else [arm.template.id]
     if config.context == "summary" and spec is not None:
         shown.append(spec.id)
+    if arm.refiner:
+        shown.append(arm.refiner.identity)
     return arm.answering_id_of(shown)
 
 

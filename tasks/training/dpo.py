@@ -16,6 +16,7 @@ from pydantic import Field
 from specs.prompts import Message
 from tasks.engine.chat_template import ChatError, ChatTemplate
 from tasks.training.checkpoint import TrainingOutcome
+from tasks.training.tokenise import LearnOn
 from tasks.training.trainer import (
     BestBy,
     DataError,
@@ -47,6 +48,15 @@ class DpoConfig(TrainingConfig):
     """Longest prompt and completion together, in tokens; longer pairs are left out and counted."""
     min_margin: float = Field(2.0, gt=0)
     """Smallest difference between the lowest scores of the two, from 0 to 10."""
+    learn_on: LearnOn = "all"
+    """Part of a reply that is taught: `all` of it, or the `answer` alone, after an empty reasoning
+    block."""
+
+    def defining(self) -> str:
+        """Returns the settings that define the model. Keys added later are left out at their
+        defaults, so that existing checkpoints keep their ids."""
+        absent = {"learn_on": True} if self.learn_on == "all" else {}
+        return self.model_dump_json(by_alias=True, exclude={**self.not_defining, **absent})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +134,7 @@ def choose_pairs(
     left_out: Counter[str] = Counter()
     for pair in map(_pair, rows):
         try:
-            texts.append(_render(chats, pair, config.max_length))
+            texts.append(_render(chats, pair, config))
         except ChatError as error:
             left_out[str(error)] += 1
         else:
@@ -137,7 +147,9 @@ def choose_pairs(
         )
     sides = [side for pair in pairs for side in pair.sides]
     ids = [(side.completion_id, text_id(side.reasoning, side.answer)) for side in sides]
-    set_id = content_id("pairs", judging_id, *(part for both in ids for part in both))
+    parts = [part for both in ids for part in both]
+    learned = [] if config.learn_on == "all" else [config.learn_on]
+    set_id = content_id("pairs", judging_id, *parts, *learned)
     members = [
         _example(pair, side, set_id=set_id, run_id=run_id) for pair in pairs for side in pair.sides
     ]
@@ -149,17 +161,19 @@ def _pair(row: dict[str, Any]) -> PreferencePair:
     return PreferencePair(**{**row, **sides})
 
 
-def _render(chats: ChatTemplate, pair: PreferencePair, max_length: int) -> PairText:
+def _render(chats: ChatTemplate, pair: PreferencePair, config: DpoConfig) -> PairText:
     """Returns a pair as text; raises ChatError if it cannot be learned whole."""
+    replies = []
     for side in pair.sides:
-        encoded = chats.encode(pair.messages, reasoning=side.reasoning, answer=side.answer)
-        if len(encoded.input_ids) > max_length:
-            raise ChatError(f"longer than {max_length} tokens")
-    return PairText(
-        prompt=chats.prompt_text(pair.messages),
-        chosen=chats.reply_text(reasoning=pair.chosen.reasoning, answer=pair.chosen.answer),
-        rejected=chats.reply_text(reasoning=pair.rejected.reasoning, answer=pair.rejected.answer),
-    )
+        reasoning = None if config.learn_on == "answer" else side.reasoning
+        encoded = chats.encode(pair.messages, reasoning=reasoning, answer=side.answer)
+        if len(encoded.input_ids) > config.max_length:
+            raise ChatError(f"longer than {config.max_length} tokens")
+        replies.append(chats.reply_text(reasoning=reasoning, answer=side.answer))
+    chosen, rejected = replies
+    if config.learn_on == "answer" and chosen == rejected:
+        raise ChatError("the two answers are the same")
+    return PairText(prompt=chats.prompt_text(pair.messages), chosen=chosen, rejected=rejected)
 
 
 def _example(pair: PreferencePair, side: JudgedReply, *, set_id: str, run_id: str) -> Example:

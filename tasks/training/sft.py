@@ -17,7 +17,7 @@ from tasks import Config
 from tasks.engine.chat_template import ChatTemplate
 from tasks.paths import LocatedFile, find, places
 from tasks.training.checkpoint import TrainingOutcome
-from tasks.training.tokenise import COUNTS, Replay, SftData, Tokenised, tokenise
+from tasks.training.tokenise import COUNTS, LearnOn, Replay, SftData, Tokenised, tokenise
 from tasks.training.trainer import BestBy, DataError, Job, TrainError, TrainingConfig, fit
 from tasks.training.worker import EarlyStop, run_trainer, set_up
 from warehouse.catalog import connect
@@ -49,6 +49,9 @@ class SftConfig(TrainingConfig):
     """Passes over the rows."""
     max_length: int = Field(8192, gt=0)
     """Longest row in tokens; longer rows are left out and counted."""
+    learn_on: LearnOn = "all"
+    """Part of an example that is taught: `all` of it, or the `answer` alone, after an empty
+    reasoning block."""
     capability: CapabilityConfig | None = None
     """Capability data to mix in. Unset: examples alone."""
     start: str | None = None
@@ -69,9 +72,10 @@ class SftConfig(TrainingConfig):
         return self
 
     def defining(self) -> str:
-        """Returns the settings that define the model; those of a training from the student are
-        hashed as they were before there was another start."""
+        """Returns the settings that define the model. Keys added later are left out at their
+        defaults, so that existing checkpoints keep their ids."""
         absent = {name for name in ("start", "replay") if getattr(self, name) is None}
+        absent |= {"learn_on"} if self.learn_on == "all" else set()
         exclude = {**self.not_defining, **dict.fromkeys(absent, True)}
         return self.model_dump_json(by_alias=True, exclude=exclude)
 
@@ -102,6 +106,7 @@ class SftTraining:
             capability=_find_file(capability.path) if capability else None,
             capability_share=capability.share if capability else 0.0,
             replay=replay,
+            learn_on=config.learn_on,
         )
         return cls(config=config, data=data, home=home)
 

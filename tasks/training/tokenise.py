@@ -1,4 +1,4 @@
-"""examples → tokens with labels on reasoning and answer alone.
+"""examples → tokens with labels on reasoning and answer, or on the answer alone.
 
 The examples of a frozen set, and a share of capability data, are written once as Parquet, in flat
 memory. A row that cannot be learned whole is counted with its reason, and never cut.
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -39,6 +39,10 @@ _SCHEMA = pa.schema(
 )
 
 
+LearnOn = Literal["all", "answer"]
+"""The part of a reply that a training teaches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """Examples that a training repeats, because the checkpoint it continues from has learned
@@ -64,17 +68,21 @@ class SftData:
     """Share of its rows among all rows."""
     replay: Replay | None = None
     """Unset: all examples of the set are learned."""
+    learn_on: LearnOn = "all"
+    """The part of examples that is learned; of capability data, all is."""
 
     @property
     def fingerprint(self) -> str:
-        """The hash of the set's id, of the content of the capability file and of what is
-        repeated."""
+        """The hash of the set's id, of the content of the capability file, of what is repeated and
+        of the part that is learned."""
         digest = hashlib.sha256(self.set_id.encode())
         if self.capability:
             with self.capability.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         if self.replay:
             digest.update(f"replay {self.replay.share} of {self.replay.learned_set}".encode())
+        if self.learn_on != "all":
+            digest.update(f"learn on {self.learn_on}".encode())
         return digest.hexdigest()[:32]
 
 
@@ -125,7 +133,7 @@ def tokenise(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    writer = _RowWriter(partial, chats, data.max_length)
+    writer = _RowWriter(partial, chats, data.max_length, data.learn_on)
     if data.replay:
         _add_new_and_replayed(writer, connection, data.set_id, data.replay)
     else:
@@ -203,8 +211,11 @@ def _stream(
 class _RowWriter:
     """Tokenises chats into Parquet files, a batch at a time."""
 
-    def __init__(self, folder: Path, chats: ChatTemplate, max_length: int) -> None:
+    def __init__(
+        self, folder: Path, chats: ChatTemplate, max_length: int, learn_on: LearnOn
+    ) -> None:
         self.folder, self.chats, self.max_length = folder, chats, max_length
+        self.learn_on = learn_on
         self.num_rows = self.num_tokens = 0
         self.sources: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
@@ -235,7 +246,10 @@ class _RowWriter:
 
     def _tokenise(self, source: str, batch: Sequence[LearnedChat]) -> list[TokenisedRow]:
         """Returns the rows that can be learned whole; counts the others."""
-        chats = [Chat(row.messages, row.reasoning, row.answer) for row in batch]
+        is_alone = self.learn_on == "answer" and source != "capability"
+        chats = [
+            Chat(row.messages, None if is_alone else row.reasoning, row.answer) for row in batch
+        ]
         rows = []
         for row, encoded in zip(batch, self.chats.encode_all(chats), strict=True):
             if fault := self._fault(encoded):

@@ -83,7 +83,7 @@ def plan(home: Home, *, num_prompts: int) -> dict[str, float]:
     connection.register("wanted", wanted)
     began = time.monotonic()
     work = GenerateWork(
-        config=CONFIG, stage=StageConfig(), model=MODEL, specs={}, all_rule_ids=(), run_id="r"
+        config=CONFIG, stage=StageConfig(), model=MODEL, specs={}, rules={}, run_id="r"
     )
     units = sum(wave.num_rows for wave in work.pending(connection))
     seconds = time.monotonic() - began

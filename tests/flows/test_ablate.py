@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from flows.recipe import Recipe, load_recipe
+from flows.recipe import ArmConfig, Recipe, load_recipe
 from tasks.paths import PROJECT
+from tasks.refine import RefineConfig
 from warehouse.catalog import ask, connect, read
 from warehouse.home import Home
 
@@ -32,6 +33,7 @@ SMALL = (
     "ablate.faithfulness.limit=12",
 )
 ARMS = ("no safety", "spec in context", "SFT")
+REFINED = "self-refine"
 
 
 def recipe(*changes: str) -> Recipe:
@@ -39,6 +41,7 @@ def recipe(*changes: str) -> Recipe:
     assert loaded.ablate is not None
     arms = [arm for arm in loaded.ablate.arms if arm.name in ARMS]
     arms[0] = arms[0].model_copy(update={"budgets": [0]})
+    arms.append(ArmConfig(name=REFINED, refine=RefineConfig(rules="category")))
     return loaded.model_copy(update={"ablate": loaded.ablate.model_copy(update={"arms": arms})})
 
 
@@ -61,9 +64,11 @@ def test_every_cell_is_answered_and_graded_by_oracle_and_judge(ablated: Path) ->
     [(cells, answered)] = read(
         connection, "SELECT count(*), count(answer_id) FROM cells WHERE probe = 'none'"
     ).fetchall()
-    # Four arms, two suites of 24 prompts each, two samples.
-    assert (cells, answered) == (384, 384)
-    graders = {(row["arm"], row["grader"]) for row in rows(ablated, "evaluation")}
+    # Five arms, two suites of 24 prompts each, two samples.
+    assert (cells, answered) == (480, 480)
+    # The scale model knows no critique: few of its revisions can be read.
+    graded = [row for row in rows(ablated, "evaluation") if row["arm"] != REFINED]
+    graders = {(row["arm"], row["grader"]) for row in graded}
     arms = ("no safety", "no safety, 0 tokens", "spec in context", "SFT")
     assert graders == {(arm, grader) for arm in arms for grader in ("oracle", "judge")}
 
@@ -92,6 +97,18 @@ def test_model_without_room_to_reason_has_no_reasoning(ablated: Path) -> None:
     }
     assert lengths["no safety, 0 tokens"] == (0.0, 1.0)
     assert lengths["no safety"][0] > 4 and lengths["no safety"][1] == 0.0
+
+
+def test_refined_answers_took_a_critique_under_the_policies_of_their_case(ablated: Path) -> None:
+    query = """
+        SELECT arm, count(*) FILTER (a.spec_id = c.full_spec_id), count(*),
+            avg(a.num_prompt_tokens)::DOUBLE
+        FROM cells AS c JOIN answers AS a USING (answer_id)
+        WHERE arm IN ('no safety', 'self-refine') GROUP BY arm ORDER BY arm
+    """
+    plain, refined = read(connect(Home(str(ablated))), query).fetchall()
+    assert plain[:3] == ("no safety", 0, 96) and refined[:3] == (REFINED, 96, 96)
+    assert refined[3] > 3 * plain[3]
 
 
 def test_answers_follow_a_rule_that_is_edited_and_reasoning_that_is_swapped(ablated: Path) -> None:

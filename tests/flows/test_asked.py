@@ -95,7 +95,7 @@ def work_all(made: Made, templates: Path) -> None:
     config: dict[str, Any] = {"stage": StageConfig(), "run_id": "r"}
     specs = {spec.id: spec}
     generate = GenerateWork(
-        config=recipe.generate, model=model, specs=specs, all_rule_ids=pack.rule_ids, **config
+        config=recipe.generate, model=model, specs=specs, rules=pack.rules, **config
     )
     completions = store(
         generate,

@@ -74,7 +74,7 @@ class Refresh:
             stage=self.recipe.stage,
             model=self.recipe.engine.version,
             specs={spec.id: spec},
-            all_rule_ids=pack.rule_ids,
+            rules=pack.rules,
             run_id="r",
         )
 

@@ -35,7 +35,7 @@ def test_a_prompt_of_guide_rules_is_answered_and_judged_under_them(disk: Home) -
     write_shard(disk, PROMPTS, [OPEN])
     config = GenerateConfig(samples=1)
     common = {"stage": StageConfig(), "specs": {TONE.id: TONE}, "run_id": "r"}
-    generating = GenerateWork(config=config, model="g@1", all_rule_ids=PACK.rule_ids, **common)
+    generating = GenerateWork(config=config, model="g@1", rules=PACK.rules, **common)
     writer = ScriptedEngine(lambda request, index: "<think>Rule T1 [T1] holds.</think>No.")
     [written] = _made(disk, generating, writer)
     assert written.cited == ["T1"] and written.status == "ok"

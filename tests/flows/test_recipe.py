@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from flows.ablate import ablate, recipe_of
-from flows.recipe import RecipeError, load_recipe, recipe_path, shipped_recipes
+from flows.ablate import ablate
+from flows.arms import ablation_of, recipe_of
+from flows.recipe import ArmConfig, RecipeError, load_recipe, recipe_path, shipped_recipes
 from specs.template import load_template
 
 
@@ -121,3 +123,74 @@ def test_arm_without_a_source_is_trained_under_a_name_of_its_own() -> None:
         ablate.fn(recipe)
     own = recipe_of(recipe, recipe.ablate, recipe.ablate.arms[3], seed=1)
     assert (own.name, own.sources) == ("harbour-harbour", [])
+
+
+def test_arm_is_trained_by_the_recipe_with_its_changes() -> None:
+    recipe = load_recipe("harbour")
+    changes = ["generate.context = 'none'", "dpo.learn_on = 'answer'"]
+    arm = ArmConfig(name="DPO", train=["dpo"], changes=changes)
+    assert recipe.ablate
+    own = recipe_of(recipe, recipe.ablate, arm, seed=2)
+    assert own.dpo and (own.dpo.learn_on, own.dpo.seed) == ("answer", 2)
+    assert own.generate == recipe.generate.model_copy(update={"context": "none"})
+    # Its data are others than the recipe's; how it is trained on them is not told by a name.
+    assert own.name == 'harbour+generate.context="none"'
+    spelled = arm.model_copy(update={"changes": ['generate.context="none"', *changes[1:]]})
+    assert recipe_of(recipe, recipe.ablate, spelled, seed=2).name == own.name
+    assert (own.sft, own.rl, own.sources) == (None, None, recipe.sources)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("sft.lern_on = 'answer'", "arm 'x': changes .*unknown key 'sft.lern_on': did you mean"),
+        ("sft", "arm 'x': changes 'sft' is not key=value"),
+    ],
+)
+def test_change_of_an_arm_that_cannot_be_made_is_told(change: str, told: str) -> None:
+    recipe = load_recipe("harbour")
+    assert recipe.ablate
+    with pytest.raises(RecipeError, match=told):
+        recipe_of(recipe, recipe.ablate, ArmConfig(name="x", train=["sft"], changes=[change]), 1)
+
+
+@pytest.mark.parametrize(
+    ("arm", "told"),
+    [
+        ({"changes": ["evaluate.samples = 3"]}, "and all arms share that section; changes may set"),
+        ({"changes": ["dpo.epochs = 3"]}, "and does not train dpo: add it to train"),
+        ({"changes": ["sft.seed = 7"]}, "set the seeds of all arms in ablate.seeds"),
+        ({"refine": {}, "budgets": [64]}, "has both refine and budgets"),
+        ({"refine": {}, "faithfulness": True}, "has both refine and faithfulness"),
+    ],
+)
+def test_arm_that_could_not_be_compared_is_refused(arm: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        ArmConfig.model_validate({"name": "x", "train": ["sft"], **arm})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["ablate.arms.3.changes=[\"sft.start='latest'\"]"], "sft.start is 'latest'"),
+        (["ablate.arms.3.refine={}", "evaluate.budget=64"], "limit its first answer alone"),
+        (["ablate.arms.3.changes=['sft.lern_on=1']"], "did you mean 'learn_on'"),
+    ],
+)
+def test_ablation_that_would_compare_nothing_is_refused_before_it_starts(
+    overrides: list[str], told: str
+) -> None:
+    with pytest.raises(RecipeError, match=told):
+        ablation_of(load_recipe("harbour", overrides=overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["generate.context='none'"], "curate.require_citation would leave all of them out"),
+        (["generate.refine={}"], "set sft.learn_on = 'answer'"),
+    ],
+)
+def test_completions_that_could_not_be_learned_are_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_recipe("harbour", overrides=overrides)

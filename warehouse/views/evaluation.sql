@@ -93,7 +93,11 @@ LEFT JOIN answers AS a
    AND a.model = m.model
    AND a.answering_id = m.answering_id
    AND a.sample_index = s.sample_index
-   AND (m.context <> 'category' OR a.spec_id IS NOT DISTINCT FROM c.full_spec_id);
+   -- The summary is a part of the answering_id. Critiques show policies that the prompt does not.
+   AND (
+       m.context = 'summary' OR a.spec_id IS NOT DISTINCT FROM c.full_spec_id
+       OR (m.context = 'none' AND a.spec_id IS NULL)
+   );
 
 -- The grades by the run's graders, under the specs of this run and its suites' gold of each case.
 CREATE VIEW run_grades AS

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from specs.template import forget_templates
 from tasks.data.candidates import read_source
 from tasks.data.generate import CompletionUnit, GenerateConfig, GenerateWork
 from tasks.engine.requests import Engine, Request, Sample, Sampling, ScriptedEngine, failed
+from tasks.refine import RefineConfig
 from tasks.stage import StageConfig
 from tests.rows import jsonl, prompt, source
 from warehouse.catalog import connect
@@ -32,6 +34,10 @@ SPECS = {BOATS.id: BOATS, FISH.id: FISH}
 RULE = BOATS.rule_ids[0]
 SKIFF, RAFT = prompt("may i take the skiff"), prompt("may i take the raft")
 EEL = prompt("may i eat the eel", categories=["fish"])
+WORDS = {
+    "critique": "=== user ===\nFind faults.\n{{rules}}\n{{conversation}}\n{{answer}}\n",
+    "revision": "=== user ===\nMend it.\n{{conversation}}\n{{answer}}\n{{critique}}\n",
+}
 GOOD = f"<think>Rule {RULE} covers it.</think>Take it."
 
 
@@ -61,7 +67,7 @@ class Factory:
             stage=StageConfig(retries=self.retries, wave_rows=wave_rows),
             model=self.model,
             specs=SPECS,
-            all_rule_ids=PACK.rule_ids,
+            rules=PACK.rules,
             run_id=self.run_id,
         )
 
@@ -130,6 +136,50 @@ def test_a_generator_is_shown_the_spec_and_asked_for_all_samples_in_one_request(
         last: Message = request.messages[-1]
         spec = FISH if last["content"] == "may i eat the eel" else BOATS
         assert spec.text in request.messages[0]["content"]
+
+
+def test_a_generator_without_policies_is_shown_the_chat_alone(factory: Factory) -> None:
+    shown = factory.config.generation_id("generator@1")
+    factory.config = GenerateConfig(samples=2, context="none")
+    engine = constant(GOOD)
+    rows = factory.make(engine)
+    assert all(
+        [message["role"] for message in request.messages] == ["user"] for request in engine.requests
+    )
+    # The judge is shown the policies all the same.
+    assert {row.spec_id for row in rows} == {BOATS.id, FISH.id}
+    assert all(row.generation_id != shown for row in rows)
+
+
+def test_a_completion_that_is_revised_is_the_revision(factory: Factory) -> None:
+    plain = factory.config.generation_id("generator@1")
+    factory.config = GenerateConfig(samples=2, refine=RefineConfig(rules="drawn"))
+    kinds = {"You improve answers": "revised", "You review answers": "criticised"}
+
+    def script(request: Request, index: int) -> str:
+        first = request.messages[0]["content"]
+        kind = next((kind for start, kind in kinds.items() if first.startswith(start)), "drafted")
+        return f"<think>Thus {kind}.</think>It is {kind}."
+
+    rows = factory.make(ScriptedEngine(script))
+    assert {(row.answer, row.reasoning) for row in rows} == {("It is revised.", "Thus revised.")}
+    assert all(row.generation_id != plain for row in rows)
+
+
+def test_machine_without_a_recipes_critique_makes_the_rows_that_were_planned(
+    factory: Factory, tmp_path: Path
+) -> None:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    for kind, text in WORDS.items():
+        (folder / f"{kind}.md").write_text(text, encoding="utf-8")
+    factory.config = GenerateConfig(refine=RefineConfig(), template=str(folder))
+    work, units = factory.work(), factory.units()
+    elsewhere = pickle.loads(pickle.dumps(work))
+    shutil.rmtree(folder)
+    forget_templates()
+    [row, *_] = asyncio.run(elsewhere.make(units, constant(GOOD)))
+    assert row.generation_id == work.generation_id
 
 
 def test_the_id_of_a_row_is_the_hash_of_its_definition(factory: Factory) -> None:

@@ -151,6 +151,15 @@ def test_reasoning_and_answer_are_learned_as_the_template_frames_them(name: str)
 
 
 @every_family
+def test_answer_without_reasoning_stands_in_the_frame_with_nothing_before_it(name: str) -> None:
+    encoded = chats_of(name).encode(LONGER, reasoning=None, answer="You may.")
+    family, eos = FAMILIES[name], tokenizer_of(name).eos_token
+    reply = f"{family.opening}{family.between}You may.{eos}"
+    assert learned(name, encoded) == reply
+    assert chats_of(name).reply_text(reasoning=None, answer="You may.") == reply
+
+
+@every_family
 def test_prompt_is_a_prefix_and_nothing_else_is_left_unlearned(name: str) -> None:
     encoded = chats_of(name).encode(LONGER, reasoning="Rule B1.", answer="You may.")
     count = encoded.num_prompt_tokens

@@ -66,6 +66,19 @@ def test_labels_are_the_reasoning_and_the_answer_and_nothing_of_the_prompt(
     assert len(others) == 2
 
 
+def test_answers_alone_are_learned_if_the_recipe_says_so(
+    disk: Home, tokenizer: Any, tmp_path: Path
+) -> None:
+    fill(disk, 3)
+    rows = rows_of(make(disk, tokenizer, tmp_path / "data", learn_on="answer"))
+    texts = {learned_text(tokenizer, row) for row in rows}
+    assert texts == {"<think></think>Take the skiff.<|im_end|>"}
+    whole = SftTraining.of("set", config=SftConfig(), home=disk)
+    alone = SftTraining.of("set", config=SftConfig(learn_on="answer"), home=disk)
+    assert whole.fingerprint != alone.fingerprint
+    assert "learn_on" not in whole.config.defining() and "learn_on" in alone.config.defining()
+
+
 def test_rows_that_cannot_be_learned_whole_are_counted_and_never_cut(
     disk: Home, tokenizer: Any, tmp_path: Path
 ) -> None:
