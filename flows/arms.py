@@ -67,7 +67,7 @@ def recipe_of(recipe: Recipe, ablation: AblateConfig, arm: ArmConfig, seed: int)
     }
     # Its examples are another set, and must not pass for those of the recipe itself.
     signs = [f"+{source.name}" for source in more] + [f"-{name}" for name in arm.without]
-    signs += [f"+{key}={json.dumps(value)}" for key, value in arm.data_changes.items()]
+    signs += [f"+{key}={json.dumps(value, default=str)}" for key, value in arm.data_changes.items()]
     changes["name"] = recipe.name + "".join(signs)
     for stage in arm.train:
         changes[stage] = getattr(recipe, stage).model_copy(update={"seed": seed})

@@ -106,6 +106,11 @@ class ArmConfig(Config):
                     f"arm {self.name!r} changes {change!r}: set the seeds of all arms in "
                     "ablate.seeds"
                 )
+        if self.refine and self.refine.rules != "none" and self.context == "summary":
+            raise ValueError(
+                f"arm {self.name!r} shows its critiques rules that its prompt has in summary "
+                "alone: set its context to category or none, or refine.rules to none"
+            )
         lineage = "+".join(name.upper() for name in ("sft", "dpo", "rl") if name in self.train)
         if self.refine and (self.budgets or self.faithfulness):
             key, use = ("budgets", "limit") if self.budgets else ("faithfulness", "tamper with")

@@ -160,6 +160,7 @@ def test_change_of_an_arm_that_cannot_be_made_is_told(change: str, told: str) ->
         ({"changes": ["evaluate.samples = 3"]}, "and all arms share that section; changes may set"),
         ({"changes": ["dpo.epochs = 3"]}, "and does not train dpo: add it to train"),
         ({"changes": ["sft.seed = 7"]}, "set the seeds of all arms in ablate.seeds"),
+        ({"refine": {"rules": "drawn"}, "context": "summary"}, "in summary alone: set its context"),
         ({"refine": {}, "budgets": [64]}, "has both refine and budgets"),
         ({"refine": {}, "faithfulness": True}, "has both refine and faithfulness"),
     ],
