@@ -31,14 +31,25 @@ class RefineConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """An answer to a conversation."""
+class Drafts:
+    """Answers to one conversation."""
 
     key: str
-    """Identifies the answer; seeds the choice of a drawn rule."""
+    """Identifies the conversation; with the index of an answer it seeds the choice of a drawn
+    rule."""
     messages: Sequence[Message]
     spec: Spec
     """The policies of the conversation."""
+    indices: Sequence[int]
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """One answer, or what it has become so far."""
+
+    of: Drafts
+    key: str
     sample: Sample
 
 
@@ -77,16 +88,18 @@ class Refiner:
         parts = (self.config.rounds, self.config.rules, self.critique.id, self.revision.id)
         return " ".join(map(str, parts))
 
-    async def refined(
-        self, outputs: Sequence[Sequence[Sample]], drafts: Sequence[Draft], engine: Engine
-    ) -> list[list[Sample]]:
-        """Returns the last revision of each draft, in groups as large as those of `outputs`.
+    async def refined(self, conversations: Sequence[Drafts], engine: Engine) -> list[list[Sample]]:
+        """Returns the last revision of each draft, by conversation.
 
         The tokens of a sample are those of all that led to it; the counts of its reply are its own.
         A draft that cannot be read stays as it is; one whose critique or revision cannot be read,
         or was not asked for, gives a sample that says so.
         """
-        current = list(drafts)
+        current = [
+            _Draft(drafts, f"{drafts.key} {index}", sample)
+            for drafts in conversations
+            for index, sample in zip(drafts.indices, drafts.samples, strict=True)
+        ]
         for number in range(1, self.config.rounds + 1):
             places = [place for place, draft in enumerate(current) if _is_answer(draft.sample)]
             requests = [self._criticise(current[place], number) for place in places]
@@ -104,14 +117,14 @@ class Refiner:
                 sample = _after(critique, revision, f"revision {number}")
                 current[place] = replace(current[place], sample=sample)
         refined = iter(draft.sample for draft in current)
-        return [list(itertools.islice(refined, len(samples))) for samples in outputs]
+        return [list(itertools.islice(refined, len(drafts.samples))) for drafts in conversations]
 
-    def _criticise(self, draft: Draft, number: int) -> Request:
+    def _criticise(self, draft: _Draft, number: int) -> Request:
         messages = critique_messages(
             self.critique,
-            draft.messages,
+            draft.of.messages,
             answer=draft.sample.reply.answer,
-            rules=self.rules_shown(draft.spec, key=f"{draft.key} {number}"),
+            rules=self.rules_shown(draft.of.spec, key=f"{draft.key} {number}"),
         )
         return Request(messages=messages, num_samples=1, sampling=self.sampling)
 
@@ -123,10 +136,10 @@ class Refiner:
             return ""
         return self.rules[random.Random(key).choice(spec.rule_ids)].render()
 
-    def _revise(self, draft: Draft, critique: Sample) -> Request:
+    def _revise(self, draft: _Draft, critique: Sample) -> Request:
         messages = revision_messages(
             self.revision,
-            draft.messages,
+            draft.of.messages,
             answer=draft.sample.reply.answer,
             critique=critique.reply.answer,
         )

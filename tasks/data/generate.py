@@ -18,7 +18,7 @@ from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
 from tasks.paths import LocatedTemplates
-from tasks.refine import Draft, RefineConfig, Refiner
+from tasks.refine import Drafts, RefineConfig, Refiner
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
 from warehouse.tables import COMPLETIONS, Completion, Table, content_id, text_id
@@ -158,16 +158,16 @@ class GenerateWork:
     ) -> list[list[Sample]]:
         """Returns the samples of each unit after their revision."""
         drafts = [
-            Draft(
-                key=f"{unit.prompt_id} {index}",
+            Drafts(
+                key=unit.prompt_id,
                 messages=unit.messages,
                 spec=self.specs[unit.spec_id],
-                sample=sample,
+                indices=unit.sample_indices,
+                samples=samples,
             )
             for unit, samples in zip(units, outputs, strict=True)
-            for index, sample in zip(unit.sample_indices, samples, strict=True)
         ]
-        return await refiner.refined(outputs, drafts, engine)
+        return await refiner.refined(drafts, engine)
 
     def _row(self, unit: CompletionUnit, slot: int, sample: Sample) -> Completion:
         """Returns the row of the sample that the unit lacks in this slot."""

@@ -22,7 +22,7 @@ from specs.replies import Reply, ReplyStatus
 from specs.template import DEFAULT_SET, Template, load_template
 from tasks import Config
 from tasks.engine.requests import Engine, Request, Sample, Sampling
-from tasks.refine import Draft, Refiner
+from tasks.refine import Drafts, Refiner
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending, look_up
 from warehouse.home import Home
@@ -75,16 +75,15 @@ class Arm:
         shown = [] if self.config.context == "none" else [self.template.id]
         if self.config.context == "summary":
             shown.append(pack.spec([], detail="summary").id)
-        if self.refiner:
-            shown.append(self.refiner.identity)
         return self.answering_id_of(shown)
 
     def answering_id_of(self, shown: Sequence[str]) -> str:
         """Returns that hash; `shown` are the ids of what the prompts have beside the case, such as
         the template and the summary of the policies."""
         config = self.config
+        refined = [self.refiner.identity] if self.refiner else []
         return content_id(
-            config.sampling.identity, config.context, config.budget, self.probe, *shown
+            config.sampling.identity, config.context, config.budget, self.probe, *shown, *refined
         )
 
     @property
@@ -178,16 +177,16 @@ class AnswerWork:
     ) -> list[list[Sample]]:
         """Returns the samples of each unit after their revision."""
         drafts = [
-            Draft(
-                key=f"{unit.case_id} {index}",
+            Drafts(
+                key=unit.case_id,
                 messages=unit.messages,
                 spec=self.pack.spec_for(unit.categories),
-                sample=sample,
+                indices=unit.sample_indices,
+                samples=samples,
             )
             for unit, samples in zip(units, outputs, strict=True)
-            for index, sample in zip(unit.sample_indices, samples, strict=True)
         ]
-        refined = await refiner.refined(outputs, drafts, engine)
+        refined = await refiner.refined(drafts, engine)
         return [[_with_all_tokens(sample) for sample in samples] for samples in refined]
 
     def request(self, unit: AnswerUnit, pack: Pack, *, reasoning: str | None = None) -> Request:
@@ -218,7 +217,7 @@ class AnswerWork:
         arm, reply = self.arm, sample.reply
         index = unit.sample_indices[slot]
         spec = arm.spec(self.pack, unit.categories)
-        if arm.shows_category and unit.categories:
+        if arm.shows_category:
             spec = self.pack.spec_for(unit.categories)
         # Answers under other full specs share their answering_id; the summary is a part of it.
         own = spec.id if spec and arm.shows_category else ""

@@ -127,8 +127,6 @@ def _id(arm: Arm, spec: Spec | None) -> str:
     shown = [] if config.context == "none" else [arm.template.id]
     if config.context == "summary" and spec is not None:
         shown.append(spec.id)
-    if arm.refiner:
-        shown.append(arm.refiner.identity)
     return arm.answering_id_of(shown)
 
 

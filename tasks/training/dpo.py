@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 from pydantic import Field
@@ -38,6 +38,8 @@ _BEST = BestBy("rewards/margins", "max")
 class DpoConfig(TrainingConfig):
     """Training on preference pairs."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"learn_on"})
+
     learning_rate: float = Field(1e-6, gt=0)
     """Peak learning rate."""
     epochs: float = Field(1.0, gt=0)
@@ -51,12 +53,6 @@ class DpoConfig(TrainingConfig):
     learn_on: LearnOn = "all"
     """Part of a reply that is taught: `all` of it, or the `answer` alone, after an empty reasoning
     block."""
-
-    def defining(self) -> str:
-        """Returns the settings that define the model. Keys added later are left out at their
-        defaults, so that existing checkpoints keep their ids."""
-        absent = {"learn_on": True} if self.learn_on == "all" else {}
-        return self.model_dump_json(by_alias=True, exclude={**self.not_defining, **absent})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ class SftConfig(TrainingConfig):
         **TrainingConfig.not_defining,
         "capability": {"path"},
     }
+    added_later: ClassVar[frozenset[str]] = frozenset({"start", "replay", "learn_on"})
 
     epochs: float = Field(3.0, gt=0)
     """Passes over the rows."""
@@ -70,14 +71,6 @@ class SftConfig(TrainingConfig):
                 'none; set start = "latest", or leave replay out'
             )
         return self
-
-    def defining(self) -> str:
-        """Returns the settings that define the model. Keys added later are left out at their
-        defaults, so that existing checkpoints keep their ids."""
-        absent = {name for name in ("start", "replay") if getattr(self, name) is None}
-        absent |= {"learn_on"} if self.learn_on == "all" else set()
-        exclude = {**self.not_defining, **dict.fromkeys(absent, True)}
-        return self.model_dump_json(by_alias=True, exclude=exclude)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,8 @@ class TrainingConfig(Config):
 
     not_defining: ClassVar[dict[str, Any]] = {"workers": True, "report_to": True}
     """Keys that change only how the training runs, in the form of pydantic's `exclude`."""
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are not hashed at their defaults, so that older checkpoints keep their ids."""
 
     learning_rate: float = Field(1e-5, gt=0)
     """Peak learning rate."""
@@ -172,7 +174,10 @@ class TrainingConfig(Config):
 
     def defining(self) -> str:
         """Returns the settings that define the model, as they are hashed into its id."""
-        return self.model_dump_json(by_alias=True, exclude=self.not_defining)
+        fields = type(self).model_fields
+        absent = {key for key in self.added_later if getattr(self, key) == fields[key].default}
+        exclude = {**self.not_defining, **dict.fromkeys(absent, True)}
+        return self.model_dump_json(by_alias=True, exclude=exclude)
 
 
 class BestBy(NamedTuple):

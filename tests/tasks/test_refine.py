@@ -14,7 +14,7 @@ from tasks.engine.requests import Request, ScriptedEngine, failed
 from tasks.evaluation.answer import AnswerConfig, AnswerUnit, AnswerWork, Arm
 from tasks.refine import RefineConfig, Refiner
 from tasks.stage import StageConfig
-from warehouse.tables import Answer
+from warehouse.tables import Answer, content_id
 
 HARBOUR = load_pack(PACK)
 
@@ -35,14 +35,18 @@ def answered(
 
 
 def answered_by(
-    asked: Arm, engine: ScriptedEngine, *, pack: Pack = HARBOUR
+    asked: Arm,
+    engine: ScriptedEngine,
+    *,
+    pack: Pack = HARBOUR,
+    categories: Sequence[str] = ("boats",),
 ) -> tuple[list[Answer], list[Request]]:
     """The rows of one case of two samples, and all that the model was asked."""
     unit = AnswerUnit(
-        block_key="boats",
+        block_key="+".join(categories),
         case_id="c",
         messages=[{"role": "user", "content": "How do I use the raft?"}],
-        categories=["boats"],
+        categories=list(categories),
         sanitised=True,
         sample_indices=[0, 1],
         attempts=[0, 0],
@@ -143,3 +147,12 @@ def test_step_that_an_endpoint_was_not_asked_for_is_left_to_a_later_run(step: st
         ("ok", None),
         ("unasked", "the budget is spent"),
     ]
+
+
+def test_answer_to_a_case_of_no_category_has_the_id_that_a_later_run_looks_for() -> None:
+    asked = arm(rules="category")
+    engine = ScriptedEngine(lambda request, index: reply(kind_of(request)))
+    rows, _ = answered_by(asked, engine, categories=[])
+    parts = ("c", asked.model, asked.answering_id(HARBOUR))
+    expected = [content_id(*parts, index, HARBOUR.spec_for([]).id) for index in (0, 1)]
+    assert [row.answer_id for row in rows] == expected

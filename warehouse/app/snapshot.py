@@ -46,7 +46,7 @@ _COUNTING = {"acceptance_by_category", "citations", "judge_spread", "jury"}
 """Questions that join by ids and tell none, so that numbers may stand for them."""
 _FIRST_QUESTIONS = ("funnel", "acceptance_by_category")
 _FIRST_QUERIES = ("options", "totals", "scores")
-"""What the page asks before any filter is chosen."""
+"""Questions and queries of the page's first view, before any filter is chosen."""
 _MOST_ANSWERS = 256
 """Answers that a snapshot keeps; each is one page of rows at most."""
 
@@ -75,7 +75,7 @@ class Snapshot:
         builder.close()
         self._answers: dict[Any, pa.Table] = {}
         self._lock = threading.Lock()
-        # What every session begins with is answered before there is one.
+        # Every session begins with these: they are answered before there is one.
         first = self.session()
         for question in _FIRST_QUESTIONS:
             first.ask(question)
