@@ -66,8 +66,8 @@ class RlWorkersConfig(WorkersConfig):
 class PrefillConfig(Config):
     """Wrong reasoning that rollouts begin with, so that the model learns to turn back from it.
 
-    The reward moves only what follows it. From Peng et al., "Large Reasoning Models Learn Better
-    Alignment from Flawed Thinking" (arXiv 2510.00938).
+    The reward moves only what follows it, and monitors read the other rollouts alone. From Peng et
+    al., "Large Reasoning Models Learn Better Alignment from Flawed Thinking" (arXiv 2510.00938).
     """
 
     share: float = Field(0.5, gt=0, le=1)
@@ -364,7 +364,8 @@ class RlTraining:
             judges.stop()
 
     def _fit(self, job: Job, rows: list[RolloutRow], *, judges: list[Any]) -> TrainingOutcome:
-        monitor = RolloutMonitor.of(self.rule_ids, self.specs.values())
+        begun = [prompt.prompt_id for prompt in self.prompts if prompt.prefill]
+        monitor = RolloutMonitor.of(self.rule_ids, self.specs.values(), begun)
         data = RlData(rows=rows, judges=judges, home=self.home, run_id=self.run_id, monitor=monitor)
         return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
 
