@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from specs.prompts import Message
-from specs.replies import MAX_SCORE, ReplyStatus
+from specs.replies import FORM_VERSION, MAX_SCORE, ReplyStatus
 from tasks import Config
 from tasks.data.judge import JudgeConfig
 from tasks.evaluation.graders import load_function, reads_pack
@@ -97,8 +97,9 @@ def reward_id(judge: JudgeConfig, model: str) -> str:
     """Returns the hash of what all scores of a judge share: both templates, its version and its
     sampling."""
     templates = (judge.template_of("judge"), judge.template_of("helpfulness"))
+    form = judge.constrain and FORM_VERSION
     return content_id(
-        *(template.id for template in templates), model, judge.sampling.identity, judge.constrain
+        *(template.id for template in templates), model, judge.sampling.identity, form
     )
 
 
