@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from specs.prompts import Message
 from specs.replies import MAX_SCORE
 from tasks.engine.chat_template import ChatError, ChatTemplate
 from tasks.training.checkpoint import TrainingOutcome
@@ -102,6 +103,7 @@ def _loop(job: Job, texts: Sequence[PairText]) -> None:
         **{
             **job.trl_arguments(),
             "num_train_epochs": config.epochs,
+            "max_length": config.max_length,
             "center_rewards_coefficient": config.centering,
             "logging_steps": 1,
         }
@@ -154,7 +156,9 @@ class RewardModelJudge:
         }
 
     def _encode(self, request: JudgeRequest) -> list[int]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in request.prompt]
+        turns: list[Message] = [
+            {"role": turn.role, "content": turn.content} for turn in request.prompt
+        ]
         return self._chats.encode(turns, reasoning=None, answer=request.answer).input_ids
 
     def _score(self, rows: Sequence[list[int]]) -> list[float]:
