@@ -6,8 +6,8 @@ is a row. A monitor ends a training that collapses.
 """
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,8 @@ from pydantic import Field, model_validator
 
 from specs.policy import Spec, spec_key
 from specs.prompts import Message
+from specs.replies import OPEN_TAG
+from tasks import Config
 from tasks.data.candidates import read_source
 from tasks.data.duplicates import Evaluations
 from tasks.data.judge import JudgeConfig
@@ -36,7 +38,7 @@ from tasks.training.reward import (
     reward_id,
 )
 from tasks.training.reward_model import RewardModelJudge
-from tasks.training.rollouts import roll_out, split_rollout
+from tasks.training.rollouts import RewardOn, roll_out, split_rollout, turns_key
 from tasks.training.trainer import (
     BestBy,
     DataError,
@@ -64,6 +66,21 @@ class RlWorkersConfig(WorkersConfig):
     """Roll out with vLLM, beside the trainer on its GPU; false for transformers."""
 
 
+class PrefillConfig(Config):
+    """Wrong reasoning that rollouts begin with, so that the model learns to turn back from it.
+
+    The reward moves only what follows it, and monitors read the other rollouts alone. From Peng et
+    al., "Large Reasoning Models Learn Better Alignment from Flawed Thinking" (arXiv 2510.00938).
+    """
+
+    share: float = Field(0.5, gt=0, le=1)
+    """Share of the prompts whose rollouts begin so. A prompt begins with the reasoning of its own
+    rejected completion, else with that of an accepted one of its category, which helped where it is
+    to refuse, or the other way round; a prompt without either begins as usual."""
+    tokens: int = Field(256, gt=0)
+    """Longest beginning in tokens; the rest of the reasoning is left out."""
+
+
 class RlConfig(TrainingConfig):
     """Refinement by reinforcement learning."""
 
@@ -89,13 +106,15 @@ class RlConfig(TrainingConfig):
     """Loss, as TRL's GRPOTrainer names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Rewards whose standard deviation normalises the advantage."""
-    reward_on: Literal["all", "answer"] = "all"
+    reward_on: RewardOn = "all"
     """Tokens that the reward moves: `all`, or those of the `answer` after the reasoning."""
     mix: dict[Literal["harmful", "benign", "ambiguous"], float] = {}
     """Shares of the kinds of prompts. Empty: all prompts as they come."""
     prompts: Literal["all", "undecided"] = "all"
     """Prompts to roll out: `all`, or only the `undecided`, of whose completions some were accepted
     and some were not."""
+    prefill: PrefillConfig | None = None
+    """Wrong reasoning that rollouts begin with. Unset: the model begins its own."""
     reward: RewardConfig = RewardConfig()
     """Rules by which answers are rewarded."""
     monitor: MonitorConfig = MonitorConfig()
@@ -104,13 +123,16 @@ class RlConfig(TrainingConfig):
     """Resources of the training."""
 
     def defining(self) -> str:
-        """Returns the settings that define the model; a reward without a function or a model, and
-        an alarm that is left as it is, are hashed as they were before there were any."""
+        """Returns the settings that define the model; a reward without a function or a model, an
+        alarm that is left as it is and a model that begins its own reasoning are hashed as they
+        were before there were any."""
         absent = {key for key in ("function", "model") if not getattr(self.reward, key)}
         reward = self.not_defining["reward"] | absent
         alarm = MonitorConfig.model_fields["max_flagged"].default
         monitor = {"max_flagged"} if self.monitor.max_flagged == alarm else set()
         exclude = {**self.not_defining, "reward": reward, "monitor": monitor}
+        if self.prefill is None:
+            exclude["prefill"] = True
         return self.model_dump_json(by_alias=True, exclude=exclude)
 
     @model_validator(mode="after")
@@ -131,6 +153,8 @@ class RlPrompt:
     messages: list[Message]
     categories: list[str]
     kind: Kind
+    prefill: str = ""
+    """Wrong reasoning that its rollouts begin with. Empty: the model begins its own."""
 
 
 def choose_prompts(
@@ -162,7 +186,40 @@ def choose_prompts(
     ]
     if not prompts:
         raise DataError("no prompts to roll out; run precept refresh, or set rl.prompts to all")
-    return _mixed(prompts, config.mix)
+    prompts = _mixed(prompts, config.mix)
+    if config.prefill is None:
+        return prompts
+    reasonings = look_up(
+        connection, "wrong_reasoning", generation_id=generation_id, judging_id=judging_id
+    )
+    wrong = {row["prompt_id"]: row["reasoning"] for row in reasonings}
+    return _prefilled(prompts, wrong, config.prefill)
+
+
+def _prefilled(
+    prompts: list[RlPrompt], wrong: Mapping[str, str], config: PrefillConfig
+) -> list[RlPrompt]:
+    """Returns the prompts, a share of them with their wrong reasoning; the same ones each time.
+
+    Raises DataError if none of the share has any.
+    """
+    drawn = {
+        prompt.prompt_id
+        for prompt in prompts
+        if random.Random(prompt.prompt_id).random() < config.share
+    }
+    if not drawn & wrong.keys():
+        raise DataError(
+            "rl.prefill finds no wrong reasoning: no completion of its prompts was rejected, and "
+            "none was accepted for a prompt of the other kind in their categories; run precept "
+            "refresh, or take rl.prefill out"
+        )
+    return [
+        replace(
+            prompt, prefill=wrong.get(prompt.prompt_id, "") if prompt.prompt_id in drawn else ""
+        )
+        for prompt in prompts
+    ]
 
 
 def require_unevaluated(prompts: Sequence[RlPrompt], suites: Sequence[SourceConfig]) -> None:
@@ -208,7 +265,9 @@ def fingerprint(prompts: Sequence[RlPrompt], specs: Mapping[str, Spec], reward_i
         f"{prompt.prompt_id} {specs[spec_key(prompt.categories)].id} {prompt.kind}"
         for prompt in prompts
     )
-    return content_id(reward_id, *lines)
+    # A prompt that begins as usual is hashed as it was before any could begin otherwise.
+    begun = (f"{prompt.prompt_id} {prompt.prefill}" for prompt in prompts if prompt.prefill)
+    return content_id(reward_id, *lines, *begun)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +278,8 @@ class RolloutRow:
     prompt_id: str
     spec_id: str
     kind: Kind
+    prefill: str = ""
+    """Reasoning that its rollouts begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +356,7 @@ class RlTraining:
                 prompt_id=prompt.prompt_id,
                 spec_id=self.specs[spec_key(prompt.categories)].id,
                 kind=prompt.kind,
+                prefill=prompt.prefill,
             )
             for prompt in self.prompts
         ]
@@ -316,13 +378,14 @@ class RlTraining:
             judges.stop()
 
     def _fit(self, job: Job, rows: list[RolloutRow], *, judges: list[Any]) -> TrainingOutcome:
+        begun = [prompt.prompt_id for prompt in self.prompts if prompt.prefill]
         scorer = self.reward_model and fetch_folder(self.home, self.reward_model.path)
         data = RlData(
             rows=rows,
             judges=judges,
             home=self.home,
             run_id=self.run_id,
-            monitor=RolloutMonitor.of(self.rule_ids, self.specs.values()),
+            monitor=RolloutMonitor.of(self.rule_ids, self.specs.values(), begun),
             reward_model=str(scorer) if scorer else None,
         )
         return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
@@ -363,10 +426,27 @@ def _loop(job: Job, data: RlData) -> None:
         processing_class=tokenizer,
         reward_funcs=reward,
         peft_config=job.peft_config(),
-        rollout_func=partial(roll_out, tokenizer) if config.reward_on == "answer" else None,
+        rollout_func=_rollouts(tokenizer, chats, rows, config),
         callbacks=[monitor_callback(config.monitor, reward, stop)],
     )
     run_trainer(trainer, job, stop)
+
+
+def _rollouts(
+    tokenizer: Any, chats: ChatTemplate, rows: Sequence[Mapping[str, Any]], config: RlConfig
+) -> Callable[..., dict[str, Any]] | None:
+    """Returns how rollouts are made; None if TRL's own way of making them will do."""
+    if config.prefill is None:
+        return partial(roll_out, tokenizer, {}, "answer") if config.reward_on == "answer" else None
+    opening = "" if chats.prefilled else OPEN_TAG
+    starts = {
+        turns_key(row["prompt"]): tokenizer.encode(
+            f"{opening}{row['prefill']}", add_special_tokens=False
+        )[: config.prefill.tokens]
+        for row in rows
+        if row["prefill"]
+    }
+    return partial(roll_out, tokenizer, starts, config.reward_on)
 
 
 def _judging(data: RlData, config: RlConfig, chats: ChatTemplate) -> Judging:
