@@ -88,6 +88,7 @@ class RlConfig(TrainingConfig):
         **TrainingConfig.not_defining,
         "reward": {"call_seconds", "in_flight", "batch_seconds"},
     }
+    added_later: ClassVar[frozenset[str]] = frozenset({"prefill"})
 
     learning_rate: float = Field(1e-6, gt=0)
     """Peak learning rate."""
@@ -122,18 +123,14 @@ class RlConfig(TrainingConfig):
     workers: RlWorkersConfig = RlWorkersConfig()
     """Resources of the training."""
 
-    def defining(self) -> str:
-        """Returns the settings that define the model; a reward without a function or a model, an
-        alarm that is left as it is and a model that begins its own reasoning are hashed as they
-        were before there were any."""
+    def unhashed(self) -> dict[str, Any]:
+        """Returns the keys that are not hashed; a reward without a function or a model, and an
+        alarm that is left as it is, are hashed as they were before there were any."""
         absent = {key for key in ("function", "model") if not getattr(self.reward, key)}
         reward = self.not_defining["reward"] | absent
         alarm = MonitorConfig.model_fields["max_flagged"].default
         monitor = {"max_flagged"} if self.monitor.max_flagged == alarm else set()
-        exclude = {**self.not_defining, "reward": reward, "monitor": monitor}
-        if self.prefill is None:
-            exclude["prefill"] = True
-        return self.model_dump_json(by_alias=True, exclude=exclude)
+        return {**super().unhashed(), "reward": reward, "monitor": monitor}
 
     @model_validator(mode="after")
     def _check_groups(self) -> "RlConfig":
@@ -436,13 +433,14 @@ def _rollouts(
     tokenizer: Any, chats: ChatTemplate, rows: Sequence[Mapping[str, Any]], config: RlConfig
 ) -> Callable[..., dict[str, Any]] | None:
     """Returns how rollouts are made; None if TRL's own way of making them will do."""
-    if config.prefill is None:
-        return partial(roll_out, tokenizer, {}, "answer") if config.reward_on == "answer" else None
+    if config.prefill is None and config.reward_on == "all":
+        return None
     opening = "" if chats.prefilled else OPEN_TAG
+    most_tokens = config.prefill.tokens if config.prefill else 0
     starts = {
         turns_key(row["prompt"]): tokenizer.encode(
             f"{opening}{row['prefill']}", add_special_tokens=False
-        )[: config.prefill.tokens]
+        )[:most_tokens]
         for row in rows
         if row["prefill"]
     }

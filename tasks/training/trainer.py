@@ -174,10 +174,14 @@ class TrainingConfig(Config):
 
     def defining(self) -> str:
         """Returns the settings that define the model, as they are hashed into its id."""
+        return self.model_dump_json(by_alias=True, exclude=self.unhashed())
+
+    def unhashed(self) -> dict[str, Any]:
+        """Returns the keys that are not hashed into the model's id, in the form of pydantic's
+        `exclude`."""
         fields = type(self).model_fields
         absent = {key for key in self.added_later if getattr(self, key) == fields[key].default}
-        exclude = {**self.not_defining, **dict.fromkeys(absent, True)}
-        return self.model_dump_json(by_alias=True, exclude=exclude)
+        return {**self.not_defining, **dict.fromkeys(absent, True)}
 
 
 class BestBy(NamedTuple):
