@@ -1,7 +1,8 @@
 """checkpoints ← prompts and a judge: GRPO whose reward is the judge of the filter.
 
 The model in training answers without any spec; the judge, which has the spec, is shown prompt and
-answer and never the reasoning. Every rollout is a row. A monitor ends a training that collapses.
+answer and never the reasoning. A function or a reward model may stand in its place. Every rollout
+is a row. A monitor ends a training that collapses.
 """
 
 import random
@@ -36,6 +37,7 @@ from tasks.training.reward import (
     kind_of,
     reward_id,
 )
+from tasks.training.reward_model import RewardModelJudge
 from tasks.training.rollouts import RewardOn, roll_out, split_rollout, turns_key
 from tasks.training.trainer import (
     BestBy,
@@ -49,7 +51,8 @@ from tasks.training.trainer import (
 from tasks.training.worker import EarlyStop, run_trainer, set_up
 from warehouse.catalog import connect, look_up
 from warehouse.home import Home
-from warehouse.tables import content_id
+from warehouse.models import fetch_folder
+from warehouse.tables import Checkpoint, content_id
 
 _BEST = BestBy("reward", "max")
 
@@ -121,9 +124,9 @@ class RlConfig(TrainingConfig):
     """Resources of the training."""
 
     def unhashed(self) -> dict[str, Any]:
-        """Returns the keys that are not hashed; a reward without a function, and an alarm that is
-        left as it is, are hashed as they were before there were any."""
-        absent = set() if self.reward.function else {"function"}
+        """Returns the keys that are not hashed; a reward without a function or a model, and an
+        alarm that is left as it is, are hashed as they were before there were any."""
+        absent = {key for key in ("function", "model") if not getattr(self.reward, key)}
         reward = self.not_defining["reward"] | absent
         alarm = MonitorConfig.model_fields["max_flagged"].default
         monitor = {"max_flagged"} if self.monitor.max_flagged == alarm else set()
@@ -282,16 +285,18 @@ class RlData:
 
     rows: list[RolloutRow]
     judges: list[Any]
-    """Handles of the judge actors; empty if a function is the reward."""
+    """Handles of the judge actors; empty if the judge is not the reward."""
     home: Home
     run_id: str
     monitor: RolloutMonitor
     """The monitors that read the rollouts; no reward sees what they find."""
+    reward_model: str | None = None
+    """Folder of the reward model. Unset: the judge or a function is the reward."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RlTraining:
-    """GRPO on prompts, rewarded by the judge or by a function."""
+    """GRPO on prompts, rewarded by the judge, a function or a reward model."""
 
     config: RlConfig
     prompts: Sequence[RlPrompt]
@@ -305,17 +310,26 @@ class RlTraining:
     run_id: str
     rule_ids: tuple[str, ...]
     """Ids of all rules of the pack, for the monitors."""
+    reward_model: Checkpoint | None = None
+    """Unset: the judge or a function is the reward."""
     name: str = "rl"
     best: BestBy = _BEST
-    set_id: None = None
 
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.prompts, self.specs, self.reward_id)
 
     @property
+    def set_id(self) -> str | None:
+        """The pairs of the reward model, from which the training learns through it."""
+        return self.reward_model.set_id if self.reward_model else None
+
+    @property
     def reward_id(self) -> str:
-        """Hash of what all rewards share: the judge, or the version of the function."""
+        """Hash of what all rewards share: the judge, the version of the function, or the
+        checkpoint of the reward model."""
+        if self.reward_model:
+            return self.reward_model.checkpoint_id
         function = self.config.reward.function
         if function is None:
             return reward_id(self.judge, self.judge_model)
@@ -328,7 +342,7 @@ class RlTraining:
 
     @property
     def num_gpus(self) -> int:
-        judges = 0 if self.config.reward.function else self.judging_engine.num_gpus
+        judges = self.judging_engine.num_gpus if self.config.reward.is_judged else 0
         return self.config.workers.num_gpus + judges
 
     def train(self, job: Job) -> TrainingOutcome:
@@ -343,7 +357,7 @@ class RlTraining:
             )
             for prompt in self.prompts
         ]
-        if self.config.reward.function:
+        if not self.config.reward.is_judged:
             return self._fit(job, rows, judges=[])
         # Judges first: they keep their share, and workers without room are refused at once. The
         # other way round Ray Train would retry for ever to place workers.
@@ -362,8 +376,15 @@ class RlTraining:
 
     def _fit(self, job: Job, rows: list[RolloutRow], *, judges: list[Any]) -> TrainingOutcome:
         begun = [prompt.prompt_id for prompt in self.prompts if prompt.prefill]
-        monitor = RolloutMonitor.of(self.rule_ids, self.specs.values(), begun)
-        data = RlData(rows=rows, judges=judges, home=self.home, run_id=self.run_id, monitor=monitor)
+        scorer = self.reward_model and fetch_folder(self.home, self.reward_model.path)
+        data = RlData(
+            rows=rows,
+            judges=judges,
+            home=self.home,
+            run_id=self.run_id,
+            monitor=RolloutMonitor.of(self.rule_ids, self.specs.values(), begun),
+            reward_model=str(scorer) if scorer else None,
+        )
         return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
 
 
@@ -381,7 +402,7 @@ def _loop(job: Job, data: RlData) -> None:
     chats = ChatTemplate(tokenizer, chat_template_kwargs=job.chat_template_kwargs)
     stop = EarlyStop()
     reward = Reward(
-        _judging(data, config),
+        _judging(data, config, chats),
         config=config.reward,
         split=partial(split_rollout, tokenizer, chats.prefilled, job.end_ids),
         record=partial(data.monitor.record, data.home),
@@ -426,8 +447,10 @@ def _rollouts(
     return partial(roll_out, tokenizer, starts, config.reward_on)
 
 
-def _judging(data: RlData, config: RlConfig) -> Judging:
+def _judging(data: RlData, config: RlConfig, chats: ChatTemplate) -> Judging:
     """Returns whoever scores the answers of a worker."""
+    if data.reward_model:
+        return RewardModelJudge(data.reward_model, chats, workers=config.workers)
     if config.reward.function:
         return FunctionJudge(load_function(config.reward.function))
     return JudgePool(data.judges, config.reward.limits)

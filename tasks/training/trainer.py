@@ -201,7 +201,7 @@ class Job:
     """One training as its workers know it."""
 
     name: str
-    """`sft`, `dpo` or `rl`."""
+    """`sft`, `dpo`, `reward_model` or `rl`."""
     checkpoint_id: str
     folder: str
     """Absolute, because workers run in folders of their own, and the same on every node."""
@@ -264,8 +264,11 @@ class Job:
             **workers.arguments,
         }
 
-    def peft_config(self) -> Any:
-        """Returns PEFT's configuration of the adapters, or None."""
+    def peft_config(self, task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM") -> Any:
+        """Returns PEFT's configuration of the adapters, or None.
+
+        Of a model with a head of its own, task `SEQ_CLS`, all weights of the head are trained.
+        """
         lora = self.config.lora
         if lora is None:
             return None
@@ -276,7 +279,7 @@ class Job:
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.targets,
-            task_type="CAUSAL_LM",
+            task_type=task,
         )
 
 

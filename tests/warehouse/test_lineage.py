@@ -7,7 +7,13 @@ import pytest
 from tests.flows.test_show import checkpoint, later
 from warehouse.catalog import connect
 from warehouse.home import Home
-from warehouse.lineage import latest_fine_tuned, learned_set
+from warehouse.lineage import (
+    CheckpointError,
+    choose_checkpoints,
+    latest_fine_tuned,
+    learned_set,
+    students,
+)
 from warehouse.shards import write_shard
 from warehouse.tables import CHECKPOINTS
 
@@ -86,3 +92,16 @@ def test_what_was_learned_is_the_set_of_the_nearest_fine_tuning(disk: Home) -> N
         }.items()
     }
     assert found == {"sft": "a", "rl": "b", "rl of base": None}
+
+
+def test_a_reward_model_is_not_taken_for_a_student(disk: Home) -> None:
+    fill(disk, {"id": "aa1"}, {"id": "bb2", "stage": "reward_model"}, {"id": "cc3", "stage": "rl"})
+    connection = connect(disk)
+    chosen = choose_checkpoints(connection, ["aa", "cc"])
+    assert [checkpoint.checkpoint_id for checkpoint in students(chosen)] == ["aa1", "cc3"]
+    with pytest.raises(CheckpointError) as caught:
+        choose_checkpoints(connection, ["aa", "bb"])
+    assert str(caught.value) == (
+        "checkpoint bb2 is a reward model, which answers no prompt; give the id of a checkpoint of "
+        "sft, dpo, rl"
+    )

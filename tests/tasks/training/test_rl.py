@@ -15,18 +15,19 @@ from specs.prompts import Message
 from specs.replies import CLOSE_TAG
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
-from tasks.engine.requests import ScriptedEngine
+from tasks.engine.requests import EngineConfig, ScriptedEngine
 from tasks.monitors import FLAGGED, RolloutMonitor
 from tasks.paths import PROJECT
 from tasks.training import rl
 from tasks.training.judges import JudgeActor
 from tasks.training.monitor import Monitor, MonitorConfig, monitor_callback
-from tasks.training.reward import Kind, Reward
+from tasks.training.reward import Kind, Reward, RewardConfig
 from tasks.training.rl import (
     PrefillConfig,
     RlConfig,
     RlData,
     RlPrompt,
+    RlTraining,
     RlWorkersConfig,
     RolloutRow,
     choose_prompts,
@@ -36,6 +37,7 @@ from tasks.training.rl import (
 from tasks.training.rollouts import answer_mask
 from tasks.training.trainer import BestBy, DataError, Job
 from tasks.training.worker import EarlyStop
+from tests.flows.test_show import checkpoint
 from tests.rows import completion, judgement, prompt, rollout, run
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -529,6 +531,29 @@ def test_all_prompts_have_their_turn_before_one_comes_again() -> None:
     assert order == rollout_order(7, config)
     assert len(order) == 10 * 4
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
+
+
+def test_another_reward_model_makes_another_model_and_its_pairs_are_ancestors(disk: Home) -> None:
+    def training(scorer: str | None, **changes: Any) -> RlTraining:
+        return RlTraining(
+            config=RlConfig(reward=RewardConfig(**changes)),
+            prompts=[],
+            specs={},
+            judge=JudgeConfig(),
+            judge_engine=EngineConfig(replicas=2),
+            judge_model="judge@1",
+            home=disk,
+            run_id="r",
+            rule_ids=(),
+            reward_model=checkpoint(scorer, stage="reward_model", set_id="s") if scorer else None,
+        )
+
+    judged = training(None)
+    first, second = (training(name, model=True) for name in ("first", "second"))
+    assert len({one.fingerprint for one in (judged, first, second)}) == 3
+    assert (judged.set_id, first.set_id) == (None, "s")
+    assert "model" in first.config.defining() and '"model"' not in judged.config.defining()
+    assert judged.num_gpus > first.num_gpus == 1
 
 
 def test_restarted_training_counts_its_attempts(disk: Home) -> None:
