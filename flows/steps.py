@@ -154,6 +154,10 @@ def run_stage(run: RunContext, work: Work, engine: EngineConfig) -> StageFigures
     return total
 
 
+_UNITS = {"judgements": "texts"}
+"""What a stage counts, by its table, where its name would have readers expect other rows."""
+
+
 def _make(
     run: RunContext, work: Work, engine: EngineConfig, pending: Pending, config: StageConfig
 ) -> None:
@@ -164,7 +168,9 @@ def _make(
     stage = Stage(work, run.engines, engine, run.home, config)
     with (
         prefect_progress(work.name) as publish,
-        progress_bar(work.name, num_waiting, publish=publish) as advance,
+        progress_bar(
+            work.name, num_waiting, publish=publish, unit=_UNITS.get(work.table.name, "")
+        ) as advance,
     ):
 
         def committed(num_units: int) -> None:
@@ -205,13 +211,17 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(
-    title: str, total: int, *, publish: Callable[[float], None] = lambda percent: None
+    title: str,
+    total: int,
+    *,
+    publish: Callable[[float], None] = lambda percent: None,
+    unit: str = "",
 ) -> Iterator[Callable[[int], None]]:
     """Shows the progress of a stage on stderr; yields a function that takes newly finished rows.
 
     A terminal gets a bar with rate and time left; anything else a line at the start and the end,
     and at most one every ten seconds between.
-    `publish` takes the finished share in percent, every two seconds.
+    `publish` takes the finished share in percent, every two seconds; `unit` names what is counted.
     """
     console, title = terminal.console(err=True), one_line(title)
     bar = Progress(
@@ -230,7 +240,7 @@ def progress_bar(
         if not console.is_terminal:
             terminal.line(f"{title}: {words}", err=True)
 
-    say(f"{total} to do")
+    say(f"{total} {unit} to do" if unit else f"{total} to do")
     with bar:
         row = bar.add_task(title, total=total)
 
