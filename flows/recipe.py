@@ -36,6 +36,7 @@ from tasks.paths import LocatedFile, LocatedFolder, find, places
 from tasks.refine import RefineConfig
 from tasks.stage import StageConfig
 from tasks.training.dpo import DpoConfig
+from tasks.training.midtrain import MidtrainConfig
 from tasks.training.rl import RlConfig
 from tasks.training.sft import SftConfig
 
@@ -51,7 +52,7 @@ class RecipeError(ValueError):
 # those import Prefect, and a recipe must load without it.
 
 
-TRAININGS = ("sft", "dpo", "rl")
+TRAININGS = ("midtrain", "sft", "dpo", "rl")
 """Sections of a recipe that train, in their order."""
 _CHANGEABLE_SECTIONS = ("collect", "generate", "judge", "curate", *TRAININGS)
 """Sections of a recipe that an arm may change."""
@@ -62,7 +63,7 @@ class ArmConfig(Config):
 
     name: str = Field(min_length=1)
     """Name in tables."""
-    train: list[Literal["sft", "dpo", "rl"]] = []
+    train: list[Literal["midtrain", "sft", "dpo", "rl"]] = []
     """Stages of training, of those the recipe describes. Empty: the base model."""
     sources: list[str] = []
     """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
@@ -111,15 +112,15 @@ class ArmConfig(Config):
                 f"arm {self.name!r} shows its critiques rules that its prompt has in summary "
                 "alone: set its context to category or none, or refine.rules to none"
             )
-        lineage = "+".join(name.upper() for name in ("sft", "dpo", "rl") if name in self.train)
+        lineage = "+".join(name for name in TRAININGS if name in self.train)
         if self.refine and (self.budgets or self.faithfulness):
             key, use = ("budgets", "limit") if self.budgets else ("faithfulness", "tamper with")
             raise ValueError(
                 f"arm {self.name!r} has both refine and {key}, and a revised answer has no single "
                 f"reasoning to {use}: split it into two arms"
             )
-        named = self.name.upper().split("+")
-        if set(named) <= {"SFT", "DPO", "RL"} and "+".join(named) != lineage:
+        named = self.name.lower().split("+")
+        if set(named) <= set(TRAININGS) and "+".join(named) != lineage:
             raise ValueError(
                 f"arm {self.name!r} trains {lineage or 'nothing'}: a name of stages must be those "
                 "that it trains, in their order"
@@ -220,6 +221,8 @@ class Recipe(Config):
     """Scoring of completions by the judge."""
     curate: CurateConfig = CurateConfig()
     """Choice of training rows among the accepted completions."""
+    midtrain: MidtrainConfig | None = None
+    """Training on documents that explain the policies, before SFT. Unset: this stage is skipped."""
     sft: SftConfig | None = None
     """Fine-tuning on the examples. Unset: this stage is skipped."""
     dpo: DpoConfig | None = None
@@ -265,6 +268,11 @@ class Recipe(Config):
             check_templates(self.judge.template)
         check_criteria(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
+        if self.midtrain and self.sft and self.sft.start:
+            raise ValueError(
+                f"midtrain is set, and sft.start {self.sft.start!r} would continue from a "
+                "checkpoint that learned other documents: take one of them out"
+            )
         self._check_comparison()
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self
@@ -306,6 +314,11 @@ class Recipe(Config):
         return self.student or self.engine
 
     @property
+    def trainings(self) -> list[str]:
+        """Sections of the recipe that train, in their order."""
+        return [name for name in TRAININGS if getattr(self, name)]
+
+    @property
     def suite_names(self) -> list[str]:
         """The suites that the recipe evaluates with, each once."""
         sections = (self.evaluate, self.calibrate, self.ablate)
@@ -326,7 +339,8 @@ class Recipe(Config):
         """The engines by the names of their sections."""
         # Traces alone need no generator, but perhaps a judge.
         is_judge = self.judges and "engine" in self.judging_engines
-        is_needed = self.sources or is_judge or "engine" in self.model_fields_set
+        writes = self.midtrain is not None and self.midtrain.function is None
+        is_needed = self.sources or is_judge or writes or "engine" in self.model_fields_set
         engines = {
             "engine": self.engine if is_needed else None,
             **{name: one for name, one in self.judging_engines.items() if name != "engine"},
@@ -379,7 +393,7 @@ class Recipe(Config):
         if self.student_engine.endpoint is None:
             return
         section = "student" if self.student else "engine"
-        trainings = [name for name in ("sft", "dpo", "rl") if getattr(self, name)]
+        trainings = self.trainings
         arms = self.ablate.arms if self.ablate and command == "ablate" else []
         if command == "ablate" and not any(arm.train for arm in arms):
             trainings = []

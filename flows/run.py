@@ -27,6 +27,7 @@ from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.counts import Counts
 from tasks.data.curate import Curated
+from tasks.data.documents import DocumentPlan
 from tasks.data.drift import Drift
 from tasks.data.filling import FilledFile
 from tasks.engine.pool import EnginePool
@@ -146,6 +147,8 @@ class RunFigures:
     """Id of the run whose judgements a person approved."""
     reason: str | None = None
     """The reason that this person gave."""
+    documents: DocumentPlan | None = None
+    """The documents that a midtraining wanted."""
     trainings: Mapping[str, TrainingFigures] = field(default_factory=dict)
     """By stage of training, what was trained in this run."""
     checkpoints: tuple[str, ...] = ()

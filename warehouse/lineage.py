@@ -29,8 +29,9 @@ class Lineage:
 
     @property
     def name(self) -> str:
-        """The stages in capitals, as `SFT+RL`; `?+RL` if there were others that are not known."""
-        stages = [stage.upper() for stage in self.stages]
+        """The titles of the stages, as `midtrain+SFT`; `?+RL` if there were others that are not
+        known."""
+        stages = [STAGE_TITLES[stage] for stage in self.stages]
         return "+".join(stages if self.root else ["?", *stages])
 
     def begins_from(self, model: str) -> bool:
@@ -41,12 +42,12 @@ class Lineage:
     @property
     def place(self) -> tuple[object, ...]:
         """The sort key of tables: fewer trainings first, those of one number by their stages."""
-        ranks = [_STAGES.index(stage) for stage in self.stages]
+        ranks = [list(STAGE_TITLES).index(stage) for stage in self.stages]
         return (len(ranks), self.root is None, ranks)
 
 
-_STAGES = ("sft", "dpo", "rl")
-"""The stages of training, in the order in which a recipe trains them."""
+STAGE_TITLES = {"midtrain": "midtrain", "sft": "SFT", "dpo": "DPO", "rl": "RL"}
+"""Titles of the stages of training, in the order in which a recipe trains them."""
 
 
 def lineage_of(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> Lineage:

@@ -46,7 +46,7 @@ class Training(Protocol):
 
     @property
     def name(self) -> str:
-        """`sft`, `dpo` or `rl`: its section in a recipe."""
+        """`midtrain`, `sft`, `dpo` or `rl`: its section in a recipe."""
         ...
 
     @property

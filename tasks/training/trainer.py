@@ -197,7 +197,7 @@ class Job:
     """One training as its workers know it."""
 
     name: str
-    """`sft`, `dpo` or `rl`."""
+    """`midtrain`, `sft`, `dpo` or `rl`."""
     checkpoint_id: str
     folder: str
     """Absolute, because workers run in folders of their own, and the same on every node."""

@@ -7,7 +7,7 @@ import pytest
 from tests.flows.test_show import checkpoint, later
 from warehouse.catalog import connect
 from warehouse.home import Home
-from warehouse.lineage import latest_fine_tuned, learned_set
+from warehouse.lineage import in_table_order, latest_fine_tuned, learned_set, lineage_of
 from warehouse.shards import write_shard
 from warehouse.tables import CHECKPOINTS
 
@@ -86,3 +86,17 @@ def test_what_was_learned_is_the_set_of_the_nearest_fine_tuning(disk: Home) -> N
         }.items()
     }
     assert found == {"sft": "a", "rl": "b", "rl of base": None}
+
+
+def test_lineage_names_a_midtraining_before_what_follows_it(disk: Home) -> None:
+    fill(
+        disk,
+        {"id": "sft", "set_id": "a"},
+        {"id": "read", "stage": "midtrain", "set_id": None},
+        {"id": "taught", "set_id": "a", "parent_id": "read"},
+    )
+    connection = connect(disk)
+    rows = [checkpoint("taught", parent_id="read"), checkpoint("sft")]
+    rows.append(checkpoint("read", stage="midtrain"))
+    names = [lineage_of(connection, one).name for one in in_table_order(connection, rows)]
+    assert names == ["midtrain", "SFT", "midtrain+SFT"]
