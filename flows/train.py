@@ -1,7 +1,8 @@
 """documents, examples → midtrained, SFT, DPO, RL checkpoint, each registered with its parent.
 
 A training that is there is not made again; one that was stopped goes on from its last checkpoint.
-Fine-tuning begins from the student, or continues from a checkpoint that learned an earlier set.
+Fine-tuning begins from the student, midtrained or not, or continues from a checkpoint that learned
+an earlier set.
 """
 
 import contextvars

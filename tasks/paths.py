@@ -93,4 +93,5 @@ def find_function(name: str) -> Callable[..., Any]:
         function = None
     if not callable(function):
         raise ValueError(f"no function {name!r}: give one as package.module:function")
-    return function
+    found: Callable[..., Any] = function
+    return found

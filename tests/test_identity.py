@@ -114,7 +114,7 @@ EXPECTED: dict[str, str] = {
     "templates/critique, spec_first": "9a0137e1c2a883d9ab4db1a143e3e3bf",
     "templates/revision, spec_first": "d7a6957c8fc2bc70a60751975291b418",
     "templates/fill, spec_first": "2af356a65721a70b1fe1c2306beb1a1f",
-    "templates/document, spec_first": "1d9839d9b6418b2f960bd15cadb705fe",
+    "templates/document, spec_first": "9be5212659bd06b2912fb2e1350a7d05",
     "completions/generation": "3a5b9f049334766b8edb1470339fd2af",
     "completions/generation, paper": "19599cc8c13cbd5a01c6374e500c887f",
     "completions/generation, no policies": "e4a29553faed2a102e53bf6f0bd65770",

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from specs.documents import Subject, is_quoting, subjects
+from specs.documents import DocumentKind, Subject, is_quoting, subjects
 from specs.policy import Outcome, Pack, Policy, Rule
 from specs.prompts import document_messages
 from specs.template import load_template
 
-KINDS = ("explanation", "dialogue", "summary")
+KINDS: list[DocumentKind] = ["explanation", "dialogue", "summary"]
 FERRY = Rule(id="B1", title="The ferry", outcome=Outcome.REFUSE, text="Only the ferryman takes it.")
 SKIFF = Rule(id="B2", title="The skiff", outcome=Outcome.COMPLY, text="It is for everybody.")
 
