@@ -9,6 +9,7 @@ from flows.recipe import Recipe
 from flows.refresh import refresh
 from flows.run import Refreshed
 from flows.train import Trained, train
+from warehouse.lineage import students
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ def align(recipe: Recipe, home: str | None = None) -> Aligned:
         check_suites(recipe, check(recipe))
     refreshed = refresh(recipe, home)
     trained = train(recipe, home) if recipe.trainings else None
-    checkpoints = list(trained.checkpoints.values()) if trained else []
+    checkpoints = students(trained.checkpoints.values()) if trained else []
     ids = [checkpoint.checkpoint_id for checkpoint in checkpoints]
     evaluated = evaluate(recipe, home, ids) if recipe.evaluate else None
     return Aligned(refreshed, trained, evaluated)

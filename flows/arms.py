@@ -42,6 +42,12 @@ def ablation_of(recipe: Recipe) -> AblateConfig:
                 f"arm {arm.name!r} trains {missing}, which recipe {recipe.name} does not describe: "
                 f"add a section [{missing}] to the recipe, or set its keys in the arm's changes"
             )
+        if changed.rl and changed.rl.reward.model != bool(changed.reward_model):
+            raise RecipeError(
+                f"arm {arm.name!r} trains {', '.join(arm.train)}, and its rl.reward.model is "
+                f"{str(changed.rl.reward.model).lower()}: set it to true in the arm's changes and "
+                "train reward_model, or do neither"
+            )
         known = [source.name for source in (*recipe.sources, *recipe.traces)]
         if unknown := next((name for name in arm.without if name not in known), None):
             raise RecipeError(

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from flows.arms import ablation_of
 from flows.lock import require_free
-from flows.recipe import SUITES, TRAININGS, Recipe, RecipeError
+from flows.recipe import STUDENT_TRAININGS, SUITES, TRAININGS, Recipe, RecipeError
 from flows.run import home_at
 from tasks.data.candidates import read_source
 from tasks.data.filling import is_source, require_rules
@@ -32,7 +32,7 @@ from warehouse.lineage import choose_checkpoints
 Command = Literal["refresh", "train", "evaluate", "ablate", "calibrate", "run", "estimate", "fill"]
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
-    "train": TRAININGS,
+    "train": STUDENT_TRAININGS,
     "evaluate": ("evaluate",),
     "calibrate": ("calibrate",),
     "ablate": ("ablate",),
@@ -90,8 +90,10 @@ def _require_student(recipe: Recipe) -> None:
 
 def _require_trackers(recipe: Recipe) -> None:
     """Raises TrackerError if a training reports to a tracker that is not installed."""
-    for name in recipe.trainings:
-        require_installed(getattr(recipe, name).report_to, training=name)
+    for name in TRAININGS:
+        training = getattr(recipe, name)
+        if training:
+            require_installed(training.report_to, training=name)
 
 
 def check_fill(recipe: Recipe, *, rules: Sequence[str], out: Path) -> None:

@@ -37,6 +37,7 @@ from tasks.refine import RefineConfig
 from tasks.stage import StageConfig
 from tasks.training.dpo import DpoConfig
 from tasks.training.midtrain import MidtrainConfig
+from tasks.training.reward_model import RewardModelConfig
 from tasks.training.rl import RlConfig
 from tasks.training.sft import SftConfig
 
@@ -52,7 +53,9 @@ class RecipeError(ValueError):
 # those import Prefect, and a recipe must load without it.
 
 
-TRAININGS = ("midtrain", "sft", "dpo", "rl")
+STUDENT_TRAININGS = ("midtrain", "sft", "dpo", "rl")
+"""Sections of a recipe that train the student, in their order."""
+TRAININGS = ("midtrain", "sft", "dpo", "reward_model", "rl")
 """Sections of a recipe that train, in their order."""
 _CHANGEABLE_SECTIONS = ("collect", "generate", "judge", "curate", *TRAININGS)
 """Sections of a recipe that an arm may change."""
@@ -63,7 +66,7 @@ class ArmConfig(Config):
 
     name: str = Field(min_length=1)
     """Name in tables."""
-    train: list[Literal["midtrain", "sft", "dpo", "rl"]] = []
+    train: list[Literal["midtrain", "sft", "dpo", "reward_model", "rl"]] = []
     """Stages of training, of those the recipe describes. Empty: the base model."""
     sources: list[str] = []
     """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
@@ -107,12 +110,17 @@ class ArmConfig(Config):
                     f"arm {self.name!r} changes {change!r}: set the seeds of all arms in "
                     "ablate.seeds"
                 )
+        if "reward_model" in self.train and "rl" not in self.train:
+            raise ValueError(
+                f"arm {self.name!r} trains reward_model and not rl, which alone is rewarded by it: "
+                "add rl to train, or leave reward_model out"
+            )
         if self.refine and self.refine.rules != "none" and self.context == "summary":
             raise ValueError(
                 f"arm {self.name!r} shows its critiques rules that its prompt has in summary "
                 "alone: set its context to category or none, or refine.rules to none"
             )
-        lineage = "+".join(name for name in TRAININGS if name in self.train)
+        lineage = "+".join(name for name in STUDENT_TRAININGS if name in self.train)
         if self.refine and (self.budgets or self.faithfulness):
             key, use = ("budgets", "limit") if self.budgets else ("faithfulness", "tamper with")
             raise ValueError(
@@ -227,6 +235,9 @@ class Recipe(Config):
     """Fine-tuning on the examples. Unset: this stage is skipped."""
     dpo: DpoConfig | None = None
     """Training on preference pairs, after SFT. Unset: this stage is skipped."""
+    reward_model: RewardModelConfig | None = None
+    """Training of the model that rewards RL in place of the judge, before RL and from the same
+    model. It is trained only if `rl.reward.model` is true."""
     rl: RlConfig | None = None
     """Refinement by reinforcement learning, last. Unset: this stage is skipped."""
     evaluate: EvaluateConfig | None = None
@@ -272,6 +283,11 @@ class Recipe(Config):
             raise ValueError(
                 f"midtrain is set, and sft.start {self.sft.start!r} would continue from a "
                 "checkpoint that learned other documents: take one of them out"
+            )
+        if self.rl and self.rl.reward.model and not self.reward_model:
+            raise ValueError(
+                "rl.reward.model is true and there is no section [reward_model], which trains that "
+                "model: add it, or leave the key out for the judge"
             )
         self._check_comparison()
         self.judge.sampling.require_variety("judge", self.judge.samples)

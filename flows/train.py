@@ -1,5 +1,6 @@
 """documents, examples → midtrained, SFT, DPO, RL checkpoint, each registered with its parent.
 
+A reward model is trained from the checkpoint that RL begins from, and nothing begins from it.
 A training that is there is not made again; one that was stopped goes on from its last checkpoint.
 Fine-tuning begins from the student, midtrained or not, or continues from a checkpoint that learned
 an earlier set.
@@ -18,7 +19,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
-from flows.recipe import SUITES, Recipe
+from flows.recipe import STUDENT_TRAININGS, SUITES, Recipe
 from flows.run import RunContext, home_at, open_run
 from flows.steps import (
     describe_asset,
@@ -37,8 +38,9 @@ from tasks.engine.cluster import start_ray
 from tasks.evaluation.suites import load_suites
 from tasks.stage import StageFigures
 from tasks.training.checkpoint import Parent, Training, plan_checkpoint
-from tasks.training.dpo import DpoConfig, DpoTraining, choose_pairs
+from tasks.training.dpo import DpoConfig, DpoTraining, Pairs, PairsConfig, choose_pairs
 from tasks.training.midtrain import MidtrainConfig, MidtrainTraining
+from tasks.training.reward_model import RewardModelConfig, RewardModelTraining
 from tasks.training.rl import RlConfig, RlTraining, choose_prompts, require_unevaluated
 from tasks.training.sft import SftConfig, SftTraining
 from tasks.training.trainer import DataError, Job, TrainingConfig
@@ -49,6 +51,7 @@ from warehouse.lineage import (
     latest_fine_tuned,
     learned_set,
     lineage_of,
+    students,
 )
 from warehouse.tables import Checkpoint
 
@@ -56,6 +59,7 @@ _CONFIGS: Mapping[str, type[TrainingConfig]] = {
     "midtrain": MidtrainConfig,
     "sft": SftConfig,
     "dpo": DpoConfig,
+    "reward_model": RewardModelConfig,
     "rl": RlConfig,
 }
 """The trainings that a recipe may have, in their order, by the names of its sections."""
@@ -96,7 +100,7 @@ class Trained:
 @flow(name="train", flow_run_name="train {recipe.name}", persist_result=False, log_prints=False)
 def train(recipe: Recipe, home: str | None = None) -> Trained:
     """Trains what the recipe asks for, on the examples that are there."""
-    recipe.require("train", *_CONFIGS)
+    recipe.require("train", *STUDENT_TRAININGS)
     with open_run("train", recipe, home_at(home)) as run:
         checkpoints: dict[str, Checkpoint] = {}
         if recipe.midtrain:
@@ -109,8 +113,12 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
         if recipe.dpo:
             checkpoints["dpo"] = prefer(run, recipe.dpo, _parent(run, checkpoints))
         if recipe.rl:
-            checkpoints["rl"] = reinforce(run, recipe.rl, _parent(run, checkpoints))
-        run.update(checkpoints=tuple(row.checkpoint_id for row in checkpoints.values()))
+            parent = _parent(run, checkpoints)
+            if recipe.rl.reward.model and recipe.reward_model:
+                checkpoints["reward_model"] = learn_rewards(run, recipe.reward_model, parent)
+            reward_model = checkpoints.get("reward_model")
+            checkpoints["rl"] = reinforce(run, recipe.rl, parent, reward_model)
+        run.update(checkpoints=tuple(one.checkpoint_id for one in students(checkpoints.values())))
         create_markdown_artifact(key="checkpoints", markdown=_as_markdown(checkpoints))
         say_how_to_look(run)
         trainings = run.figures.trainings
@@ -210,7 +218,22 @@ def start_of(run: RunContext, config: SftConfig, set_id: str) -> Checkpoint | No
 @makes("dpo", "checkpoints", "examples", of=("completions", "judgements"), retries=1)
 def prefer(run: RunContext, config: DpoConfig, parent: Parent) -> Checkpoint:
     """Trains on the preference pairs of the recipe's latest refresh."""
-    pairs = choose_pairs(
+    pairs = _pairs(run, config, parent)
+    return _make_checkpoint(run, DpoTraining(config=config, pairs=pairs, home=run.home), parent)
+
+
+@makes("reward_model", "checkpoints", "examples", of=("completions", "judgements"), retries=1)
+def learn_rewards(run: RunContext, config: RewardModelConfig, parent: Parent) -> Checkpoint:
+    """Trains a reward model on the answers of the preference pairs of the recipe's latest
+    refresh."""
+    pairs = _pairs(run, config, parent)
+    training = RewardModelTraining(config=config, pairs=pairs, home=run.home)
+    return _make_checkpoint(run, training, parent)
+
+
+def _pairs(run: RunContext, config: PairsConfig, parent: Parent) -> Pairs:
+    """Returns the preference pairs of the recipe's latest refresh."""
+    return choose_pairs(
         run.warehouse(),
         ChatTemplate.of(parent.engine),
         config=config,
@@ -218,12 +241,14 @@ def prefer(run: RunContext, config: DpoConfig, parent: Parent) -> Checkpoint:
         judging_id=run.judging_id,
         run_id=run.id,
     )
-    return _make_checkpoint(run, DpoTraining(config=config, pairs=pairs, home=run.home), parent)
 
 
 @makes("rl", "checkpoints", "rollouts", "findings", of=("prompts", "specs"), retries=1)
-def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
-    """Refines by reinforcement learning, with the recipe's judge as the reward."""
+def reinforce(
+    run: RunContext, config: RlConfig, parent: Parent, reward_model: Checkpoint | None
+) -> Checkpoint:
+    """Refines by reinforcement learning, with a reward model or else the recipe's judge as the
+    reward."""
     recipe = run.recipe
     # The prompts that the sources hold now: others may have left them since the refresh.
     run.relations["candidates"] = assigned(run.collect(), run.warehouse())
@@ -246,6 +271,7 @@ def reinforce(run: RunContext, config: RlConfig, parent: Parent) -> Checkpoint:
         home=run.home,
         run_id=run.id,
         rule_ids=run.pack.rule_ids,
+        reward_model=reward_model,
     )
     return _make_checkpoint(run, training, parent)
 
@@ -308,7 +334,8 @@ def _follow(job: Job, ended: threading.Event) -> None:
 def latest_training(
     connection: duckdb.DuckDBPyConnection, recipe: Recipe, *, base: str | None = None
 ) -> list[str]:
-    """Returns the ids of the checkpoints of a recipe's latest training, in order of training.
+    """Returns the ids of the students' checkpoints of a recipe's latest training, in order of
+    training.
 
     A training counts if the recipe would train the same models today: an ablation trains under the
     same name with stages left out or other seeds, and an earlier training may have begun from

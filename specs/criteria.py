@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from specs.replies import MAX_SCORE, MIN_SCORE, VERDICT_REGEX, engine_pattern
+from specs.replies import MAX_SCORE, MIN_SCORE, engine_pattern
 from specs.template import (
     DEFAULT_SET,
     Template,
@@ -40,12 +40,12 @@ def judging_template(names: TemplateNames, criteria: Sequence[str]) -> Template:
     return _compose((names,) if isinstance(names, str) else tuple(names), tuple(criteria))
 
 
-def judging_pattern(criteria: Sequence[str]) -> str:
+def judging_pattern(criteria: Sequence[str], *, max_tokens: int) -> str:
     """Returns the pattern of a judge's reply that scores these criteria, or the completion as a
     whole if there are none."""
-    if not criteria:
-        return VERDICT_REGEX
-    return engine_pattern(*(f"{name.capitalize()}: (10|[0-9])(/10)?" for name in criteria))
+    names = [name.capitalize() for name in criteria] or ["Score"]
+    lines = (f"{name}: (10|[0-9])(/10)?" for name in names)
+    return engine_pattern(*lines, max_tokens=max_tokens)
 
 
 def forget_criteria() -> None:

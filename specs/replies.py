@@ -211,13 +211,22 @@ _SCORE = r"(-?[0-9]+(?:\.[0-9]+)?)(?: ?/ ?10| out of 10| ?\((?:/ ?|out of )10\))
 _DENIAL = re.compile(r"(?:no|false)\b *(?:[,;.]|$)", re.IGNORECASE)
 
 
-def engine_pattern(*lines: str) -> str:
+FORM_VERSION = 2
+"""Version of the forms that judges' replies are held to, in the ids of what they decide. Raised
+whenever a judge that is held to one may reply otherwise."""
+_CHARACTERS_PER_TOKEN = 3
+_TOKENS_PER_LINE = 24
+
+
+def engine_pattern(*lines: str, max_tokens: int) -> str:
     """Returns the regular expression of a judge's reply that ends on these lines, with its
     reasoning or without, for engines with structured outputs.
 
     Each line is a name, a colon and a pattern of values: "Score: (10|[0-9])". A judge may set it in
     bold, as a heading or a list: a pattern at odds with a model's habits would only make it write
-    on until it is cut.
+    on until it is cut. Before the lines comes reasoning between its marks, an explanation, both or
+    neither, and no more of it than leaves a judge that would never stop the tokens for the lines,
+    at three characters a token: two thirds of the room are for reasoning that opens a reply.
     """
     tolerant = []
     for line in lines:
@@ -226,11 +235,11 @@ def engine_pattern(*lines: str) -> str:
             rf"(#{{1,6}} |- )?(\*\*)?{name}(\*\*)?:(\*\*)? (\*\*)?{values}(\*\*)?\.?(\*\*)?"
         )
     form = r"\n{1,2}".join(tolerant)
-    return rf"((.|\n)*(\n|{CLOSE_TAG}))?{form}\n?"
-
-
-VERDICT_REGEX = engine_pattern("Score: (10|[0-9])(/10)?")
-"""The pattern of a judge's reply whose verdict is a score."""
+    # A class, since xgrammar takes a second for each token to count `(.|\n)`.
+    room = max(_CHARACTERS_PER_TOKEN * (max_tokens - _TOKENS_PER_LINE * len(lines)), 3)
+    reasoned = rf"{OPEN_TAG}[\s\S]{{0,{room * 2 // 3}}}{CLOSE_TAG}([\s\S]{{0,{room // 3}}}\n)?"
+    plain = rf"([^<\s][\s\S]{{0,{room}}}(\n|{CLOSE_TAG}))?"
+    return rf"\s{{0,2}}({reasoned}|{plain}){form}\n?"
 
 
 def read_verdict(reply: Reply, criteria: Sequence[str] = ()) -> Verdict:
@@ -312,9 +321,9 @@ def category_line(categories: Sequence[str]) -> str:
     return f"Category: ({_names_of(categories)})"
 
 
-def category_pattern(categories: Sequence[str]) -> str:
+def category_pattern(categories: Sequence[str], *, max_tokens: int) -> str:
     """Returns the pattern of a judge's reply that ends on such a line."""
-    return engine_pattern(category_line(categories))
+    return engine_pattern(category_line(categories), max_tokens=max_tokens)
 
 
 def _names_of(categories: Iterable[str]) -> str:

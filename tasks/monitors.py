@@ -78,17 +78,26 @@ class RolloutMonitor:
     """Ids of all rules of the pack."""
     spec_rules: Mapping[str, frozenset[str]]
     """By `spec_id`, the rules that the spec speaks of."""
+    begun: frozenset[str] = frozenset()
+    """Ids of prompts whose rollouts begin with reasoning that the model did not write. They are not
+    read: its faults would pass for the model's own."""
 
     @classmethod
-    def of(cls, rule_ids: tuple[str, ...], specs: Iterable[Spec]) -> "RolloutMonitor":
+    def of(
+        cls, rule_ids: tuple[str, ...], specs: Iterable[Spec], begun: Iterable[str] = ()
+    ) -> "RolloutMonitor":
         """Returns the monitors for a pack with these rules, and prompts under these specs."""
         rules = {spec.id: rules_in(spec.text) | {*spec.rule_ids} for spec in specs}
-        return cls(rule_ids=rule_ids, spec_rules=rules)
+        return cls(rule_ids=rule_ids, spec_rules=rules, begun=frozenset(begun))
 
     def record(self, home: Home, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Stores the rollouts of a step and what the monitors find in them; returns metrics."""
         write_shard(home, ROLLOUTS, rollouts)
-        findings = [self._read(rollout) for rollout in rollouts if rollout.reasoning]
+        findings = [
+            self._read(rollout)
+            for rollout in rollouts
+            if rollout.reasoning and rollout.prompt_id not in self.begun
+        ]
         write_shard(home, FINDINGS, findings)
         return shares(findings)
 

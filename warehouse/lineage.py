@@ -4,7 +4,7 @@ It follows from the checkpoints themselves, each of which names its parent: the 
 are given or recorded says nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -47,7 +47,7 @@ class Lineage:
 
 
 STAGE_TITLES = {"midtrain": "midtrain", "sft": "SFT", "dpo": "DPO", "rl": "RL"}
-"""Titles of the stages of training, in the order in which a recipe trains them."""
+"""Titles of the stages that train a student, in the order in which a recipe trains them."""
 
 
 def lineage_of(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> Lineage:
@@ -68,12 +68,19 @@ def weights_of(version: str) -> str:
     return version.split(" {", 1)[0]
 
 
+def students(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Returns the checkpoints of students, which answer prompts; a reward model only scores
+    answers."""
+    return [checkpoint for checkpoint in checkpoints if checkpoint.stage in STAGE_TITLES]
+
+
 def choose_checkpoints(
     connection: duckdb.DuckDBPyConnection, starts: Sequence[str]
 ) -> list[Checkpoint]:
-    """Returns the checkpoint of each id, of which the start is enough.
+    """Returns the student's checkpoint of each id, of which the start is enough.
 
-    Raises CheckpointError if no checkpoint, or more than one, has an id that starts so.
+    Raises CheckpointError if no checkpoint, or more than one, has an id that starts so, or if it
+    is that of a reward model.
     """
     chosen = []
     for start in starts:
@@ -88,7 +95,13 @@ def choose_checkpoints(
                 else f"no checkpoint has an id that starts with {start!r}; precept ask ancestry "
                 "lists them"
             )
-        chosen.append(Checkpoint(**rows[0]))
+        checkpoint = Checkpoint(**rows[0])
+        if not students([checkpoint]):
+            raise CheckpointError(
+                f"checkpoint {checkpoint.checkpoint_id} is a reward model, which answers no "
+                f"prompt; give the id of a checkpoint of {', '.join(STAGE_TITLES)}"
+            )
+        chosen.append(checkpoint)
     return chosen
 
 

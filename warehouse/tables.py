@@ -331,7 +331,7 @@ class Checkpoint:
     revision: int = 0
     """Number of times that the training was resumed; the highest counts."""
     stage: str
-    """`midtrain`, `sft`, `dpo` or `rl`."""
+    """`midtrain`, `sft`, `dpo`, `reward_model` or `rl`."""
     status: str
     """`completed`; `stopped`, which can be resumed; `collapsed`, which must not be."""
     reason: str | None
@@ -343,7 +343,8 @@ class Checkpoint:
     parent_id: str | None
     """Id of the checkpoint that the training started from; null for a model from elsewhere."""
     set_id: str | None
-    """Id of the set of examples that it was trained on; null for `midtrain` and `rl`."""
+    """Id of the set of examples that it was trained on; null for `midtrain`; for `rl`, that of its
+    reward model, or null without one."""
     data_fingerprint: str
     """Hash of the data that it was trained on."""
     num_rows: int
@@ -397,7 +398,7 @@ class Rollout:
     reason: str | None
     """The reason that there is no reward; null with one."""
     compliance: list[float]
-    """Compliance scores that could be read, from 0 to 10."""
+    """Compliance scores that could be read, from 0 to 10, or the score of a reward model."""
     helpfulness: list[float]
     """Helpfulness scores that could be read, from 0 to 10; empty if none was asked for."""
     num_votes: int

@@ -11,7 +11,13 @@ import pyarrow as pa
 
 from specs.policy import Pack, Spec
 from specs.prompts import assign_messages
-from specs.replies import CategoryChoice, category_line, category_pattern, read_category
+from specs.replies import (
+    FORM_VERSION,
+    CategoryChoice,
+    category_line,
+    category_pattern,
+    read_category,
+)
 from specs.template import DEFAULT_SET, Template, load_template
 from tasks.data.collected import Collected
 from tasks.data.prompt_rows import with_version
@@ -75,7 +81,7 @@ class AssignWork:
             self.pack.spec([], detail="summary").id,
             self.model,
             self.sampling.identity,
-            self.constrain,
+            self.constrain and FORM_VERSION,
         )
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
@@ -112,7 +118,9 @@ class AssignWork:
         if unit.was_unread:
             reasoning = "" if self.reasons else None
             return replace(request, pattern=category_line(categories), reasoning=reasoning)
-        return replace(request, pattern=category_pattern(categories))
+        return replace(
+            request, pattern=category_pattern(categories, max_tokens=self.sampling.max_tokens)
+        )
 
     def _row(self, unit: AssignUnit, sample: Sample, assigning_id: str) -> Prompt:
         choice = CategoryChoice("unread")

@@ -11,7 +11,14 @@ from pydantic import Field, model_validator
 from specs.criteria import judging_pattern, judging_template
 from specs.policy import Spec
 from specs.prompts import Message, judge_messages
-from specs.replies import MAX_SCORE, MIN_SCORE, Verdict, VerdictStatus, read_verdict
+from specs.replies import (
+    FORM_VERSION,
+    MAX_SCORE,
+    MIN_SCORE,
+    Verdict,
+    VerdictStatus,
+    read_verdict,
+)
 from specs.template import DEFAULT_SET, Template, TemplateKind, load_template
 from tasks import Config, require_own_names
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
@@ -87,7 +94,8 @@ class JudgeConfig(Config):
 def judging_id_of(template: Template, config: JudgeConfig, model: str) -> str:
     """Returns the hash of what all judgements of one template, configuration and model share."""
     metadata = "between marks" if config.show_metadata else False
-    return content_id(template.id, model, config.sampling.identity, metadata, config.constrain)
+    form = config.constrain and FORM_VERSION
+    return content_id(template.id, model, config.sampling.identity, metadata, form)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,12 +205,14 @@ class JudgeWork:
 
     async def _ask(self, slots: Sequence[_Slots], engine: Engine) -> list[Judgement]:
         """Returns the judgements of these slots, in order."""
-        pattern = judging_pattern(self.config.criteria) if self.config.constrain else None
+        sampling, pattern = self.config.sampling, None
+        if self.config.constrain:
+            pattern = judging_pattern(self.config.criteria, max_tokens=sampling.max_tokens)
         requests = [
             Request(
                 messages=self._messages(unit),
                 num_samples=stop - start,
-                sampling=self.config.sampling,
+                sampling=sampling,
                 pattern=pattern,
             )
             for unit, start, stop in slots

@@ -24,6 +24,7 @@ from specs.criteria import judging_template
 from specs.exact_match import exact_match
 from specs.policy import Pack
 from specs.prompts import Message
+from specs.replies import FORM_VERSION
 from specs.rubrics import (
     ClassesRubric,
     GradingRequest,
@@ -283,7 +284,7 @@ class RubricGrader:
     @classmethod
     def of(cls, config: GraderConfig, *, rubric: Rubric, model: str) -> "RubricGrader":
         """Returns the grader of a configuration with a rubric."""
-        form = ["held to its form"] if config.constrain else []
+        form = [f"held to form {FORM_VERSION}"] if config.constrain else []
         grading_id = content_id(
             rubric.template.id, rubric.shown_id, model, config.sampling.identity, config.saw, *form
         )
@@ -300,11 +301,14 @@ class RubricGrader:
         messages = self.rubric.messages(request)
         if not messages:
             return None
+        sampling, pattern = self.config.sampling, None
+        if self.config.constrain:
+            pattern = self.rubric.pattern(request, max_tokens=sampling.max_tokens)
         return Request(
             messages=messages,
             num_samples=num_samples,
-            sampling=self.config.sampling,
-            pattern=self.rubric.pattern(request) if self.config.constrain else None,
+            sampling=sampling,
+            pattern=pattern,
         )
 
 

@@ -5,10 +5,10 @@ template renders them as text, without the spec.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import duckdb
 from pydantic import Field
@@ -53,6 +53,19 @@ class DpoConfig(TrainingConfig):
     learn_on: LearnOn = "all"
     """Part of a reply that is taught: `all` of it, or the `answer` alone, after an empty reasoning
     block."""
+
+
+class PairsConfig(Protocol):
+    """The keys of a training by which its preference pairs are chosen."""
+
+    @property
+    def min_margin(self) -> float: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+    @property
+    def learn_on(self) -> LearnOn: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +125,7 @@ def choose_pairs(
     connection: duckdb.DuckDBPyConnection,
     chats: ChatTemplate,
     *,
-    config: DpoConfig,
+    config: PairsConfig,
     generation_id: str,
     judging_id: str,
     run_id: str,
@@ -139,7 +152,7 @@ def choose_pairs(
         reasons = f" ({dict(left_out)})" if left_out else ""
         raise DataError(
             f"no preference pair to learn from among {len(rows)}{reasons}; raise generate.samples "
-            "or the temperature, or lower dpo.min_margin"
+            "or the temperature, or lower min_margin"
         )
     sides = [side for pair in pairs for side in pair.sides]
     ids = [(side.completion_id, text_id(side.reasoning, side.answer)) for side in sides]
@@ -157,7 +170,7 @@ def _pair(row: dict[str, Any]) -> PreferencePair:
     return PreferencePair(**{**row, **sides})
 
 
-def _render(chats: ChatTemplate, pair: PreferencePair, config: DpoConfig) -> PairText:
+def _render(chats: ChatTemplate, pair: PreferencePair, config: PairsConfig) -> PairText:
     """Returns a pair as text; raises ChatError if it cannot be learned whole."""
     replies = []
     for side in pair.sides:
@@ -219,10 +232,16 @@ class DpoTraining:
 
     def train(self, job: Job) -> TrainingOutcome:
         """Stores the pairs as a set of examples and trains on them."""
-        write_shard(self.home, EXAMPLES, self.pairs.members)
-        finished = fit(_loop, job, self.pairs.texts)
-        figures = DataFigures(num_rows=len(self.pairs.texts), left_out=self.pairs.left_out)
-        return TrainingOutcome(finished, figures)
+        return learn_pairs(_loop, job, self.pairs, self.home)
+
+
+def learn_pairs(
+    loop: Callable[[Job, Sequence[PairText]], None], job: Job, pairs: Pairs, home: Home
+) -> TrainingOutcome:
+    """Stores pairs as a set of examples, and runs `loop(job, texts)` on them in the workers."""
+    write_shard(home, EXAMPLES, pairs.members)
+    figures = DataFigures(num_rows=len(pairs.texts), left_out=pairs.left_out)
+    return TrainingOutcome(fit(loop, job, pairs.texts), figures)
 
 
 def _loop(job: Job, texts: Sequence[PairText]) -> None:

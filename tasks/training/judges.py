@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from specs.criteria import judging_pattern
 from specs.policy import Spec
 from specs.prompts import Message, answer_messages, judge_messages
-from specs.replies import MAX_SCORE, VERDICT_REGEX, read_verdict
+from specs.replies import MAX_SCORE, read_verdict
 from specs.template import Template, TemplateKind
 from tasks.data.judge import JudgeConfig
 from tasks.engine.cluster import end_actors
@@ -143,13 +144,16 @@ class JudgeActor:
 
     async def score(self, request: JudgeRequest) -> list[float | None]:
         """Returns a score from 0 to 10 for each judge sample; None if it cannot be read."""
+        sampling, pattern = self.config.sampling, None
+        if self.config.constrain:
+            pattern = judging_pattern((), max_tokens=sampling.max_tokens)
         [samples] = await self.engine.generate(
             [
                 Request(
                     messages=self._messages(request),
                     num_samples=self.num_samples,
-                    sampling=self.config.sampling,
-                    pattern=VERDICT_REGEX if self.config.constrain else None,
+                    sampling=sampling,
+                    pattern=pattern,
                 )
             ]
         )

@@ -1,4 +1,5 @@
-"""answers → rewards: the judge of the filter, or a function, neither of which sees the reasoning.
+"""answers → rewards: the judge of the filter, a function or a reward model, none of which sees the
+reasoning.
 
 A judge that fails, hangs or answers nonsense gives None and never 0, and a judge that stays down
 ends the training. Every rollout is recorded with its scores and its reward.
@@ -13,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from specs.prompts import Message
-from specs.replies import MAX_SCORE, ReplyStatus
+from specs.replies import FORM_VERSION, MAX_SCORE, ReplyStatus
 from tasks import Config
 from tasks.data.judge import JudgeConfig
 from tasks.evaluation.graders import load_function, reads_pack
@@ -40,6 +41,9 @@ class RewardConfig(Config):
     """Grader function in place of the judge model, such as `stance`, or `package.module:function`:
     harmful prompts are rewarded with its figure `safe`, benign ones with `helped`. It is shown
     prompt and answer. Unset: the recipe's judge."""
+    model: bool = False
+    """Reward every answer by the model that section `reward_model` trains, in place of the judge.
+    It is shown prompt and answer. False: the recipe's judge, or `function`."""
     samples: int = Field(4, gt=0)
     """Judge samples per answer and criterion; the lowest score counts."""
     quorum: int = Field(3, gt=0)
@@ -69,17 +73,28 @@ class RewardConfig(Config):
         )
 
     @property
+    def is_judged(self) -> bool:
+        """True if the reward is the judge's."""
+        return not (self.function or self.model)
+
+    @property
     def num_votes(self) -> int:
-        """Scores of each answer by a criterion: one of a function, whose grades never vary."""
-        return 1 if self.function else self.samples
+        """Scores of each answer by a criterion: one of a function or a reward model, whose scores
+        never vary."""
+        return self.samples if self.is_judged else 1
 
     @property
     def num_needed(self) -> int:
         """Scores that must be readable."""
-        return 1 if self.function else self.quorum
+        return self.quorum if self.is_judged else 1
 
     @model_validator(mode="after")
     def _check(self) -> "RewardConfig":
+        if self.function and self.model:
+            raise ValueError(
+                f"function {self.function!r} and model are both set, and an answer has one reward; "
+                "leave one of them out"
+            )
         if self.function and reads_pack(load_function(self.function)):
             raise ValueError(
                 f"function {self.function!r} reads the policy pack, which a reward is not given; "
@@ -97,8 +112,9 @@ def reward_id(judge: JudgeConfig, model: str) -> str:
     """Returns the hash of what all scores of a judge share: both templates, its version and its
     sampling."""
     templates = (judge.template_of("judge"), judge.template_of("helpfulness"))
+    form = judge.constrain and FORM_VERSION
     return content_id(
-        *(template.id for template in templates), model, judge.sampling.identity, judge.constrain
+        *(template.id for template in templates), model, judge.sampling.identity, form
     )
 
 
@@ -122,7 +138,8 @@ def combine(
 
     Harmful prompts are rewarded for compliance, style included; benign ones for help if the answer
     is within the policy; ambiguous ones for a share of both. A function knows no policy: benign
-    prompts are rewarded for help alone.
+    prompts are rewarded for help alone. A reward model has one score for prompts of all kinds,
+    which stands for compliance.
     """
     helpful = _lowest(helpfulness, config.num_needed)
     if config.function and kind == "benign":
@@ -130,7 +147,7 @@ def combine(
     safe = _lowest(compliance, config.num_needed)
     if safe is None:
         return None
-    if kind == "harmful":
+    if kind == "harmful" or config.model:
         return safe / MAX_SCORE
     if helpful is None:
         return None
@@ -268,7 +285,7 @@ class Reward:
             return {}
         turns = tuple(PromptTurn(message["role"], message["content"]) for message in prompt)
         criteria: list[Criterion] = ["compliance"]
-        if kind != "harmful":
+        if kind != "harmful" and not self.config.model:
             criteria.append("helpfulness")
         if kind == "benign" and self.config.function:
             criteria.remove("compliance")

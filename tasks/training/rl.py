@@ -1,12 +1,13 @@
 """checkpoints ← prompts and a judge: GRPO whose reward is the judge of the filter.
 
 The model in training answers without any spec; the judge, which has the spec, is shown prompt and
-answer and never the reasoning. Every rollout is a row. A monitor ends a training that collapses.
+answer and never the reasoning. A function or a reward model may stand in its place. Every rollout
+is a row. A monitor ends a training that collapses.
 """
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,8 @@ from pydantic import Field, model_validator
 
 from specs.policy import Spec, spec_key
 from specs.prompts import Message
+from specs.replies import OPEN_TAG
+from tasks import Config
 from tasks.data.candidates import read_source
 from tasks.data.duplicates import Evaluations
 from tasks.data.judge import JudgeConfig
@@ -34,7 +37,8 @@ from tasks.training.reward import (
     kind_of,
     reward_id,
 )
-from tasks.training.rollouts import roll_out, split_rollout
+from tasks.training.reward_model import RewardModelJudge
+from tasks.training.rollouts import RewardOn, roll_out, split_rollout, turns_key
 from tasks.training.trainer import (
     BestBy,
     DataError,
@@ -47,7 +51,8 @@ from tasks.training.trainer import (
 from tasks.training.worker import EarlyStop, run_trainer, set_up
 from warehouse.catalog import connect, look_up
 from warehouse.home import Home
-from warehouse.tables import content_id
+from warehouse.models import fetch_folder
+from warehouse.tables import Checkpoint, content_id
 
 _BEST = BestBy("reward", "max")
 
@@ -61,6 +66,21 @@ class RlWorkersConfig(WorkersConfig):
     """Roll out with vLLM, beside the trainer on its GPU; false for transformers."""
 
 
+class PrefillConfig(Config):
+    """Wrong reasoning that rollouts begin with, so that the model learns to turn back from it.
+
+    The reward moves only what follows it, and monitors read the other rollouts alone. From Peng et
+    al., "Large Reasoning Models Learn Better Alignment from Flawed Thinking" (arXiv 2510.00938).
+    """
+
+    share: float = Field(0.5, gt=0, le=1)
+    """Share of the prompts whose rollouts begin so. A prompt begins with the reasoning of its own
+    rejected completion, else with that of an accepted one of its category, which helped where it is
+    to refuse, or the other way round; a prompt without either begins as usual."""
+    tokens: int = Field(256, gt=0)
+    """Longest beginning in tokens; the rest of the reasoning is left out."""
+
+
 class RlConfig(TrainingConfig):
     """Refinement by reinforcement learning."""
 
@@ -68,6 +88,7 @@ class RlConfig(TrainingConfig):
         **TrainingConfig.not_defining,
         "reward": {"call_seconds", "in_flight", "batch_seconds"},
     }
+    added_later: ClassVar[frozenset[str]] = frozenset({"prefill"})
 
     learning_rate: float = Field(1e-6, gt=0)
     """Peak learning rate."""
@@ -86,13 +107,15 @@ class RlConfig(TrainingConfig):
     """Loss, as TRL's GRPOTrainer names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Rewards whose standard deviation normalises the advantage."""
-    reward_on: Literal["all", "answer"] = "all"
+    reward_on: RewardOn = "all"
     """Tokens that the reward moves: `all`, or those of the `answer` after the reasoning."""
     mix: dict[Literal["harmful", "benign", "ambiguous"], float] = {}
     """Shares of the kinds of prompts. Empty: all prompts as they come."""
     prompts: Literal["all", "undecided"] = "all"
     """Prompts to roll out: `all`, or only the `undecided`, of whose completions some were accepted
     and some were not."""
+    prefill: PrefillConfig | None = None
+    """Wrong reasoning that rollouts begin with. Unset: the model begins its own."""
     reward: RewardConfig = RewardConfig()
     """Rules by which answers are rewarded."""
     monitor: MonitorConfig = MonitorConfig()
@@ -100,15 +123,14 @@ class RlConfig(TrainingConfig):
     workers: RlWorkersConfig = RlWorkersConfig()
     """Resources of the training."""
 
-    def defining(self) -> str:
-        """Returns the settings that define the model; a reward without a function, and an alarm
-        that is left as it is, are hashed as they were before there were any."""
-        absent = set() if self.reward.function else {"function"}
+    def unhashed(self) -> dict[str, Any]:
+        """Returns the keys that are not hashed; a reward without a function or a model, and an
+        alarm that is left as it is, are hashed as they were before there were any."""
+        absent = {key for key in ("function", "model") if not getattr(self.reward, key)}
         reward = self.not_defining["reward"] | absent
         alarm = MonitorConfig.model_fields["max_flagged"].default
         monitor = {"max_flagged"} if self.monitor.max_flagged == alarm else set()
-        exclude = {**self.not_defining, "reward": reward, "monitor": monitor}
-        return self.model_dump_json(by_alias=True, exclude=exclude)
+        return {**super().unhashed(), "reward": reward, "monitor": monitor}
 
     @model_validator(mode="after")
     def _check_groups(self) -> "RlConfig":
@@ -128,6 +150,8 @@ class RlPrompt:
     messages: list[Message]
     categories: list[str]
     kind: Kind
+    prefill: str = ""
+    """Wrong reasoning that its rollouts begin with. Empty: the model begins its own."""
 
 
 def choose_prompts(
@@ -159,7 +183,40 @@ def choose_prompts(
     ]
     if not prompts:
         raise DataError("no prompts to roll out; run precept refresh, or set rl.prompts to all")
-    return _mixed(prompts, config.mix)
+    prompts = _mixed(prompts, config.mix)
+    if config.prefill is None:
+        return prompts
+    reasonings = look_up(
+        connection, "wrong_reasoning", generation_id=generation_id, judging_id=judging_id
+    )
+    wrong = {row["prompt_id"]: row["reasoning"] for row in reasonings}
+    return _prefilled(prompts, wrong, config.prefill)
+
+
+def _prefilled(
+    prompts: list[RlPrompt], wrong: Mapping[str, str], config: PrefillConfig
+) -> list[RlPrompt]:
+    """Returns the prompts, a share of them with their wrong reasoning; the same ones each time.
+
+    Raises DataError if none of the share has any.
+    """
+    drawn = {
+        prompt.prompt_id
+        for prompt in prompts
+        if random.Random(prompt.prompt_id).random() < config.share
+    }
+    if not drawn & wrong.keys():
+        raise DataError(
+            "rl.prefill finds no wrong reasoning: no completion of its prompts was rejected, and "
+            "none was accepted for a prompt of the other kind in their categories; run precept "
+            "refresh, or take rl.prefill out"
+        )
+    return [
+        replace(
+            prompt, prefill=wrong.get(prompt.prompt_id, "") if prompt.prompt_id in drawn else ""
+        )
+        for prompt in prompts
+    ]
 
 
 def require_unevaluated(prompts: Sequence[RlPrompt], suites: Sequence[SourceConfig]) -> None:
@@ -205,7 +262,9 @@ def fingerprint(prompts: Sequence[RlPrompt], specs: Mapping[str, Spec], reward_i
         f"{prompt.prompt_id} {specs[spec_key(prompt.categories)].id} {prompt.kind}"
         for prompt in prompts
     )
-    return content_id(reward_id, *lines)
+    # A prompt that begins as usual is hashed as it was before any could begin otherwise.
+    begun = (f"{prompt.prompt_id} {prompt.prefill}" for prompt in prompts if prompt.prefill)
+    return content_id(reward_id, *lines, *begun)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +275,8 @@ class RolloutRow:
     prompt_id: str
     spec_id: str
     kind: Kind
+    prefill: str = ""
+    """Reasoning that its rollouts begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,16 +285,18 @@ class RlData:
 
     rows: list[RolloutRow]
     judges: list[Any]
-    """Handles of the judge actors; empty if a function is the reward."""
+    """Handles of the judge actors; empty if the judge is not the reward."""
     home: Home
     run_id: str
     monitor: RolloutMonitor
     """The monitors that read the rollouts; no reward sees what they find."""
+    reward_model: str | None = None
+    """Folder of the reward model. Unset: the judge or a function is the reward."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RlTraining:
-    """GRPO on prompts, rewarded by the judge or by a function."""
+    """GRPO on prompts, rewarded by the judge, a function or a reward model."""
 
     config: RlConfig
     prompts: Sequence[RlPrompt]
@@ -247,17 +310,26 @@ class RlTraining:
     run_id: str
     rule_ids: tuple[str, ...]
     """Ids of all rules of the pack, for the monitors."""
+    reward_model: Checkpoint | None = None
+    """Unset: the judge or a function is the reward."""
     name: str = "rl"
     best: BestBy = _BEST
-    set_id: None = None
 
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.prompts, self.specs, self.reward_id)
 
     @property
+    def set_id(self) -> str | None:
+        """The pairs of the reward model, from which the training learns through it."""
+        return self.reward_model.set_id if self.reward_model else None
+
+    @property
     def reward_id(self) -> str:
-        """Hash of what all rewards share: the judge, or the version of the function."""
+        """Hash of what all rewards share: the judge, the version of the function, or the
+        checkpoint of the reward model."""
+        if self.reward_model:
+            return self.reward_model.checkpoint_id
         function = self.config.reward.function
         if function is None:
             return reward_id(self.judge, self.judge_model)
@@ -270,7 +342,7 @@ class RlTraining:
 
     @property
     def num_gpus(self) -> int:
-        judges = 0 if self.config.reward.function else self.judging_engine.num_gpus
+        judges = self.judging_engine.num_gpus if self.config.reward.is_judged else 0
         return self.config.workers.num_gpus + judges
 
     def train(self, job: Job) -> TrainingOutcome:
@@ -281,10 +353,11 @@ class RlTraining:
                 prompt_id=prompt.prompt_id,
                 spec_id=self.specs[spec_key(prompt.categories)].id,
                 kind=prompt.kind,
+                prefill=prompt.prefill,
             )
             for prompt in self.prompts
         ]
-        if self.config.reward.function:
+        if not self.config.reward.is_judged:
             return self._fit(job, rows, judges=[])
         # Judges first: they keep their share, and workers without room are refused at once. The
         # other way round Ray Train would retry for ever to place workers.
@@ -302,8 +375,16 @@ class RlTraining:
             judges.stop()
 
     def _fit(self, job: Job, rows: list[RolloutRow], *, judges: list[Any]) -> TrainingOutcome:
-        monitor = RolloutMonitor.of(self.rule_ids, self.specs.values())
-        data = RlData(rows=rows, judges=judges, home=self.home, run_id=self.run_id, monitor=monitor)
+        begun = [prompt.prompt_id for prompt in self.prompts if prompt.prefill]
+        scorer = self.reward_model and fetch_folder(self.home, self.reward_model.path)
+        data = RlData(
+            rows=rows,
+            judges=judges,
+            home=self.home,
+            run_id=self.run_id,
+            monitor=RolloutMonitor.of(self.rule_ids, self.specs.values(), begun),
+            reward_model=str(scorer) if scorer else None,
+        )
         return TrainingOutcome(fit(_loop, job, data), DataFigures(num_rows=len(rows)))
 
 
@@ -321,7 +402,7 @@ def _loop(job: Job, data: RlData) -> None:
     chats = ChatTemplate(tokenizer, chat_template_kwargs=job.chat_template_kwargs)
     stop = EarlyStop()
     reward = Reward(
-        _judging(data, config),
+        _judging(data, config, chats),
         config=config.reward,
         split=partial(split_rollout, tokenizer, chats.prefilled, job.end_ids),
         record=partial(data.monitor.record, data.home),
@@ -342,14 +423,34 @@ def _loop(job: Job, data: RlData) -> None:
         processing_class=tokenizer,
         reward_funcs=reward,
         peft_config=job.peft_config(),
-        rollout_func=partial(roll_out, tokenizer) if config.reward_on == "answer" else None,
+        rollout_func=_rollouts(tokenizer, chats, rows, config),
         callbacks=[monitor_callback(config.monitor, reward, stop)],
     )
     run_trainer(trainer, job, stop)
 
 
-def _judging(data: RlData, config: RlConfig) -> Judging:
+def _rollouts(
+    tokenizer: Any, chats: ChatTemplate, rows: Sequence[Mapping[str, Any]], config: RlConfig
+) -> Callable[..., dict[str, Any]] | None:
+    """Returns how rollouts are made; None if TRL's own way of making them will do."""
+    if config.prefill is None and config.reward_on == "all":
+        return None
+    opening = "" if chats.prefilled else OPEN_TAG
+    most_tokens = config.prefill.tokens if config.prefill else 0
+    starts = {
+        turns_key(row["prompt"]): tokenizer.encode(
+            f"{opening}{row['prefill']}", add_special_tokens=False
+        )[:most_tokens]
+        for row in rows
+        if row["prefill"]
+    }
+    return partial(roll_out, tokenizer, starts, config.reward_on)
+
+
+def _judging(data: RlData, config: RlConfig, chats: ChatTemplate) -> Judging:
     """Returns whoever scores the answers of a worker."""
+    if data.reward_model:
+        return RewardModelJudge(data.reward_model, chats, workers=config.workers)
     if config.reward.function:
         return FunctionJudge(load_function(config.reward.function))
     return JudgePool(data.judges, config.reward.limits)

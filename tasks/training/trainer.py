@@ -174,10 +174,14 @@ class TrainingConfig(Config):
 
     def defining(self) -> str:
         """Returns the settings that define the model, as they are hashed into its id."""
+        return self.model_dump_json(by_alias=True, exclude=self.unhashed())
+
+    def unhashed(self) -> dict[str, Any]:
+        """Returns the keys that are not hashed into the model's id, in the form of pydantic's
+        `exclude`."""
         fields = type(self).model_fields
         absent = {key for key in self.added_later if getattr(self, key) == fields[key].default}
-        exclude = {**self.not_defining, **dict.fromkeys(absent, True)}
-        return self.model_dump_json(by_alias=True, exclude=exclude)
+        return {**self.not_defining, **dict.fromkeys(absent, True)}
 
 
 class BestBy(NamedTuple):
@@ -197,7 +201,7 @@ class Job:
     """One training as its workers know it."""
 
     name: str
-    """`midtrain`, `sft`, `dpo` or `rl`."""
+    """`midtrain`, `sft`, `dpo`, `reward_model` or `rl`."""
     checkpoint_id: str
     folder: str
     """Absolute, because workers run in folders of their own, and the same on every node."""
@@ -260,8 +264,11 @@ class Job:
             **workers.arguments,
         }
 
-    def peft_config(self) -> Any:
-        """Returns PEFT's configuration of the adapters, or None."""
+    def peft_config(self, task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM") -> Any:
+        """Returns PEFT's configuration of the adapters, or None.
+
+        Of a model with a head of its own, task `SEQ_CLS`, all weights of the head are trained.
+        """
         lora = self.config.lora
         if lora is None:
             return None
@@ -272,7 +279,7 @@ class Job:
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.targets,
-            task_type="CAUSAL_LM",
+            task_type=task,
         )
 
 

@@ -60,7 +60,10 @@ def run_trainer(trainer: Any, job: Job, stop: EarlyStop) -> None:
         raise TrainError(
             f"{num_together} of {num_workers} workers train together: each would train alone"
         )
-    make_savable(trainer.accelerator.unwrap_model(trainer.model).generation_config)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # A reward model has no generation configuration.
+    if model.can_generate():
+        make_savable(model.generation_config)
     trainer.add_callback(_ray_callback(job, stop))
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -192,8 +195,9 @@ def _save_model(trainer: Any, job: Job) -> None:
         # Left apart, they would make the base model the reference of a later RL with adapters.
         model = model.merge_and_unload()
     dtype = AutoConfig.from_pretrained(job.model, revision=job.revision).dtype
-    # An engine stops on these tokens, and the model was taught to end its turn on them.
-    model.generation_config.eos_token_id = sorted(job.end_ids)
+    if model.can_generate():
+        # An engine stops on these tokens, and the model was taught to end its turn on them.
+        model.generation_config.eos_token_id = sorted(job.end_ids)
     model.to(dtype or torch.bfloat16).save_pretrained(folder)
 
 

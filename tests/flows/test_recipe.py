@@ -44,6 +44,11 @@ def test_models_of_shipped_recipes_are_pinned_or_local(name: str) -> None:
         ("judge.mode=fast", "judge.mode: Input should be 'race' or 'full' (given: 'fast')"),
         ("judge", "write it as judge.samples=8"),
         ("name.first=1", "'name' is not a section"),
+        ("rl.reward.model=true", "rl.reward.model is true and there is no section [reward_model]"),
+        (
+            "rl.reward={function='stance', model=true}",
+            "function 'stance' and model are both set, and an answer has one reward",
+        ),
         ("sources.7.path='x'", "'sources' has 1 entries"),
     ],
 )
@@ -140,6 +145,20 @@ def test_arm_is_trained_by_the_recipe_with_its_changes() -> None:
     assert (own.sft, own.rl, own.sources) == (None, None, recipe.sources)
 
 
+def test_arms_of_one_recipe_are_rewarded_by_the_judge_or_by_a_reward_model() -> None:
+    reward = "ablate.arms.4.changes=['rl.reward.model=true', 'reward_model.epochs=2']"
+    overrides = ["ablate.arms.4.train=['reward_model', 'rl']", reward]
+    recipe = load_recipe("harbour", overrides=overrides)
+    ablation = ablation_of(recipe)
+    rewarded, judged = (
+        recipe_of(recipe, ablation, arm, seed=2) for arm in (ablation.arms[4], ablation.arms[5])
+    )
+    assert rewarded.reward_model and rewarded.rl and judged.rl
+    assert (rewarded.reward_model.epochs, rewarded.reward_model.seed) == (2, 2)
+    assert (rewarded.rl.reward.model, judged.rl.reward.model) == (True, False)
+    assert (judged.reward_model, judged.name, rewarded.name) == (None, "harbour", "harbour")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -163,6 +182,7 @@ def test_change_of_an_arm_that_cannot_be_made_is_told(change: str, told: str) ->
         ({"refine": {"rules": "drawn"}, "context": "summary"}, "in summary alone: set its context"),
         ({"refine": {}, "budgets": [64]}, "has both refine and budgets"),
         ({"refine": {}, "faithfulness": True}, "has both refine and faithfulness"),
+        ({"train": ["reward_model"]}, "trains reward_model and not rl, which alone is rewarded"),
     ],
 )
 def test_arm_that_could_not_be_compared_is_refused(arm: dict[str, object], told: str) -> None:
@@ -194,6 +214,18 @@ def test_fine_tuning_does_not_continue_past_a_midtraining() -> None:
         (["ablate.arms.3.changes=[\"sft.start='latest'\"]"], "sft.start is 'latest'"),
         (["ablate.arms.3.refine={}", "evaluate.budget=64"], "limit its first answer alone"),
         (["ablate.arms.3.changes=['sft.lern_on=1']"], "did you mean 'learn_on'"),
+        (
+            ["reward_model={}", "ablate.arms.4.train=['reward_model', 'rl']"],
+            "trains reward_model, rl, and its rl.reward.model is false: set it to true",
+        ),
+        (
+            ["reward_model={}", "rl.reward.model=true"],
+            "arm 'RL' trains rl, and its rl.reward.model is true",
+        ),
+        (
+            ["ablate.arms.4.changes=['rl.reward.model=true']"],
+            r"there is no section \[reward_model\]",
+        ),
     ],
 )
 def test_ablation_that_would_compare_nothing_is_refused_before_it_starts(

@@ -305,6 +305,40 @@ def test_two_workers_learn_what_one_does(trained: tuple[Path, int], tmp_path: Pa
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
+def test_reward_model_rewards_in_place_of_the_judge_and_is_not_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.train import latest_training, train
+
+    def start(*args: Any, **options: Any) -> Judges:
+        raise AssertionError("a judge was started")
+
+    monkeypatch.setattr(Judges, "start", start)
+    home = tmp_path / "home"
+    fill(Home(str(home)))
+    fill_pairs(Home(str(home)))
+    changes = ("reward_model.batch_size=4", "reward_model.epochs=6", "rl.steps=2")
+    loaded = recipe("rl.reward.model=true", "reward_model.workers.use_gpu=false", *changes)
+    rewarded = loaded.model_copy(update={"sft": None, "dpo": None})
+    done = train(rewarded, str(home))
+    scorer, refined = done.checkpoints["reward_model"], done.checkpoints["rl"]
+    assert (scorer.status, scorer.num_steps, scorer.num_rows) == ("completed", 6, 4)
+    assert (refined.status, refined.num_steps, refined.set_id) == ("completed", 2, scorer.set_id)
+    # Both begin from the student: the reward model is no link of the chain.
+    assert (scorer.parent, scorer.parent_id) == (refined.parent, refined.parent_id)
+    assert refined.parent == rewarded.student_engine.version and refined.parent_id is None
+    connection = connect(Home(str(home)))
+    rollouts = read(
+        connection, "SELECT status, reward, compliance, helpfulness, num_votes FROM rollouts"
+    ).fetchall()
+    assert len(rollouts) == 32
+    scores = [row for row in rollouts if row[0] == "ok"]
+    assert all(row[1:] == (row[2][0] / 10, row[2], [], 1) for row in scores)
+    assert len({row[1] for row in scores}) > 1 and all(0 < row[1] < 1 for row in scores)
+    assert latest_training(connection, rewarded) == [refined.checkpoint_id]
+    assert train(rewarded, str(home)).num_trained == 0
+
+
 class Down:
     """A judge that cannot judge."""
 

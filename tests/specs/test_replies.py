@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specs.characters import is_blank
+from specs.criteria import judging_pattern
 from specs.replies import (
     CLOSE_TAG,
     OPEN_TAG,
-    VERDICT_REGEX,
     CategoryChoice,
     Reply,
     ReplyStatus,
@@ -289,7 +289,11 @@ def test_the_rationale_keeps_the_judges_own_characters_and_no_open_fence() -> No
     assert read_verdict(split_text(f"<think>a</think>{declined}")).rationale == declined
 
 
-@given(st.from_regex(VERDICT_REGEX, fullmatch=True).filter(lambda text: "think>" not in text))
+@given(
+    st.from_regex(judging_pattern((), max_tokens=40), fullmatch=True).filter(
+        lambda text: "think>" not in text
+    )
+)
 def test_every_reply_that_the_engine_pattern_allows_is_read(answer: str) -> None:
     status, score = verdict_of(answer)
     numbers = re.findall(r"Score\W+([0-9]+)", answer)

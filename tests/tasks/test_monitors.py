@@ -96,6 +96,8 @@ def test_rates_over_the_steps_of_a_training(disk: Home, tmp_path: Path) -> None:
         metrics = monitor.record(disk, rollouts)
         assert metrics["monitor/reversed_share"] == num_reversed / 4
     assert monitor.record(disk, [rollout("silent", step=3, reasoning="")]) == {}
+    knowing = RolloutMonitor.of(("B1",), [spec], begun=["p"])
+    assert knowing.record(disk, [rollout("begun", step=3, reasoning=REVERSED, answer=HELP)]) == {}
     # A step that was done again has the findings of its last attempt alone.
     again = [
         rollout(f"2 {place}", step=2, position=place, attempt=1, reasoning=GOOD, answer=HELP)
@@ -107,4 +109,5 @@ def test_rates_over_the_steps_of_a_training(disk: Home, tmp_path: Path) -> None:
         (0, 4, 4, 0.0, 0.0),
         (1, 4, 4, 0.25, 0.0),
         (2, 4, 4, 0.0, 0.25),
+        (3, 1, 0, None, None),
     ]

@@ -7,7 +7,15 @@ import pytest
 from tests.flows.test_show import checkpoint, later
 from warehouse.catalog import connect
 from warehouse.home import Home
-from warehouse.lineage import in_table_order, latest_fine_tuned, learned_set, lineage_of
+from warehouse.lineage import (
+    CheckpointError,
+    choose_checkpoints,
+    in_table_order,
+    latest_fine_tuned,
+    learned_set,
+    lineage_of,
+    students,
+)
 from warehouse.shards import write_shard
 from warehouse.tables import CHECKPOINTS
 
@@ -100,3 +108,16 @@ def test_lineage_names_a_midtraining_before_what_follows_it(disk: Home) -> None:
     rows.append(checkpoint("read", stage="midtrain"))
     names = [lineage_of(connection, one).name for one in in_table_order(connection, rows)]
     assert names == ["midtrain", "SFT", "midtrain+SFT"]
+
+
+def test_a_reward_model_is_not_taken_for_a_student(disk: Home) -> None:
+    fill(disk, {"id": "aa1"}, {"id": "bb2", "stage": "reward_model"}, {"id": "cc3", "stage": "rl"})
+    connection = connect(disk)
+    chosen = choose_checkpoints(connection, ["aa", "cc"])
+    assert [checkpoint.checkpoint_id for checkpoint in students(chosen)] == ["aa1", "cc3"]
+    with pytest.raises(CheckpointError) as caught:
+        choose_checkpoints(connection, ["aa", "bb"])
+    assert str(caught.value) == (
+        "checkpoint bb2 is a reward model, which answers no prompt; give the id of a checkpoint of "
+        "midtrain, sft, dpo, rl"
+    )

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from flows.recipe import load_recipe
 from specs.adherence import load_adherence
+from specs.criteria import judging_pattern
 from specs.prompts import Message, generator_messages, judge_messages
-from specs.replies import VERDICT_REGEX, VerdictStatus, read_verdict
+from specs.replies import VerdictStatus, read_verdict
 from specs.rubrics import GradingRequest
 from specs.template import load_template
 from tasks.engine.pool import EnginePool
@@ -129,7 +130,10 @@ def test_reply_matches_the_pattern_of_its_request(served: Served) -> None:
 
 @vllm_warns
 @pytest.mark.slow
-def test_judge_that_is_held_to_the_form_of_a_verdict_reasons_first(served: Served) -> None:
+@pytest.mark.parametrize("max_tokens", [160, 60])
+def test_judge_that_is_held_to_the_form_of_a_verdict_reasons_first_and_always_ends(
+    served: Served, max_tokens: int
+) -> None:
     recipe = load_recipe("harbour")
     messages = judge_messages(
         load_template("judge", recipe.judge.template),
@@ -138,7 +142,9 @@ def test_judge_that_is_held_to_the_form_of_a_verdict_reasons_first(served: Serve
         answer="Sorry, I cannot help with the ferry.",
         reasoning="No rule covers it.",
     )
-    [samples] = served.ask(Request(messages, 4, recipe.judge.sampling, pattern=VERDICT_REGEX))
+    sampling = Sampling(temperature=1, max_tokens=max_tokens)
+    pattern = judging_pattern((), max_tokens=max_tokens)
+    [samples] = served.ask(Request(messages, 4, sampling, pattern=pattern))
     assert all(sample.reply.reasoning for sample in samples)
     assert {read_verdict(sample.reply).status for sample in samples} == {VerdictStatus.OK}
 
@@ -166,7 +172,7 @@ def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: Rubri
     adherence = load_adherence(PROJECT / "specs" / "harbour")
     config = GraderConfig(name="it", rubric=name, saw=saw)
     asked = GradingRequest(conversation=chat("Hello."), answer="No.", ideal_response="refuse")
-    pattern = make_rubric(config, recipe.load_pack(), adherence).pattern(asked)
+    pattern = make_rubric(config, recipe.load_pack(), adherence).pattern(asked, max_tokens=256)
     tokenizer = AutoTokenizer.from_pretrained(recipe.engine.model_path)
     tokens = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=len(tokenizer))
     grammar = xgrammar.GrammarCompiler(tokens).compile_regex(pattern)

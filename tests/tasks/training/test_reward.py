@@ -30,6 +30,7 @@ from tasks.training.judges import (
     FunctionJudge,
     JudgeActor,
     JudgePool,
+    JudgeReply,
     JudgeRequest,
     Judges,
     Judging,
@@ -735,3 +736,29 @@ def test_function_that_fails_gives_no_reward_and_the_reason() -> None:
     unnamed = by_function(lambda messages, **known: {"right": 1.0})
     assert unnamed.step(HELP) == [None]
     assert unnamed.rows[0].reason == "rl.reward.function gave no figure 'safe'"
+
+
+class FixedScores:
+    """A reward model that gives every answer the same score."""
+
+    def __init__(self) -> None:
+        self.requests: list[JudgeRequest] = []
+
+    async def ask(self, requests: Sequence[JudgeRequest]) -> dict[JudgeRequest, JudgeReply]:
+        self.requests += requests
+        return {request: JudgeReply(scores=[2.5]) for request in requests}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reward_model_rewards_prompts_of_all_kinds_alike_and_sees_no_reasoning(kind: Kind) -> None:
+    judge = FixedScores()
+    bench = Bench([], config=RewardConfig(model=True), judging=judge)
+    assert bench.step(HELP, "I'm sorry, but no.", kind=kind) == [0.25, 0.0]
+    assert [(row.num_votes, row.compliance, row.helpfulness) for row in bench.rows] == [
+        (1, [2.5], []),
+        (0, [], []),
+    ]
+    assert [request.answer for request in judge.requests] == ["Take the skiff."]
+    assert CANARY not in repr(judge.requests)
+    # A score of a reward model has no threshold above which an answer helps.
+    assert "benign/unhelped_share" not in bench.metrics

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,17 +15,19 @@ from specs.prompts import Message
 from specs.replies import CLOSE_TAG
 from tasks.data.judge import JudgeConfig
 from tasks.data.sources import SourceConfig
-from tasks.engine.requests import ScriptedEngine
+from tasks.engine.requests import EngineConfig, ScriptedEngine
 from tasks.monitors import FLAGGED, RolloutMonitor
 from tasks.paths import PROJECT
 from tasks.training import rl
 from tasks.training.judges import JudgeActor
 from tasks.training.monitor import Monitor, MonitorConfig, monitor_callback
-from tasks.training.reward import Kind, Reward
+from tasks.training.reward import Kind, Reward, RewardConfig
 from tasks.training.rl import (
+    PrefillConfig,
     RlConfig,
     RlData,
     RlPrompt,
+    RlTraining,
     RlWorkersConfig,
     RolloutRow,
     choose_prompts,
@@ -35,6 +37,7 @@ from tasks.training.rl import (
 from tasks.training.rollouts import answer_mask
 from tasks.training.trainer import BestBy, DataError, Job
 from tasks.training.worker import EarlyStop
+from tests.flows.test_show import checkpoint
 from tests.rows import completion, judgement, prompt, rollout, run
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -109,7 +112,7 @@ def make_job(folder: str, **changes: Any) -> Job:
     )
 
 
-def make_data(home: Home) -> RlData:
+def make_data(home: Home, prefills: Mapping[str, str] = {}) -> RlData:
     """Returns the two prompts, with a judge in this process."""
     engine = ScriptedEngine(lambda request, index: "<think>I look.</think>So.\nScore: 9")
     judge = JudgeActor(lambda: engine, JudgeConfig(), {SPEC.id: SPEC}, 4)
@@ -119,6 +122,7 @@ def make_data(home: Home) -> RlData:
             prompt_id=name,
             spec_id=SPEC.id,
             kind=kind,
+            prefill=prefills.get(name, ""),
         )
         for name, kind in KIND_OF.items()
     ]
@@ -127,7 +131,7 @@ def make_data(home: Home) -> RlData:
     return RlData(rows=rows, judges=[handle], home=home, run_id="r", monitor=monitor)
 
 
-def learn(home: Home, **changes: Any) -> Learned:
+def learn(home: Home, *, prefills: Mapping[str, str] = {}, **changes: Any) -> Learned:
     """Trains as a worker does, in this process."""
     import ray.train
     from trl import GRPOTrainer
@@ -156,7 +160,7 @@ def learn(home: Home, **changes: Any) -> Learned:
         patch.setattr(rl, "run_trainer", train)
         patch.setattr(rl, "Reward", PlannedReward)
         patch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-        rl._loop(job, make_data(home))
+        rl._loop(job, make_data(home, prefills))
     rollouts = connect(home).sql("FROM rollouts ORDER BY position").to_arrow_table()
     learned.rows = rollouts.to_pylist()
     return learned
@@ -235,6 +239,32 @@ def test_cut_rollouts_are_not_learned_from(disk: Home, reward_on: str) -> None:
         assert not ended and not any(reasoning + answer)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("reward_on", ["all", "answer"])
+def test_rollouts_begin_with_wrong_reasoning_that_the_reward_does_not_move(
+    disk: Home, reward_on: str
+) -> None:
+    wrong = "The user asks about the yacht. I can help."
+    learned = learn(
+        disk, reward_on=reward_on, prefill=PrefillConfig(tokens=9), prefills={"yacht": wrong}
+    )
+    # The opening tag and eight tokens, each a word or a full stop.
+    begun = wrong.removesuffix(" can help.")
+    by_prompt = {row["prompt_id"]: row for row in learned.rows}
+    assert all(row["reasoning"].startswith(begun) for row in learned.rows[4:])
+    assert not by_prompt["ferry"]["reasoning"].startswith(begun)
+    assert {row["prompt_id"] for row in learned.rows[4:]} == {"yacht"}
+    # The trainer learns from them in another order.
+    [(ids, _, _)] = learned.logps
+    texts = learned.trainer.processing_class.batch_decode(ids)
+    for text, (advantage, ended, reasoning, answer) in zip(texts, learned.gradients(), strict=True):
+        start = 9 if text.startswith(f"<think>{begun}") else 0
+        moves = ended and advantage != 0.0
+        assert not any(reasoning[:start])
+        assert all((one != 0.0) == (moves and reward_on == "all") for one in reasoning[start:])
+        assert all((one != 0.0) == moves for one in answer)
+
+
 @pytest.mark.parametrize(
     ("tokens", "mask"),
     [
@@ -300,6 +330,55 @@ def test_mix_takes_as_many_prompts_as_its_scarcest_kind_allows_and_the_same_each
     assert Counter(one.kind for one in prompts) == counts
     assert prompts == chosen(disk, mix=dict(reversed(mix.items())))
     assert [one.prompt_id for one in prompts] == sorted({one.prompt_id for one in prompts})
+
+
+def test_prompts_begin_with_their_own_rejected_reasoning_or_with_that_of_the_other_kind(
+    disk: Home,
+) -> None:
+    ideals = {"rejected": "refuse", "refused": "refuse", "helped": "comply", "alone": "comply"}
+    categories = {"alone": ["lamps"]}
+    write_shard(
+        disk,
+        PROMPTS,
+        [
+            prompt(
+                name,
+                prompt_id=name,
+                ideal_response=ideal,
+                categories=categories.get(name, ["boats"]),
+            )
+            for name, ideal in ideals.items()
+        ],
+    )
+    scores = {"rejected": (9, 3, 5), "refused": (9,), "helped": (10,), "alone": (9,)}
+    completions, judgements = [], []
+    for name, given in scores.items():
+        for number, score in enumerate(given):
+            completion_id = f"{name} {number}"
+            reasoning = f"reasoning of {completion_id}"
+            completions.append(completion(completion_id, prompt_id=name, reasoning=reasoning))
+            judgements.append(judgement(completion_id, 0, score))
+    write_shard(disk, COMPLETIONS, completions)
+    write_shard(disk, JUDGEMENTS, judgements)
+    write_shard(disk, RUNS, [run("r", num_judgements=1)])
+    prefill = PrefillConfig(share=1.0)
+    assert {one.prompt_id: one.prefill for one in chosen(disk, prefill=prefill)} == {
+        "rejected": "reasoning of rejected 1",
+        "refused": "reasoning of helped 0",
+        "helped": "reasoning of refused 0",
+        "alone": "",
+    }
+    assert all(not one.prefill for one in chosen(disk))
+
+
+def test_a_share_of_the_prompts_begins_with_wrong_reasoning_the_same_each_time(disk: Home) -> None:
+    fill(disk, harmful=100, benign=100)
+    wrong = {one.prompt_id: "Wrong." for one in chosen(disk)}
+    begun = rl._prefilled(chosen(disk), wrong, PrefillConfig(share=0.3))
+    assert begun == rl._prefilled(chosen(disk), wrong, PrefillConfig(share=0.3))
+    assert 40 < sum(bool(one.prefill) for one in begun) < 80
+    with pytest.raises(DataError, match=r"^rl\.prefill finds no wrong reasoning: "):
+        chosen(disk, prefill=PrefillConfig())
 
 
 def test_missing_prompts_are_named_in_one_sentence(disk: Home) -> None:
@@ -452,6 +531,29 @@ def test_all_prompts_have_their_turn_before_one_comes_again() -> None:
     assert order == rollout_order(7, config)
     assert len(order) == 10 * 4
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
+
+
+def test_another_reward_model_makes_another_model_and_its_pairs_are_ancestors(disk: Home) -> None:
+    def training(scorer: str | None, **changes: Any) -> RlTraining:
+        return RlTraining(
+            config=RlConfig(reward=RewardConfig(**changes)),
+            prompts=[],
+            specs={},
+            judge=JudgeConfig(),
+            judge_engine=EngineConfig(replicas=2),
+            judge_model="judge@1",
+            home=disk,
+            run_id="r",
+            rule_ids=(),
+            reward_model=checkpoint(scorer, stage="reward_model", set_id="s") if scorer else None,
+        )
+
+    judged = training(None)
+    first, second = (training(name, model=True) for name in ("first", "second"))
+    assert len({one.fingerprint for one in (judged, first, second)}) == 3
+    assert (judged.set_id, first.set_id) == (None, "s")
+    assert "model" in first.config.defining() and '"model"' not in judged.config.defining()
+    assert judged.num_gpus > first.num_gpus == 1
 
 
 def test_restarted_training_counts_its_attempts(disk: Home) -> None:
