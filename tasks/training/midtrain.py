@@ -1,8 +1,8 @@
 """checkpoints ← documents: next-token training on texts that explain the policies, before SFT.
 
 Model spec midtraining (arXiv 2605.02087): plain text without a chat template, all tokens of which
-are learned. Each document stands in rows of its own: rows that several share would let a model copy
-a rule from the document before, where it is to know it by heart.
+are learned. Each document stands in rows of its own: in a row that several share, a model could
+copy a rule from the document before instead of learning it.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tasks.training.trainer import BestBy, DataError, Job, fit
 class MidtrainConfig(DocumentsConfig, RowsConfig):
     """Documents that explain the policies, and the training on them."""
 
-    max_length: int = Field(8192, gt=0)
+    max_length: int = Field(8192, gt=1)
     """Longest row in tokens; a longer document is cut into rows."""
 
 

@@ -164,11 +164,16 @@ def tokenise_documents(
     folder, which appears whole or not at all.
 
     The last row of each ends on the tokenizer's eos token. Special tokens in a text are broken. A
-    folder that is there is read, not written again.
+    folder that is there is read, not written again. Raises DataError if there is no eos token.
     """
     if folder.exists():
         return _read(folder)
     neutral, end = Neutraliser(tokenizer), tokenizer.eos_token_id
+    if end is None:
+        raise DataError(
+            f"tokenizer of {tokenizer.name_or_path} has no eos_token, and midtrain ends documents "
+            "with it; set eos_token in its tokenizer_config.json"
+        )
     with _written_whole(folder) as partial:
         writer = _RowWriter(partial)
         writer.left_out.update(documents.left_out)
@@ -177,7 +182,9 @@ def tokenise_documents(
             ids = tokenizer(neutral(document.text), verbose=False).input_ids
             if ids[-1:] != [end]:
                 ids = [*ids, end]
-            pieces = (ids[at : at + max_length] for at in range(0, len(ids), max_length))
+            # A row's first token is not predicted, so it is the last one of the row before.
+            starts = range(0, max(len(ids) - 1, 1), max_length - 1)
+            pieces = (ids[start : start + max_length] for start in starts)
             by_kind[document.kind] += (_all_learned(document, piece) for piece in pieces)
         for kind, rows in by_kind.items():
             writer.write(kind, rows)

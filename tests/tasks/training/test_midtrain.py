@@ -48,8 +48,22 @@ def test_all_of_a_document_is_learned_and_it_ends(tokenizer: Any, tmp_path: Path
 def test_long_document_is_cut_into_rows_and_ends_once(tokenizer: Any, tmp_path: Path) -> None:
     pieces = rows(tokenizer, tmp_path, f"{QUOTE} " * 20, max_length=64)
     assert {len(row["input_ids"]) for row in pieces[:-1]} == {64}
-    whole = tokenizer.decode([token for row in pieces for token in row["labels"]])
-    assert whole == f"{QUOTE} " * 20 + "<|im_end|>"
+    predicted = [token for row in pieces for token in row["labels"][1:]]
+    assert tokenizer.decode([pieces[0]["labels"][0], *predicted]) == f"{QUOTE} " * 20 + "<|im_end|>"
+
+
+def test_no_row_is_without_a_token_to_predict(tokenizer: Any, tmp_path: Path) -> None:
+    [whole] = rows(tokenizer, tmp_path, QUOTE)
+    length = len(whole["input_ids"]) - 1
+    pieces = rows(tokenizer, tmp_path / "cut", QUOTE, max_length=length)
+    assert [len(row["input_ids"]) for row in pieces] == [length, 2]
+
+
+def test_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    endless = AutoTokenizer.from_pretrained(PROJECT / "infra" / "harbour" / "model")
+    endless.eos_token = None
+    with pytest.raises(DataError, match=r"has no eos_token, and midtrain ends documents with it"):
+        rows(endless, tmp_path, QUOTE)
 
 
 def test_text_of_a_document_is_no_structure(tokenizer: Any, tmp_path: Path) -> None:
