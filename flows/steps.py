@@ -176,7 +176,9 @@ def run_function(run: RunContext, work: FunctionWork) -> StageFigures:
         num_rows=len(rows),
         statuses=Counter(row.status for row in rows),
     )
-    return run.add_stage(work.name, figures)
+    total = run.add_stage(work.name, figures)
+    describe_asset(run, work.table.name, {"rows": total.num_rows, **total.statuses})
+    return total
 
 
 def _make(

@@ -29,6 +29,8 @@ read_documents AS (
     JOIN documents AS d ON d.documenting_id = r.figures->>'$.documents.documenting_id'
     WHERE c.stage = 'midtrain'
       AND d.status = 'ok'
+      -- A document that failed and was made after all is one that this training never read.
+      AND d.created_at <= c.created_at
       AND d.sample_index < (r.figures->>'$.documents.num_samples')::BIGINT
       AND list_contains(
           from_json(r.figures->'$.documents.subject_ids', '["VARCHAR"]'), d.subject_id

@@ -1,8 +1,10 @@
 """Documents about policies: every reply is a row with its reason, and only what changed is made."""
 
 import asyncio
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,10 +20,13 @@ from tasks.data.documents import (
 )
 from tasks.engine.requests import Request, Sample, ScriptedEngine
 from tasks.stage import StageConfig
+from tests.flows.test_show import checkpoint
+from tests.rows import run
+from warehouse.catalog import ask as ask_warehouse
 from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import write_shard
-from warehouse.tables import DOCUMENTS
+from warehouse.tables import CHECKPOINTS, DOCUMENTS, RUNS
 
 RAFT = Rule(id="B1", title="raft", outcome=Outcome.REFUSE, text="raft is stolen")
 SKIFF = Rule(id="B2", title="skiff", outcome=Outcome.COMPLY, text="skiff is fine")
@@ -164,3 +169,18 @@ def test_function_writes_in_place_of_the_generator_and_its_faults_are_rows(disk:
 def test_documents_that_could_not_be_written_are_refused(config: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         DocumentsConfig(samples=2, **config)
+
+
+def test_ancestry_leaves_out_a_document_that_was_made_after_the_training(disk: Home) -> None:
+    about = work((RAFT,), kinds=["explanation"], function=f"{__name__}:by_hand")
+    learned, failed = about.make_by_function(missing(disk, about))
+    write_shard(disk, DOCUMENTS, [learned, failed])
+    plan = json.dumps({"documents": asdict(about.plan)})
+    write_shard(disk, RUNS, [run("r", flow="train", figures=plan)])
+    trained = checkpoint("c", stage="midtrain", created_at=datetime.now(UTC))
+    write_shard(disk, CHECKPOINTS, [trained])
+    changes: dict[str, Any] = {"attempt": 1, "status": "ok", "created_at": datetime.now(UTC)}
+    write_shard(disk, DOCUMENTS, [replace(failed, **changes)])
+    assert [row["status"] for row in stored(disk)] == ["ok", "ok"]
+    ancestors = ask_warehouse(connect(disk), "ancestry").to_pylist()
+    assert [row["num_rows"] for row in ancestors if row["kind"] == "shard of documents"] == [1]
