@@ -351,12 +351,17 @@ class Recipe(Config):
         return bool(self.sources) or self.assigns or not all(one.judge for one in self.traces)
 
     @property
+    def has_documents_generated(self) -> bool:
+        """True if the generator is to write the documents of a midtraining."""
+        return self.midtrain is not None and self.midtrain.function is None
+
+    @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
         # Traces alone need no generator, but perhaps a judge.
         is_judge = self.judges and "engine" in self.judging_engines
-        writes = self.midtrain is not None and self.midtrain.function is None
-        is_needed = self.sources or is_judge or writes or "engine" in self.model_fields_set
+        is_asked = self.sources or is_judge or self.has_documents_generated
+        is_needed = is_asked or "engine" in self.model_fields_set
         engines = {
             "engine": self.engine if is_needed else None,
             **{name: one for name, one in self.judging_engines.items() if name != "engine"},

@@ -20,7 +20,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
 from flows.recipe import STUDENT_TRAININGS, SUITES, Recipe
-from flows.run import RunContext, home_at, open_run
+from flows.run import RunContext, document_work, home_at, open_run
 from flows.steps import (
     describe_asset,
     makes,
@@ -30,7 +30,6 @@ from flows.steps import (
     run_stage,
     say_how_to_look,
 )
-from specs.template import load_template
 from tasks.data.assign import assigned
 from tasks.data.documents import DocumentWork, choose_documents
 from tasks.engine.chat_template import ChatTemplate
@@ -90,7 +89,7 @@ class Trained:
         notes = [f"left out: {count} rows, {reason}" for reason, count in left_out.items()]
         if checkpoint.reason:
             notes.insert(0, f"ended early: {checkpoint.reason}")
-        if training == "sft" and checkpoint.parent_id:
+        if training == "sft" and checkpoint.parent_id and "midtrain" not in self.checkpoints:
             learned = ", ".join(f"{count} of {source}" for source, count in sources.items())
             told = f" on {learned}" if learned else ""
             notes.insert(0, f"continued from checkpoint {checkpoint.parent_id[:12]}{told}")
@@ -138,16 +137,10 @@ def _parent(run: RunContext, checkpoints: Mapping[str, Checkpoint]) -> Parent:
 def _document_work(run: RunContext, config: MidtrainConfig) -> DocumentWork:
     """Returns the writing of the documents about the run's pack."""
     recipe = run.recipe
-    work = DocumentWork(
-        config=config,
-        stage=recipe.stage,
-        pack=run.pack,
-        model="" if config.function else run.version(recipe.engine),
-        run_id=run.id,
-        template=load_template("document", recipe.generate.template),
-    )
+    model = "" if config.function else run.version(recipe.engine)
+    work = document_work(recipe, config, run.pack, model=model, run_id=run.id)
     run.relations["wanted_documents"] = work.wanted
-    run.update(documents=work.plan)
+    run.note(documents=work.plan)
     return work
 
 
