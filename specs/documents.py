@@ -1,6 +1,6 @@
 """Policies → the documents that midtraining teaches (arXiv 2605.02087): what each is about.
 
-A document is about one rule or about a whole policy. Its writer is shown that part of the pack
+A document is about one rule or about a whole policy. The generator is shown that part of the pack
 alone, so an edited rule makes only the documents about it and about its policy stale.
 """
 
@@ -38,7 +38,7 @@ class Subject:
     policy: Policy
     """The policy, with the rule alone if the documents are about one."""
     spec: Spec
-    """The text that their writer is shown."""
+    """The text that the generator is shown."""
 
     @property
     def rule_id(self) -> str | None:
@@ -83,6 +83,6 @@ def is_quoting(text: str, subject: Subject) -> bool:
 
 def _runs(text: str) -> set[tuple[str, ...]]:
     """Returns every run of five words of a text."""
-    told = list(words_of(text))
-    starts = range(len(told) - _QUOTED_WORDS + 1)
-    return {tuple(told[start : start + _QUOTED_WORDS]) for start in starts}
+    words = list(words_of(text))
+    starts = range(len(words) - _QUOTED_WORDS + 1)
+    return {tuple(words[start : start + _QUOTED_WORDS]) for start in starts}

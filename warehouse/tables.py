@@ -722,7 +722,7 @@ class Document:
     """Hash of what all documents of a run share: template, model@revision, sampling; of a function:
     its name."""
     subject_id: str
-    """Hash of the part of the pack that the writer was shown, and of the words for its kind."""
+    """Hash of the part of the pack that the generator was shown, and of the words for its kind."""
     pack: str
     """Id of the policy pack."""
     category: str
@@ -753,7 +753,7 @@ class Document:
     created_at: datetime
     """Time at which the row was made, in UTC."""
     spec: str
-    """The part of the pack that the writer was shown."""
+    """The part of the pack that the generator was shown."""
     text: str
     """The document; what there was of it if it was cut."""
 

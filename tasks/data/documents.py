@@ -101,11 +101,6 @@ class DocumentWork:
         object.__setattr__(self, "subjects", by_id)
 
     @property
-    def writer(self) -> str:
-        """`name@revision` of the model that writes, or the name of the function."""
-        return self.config.function or self.model
-
-    @property
     def documenting_id(self) -> str:
         """Hash of what all documents share: template, model and sampling, or the function's
         name."""
@@ -185,7 +180,7 @@ class DocumentWork:
             attempt=unit.attempts[slot],
             status=read.status,
             reason=read.reason,
-            model=self.writer,
+            model=self.config.function or self.model,
             num_prompt_tokens=sample.num_prompt_tokens if sample else 0,
             num_cached_tokens=sample.num_cached_tokens if sample else 0,
             num_output_tokens=sample.num_output_tokens if sample else 0,
@@ -214,7 +209,9 @@ def _call(write: DocumentFunction, subject: Subject, index: int) -> _Read:
     if text is None:
         return _Read("empty_answer", reason="the function has nothing to write about this subject")
     if not isinstance(text, str):
-        return _Read("error", reason=f"{type(text).__name__} is no text")
+        return _Read(
+            "error", reason=f"the function returned {type(text).__name__}; return a text or None"
+        )
     return _Read("ok", text)
 
 

@@ -71,7 +71,9 @@ def surprise(model: Path, texts: Sequence[str]) -> float:
     return sum(losses) / len(losses)
 
 
-def test_policies_are_known_by_heart_before_fine_tuning(trained: tuple[Path, Trained]) -> None:
+def test_fine_tuning_follows_a_model_that_rules_surprise_half_as_much(
+    trained: tuple[Path, Trained],
+) -> None:
     folder, done = trained
     first, second = done.checkpoints["midtrain"], done.checkpoints["sft"]
     assert (first.status, first.set_id) == ("completed", None)
