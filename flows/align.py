@@ -27,7 +27,7 @@ def align(recipe: Recipe, home: str | None = None) -> Aligned:
     if recipe.evaluate:
         check_suites(recipe, check(recipe))
     refreshed = refresh(recipe, home)
-    trained = train(recipe, home) if recipe.sft or recipe.dpo or recipe.rl else None
+    trained = train(recipe, home) if recipe.trainings else None
     checkpoints = students(trained.checkpoints.values()) if trained else []
     ids = [checkpoint.checkpoint_id for checkpoint in checkpoints]
     evaluated = evaluate(recipe, home, ids) if recipe.evaluate else None

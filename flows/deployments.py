@@ -131,7 +131,7 @@ def align(recipe: RecipeName, overrides: tuple[str, ...] = (), dry_run: bool = F
 
 @flow(flow_run_name=_run_name, persist_result=False)
 def train(recipe: RecipeName, overrides: tuple[str, ...] = ()) -> None:
-    """Trains on the examples: SFT, DPO and RL, as the recipe says.
+    """Trains on the examples: midtraining, SFT, DPO and RL, as the recipe says.
 
     Args:
         recipe: The recipe whose examples to train on.

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from flows.recipe import Recipe, require_own_versions
-from flows.run import assign_work, home_at, plan_for
+from flows.run import assign_work, document_work, home_at, plan_for
 from specs.policy import Pack
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
@@ -54,6 +54,9 @@ class Estimate:
     endpoint_limit: float | None = None
     """Cost of the most output tokens at the prices of the endpoints, without the prompts; None if
     there are none."""
+    documents: int = 0
+    """Documents that `precept train` would have written before it trains. A refresh makes none, so
+    their tokens and hours are not among the others."""
     student: str | None = None
     """Model that learns from the examples; None if it is the generator."""
     notes: Mapping[str, SourceNotes] = field(default_factory=dict)
@@ -78,10 +81,16 @@ class Estimate:
                 *([f"- GPU-hours: {self.gpu_hours:.2g}"] if self.gpu_hours else []),
                 *([f"- cost: {self.cost:.2f}"] if self.cost is not None else []),
                 *self._endpoint_lines(),
+                *self._document_lines(),
                 *([f"- student, which learns from them: {self.student}"] if self.student else []),
                 *(f"- source {name}: {notes}" for name, notes in self.notes.items()),
             ]
         )
+
+    def _document_lines(self) -> list[str]:
+        if not self.documents:
+            return []
+        return [f"- documents that precept train writes first, not counted above: {self.documents}"]
 
     def _endpoint_lines(self) -> list[str]:
         """Returns what the endpoints cost, as far as it is known; nothing if they have no price."""
@@ -142,6 +151,7 @@ def estimate(recipe: Recipe, home: str | None = None) -> Estimate:
         assignments=missing.assignments,
         completions=missing.completions,
         judgements=sum(missing.judgements.values()),
+        documents=_count_documents(recipe, pack, connection),
         student=recipe.student.model if recipe.student else None,
         notes=collected.notes,
         **_price(connection, recipe, missing),
@@ -258,6 +268,15 @@ def _count_missing(
     judges = _judge_works(recipe, generate.generation_id)
     judgements = {work.name: work.pending(connection).num_samples + new for work in judges}
     return _Missing(assignments, completions, judgements)
+
+
+def _count_documents(recipe: Recipe, pack: Pack, connection: duckdb.DuckDBPyConnection) -> int:
+    """Returns the number of documents that a midtraining would find missing."""
+    if recipe.midtrain is None:
+        return 0
+    work = document_work(recipe, recipe.midtrain, pack, model=recipe.engine.version)
+    connection.register("wanted_documents", work.wanted)
+    return work.pending(connection).num_samples
 
 
 def _judge_works(recipe: Recipe, generation_id: str) -> list[JudgeWork]:

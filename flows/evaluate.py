@@ -86,8 +86,8 @@ def evaluate(
             ids = latest_training(run.warehouse(), recipe, base=base.arm.model)
         arms = [base, *trained_arms(run, base, ids)]
         done = evaluate_arms(run, config, [*arms, *evaluation.probes_of(config, arms)])
-    trains = recipe.sft or recipe.dpo or recipe.rl
-    return replace(done, is_untrained=bool(trains) and checkpoints is None and not ids)
+    trains = bool(recipe.trainings)
+    return replace(done, is_untrained=trains and checkpoints is None and not ids)
 
 
 def check(recipe: Recipe) -> EvaluateConfig:

@@ -15,10 +15,10 @@ from prefect import flow
 
 from flows.recipe import SUITES, Recipe
 from flows.run import RunContext, home_at, open_run
-from flows.steps import makes, run_stage
+from flows.steps import makes, run_function, run_stage
 from specs.template import load_template
 from tasks.data.counts import Counts
-from tasks.data.drafts import DraftUnit, DraftWork, Place
+from tasks.data.drafts import DraftWork, Place
 from tasks.data.filling import (
     FilledFile,
     HardPrompt,
@@ -38,8 +38,6 @@ from tasks.evaluation.suites import load_suites
 from tasks.stage import StageFigures
 from warehouse.catalog import look_up
 from warehouse.files import append_lines
-from warehouse.shards import write_shard
-from warehouse.tables import DRAFTS
 
 _ROUNDS = 5
 """Most times that drafts are asked for in place of those that came to nothing."""
@@ -281,16 +279,7 @@ def write_drafts(run: RunContext, work: DraftWork, wanted: pa.Table) -> StageFig
     run.relations["wanted_drafts"] = wanted
     if work.config.function is None:
         return run_stage(run, work, run.recipe.engine)
-    units = [DraftUnit(**row) for wave in work.pending(run.warehouse()) for row in wave.to_pylist()]
-    drafts = work.make_by_function(units)
-    write_shard(run.home, DRAFTS, drafts)
-    statuses = Counter(draft.status for draft in drafts)
-    return run.add_stage(
-        work.name,
-        StageFigures(
-            table=DRAFTS.name, num_units=len(units), num_rows=len(drafts), statuses=statuses
-        ),
-    )
+    return run_function(run, work)
 
 
 def _write_file(filling: _Filling) -> list[StoredDraft]:

@@ -35,7 +35,7 @@ def refresh(recipe: Any, home: str | None) -> Any:
 
 @recipe_command("trained")
 def train(recipe: Any, home: str | None) -> Any:
-    """Trains on the examples: SFT, DPO, RL, as the recipe says."""
+    """Trains on the policies and examples: midtraining, SFT, DPO, RL, as the recipe says."""
     from flows.train import train as flow
 
     return flow(recipe, home)

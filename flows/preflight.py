@@ -61,7 +61,8 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
         _require_student(recipe)
         _require_trackers(recipe)
     place = home_at(home)
-    if command == "train" and not has_warehouse(place):
+    learns_rows = recipe.trainings != ["midtrain"]
+    if command == "train" and learns_rows and not has_warehouse(place):
         raise _no_examples(recipe, place)
     make_home(place)
     require_free(place)
@@ -76,7 +77,7 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
 
 def _require_student(recipe: Recipe) -> None:
     """Raises RecipeError if the recipe names a student whose chats cannot be learned."""
-    if recipe.student is None or not (recipe.sft or recipe.dpo or recipe.rl):
+    if recipe.student is None or not recipe.trainings:
         return
     # transformers takes seconds to import.
     from tasks.engine.chat_template import ChatError, ChatTemplate

@@ -1,4 +1,5 @@
-"""Prompts as the generator and the judge are shown them, with token counts, on the terminal."""
+"""Prompts, and the first document of a midtraining, as the generator and the judge are shown them,
+with token counts, on the terminal."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,29 +8,46 @@ from typing import Any
 
 from flows import terminal
 from flows.recipe import Recipe
+from flows.run import document_work
 from specs.lint import Measure
-from specs.policy import Spec
-from specs.prompts import Message, critique_messages, judge_messages
+from specs.policy import Pack, Spec
+from specs.prompts import Message, critique_messages, document_messages, judge_messages
 from specs.template import load_template
 from tasks.data.candidates import Candidate, NoteTaker, SourceNotes
 from tasks.data.files import skipped_files
 from tasks.data.sources import SourceConfig
 from tasks.data.traces import TraceConfig
+from tasks.engine.model_check import CheckedModel
 from tasks.engine.requests import EngineConfig
 from tasks.refine import Refiner
 
 
 def preview(recipe: Recipe, *, count: int) -> None:
-    """Prints the first `count` usable prompts, in the turns that the models' chat templates take.
+    """Prints the first `count` usable prompts, and the prompt for a document if the generator is to
+    write some, in the turns that the models' chat templates take.
 
     Raises ValueError if a model cannot be served, there is no tokenizer, or no prompt is usable.
     """
     pack = recipe.load_pack()
     shown = [one for one in recipe.all_sources if not (isinstance(one, TraceConfig) and one.judge)]
-    if not shown:
+    if not shown and not recipe.has_documents_generated:
         terminal.line("no model is shown anything: the recipe has only traces with scores")
         return
     models = recipe.check_models()
+    if shown:
+        _preview_prompts(recipe, pack, shown, models, count)
+    if recipe.has_documents_generated:
+        _preview_document(recipe, pack, models)
+
+
+def _preview_prompts(
+    recipe: Recipe,
+    pack: Pack,
+    shown: Sequence[SourceConfig],
+    models: Mapping[str, CheckedModel],
+    count: int,
+) -> None:
+    """Prints the first usable prompts of the sources that a model is shown."""
     judges = models[next(iter(recipe.judging_engines))].turns
     measure = measure_of(recipe.engine if recipe.sources else recipe.judging_engine)
     generator = load_template("generator", recipe.generate.template)
@@ -67,6 +85,17 @@ def preview(recipe: Recipe, *, count: int) -> None:
             }
         for reader, messages in shown_to.items():
             _print_messages(reader, messages, spec.text, measure)
+
+
+def _preview_document(recipe: Recipe, pack: Pack, models: Mapping[str, CheckedModel]) -> None:
+    """Prints what the generator is shown for the first document of a midtraining."""
+    assert recipe.midtrain
+    work = document_work(recipe, recipe.midtrain, pack, model=recipe.engine.version)
+    terminal.line(f"template of the documents: {work.template.name}, {work.template.id[:12]}")
+    subject = next(iter(work.subjects.values()))
+    messages = models["engine"].turns.apply(document_messages(work.template, subject))
+    reader = "generator for a document"
+    _print_messages(reader, messages, subject.spec.text, measure_of(recipe.engine))
 
 
 def _critique(refiner: Refiner, candidate: Candidate, spec: Spec) -> list[Message]:

@@ -36,6 +36,7 @@ from tasks.paths import LocatedFile, LocatedFolder, find, places
 from tasks.refine import RefineConfig
 from tasks.stage import StageConfig
 from tasks.training.dpo import DpoConfig
+from tasks.training.midtrain import MidtrainConfig
 from tasks.training.reward_model import RewardModelConfig
 from tasks.training.rl import RlConfig
 from tasks.training.sft import SftConfig
@@ -52,9 +53,9 @@ class RecipeError(ValueError):
 # those import Prefect, and a recipe must load without it.
 
 
-STUDENT_TRAININGS = ("sft", "dpo", "rl")
+STUDENT_TRAININGS = ("midtrain", "sft", "dpo", "rl")
 """Sections of a recipe that train the student, in their order."""
-TRAININGS = ("sft", "dpo", "reward_model", "rl")
+TRAININGS = ("midtrain", "sft", "dpo", "reward_model", "rl")
 """Sections of a recipe that train, in their order."""
 _CHANGEABLE_SECTIONS = ("collect", "generate", "judge", "curate", *TRAININGS)
 """Sections of a recipe that an arm may change."""
@@ -65,7 +66,7 @@ class ArmConfig(Config):
 
     name: str = Field(min_length=1)
     """Name in tables."""
-    train: list[Literal["sft", "dpo", "reward_model", "rl"]] = []
+    train: list[Literal["midtrain", "sft", "dpo", "reward_model", "rl"]] = []
     """Stages of training, of those the recipe describes. Empty: the base model."""
     sources: list[str] = []
     """Sources of `ablate.sources` that the arm is trained on beside the recipe's own."""
@@ -119,15 +120,15 @@ class ArmConfig(Config):
                 f"arm {self.name!r} shows its critiques rules that its prompt has in summary "
                 "alone: set its context to category or none, or refine.rules to none"
             )
-        lineage = "+".join(name.upper() for name in STUDENT_TRAININGS if name in self.train)
+        lineage = "+".join(name for name in STUDENT_TRAININGS if name in self.train)
         if self.refine and (self.budgets or self.faithfulness):
             key, use = ("budgets", "limit") if self.budgets else ("faithfulness", "tamper with")
             raise ValueError(
                 f"arm {self.name!r} has both refine and {key}, and a revised answer has no single "
                 f"reasoning to {use}: split it into two arms"
             )
-        named = self.name.upper().split("+")
-        if set(named) <= {"SFT", "DPO", "RL"} and "+".join(named) != lineage:
+        named = self.name.lower().split("+")
+        if set(named) <= set(TRAININGS) and "+".join(named) != lineage:
             raise ValueError(
                 f"arm {self.name!r} trains {lineage or 'nothing'}: a name of stages must be those "
                 "that it trains, in their order"
@@ -228,6 +229,8 @@ class Recipe(Config):
     """Scoring of completions by the judge."""
     curate: CurateConfig = CurateConfig()
     """Choice of training rows among the accepted completions."""
+    midtrain: MidtrainConfig | None = None
+    """Training on documents that explain the policies, before SFT. Unset: this stage is skipped."""
     sft: SftConfig | None = None
     """Fine-tuning on the examples. Unset: this stage is skipped."""
     dpo: DpoConfig | None = None
@@ -276,6 +279,11 @@ class Recipe(Config):
             check_templates(self.judge.template)
         check_criteria(self.judge.template)
         self.generate.sampling.require_variety("generate", self.generate.samples)
+        if self.midtrain and self.sft and self.sft.start:
+            raise ValueError(
+                f"midtrain is set, and sft.start {self.sft.start!r} would continue from a "
+                "checkpoint that learned other documents: take one of them out"
+            )
         if self.rl and self.rl.reward.model and not self.reward_model:
             raise ValueError(
                 "rl.reward.model is true and there is no section [reward_model], which trains that "
@@ -322,6 +330,11 @@ class Recipe(Config):
         return self.student or self.engine
 
     @property
+    def trainings(self) -> list[str]:
+        """Sections of the recipe that train, in their order."""
+        return [name for name in TRAININGS if getattr(self, name)]
+
+    @property
     def suite_names(self) -> list[str]:
         """The suites that the recipe evaluates with, each once."""
         sections = (self.evaluate, self.calibrate, self.ablate)
@@ -338,11 +351,17 @@ class Recipe(Config):
         return bool(self.sources) or self.assigns or not all(one.judge for one in self.traces)
 
     @property
+    def has_documents_generated(self) -> bool:
+        """True if the generator is to write the documents of a midtraining."""
+        return self.midtrain is not None and self.midtrain.function is None
+
+    @property
     def engines(self) -> dict[str, EngineConfig]:
         """The engines by the names of their sections."""
         # Traces alone need no generator, but perhaps a judge.
         is_judge = self.judges and "engine" in self.judging_engines
-        is_needed = self.sources or is_judge or "engine" in self.model_fields_set
+        is_asked = self.sources or is_judge or self.has_documents_generated
+        is_needed = is_asked or "engine" in self.model_fields_set
         engines = {
             "engine": self.engine if is_needed else None,
             **{name: one for name, one in self.judging_engines.items() if name != "engine"},
@@ -395,7 +414,7 @@ class Recipe(Config):
         if self.student_engine.endpoint is None:
             return
         section = "student" if self.student else "engine"
-        trainings = [name for name in STUDENT_TRAININGS if getattr(self, name)]
+        trainings = self.trainings
         arms = self.ablate.arms if self.ablate and command == "ablate" else []
         if command == "ablate" and not any(arm.train for arm in arms):
             trainings = []

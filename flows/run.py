@@ -19,7 +19,7 @@ from flows.lock import lock
 from flows.recipe import Recipe, require_own_versions
 from specs.criteria import forget_criteria
 from specs.policy import Pack, Spec, spec_key
-from specs.template import forget_templates
+from specs.template import forget_templates, load_template
 from tasks.data.assign import AssignWork
 from tasks.data.candidates import SourceNotes
 from tasks.data.collect import collect
@@ -27,6 +27,7 @@ from tasks.data.collected import Collected, Origin
 from tasks.data.conflicts import Conflicts
 from tasks.data.counts import Counts
 from tasks.data.curate import Curated
+from tasks.data.documents import DocumentPlan, DocumentsConfig, DocumentWork
 from tasks.data.drift import Drift
 from tasks.data.filling import FilledFile
 from tasks.engine.pool import EnginePool
@@ -118,6 +119,21 @@ def assign_work(recipe: Recipe, pack: Pack, *, model: str, run_id: str = "") -> 
     )
 
 
+def document_work(
+    recipe: Recipe, config: DocumentsConfig, pack: Pack, *, model: str, run_id: str = ""
+) -> DocumentWork:
+    """Returns the writing of documents about a pack by the generator, whose `name@revision` is
+    given, or by a function."""
+    return DocumentWork(
+        config=config,
+        stage=recipe.stage,
+        pack=pack,
+        model=model,
+        run_id=run_id,
+        template=load_template("document", recipe.generate.template),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFigures:
     """Counts and findings of a run, by part; stored as JSON in the run's record."""
@@ -146,6 +162,8 @@ class RunFigures:
     """Id of the run whose judgements a person approved."""
     reason: str | None = None
     """The reason that this person gave."""
+    documents: DocumentPlan | None = None
+    """The documents that a midtraining wanted."""
     trainings: Mapping[str, TrainingFigures] = field(default_factory=dict)
     """By stage of training, what was trained in this run."""
     checkpoints: tuple[str, ...] = ()

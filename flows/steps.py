@@ -3,6 +3,7 @@
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,11 +40,20 @@ from tasks.engine.cluster import RoomError, start_ray
 from tasks.engine.requests import EngineConfig, EngineError
 from tasks.meters import Meter
 from tasks.monitors import Monitored, monitor_rows
-from tasks.stage import Stage, StageConfig, StageError, StageFigures, StageInterrupted, Work
+from tasks.stage import (
+    FunctionWork,
+    Stage,
+    StageConfig,
+    StageError,
+    StageFigures,
+    StageInterrupted,
+    Work,
+)
 from tasks.training.trainer import TrainError, WorkersLost
 from warehouse.catalog import Pending
 from warehouse.characters import one_line
 from warehouse.home import Home, may_pass
+from warehouse.shards import write_shard
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -150,6 +160,23 @@ def run_stage(run: RunContext, work: Work, engine: EngineConfig) -> StageFigures
         config = run.recipe.stage if attempt == 0 else run.recipe.stage.one_by_one
         _make(run, work, engine, pending, config)
     total = run.add_stage(work.name, StageFigures(table=work.table.name))
+    describe_asset(run, work.table.name, {"rows": total.num_rows, **total.statuses})
+    return total
+
+
+def run_function(run: RunContext, work: FunctionWork) -> StageFigures:
+    """Makes the rows that the warehouse lacks by a function of the recipe, without an engine."""
+    waves = work.pending(run.warehouse())
+    units = [work.unit(**row) for wave in waves for row in wave.to_pylist()]
+    rows = work.make_by_function(units)
+    write_shard(run.home, work.table, rows)
+    figures = StageFigures(
+        table=work.table.name,
+        num_units=len(units),
+        num_rows=len(rows),
+        statuses=Counter(row.status for row in rows),
+    )
+    total = run.add_stage(work.name, figures)
     describe_asset(run, work.table.name, {"rows": total.num_rows, **total.statuses})
     return total
 

@@ -1,8 +1,9 @@
-"""examples → SFT checkpoint → DPO checkpoint → RL checkpoint, each registered with its parent.
+"""documents, examples → midtrained, SFT, DPO, RL checkpoint, each registered with its parent.
 
 A reward model is trained from the checkpoint that RL begins from, and nothing begins from it.
 A training that is there is not made again; one that was stopped goes on from its last checkpoint.
-Fine-tuning begins from the student, or continues from a checkpoint that learned an earlier set.
+Fine-tuning begins from the student, midtrained or not, or continues from a checkpoint that learned
+an earlier set.
 """
 
 import contextvars
@@ -19,14 +20,25 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
 from flows.recipe import STUDENT_TRAININGS, SUITES, Recipe
-from flows.run import RunContext, home_at, open_run
-from flows.steps import describe_asset, makes, prefect_progress, progress_bar, say_how_to_look
+from flows.run import RunContext, document_work, home_at, open_run
+from flows.steps import (
+    describe_asset,
+    makes,
+    prefect_progress,
+    progress_bar,
+    run_function,
+    run_stage,
+    say_how_to_look,
+)
 from tasks.data.assign import assigned
+from tasks.data.documents import DocumentWork, choose_documents
 from tasks.engine.chat_template import ChatTemplate
 from tasks.engine.cluster import start_ray
 from tasks.evaluation.suites import load_suites
+from tasks.stage import StageFigures
 from tasks.training.checkpoint import Parent, Training, plan_checkpoint
 from tasks.training.dpo import DpoConfig, DpoTraining, Pairs, PairsConfig, choose_pairs
+from tasks.training.midtrain import MidtrainConfig, MidtrainTraining
 from tasks.training.reward_model import RewardModelConfig, RewardModelTraining
 from tasks.training.rl import RlConfig, RlTraining, choose_prompts, require_unevaluated
 from tasks.training.sft import SftConfig, SftTraining
@@ -43,6 +55,7 @@ from warehouse.lineage import (
 from warehouse.tables import Checkpoint
 
 _CONFIGS: Mapping[str, type[TrainingConfig]] = {
+    "midtrain": MidtrainConfig,
     "sft": SftConfig,
     "dpo": DpoConfig,
     "reward_model": RewardModelConfig,
@@ -76,7 +89,7 @@ class Trained:
         notes = [f"left out: {count} rows, {reason}" for reason, count in left_out.items()]
         if checkpoint.reason:
             notes.insert(0, f"ended early: {checkpoint.reason}")
-        if training == "sft" and checkpoint.parent_id:
+        if training == "sft" and checkpoint.parent_id and "midtrain" not in self.checkpoints:
             learned = ", ".join(f"{count} of {source}" for source, count in sources.items())
             told = f" on {learned}" if learned else ""
             notes.insert(0, f"continued from checkpoint {checkpoint.parent_id[:12]}{told}")
@@ -89,6 +102,11 @@ def train(recipe: Recipe, home: str | None = None) -> Trained:
     recipe.require("train", *STUDENT_TRAININGS)
     with open_run("train", recipe, home_at(home)) as run:
         checkpoints: dict[str, Checkpoint] = {}
+        if recipe.midtrain:
+            work = _document_work(run, recipe.midtrain)
+            write_documents(run, work)
+            parent = _parent(run, checkpoints)
+            checkpoints["midtrain"] = midtrain(run, recipe.midtrain, work, parent)
         if recipe.sft:
             checkpoints["sft"] = fine_tune(run, recipe.sft, _parent(run, checkpoints))
         if recipe.dpo:
@@ -116,7 +134,38 @@ def _parent(run: RunContext, checkpoints: Mapping[str, Checkpoint]) -> Parent:
     return Parent.of(list(checkpoints.values())[-1], engine=engine, home=run.home)
 
 
-# One retry: Ray Train has replaced workers `workers.max_failures` times before.
+def _document_work(run: RunContext, config: MidtrainConfig) -> DocumentWork:
+    """Returns the writing of the documents about the run's pack."""
+    recipe = run.recipe
+    model = "" if config.function else run.version(recipe.engine)
+    work = document_work(recipe, config, run.pack, model=model, run_id=run.id)
+    run.relations["wanted_documents"] = work.wanted
+    run.note(documents=work.plan)
+    return work
+
+
+@makes("document", "documents")
+def write_documents(run: RunContext, work: DocumentWork) -> StageFigures:
+    """Makes the documents that are missing, by the generator or by the function of the recipe."""
+    if work.config.function:
+        return run_function(run, work)
+    try:
+        return run_stage(run, work, run.recipe.engine)
+    finally:
+        # The training that follows may need the engine's GPU.
+        run.engines.close()
+
+
+# One retry, here and below: Ray Train has replaced workers `workers.max_failures` times before.
+@makes("midtrain", "checkpoints", of=("documents",), retries=1)
+def midtrain(
+    run: RunContext, config: MidtrainConfig, work: DocumentWork, parent: Parent
+) -> Checkpoint:
+    """Trains on the documents about the run's pack."""
+    documents = choose_documents(run.warehouse(), work)
+    return _make_checkpoint(run, MidtrainTraining.of(documents, config=config), parent)
+
+
 @makes("sft", "checkpoints", of=("examples",), retries=1)
 def fine_tune(run: RunContext, config: SftConfig, parent: Parent) -> Checkpoint:
     """Fine-tunes on the examples that the recipe's latest refresh froze."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from specs.angles import Angle
 from specs.calls import call_number, calls_of, calls_text, calls_with
 from specs.characters import fold
+from specs.documents import Subject
 from specs.policy import Rule, Spec
 from specs.template import Message as Message
 from specs.template import Template
@@ -231,6 +232,13 @@ def fill_messages(template: Template, angle: Angle, *, spec: Spec, rule: Rule) -
             "near": _fence("request", near, nonce) if near else "",
         }
     )
+
+
+def document_messages(template: Template, subject: Subject) -> list[Message]:
+    """Returns the messages for a model that writes a document about a rule or a policy."""
+    rule_id, policy = subject.rule_id, subject.policy
+    about = f"rule {rule_id} of policy {policy.id}" if rule_id else f"policy {policy.id} as a whole"
+    return template.fill({"spec": subject.spec.text, "subject": about, "kind": subject.wanted})
 
 
 def _shown(text: str) -> str:

@@ -43,6 +43,7 @@ TemplateKind = Literal[
     "fill",
     "critique",
     "revision",
+    "document",
 ]
 """The file stem of a template."""
 
@@ -70,6 +71,7 @@ _NEEDED: Mapping[TemplateKind, tuple[str, ...]] = {
     "fill": ("spec", "rule", "place"),
     "critique": ("rules", "conversation", "answer"),
     "revision": ("conversation", "answer", "critique"),
+    "document": ("spec", "subject", "kind"),
 }
 _METADATA = ("metadata", "metadata_instruction")
 _OPTIONAL: Mapping[str, tuple[str, ...]] = {

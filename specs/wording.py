@@ -67,7 +67,7 @@ def stems(text: str) -> frozenset[str]:
 
     "what a late return costs" → {"late", "retur", "cost"}
     """
-    return frozenset(_stem(word) for word in _words(text) if word not in _function_words())
+    return frozenset(_stem(word) for word in words_of(text) if word not in _function_words())
 
 
 def is_english(text: str) -> bool:
@@ -76,7 +76,8 @@ def is_english(text: str) -> bool:
     return 5 * sum(word in _function_words() for word in words) >= len(words) > 0
 
 
-def _words(text: str) -> Iterator[str]:
+def words_of(text: str) -> Iterator[str]:
+    """Yields the words of a text in lower case, split as its language is."""
     for match in _WORD.finditer(text.lower()):
         if _UNSPACED.search(match[0]):
             from icu4py.breakers import WordBreaker
@@ -115,8 +116,8 @@ def mentions(text: str, term: str) -> bool:
 
     ("He admits his intents.", "intent") → True
     """
-    wanted = [_stem(word) for word in _words(term)]
-    words = [_stem(word) for word in _words(text)]
+    wanted = [_stem(word) for word in words_of(term)]
+    words = [_stem(word) for word in words_of(text)]
     size = len(wanted)
     return any(words[start : start + size] == wanted for start in range(len(words) - size + 1))
 

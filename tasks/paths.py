@@ -5,11 +5,12 @@ folder, then in Precept's own folder, then in `$PRECEPT_DATA`; the first place t
 """
 
 import glob
+import importlib
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
@@ -81,3 +82,16 @@ def places() -> str:
     listed = ", in ".join(map(str, dict.fromkeys(bases())))
     more = "" if os.environ.get("PRECEPT_DATA") else "; PRECEPT_DATA is unset"
     return f"looked beside the recipe, in {listed}{more}"
+
+
+def find_function(name: str) -> Callable[..., Any]:
+    """Returns the function named `package.module:function`; raises ValueError if there is none."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute) if attribute else None
+    except (ImportError, AttributeError):
+        function = None
+    if not callable(function):
+        raise ValueError(f"no function {name!r}: give one as package.module:function")
+    found: Callable[..., Any] = function
+    return found

@@ -117,6 +117,14 @@ class Work(Protocol):
         ...
 
 
+class FunctionWork(Work, Protocol):
+    """Work that a function of the recipe can do in place of a model."""
+
+    def make_by_function(self, units: Sequence[Any]) -> list[Any]:
+        """Returns the rows that these units lack."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFigures:
     """Counts, seconds and usage of a stage."""

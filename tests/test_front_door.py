@@ -82,7 +82,7 @@ def test_generated_parts_are_as_the_code_is_now() -> None:
 
 def test_generated_parts_name_every_key_column_and_question() -> None:
     keys = reference.recipe_keys()
-    for key in ("engine", "generate.sampling", "sft.workers", "evaluate.multiturn"):
+    for key in ("engine", "generate.sampling", "midtrain.workers", "evaluate.multiturn"):
         assert f"### `[{key}]`" in keys
     tables = reference.tables()
     for name, table in TABLES.items():

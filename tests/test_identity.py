@@ -30,6 +30,8 @@ from tasks.data.assign import assigned
 from tasks.data.candidates import messages_id
 from tasks.data.collect import CollectConfig, collect
 from tasks.data.curate import CurateConfig, curate
+from tasks.data.documents import DocumentsConfig
+from tasks.data.documents import DocumentWork as Documenting
 from tasks.data.drafts import DraftWork as Drafting
 from tasks.data.drafts import FillConfig, Place
 from tasks.data.generate import GenerateConfig
@@ -52,6 +54,7 @@ from tasks.training import rl
 from tasks.training.checkpoint import checkpoint_id
 from tasks.training.dpo import DpoConfig, choose_pairs
 from tasks.training.judges import JudgeReply
+from tasks.training.midtrain import MidtrainConfig
 from tasks.training.reward import Reward, RewardConfig, RolloutOrigin, reward_id
 from tasks.training.rl import RlConfig
 from tasks.training.rollouts import RolloutReply
@@ -111,6 +114,7 @@ EXPECTED: dict[str, str] = {
     "templates/critique, spec_first": "9a0137e1c2a883d9ab4db1a143e3e3bf",
     "templates/revision, spec_first": "d7a6957c8fc2bc70a60751975291b418",
     "templates/fill, spec_first": "2af356a65721a70b1fe1c2306beb1a1f",
+    "templates/document, spec_first": "9be5212659bd06b2912fb2e1350a7d05",
     "completions/generation": "3a5b9f049334766b8edb1470339fd2af",
     "completions/generation, paper": "19599cc8c13cbd5a01c6374e500c887f",
     "completions/generation, no policies": "e4a29553faed2a102e53bf6f0bd65770",
@@ -136,6 +140,7 @@ EXPECTED: dict[str, str] = {
     "examples/set of pairs": "307704f0900507c6cdc007825dc41982",
     "checkpoints/sft": "849dfe7bf9777412e82a5c554a4e6fdc",
     "checkpoints/sft, adapters and capability": "59143f5f5add6437b5254d5b0ba72830",
+    "checkpoints/midtrain": "64d5dd7b52d9bec7d3eaa6ce755505d0",
     "checkpoints/dpo": "560e628c2b18ed1fc3197307ca5608e1",
     "checkpoints/rl": "826574f00b9d43cb35e750a1611e4564",
     "checkpoints/data of sft": "6ee0eb490ff832101cf82a3d387c35f2",
@@ -202,6 +207,15 @@ EXPECTED: dict[str, str] = {
     "drafts/drafting, model": "65cb920ee3ce73e1e00fc7c0faf0159c",
     "drafts/sample 1": "ef13acaa7c0950e4c97ad92667896edf",
     "drafts/drafting, function": "96909c0f09151744c82cbefdde9c8b2e",
+    "documents/documenting, model": "0bca650a036d6172aa9108b56b9fffc3",
+    "documents/explanation, B1": "afbc4f6428a72aad0f795d2f4df696d0",
+    "documents/explanation, B2": "2e4f85a0bef956a583a2f03f38dba582",
+    "documents/dialogue, B1": "f9d6be75110517be3bd561791a951b8c",
+    "documents/dialogue, B2": "ed4b1136637076f3e42faa6c7d23d09c",
+    "documents/summary, boats": "55b475203a3f033892e8187316cf110b",
+    "documents/summary, fish": "e5f45c95db3561057636f19ffd753147",
+    "documents/sample 1": "d6861bc21ba884ae9b6c5a13ffcbd1e3",
+    "documents/documenting, function": "b8b63255c57e9aa981b85b4754991f89",
     "models/hub": "org/model@main",
     "models/hub, shaped": 'org/model@1 {"dtype": "float16", "reasons": false}',
     "models/hub, template": 'org/model@main {"chat_template_kwargs": {"enable_thinking": true}}',
@@ -428,6 +442,7 @@ def checkpoints(folder: Path) -> dict[str, str]:
     return {
         "sft": checkpoint_id("sft", SftConfig(), "d", "m@1"),
         "sft, adapters and capability": checkpoint_id("sft", mixed, "d", "m@1"),
+        "midtrain": checkpoint_id("midtrain", MidtrainConfig(), "d", "m@1"),
         "dpo": checkpoint_id("dpo", DpoConfig(), "d", "m@1"),
         "rl": checkpoint_id("rl", rewarded, "d", "m@1"),
         "data of sft": SftTraining.of("set", config=SftConfig(), home=home).fingerprint,
@@ -621,6 +636,24 @@ def drafts(folder: Path) -> dict[str, str]:
     return ids
 
 
+def documents(folder: Path) -> dict[str, str]:
+    ids = {}
+    for name, function in (("model", None), ("function", "infra.harbour.documents:document")):
+        work = Documenting(
+            config=DocumentsConfig(function=function),
+            pack=PACK,
+            model="org/model@1",
+            template=Template("document", "=== user ===\n{{spec}}"),
+            **RUN,
+        )
+        ids[f"documenting, {name}"] = work.documenting_id
+        if function is None:
+            for subject_id, subject in work.subjects.items():
+                ids[f"{subject.kind}, {subject.rule_id or subject.policy.id}"] = subject_id
+            ids["sample 1"] = make(work, subject_id=subject_id)[1].document_id
+    return ids
+
+
 def models(folder: Path) -> dict[str, str]:
     configs: dict[str, dict[str, Any]] = {
         "hub": {"max_num_seqs": 9},
@@ -652,7 +685,7 @@ _DATA = (
     *(prompts, specs_, templates, completions, judgements, reviews, examples, checkpoints),
     *(rollouts, findings),
 )
-_EVALUATION = (cases, answers, evaluations, exchanges, drafts)
+_EVALUATION = (cases, answers, evaluations, exchanges, drafts, documents)
 MAKERS = {maker.__name__.rstrip("_"): maker for maker in (*_DATA, *_EVALUATION, models, shards)}
 
 

@@ -36,6 +36,7 @@ ACROSS = {
     "tasks.training": {
         "tasks.data.candidates",
         "tasks.data.chats",
+        "tasks.data.documents",
         "tasks.data.duplicates",
         "tasks.data.formats",
         "tasks.data.judge",

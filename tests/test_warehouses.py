@@ -36,6 +36,7 @@ ROWS = {
     "evaluations": 4,
     "exchanges": 2,
     "drafts": 0,
+    "documents": 0,
     "runs": 3,
 }
 

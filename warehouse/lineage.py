@@ -29,8 +29,9 @@ class Lineage:
 
     @property
     def name(self) -> str:
-        """The stages in capitals, as `SFT+RL`; `?+RL` if there were others that are not known."""
-        stages = [stage.upper() for stage in self.stages]
+        """The titles of the stages, as `midtrain+SFT`; `?+RL` if there were others that are not
+        known."""
+        stages = [STAGE_TITLES[stage] for stage in self.stages]
         return "+".join(stages if self.root else ["?", *stages])
 
     def begins_from(self, model: str) -> bool:
@@ -41,12 +42,12 @@ class Lineage:
     @property
     def place(self) -> tuple[object, ...]:
         """The sort key of tables: fewer trainings first, those of one number by their stages."""
-        ranks = [_STAGES.index(stage) for stage in self.stages]
+        ranks = [list(STAGE_TITLES).index(stage) for stage in self.stages]
         return (len(ranks), self.root is None, ranks)
 
 
-_STAGES = ("sft", "dpo", "rl")
-"""The stages that train a student, in the order in which a recipe trains them."""
+STAGE_TITLES = {"midtrain": "midtrain", "sft": "SFT", "dpo": "DPO", "rl": "RL"}
+"""Titles of the stages that train a student, in the order in which a recipe trains them."""
 
 
 def lineage_of(connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint) -> Lineage:
@@ -70,7 +71,7 @@ def weights_of(version: str) -> str:
 def students(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     """Returns the checkpoints of students, which answer prompts; a reward model only scores
     answers."""
-    return [checkpoint for checkpoint in checkpoints if checkpoint.stage in _STAGES]
+    return [checkpoint for checkpoint in checkpoints if checkpoint.stage in STAGE_TITLES]
 
 
 def choose_checkpoints(
@@ -98,7 +99,7 @@ def choose_checkpoints(
         if not students([checkpoint]):
             raise CheckpointError(
                 f"checkpoint {checkpoint.checkpoint_id} is a reward model, which answers no "
-                f"prompt; give the id of a checkpoint of {', '.join(_STAGES)}"
+                f"prompt; give the id of a checkpoint of {', '.join(STAGE_TITLES)}"
             )
         chosen.append(checkpoint)
     return chosen

@@ -337,7 +337,7 @@ class Checkpoint:
     revision: int = 0
     """Number of times that the training was resumed; the highest counts."""
     stage: str
-    """`sft`, `dpo`, `reward_model` or `rl`."""
+    """`midtrain`, `sft`, `dpo`, `reward_model` or `rl`."""
     status: str
     """`completed`; `stopped`, which can be resumed; `collapsed`, which must not be."""
     reason: str | None
@@ -349,8 +349,8 @@ class Checkpoint:
     parent_id: str | None
     """Id of the checkpoint that the training started from; null for a model from elsewhere."""
     set_id: str | None
-    """Id of the set of examples that it was trained on; for `rl`, that of its reward model, or null
-    without one."""
+    """Id of the set of examples that it was trained on; null for `midtrain`; for `rl`, that of its
+    reward model, or null without one."""
     data_fingerprint: str
     """Hash of the data that it was trained on."""
     num_rows: int
@@ -717,6 +717,54 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One text about the policies that a model or a function was asked to write for midtraining, or
+    the fault of its output."""
+
+    document_id: str
+    """Hash of subject, template, model, sampling and sample index; of a function: of subject, its
+    name and sample index."""
+    documenting_id: str
+    """Hash of what all documents of a run share: template, model@revision, sampling; of a function:
+    its name."""
+    subject_id: str
+    """Hash of the part of the pack that the generator was shown, and of the words for its kind."""
+    pack: str
+    """Id of the policy pack."""
+    category: str
+    """Category of the policy."""
+    rule_id: str | None
+    """Id of the rule that it is about; null if it is about the whole policy."""
+    kind: str
+    """`explanation` or `dialogue`, about a rule, or `summary`, about a policy."""
+    sample_index: int
+    """Place among the documents of one kind about one subject; from 0."""
+    attempt: int
+    """Number of earlier attempts; only an engine error is retried."""
+    status: str
+    """`ok`; `unquoted` if it quotes nothing of its policy; `refused`; or the reason that it is no
+    document, as of completions. Only `ok` is learned."""
+    reason: str | None
+    """The fault in words; null without one."""
+    model: str
+    """`name@revision` of the model that wrote it, or the name of the function."""
+    num_prompt_tokens: int | None
+    """Tokens of the prompt; null if an endpoint did not tell."""
+    num_cached_tokens: int | None
+    """Tokens of the prompt that the prefix cache served; null if an endpoint did not tell."""
+    num_output_tokens: int | None
+    """Tokens of the output; null if an endpoint did not tell."""
+    run_id: str
+    """Id of the run that made the row."""
+    created_at: datetime
+    """Time at which the row was made, in UTC."""
+    spec: str
+    """The part of the pack that the generator was shown."""
+    text: str
+    """The document; what there was of it if it was cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TracePlan:
     """Traces that a run wanted, of one model and one judge."""
 
@@ -832,6 +880,7 @@ ANSWERS = Table("answers", Answer, ("answer_id",))
 EVALUATIONS = Table("evaluations", Evaluation, ("evaluation_id",), about=ANSWERS)
 EXCHANGES = Table("exchanges", Exchange, ("exchange_id",))
 DRAFTS = Table("drafts", Draft, ("draft_id",))
+DOCUMENTS = Table("documents", Document, ("document_id",))
 RUNS = Table("runs", Run, ("run_id",))
 TABLES = {
     table.name: table
@@ -850,6 +899,7 @@ TABLES = {
         EVALUATIONS,
         EXCHANGES,
         DRAFTS,
+        DOCUMENTS,
         RUNS,
     )
 }

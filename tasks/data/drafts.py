@@ -1,6 +1,5 @@
 """drafts ← rules: prompts on both sides of a rule's line, written by a model or a function."""
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tasks.data.candidates import messages_id, read_chat, short
 from tasks.data.chats import BadRowError, read_text
 from tasks.data.generate import REASONS
 from tasks.engine.requests import TRUNCATED, Engine, Request, Sample, Sampling
+from tasks.paths import find_function
 from tasks.stage import StageConfig
 from warehouse.catalog import Pending, find_pending
 from warehouse.tables import DRAFTS, Draft, Table, Turn, content_id
@@ -58,21 +58,8 @@ class FillConfig(Config):
     @classmethod
     def _check_function(cls, name: str | None) -> str | None:
         if name is not None:
-            load_writer(name)
+            find_function(name)
         return name
-
-
-def load_writer(name: str) -> DraftFunction:
-    """Returns the function of that name; raises ValueError if there is none."""
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute) if attribute else None
-    except (ImportError, AttributeError):
-        function = None
-    if not callable(function):
-        raise ValueError(f"no function {name!r}: give one as package.module:function")
-    writer: DraftFunction = function
-    return writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +144,7 @@ class DraftWork:
 
     def make_by_function(self, units: Sequence[DraftUnit]) -> list[Draft]:
         """Returns the drafts that the units lack, written by the function of the configuration."""
-        write = load_writer(self.config.function or "")
+        write: DraftFunction = find_function(self.config.function or "")
         drafts = []
         for unit in units:
             angle = self.places[unit.angle_id].angle
@@ -205,7 +192,7 @@ class DraftWork:
 
 
 NOTHING = "the function has nothing to write at this angle"
-_REFUSED = "the model declined to write it"
+DECLINED = "the model declined to write it"
 _ENCLOSED = re.compile(
     r'"([^"]+)"|[“„]([^“”„]+)[“”]|«([^«»]+)»|「([^「」]+)」|`([^`]+)`', re.DOTALL
 )
@@ -236,13 +223,18 @@ def _call(write: DraftFunction, pack: Pack, angle: Angle, *, sample_index: int) 
     return _Read("ok", messages=messages)
 
 
+def is_declined(text: str) -> bool:
+    """Returns True if the first sentence of a reply declines to write what was asked for."""
+    return declines(_FIRST_SENTENCE.split(text, 1)[0])
+
+
 def _read(sample: Sample) -> _Read:
     """Returns the prompt that a model wrote, without quotation marks around the whole of it."""
     if sample.status != "ok" or not sample.reply.has_answer:
-        return _Read(sample.status, sample.reason or _REASONS.get(sample.status))
+        return _Read(sample.status, sample.reason or FAULTS.get(sample.status))
     text = sample.reply.answer.strip()
-    if declines(_FIRST_SENTENCE.split(text, 1)[0]):
-        return _Read("refused", _REFUSED)
+    if is_declined(text):
+        return _Read("refused", DECLINED)
     if enclosed := _ENCLOSED.fullmatch(text):
         text = next(filter(None, enclosed.groups())).strip()
     try:
@@ -251,8 +243,9 @@ def _read(sample: Sample) -> _Read:
     except BadRowError as fault:
         return _Read("empty_answer", str(fault))
     if not content.strip():
-        return _Read("empty_answer", _REASONS["empty_answer"])
+        return _Read("empty_answer", FAULTS["empty_answer"])
     return _Read("ok", messages=[{"role": "user", "content": content}])
 
 
-_REASONS = {**REASONS, "truncated": TRUNCATED}
+FAULTS = {**REASONS, "truncated": TRUNCATED}
+"""Why there is no text in an output with this status."""

@@ -46,7 +46,7 @@ class Training(Protocol):
 
     @property
     def name(self) -> str:
-        """`sft`, `dpo`, `reward_model` or `rl`: its section in a recipe."""
+        """`midtrain`, `sft`, `dpo`, `reward_model` or `rl`: its section in a recipe."""
         ...
 
     @property

@@ -23,7 +23,8 @@ from tasks.training.worker import EarlyStop, run_trainer, set_up
 from warehouse.catalog import connect
 from warehouse.home import Home
 
-_BEST = BestBy("loss", "min")
+BEST = BestBy("loss", "min")
+"""The metric of a training on tokenised rows."""
 
 
 class CapabilityConfig(Config):
@@ -37,7 +38,16 @@ class CapabilityConfig(Config):
     """Share of these rows among all rows."""
 
 
-class SftConfig(TrainingConfig):
+class RowsConfig(TrainingConfig):
+    """The keys of a training on tokenised rows."""
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the rows."""
+    max_length: int = Field(8192, gt=0)
+    """Longest row in tokens; longer rows are left out and counted."""
+
+
+class SftConfig(RowsConfig):
     """Fine-tuning on examples."""
 
     not_defining: ClassVar[dict[str, Any]] = {
@@ -46,10 +56,6 @@ class SftConfig(TrainingConfig):
     }
     added_later: ClassVar[frozenset[str]] = frozenset({"start", "replay", "learn_on"})
 
-    epochs: float = Field(3.0, gt=0)
-    """Passes over the rows."""
-    max_length: int = Field(8192, gt=0)
-    """Longest row in tokens; longer rows are left out and counted."""
     learn_on: LearnOn = "all"
     """Part of an example that is taught: `all` of it, or the `answer` alone, after an empty
     reasoning block."""
@@ -81,7 +87,7 @@ class SftTraining:
     data: SftData
     home: Home
     name: str = "sft"
-    best: BestBy = _BEST
+    best: BestBy = BEST
 
     @classmethod
     def of(
@@ -119,7 +125,7 @@ class SftTraining:
         """Tokenises the rows, unless an earlier attempt has, and fine-tunes on them."""
         chats = ChatTemplate(job.load_tokenizer(), chat_template_kwargs=job.chat_template_kwargs)
         rows = tokenise(connect(self.home), chats, self.data, Path(job.folder) / "data")
-        return TrainingOutcome(fit(_loop, job, rows), rows.figures)
+        return TrainingOutcome(fit(learn_rows, job, rows), rows.figures)
 
 
 def _find_file(path: str) -> Path:
@@ -132,7 +138,7 @@ def _find_file(path: str) -> Path:
     return file
 
 
-def learning_order(lengths: Sequence[int], config: SftConfig) -> list[int]:
+def learning_order(lengths: Sequence[int], config: RowsConfig) -> list[int]:
     """Returns the indices of the rows in the order they are learned, over all epochs.
 
     Each epoch is a shuffle of its own in which rows of like length share a batch: less padding.
@@ -158,15 +164,15 @@ def learning_order(lengths: Sequence[int], config: SftConfig) -> list[int]:
     return chosen[:num_learned]
 
 
-def _loop(job: Job, tokenised: Tokenised) -> None:
-    """Fine-tunes in one worker."""
+def learn_rows(job: Job, tokenised: Tokenised) -> None:
+    """Trains on tokenised rows in one worker."""
     set_up(job)
     import datasets
     from trl import SFTConfig as Arguments
     from trl import SFTTrainer
 
     config = job.config
-    assert isinstance(config, SftConfig)
+    assert isinstance(config, RowsConfig)
     rows = datasets.load_dataset(
         "parquet",
         # Each name stands for itself: a path may hold the signs of a glob.

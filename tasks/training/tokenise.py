@@ -1,14 +1,16 @@
-"""examples → tokens with labels on reasoning and answer, or on the answer alone.
+"""examples → tokens with labels on reasoning and answer, or the answer alone; documents → tokens.
 
 The examples of a frozen set, and a share of capability data, are written once as Parquet, in flat
-memory. A row that cannot be learned whole is counted with its reason, and never cut.
+memory. A row that cannot be learned whole is counted with its reason, and never cut; a document,
+of which every token is learned, is cut into pieces.
 """
 
 import hashlib
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specs.prompts import Message
+from tasks.data.documents import Documents, LearnedDocument
 from tasks.engine.chat_template import Chat, ChatError, ChatTemplate, Encoded
+from tasks.engine.neutral import Neutraliser
 from tasks.training.capability import write_chats
 from tasks.training.trainer import DataError, DataFigures
 from warehouse.catalog import look_up, stream
@@ -130,43 +134,87 @@ def tokenise(
     if folder.exists():
         return _read(folder)
     _require_no_spec(connection, data.set_id)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    writer = _RowWriter(partial, chats, data.max_length, data.learn_on)
-    if data.replay:
-        _add_new_and_replayed(writer, connection, data.set_id, data.replay)
-    else:
-        writer.add("examples", _stream(connection, "chosen_examples", set_id=data.set_id))
-    if data.capability:
-        share, chats_read = data.capability_share, partial / "capability"
-        writer.left_out.update(write_chats(data.capability, chats_read))
-        most = round(writer.num_rows * share / (1 - share))
-        rows = _stream(connection, "capability_chats", path=str(chats_read))
-        writer.add("capability", rows, most=most)
-        chats_read.unlink()
-    writer.close()
-    figures = writer.figures
-    if not figures.num_rows:
-        raise DataError(
-            f"set {data.set_id} has no row to learn from: {figures.left_out or 'it is empty'}; run "
-            "precept refresh, or raise sft.max_length"
-        )
-    (partial / "facts.json").write_text(json.dumps(asdict(figures)), encoding="utf-8")
-    partial.rename(folder)
+    with _written_whole(folder) as partial:
+        writer = _RowWriter(partial)
+        tokeniser = _ChatTokeniser(chats, data, writer)
+        if data.replay:
+            _add_new_and_replayed(tokeniser, connection, data.set_id, data.replay)
+        else:
+            tokeniser.add("examples", _stream(connection, "chosen_examples", set_id=data.set_id))
+        if data.capability:
+            share, chats_read = data.capability_share, partial / "capability"
+            writer.left_out.update(write_chats(data.capability, chats_read))
+            most = round(writer.num_rows * share / (1 - share))
+            rows = _stream(connection, "capability_chats", path=str(chats_read))
+            tokeniser.add("capability", rows, most=most)
+            chats_read.unlink()
+        figures = writer.close()
+        if not figures.num_rows:
+            raise DataError(
+                f"set {data.set_id} has no row to learn from: {figures.left_out or 'it is empty'}; "
+                "run precept refresh, or raise sft.max_length"
+            )
     return _read(folder)
 
 
+def tokenise_documents(
+    documents: Documents, tokenizer: Any, *, max_length: int, folder: Path
+) -> Tokenised:
+    """Writes documents as rows of at most `max_length` tokens, all of which are learned, into a
+    folder, which appears whole or not at all.
+
+    The last row of each ends on the tokenizer's eos token. Special tokens in a text are broken. A
+    folder that is there is read, not written again. Raises DataError if there is no eos token.
+    """
+    if folder.exists():
+        return _read(folder)
+    neutral, end = Neutraliser(tokenizer), tokenizer.eos_token_id
+    if end is None:
+        raise DataError(
+            f"tokenizer of {tokenizer.name_or_path} has no eos_token, and midtrain ends documents "
+            "with it; set eos_token in its tokenizer_config.json"
+        )
+    with _written_whole(folder) as partial:
+        writer = _RowWriter(partial)
+        writer.left_out.update(documents.left_out)
+        by_kind: dict[str, list[TokenisedRow]] = defaultdict(list)
+        for document in documents.learned:
+            ids = tokenizer(neutral(document.text), verbose=False).input_ids
+            if ids[-1:] != [end]:
+                ids = [*ids, end]
+            # A row's first token is not predicted, so it is the last one of the row before.
+            starts = range(0, max(len(ids) - 1, 1), max_length - 1)
+            pieces = (ids[start : start + max_length] for start in starts)
+            by_kind[document.kind] += (_all_learned(document, piece) for piece in pieces)
+        for kind, rows in by_kind.items():
+            writer.write(kind, rows)
+        writer.close()
+    return _read(folder)
+
+
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder that gets its name when all is written."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    partial.rename(folder)
+
+
 def _add_new_and_replayed(
-    writer: "_RowWriter", connection: duckdb.DuckDBPyConnection, set_id: str, replay: Replay
+    tokeniser: "_ChatTokeniser",
+    connection: duckdb.DuckDBPyConnection,
+    set_id: str,
+    replay: Replay,
 ) -> None:
     """Writes the examples that the checkpoint has not learned, and a share of those that it has.
 
     Raises DataError if there are none of the former.
     """
     sets = {"set_id": set_id, "learned_set": replay.learned_set}
-    writer.add("examples", _stream(connection, "new_examples", **sets))
-    num_new = writer.sources["examples"]
+    tokeniser.add("examples", _stream(connection, "new_examples", **sets))
+    num_new = tokeniser.writer.sources["examples"]
     if not num_new:
         raise DataError(
             f"set {set_id} has no example that the checkpoint has not learned; leave sft.replay "
@@ -174,7 +222,7 @@ def _add_new_and_replayed(
         )
     most = round(num_new * replay.share / (1 - replay.share))
     if most:
-        writer.add("replay", _stream(connection, "learned_examples", **sets), most=most)
+        tokeniser.add("replay", _stream(connection, "learned_examples", **sets), most=most)
 
 
 def _read(folder: Path) -> Tokenised:
@@ -208,28 +256,69 @@ def _stream(
         yield fresh
 
 
-class _RowWriter:
-    """Tokenises chats into Parquet files, a batch at a time."""
+def _all_learned(document: LearnedDocument, ids: list[int]) -> TokenisedRow:
+    """Returns a row without a prompt; its tokens count as those of an answer."""
+    return TokenisedRow(
+        row_id=document.document_id,
+        source=document.kind,
+        num_prompt_tokens=0,
+        num_reasoning_tokens=0,
+        num_answer_tokens=len(ids),
+        input_ids=ids,
+        labels=ids,
+    )
 
-    def __init__(
-        self, folder: Path, chats: ChatTemplate, max_length: int, learn_on: LearnOn
-    ) -> None:
-        self.folder, self.chats, self.max_length = folder, chats, max_length
-        self.learn_on = learn_on
+
+class _RowWriter:
+    """Writes tokenised rows into Parquet files, a batch at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.num_rows = self.num_tokens = 0
         self.sources: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self._file: pq.ParquetWriter | None = None
 
-    @property
-    def figures(self) -> DataFigures:
-        """Counts of the rows written and left out so far."""
-        return DataFigures(
+    def write(self, source: str, rows: Sequence[TokenisedRow]) -> None:
+        """Writes a batch of rows of one source."""
+        # A new file once this one is full.
+        full = self.num_rows // _ROWS_PER_FILE != (self.num_rows + len(rows)) // _ROWS_PER_FILE
+        if self._file is None or full:
+            self._end_file()
+            path = self.folder / f"part-{self.num_rows:012}.parquet"
+            self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
+        columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
+        self._file.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA))
+        self.num_rows += len(rows)
+        self.num_tokens += sum(len(row.input_ids) for row in rows)
+        self.sources[source] += len(rows)
+
+    def close(self) -> DataFigures:
+        """Ends the file that is being written, if any; stores and returns the counts of rows."""
+        self._end_file()
+        figures = DataFigures(
             num_rows=self.num_rows,
             num_tokens=self.num_tokens,
             sources=dict(self.sources),
             left_out=dict(self.left_out),
         )
+        facts = json.dumps(asdict(figures))
+        (self.folder / "facts.json").write_text(facts, encoding="utf-8")
+        return figures
+
+    def _end_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+@dataclass(frozen=True, slots=True)
+class _ChatTokeniser:
+    """Tokenises chats and writes those that can be learned."""
+
+    chats: ChatTemplate
+    data: SftData
+    writer: _RowWriter
 
     def add(
         self, source: str, batches: Iterable[Sequence[LearnedChat]], *, most: int | None = None
@@ -238,22 +327,22 @@ class _RowWriter:
         for batch in batches:
             rows = self._tokenise(source, batch)
             if most is not None:
-                rows = rows[: most - self.sources[source]]
+                rows = rows[: most - self.writer.sources[source]]
             if rows:
-                self._write(source, rows)
-            if self.sources[source] == most:
+                self.writer.write(source, rows)
+            if self.writer.sources[source] == most:
                 return
 
     def _tokenise(self, source: str, batch: Sequence[LearnedChat]) -> list[TokenisedRow]:
         """Returns the rows that can be learned whole; counts the others."""
-        is_alone = self.learn_on == "answer" and source != "capability"
+        is_alone = self.data.learn_on == "answer" and source != "capability"
         chats = [
             Chat(row.messages, None if is_alone else row.reasoning, row.answer) for row in batch
         ]
         rows = []
         for row, encoded in zip(batch, self.chats.encode_all(chats), strict=True):
             if fault := self._fault(encoded):
-                self.left_out[fault] += 1
+                self.writer.left_out[fault] += 1
             elif isinstance(encoded, Encoded):
                 rows.append(
                     TokenisedRow(
@@ -272,25 +361,6 @@ class _RowWriter:
         """Returns why a chat cannot be learned whole, or None."""
         if isinstance(encoded, ChatError):
             return str(encoded)
-        if len(encoded.input_ids) > self.max_length:
-            return f"longer than {self.max_length} tokens"
+        if len(encoded.input_ids) > self.data.max_length:
+            return f"longer than {self.data.max_length} tokens"
         return None
-
-    def _write(self, source: str, rows: Sequence[TokenisedRow]) -> None:
-        # A new file once this one is full.
-        full = self.num_rows // _ROWS_PER_FILE != (self.num_rows + len(rows)) // _ROWS_PER_FILE
-        if self._file is None or full:
-            self.close()
-            path = self.folder / f"part-{self.num_rows:012}.parquet"
-            self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
-        columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
-        self._file.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA))
-        self.num_rows += len(rows)
-        self.num_tokens += sum(len(row.input_ids) for row in rows)
-        self.sources[source] += len(rows)
-
-    def close(self) -> None:
-        """Ends the file that is being written, if any."""
-        if self._file is not None:
-            self._file.close()
-        self._file = None

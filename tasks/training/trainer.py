@@ -201,7 +201,7 @@ class Job:
     """One training as its workers know it."""
 
     name: str
-    """`sft`, `dpo`, `reward_model` or `rl`."""
+    """`midtrain`, `sft`, `dpo`, `reward_model` or `rl`."""
     checkpoint_id: str
     folder: str
     """Absolute, because workers run in folders of their own, and the same on every node."""

@@ -243,6 +243,17 @@ def test_preview_shows_where_the_spec_ends() -> None:
     assert "spec ends here" in out and "to the judge" in out
 
 
+def test_preview_shows_what_is_asked_of_the_generator_for_a_document() -> None:
+    documents = ("--set", "midtrain.samples=1")
+    code, out, _ = invoke("preview", "harbour", "-n", "1", *documents)
+    assert code == 0 and "template of the documents: spec_first/document" in out
+    _, _, about_document = out.partition("to the generator for a document")
+    assert "Write about rule B1 of policy boats." in " ".join(about_document.split())
+    by_function = ("--set", "midtrain.function='infra.harbour.documents:document'")
+    _, out, _ = invoke("preview", "harbour", "-n", "1", *documents, *by_function)
+    assert "template of the documents" not in out
+
+
 def strict_model(folder: Path) -> str:
     """Returns a copy of the scale model whose chat template has no system role."""
     shutil.copytree(load_recipe("harbour").engine.model_path, folder)

@@ -12,13 +12,14 @@ import pytest
 
 from flows.estimate import estimate
 from flows.recipe import Recipe, RecipeError, load_recipe
-from flows.run import assign_work
+from flows.run import assign_work, document_work
 from tasks.data.candidates import messages_id
 from tasks.data.collect import collect
 from tasks.data.generate import GenerateWork
 from tasks.data.judge import JudgeWork
 from tasks.engine.requests import EngineConfig, Request, ScriptedEngine
 from tasks.stage import Work
+from tasks.training.midtrain import MidtrainConfig
 from tests.rows import completion, jsonl, judgement, prompt, run
 from warehouse.catalog import connect
 from warehouse.home import Home
@@ -329,3 +330,26 @@ def test_estimate_of_a_jury_with_the_same_judge_twice_names_both(
     jury = lone.model_copy(update={"judge_engines": [lone.engine, lone.engine]})
     with pytest.raises(RecipeError, match=r"judge_engines\.0 and judge_engines\.1 are the same"):
         estimate(jury, disk.url)
+
+
+def test_estimate_counts_the_documents_that_training_would_have_written(
+    tmp_path: Path, disk: Home
+) -> None:
+    midtrain = MidtrainConfig(samples=2, kinds=["summary"])
+    recipe = rafts(tmp_path).model_copy(update={"midtrain": midtrain})
+    result = estimate(recipe, disk.url)
+    assert result.documents == 2 * len(recipe.load_pack().policies)
+    line = f"- documents that precept train writes first, not counted above: {result.documents}"
+    assert line in result.as_markdown().splitlines()
+
+    work = document_work(recipe, midtrain, recipe.load_pack(), model=recipe.engine.version)
+    connection = connect(disk)
+    connection.register("wanted_documents", work.wanted)
+    [wave] = work.pending(connection)
+    units = [work.unit(**row) for row in wave.to_pylist()]
+
+    def reply(request: Request, index: int) -> str:
+        return "<think>Why?</think>It keeps the peace."
+
+    write_shard(disk, work.table, asyncio.run(work.make(units[1:], ScriptedEngine(reply))))
+    assert estimate(recipe, disk.url).documents == 2

@@ -33,7 +33,10 @@ def bare() -> Recipe:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("train", r"no section \[sft\], \[dpo\] or \[rl\], and precept train needs one"),
+        (
+            "train",
+            r"no section \[midtrain\], \[sft\], \[dpo\] or \[rl\], and precept train needs one",
+        ),
         ("evaluate", r"no section \[evaluate\]"),
         ("calibrate", r"no section \[calibrate\]"),
         ("ablate", r"no section \[ablate\]"),

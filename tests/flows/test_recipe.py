@@ -190,6 +190,24 @@ def test_arm_that_could_not_be_compared_is_refused(arm: dict[str, object], told:
         ArmConfig.model_validate({"name": "x", "train": ["sft"], **arm})
 
 
+def test_arm_that_is_midtrained_first_is_named_for_its_trainings() -> None:
+    recipe = load_recipe("harbour")
+    changes = ["midtrain.samples = 2", "midtrain.function = 'infra.harbour.documents:document'"]
+    arm = ArmConfig(name="midtrain+SFT", train=["sft", "midtrain"], changes=changes)
+    assert recipe.ablate
+    own = recipe_of(recipe, recipe.ablate, arm, seed=2)
+    # Its examples are the recipe's: they are refreshed once for both.
+    assert (own.trainings, own.name) == (["midtrain", "sft"], "harbour")
+    assert own.midtrain and (own.midtrain.samples, own.midtrain.seed) == (2, 2)
+    with pytest.raises(ValidationError, match="trains midtrain\\+sft: a name of stages"):
+        ArmConfig(name="SFT+midtrain", train=["midtrain", "sft"])
+
+
+def test_fine_tuning_does_not_continue_past_a_midtraining() -> None:
+    with pytest.raises(RecipeError, match=r"sft\.start 'latest' would continue"):
+        load_recipe("harbour", overrides=["midtrain.samples=1", "sft.start='latest'"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

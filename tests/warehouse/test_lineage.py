@@ -10,8 +10,10 @@ from warehouse.home import Home
 from warehouse.lineage import (
     CheckpointError,
     choose_checkpoints,
+    in_table_order,
     latest_fine_tuned,
     learned_set,
+    lineage_of,
     students,
 )
 from warehouse.shards import write_shard
@@ -94,6 +96,20 @@ def test_what_was_learned_is_the_set_of_the_nearest_fine_tuning(disk: Home) -> N
     assert found == {"sft": "a", "rl": "b", "rl of base": None}
 
 
+def test_lineage_names_a_midtraining_before_what_follows_it(disk: Home) -> None:
+    fill(
+        disk,
+        {"id": "sft", "set_id": "a"},
+        {"id": "read", "stage": "midtrain", "set_id": None},
+        {"id": "taught", "set_id": "a", "parent_id": "read"},
+    )
+    connection = connect(disk)
+    rows = [checkpoint("taught", parent_id="read"), checkpoint("sft")]
+    rows.append(checkpoint("read", stage="midtrain"))
+    names = [lineage_of(connection, one).name for one in in_table_order(connection, rows)]
+    assert names == ["midtrain", "SFT", "midtrain+SFT"]
+
+
 def test_a_reward_model_is_not_taken_for_a_student(disk: Home) -> None:
     fill(disk, {"id": "aa1"}, {"id": "bb2", "stage": "reward_model"}, {"id": "cc3", "stage": "rl"})
     connection = connect(disk)
@@ -103,5 +119,5 @@ def test_a_reward_model_is_not_taken_for_a_student(disk: Home) -> None:
         choose_checkpoints(connection, ["aa", "bb"])
     assert str(caught.value) == (
         "checkpoint bb2 is a reward model, which answers no prompt; give the id of a checkpoint of "
-        "sft, dpo, rl"
+        "midtrain, sft, dpo, rl"
     )

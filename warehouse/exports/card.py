@@ -15,6 +15,7 @@ from markupsafe import Markup
 from warehouse.characters import all_visible, one_line
 from warehouse.exports.dataset import CONFIGS, ExportedRows, ExportError, Form, Reasoning
 from warehouse.exports.figures import Figures
+from warehouse.lineage import STAGE_TITLES
 from warehouse.markdown import templates, without_signs
 
 _ABOUT = {
@@ -119,7 +120,7 @@ def checkpoint_card(figures: Figures, *, given: Mapping[str, Any]) -> str:
         "pipeline_tag": "text-generation",
         "base_model": given["base_model"],
     }
-    stages = [row["stage"].upper() for row in lineage]
+    stages = [STAGE_TITLES[row["stage"]] for row in lineage]
     is_whole = lineage[0]["parent_id"] is None
     facts = {
         "rows": figures.rows,

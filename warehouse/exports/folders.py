@@ -30,6 +30,7 @@ from warehouse.exports.figures import FILE, Figures, figures_of_checkpoint, figu
 from warehouse.exports.recipe_file import recipe_file, shown_paths, without_secrets
 from warehouse.files import OutputError
 from warehouse.home import Home
+from warehouse.lineage import STAGE_TITLES
 from warehouse.tables import Checkpoint
 
 CARD = "README.md"
@@ -135,7 +136,8 @@ def export_checkpoint(
         (folder / "recipe.toml").write_text(text, encoding="utf-8")
         given = {
             "title": publisher.title
-            or f"{checkpoint.recipe} {checkpoint.stage.upper()} {checkpoint.checkpoint_id[:12]}",
+            or f"{checkpoint.recipe} {STAGE_TITLES[checkpoint.stage]} "
+            f"{checkpoint.checkpoint_id[:12]}",
             "license": given_license,
             "languages": languages,
             "command": publisher.shown(publisher.command),

@@ -20,7 +20,26 @@ learned AS (
     JOIN examples AS e USING (set_id)
     WHERE e.status = 'chosen' OR e.reason = 'dispreferred'
 ),
+-- The usable documents that the run of a midtraining wanted.
+read_documents AS (
+    SELECT DISTINCT l.checkpoint_id, d.document_id
+    FROM line AS l
+    JOIN checkpoints AS c ON c.checkpoint_id = l.ancestor_id
+    JOIN runs_all AS r USING (run_id)
+    JOIN documents AS d ON d.documenting_id = r.figures->>'$.documents.documenting_id'
+    WHERE c.stage = 'midtrain'
+      AND d.status = 'ok'
+      -- A document that failed and was made after all is one that this training never read.
+      AND d.created_at <= c.created_at
+      AND d.sample_index < (r.figures->>'$.documents.num_samples')::BIGINT
+      AND list_contains(
+          from_json(r.figures->'$.documents.subject_ids', '["VARCHAR"]'), d.subject_id
+      )
+),
 rows AS (
+    SELECT checkpoint_id, 'documents' AS kind, document_id AS row_id
+    FROM read_documents
+    UNION
     SELECT checkpoint_id, 'examples' AS kind, set_id || '|' || completion_id AS row_id
     FROM learned
     UNION

@@ -78,6 +78,12 @@ calls AS (
     FROM drafts_raw
     -- What a function wrote cost no token.
     WHERE num_output_tokens > 0
+    UNION ALL
+    SELECT DISTINCT
+        run_id, 'documents', document_id, attempt, num_prompt_tokens, num_cached_tokens,
+        num_output_tokens
+    FROM documents_raw
+    WHERE num_output_tokens > 0
 ),
 counted AS (
     SELECT
