@@ -1,8 +1,9 @@
 -- Acceptance and spread of scores in every refresh that judged, with its drift alarm, over the texts
 -- that the judge was asked about: completions that share a text count once. `spread` is the mean
 -- distance between a text's lowest and highest score; `watched` says that drift was measured. Each
--- judge of a jury has a row of its own, and a lone judge has no name. `jury` has the models of the jury in the order in which a race asked them,
--- and how many of them could not be asked, as a judge is asked about what those before it let pass.
+-- judge of a jury has a row of its own, and a lone judge has no name. `jury` has the models of the
+-- jury in the order in which a race asked them, and how many of them could not be asked, as a judge
+-- is asked about what those before it let pass.
 WITH watched AS (
     SELECT DISTINCT unnest(
         list_append(coalesce((figures->'$.drift.runs')::VARCHAR[], []), run_id)
