@@ -40,6 +40,7 @@ from tasks.training.midtrain import MidtrainConfig
 from tasks.training.reward_model import RewardModelConfig
 from tasks.training.rl import RlConfig
 from tasks.training.sft import SftConfig
+from warehouse.lineage import STAGE_TITLES
 
 RECIPES = Path(__file__).parent / "recipes"
 SUITES = Path(__file__).parent / "suites"
@@ -120,7 +121,7 @@ class ArmConfig(Config):
                 f"arm {self.name!r} shows its critiques rules that its prompt has in summary "
                 "alone: set its context to category or none, or refine.rules to none"
             )
-        lineage = "+".join(name for name in STUDENT_TRAININGS if name in self.train)
+        lineage = "+".join(STAGE_TITLES[x] for x in STUDENT_TRAININGS if x in self.train)
         if self.refine and (self.budgets or self.faithfulness):
             key, use = ("budgets", "limit") if self.budgets else ("faithfulness", "tamper with")
             raise ValueError(
@@ -128,7 +129,7 @@ class ArmConfig(Config):
                 f"reasoning to {use}: split it into two arms"
             )
         named = self.name.lower().split("+")
-        if set(named) <= set(TRAININGS) and "+".join(named) != lineage:
+        if set(named) <= set(TRAININGS) and named != lineage.lower().split("+"):
             raise ValueError(
                 f"arm {self.name!r} trains {lineage or 'nothing'}: a name of stages must be those "
                 "that it trains, in their order"

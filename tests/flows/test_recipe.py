@@ -199,7 +199,7 @@ def test_arm_that_is_midtrained_first_is_named_for_its_trainings() -> None:
     # Its examples are the recipe's: they are refreshed once for both.
     assert (own.trainings, own.name) == (["midtrain", "sft"], "harbour")
     assert own.midtrain and (own.midtrain.samples, own.midtrain.seed) == (2, 2)
-    with pytest.raises(ValidationError, match="trains midtrain\\+sft: a name of stages"):
+    with pytest.raises(ValidationError, match="trains midtrain\\+SFT: a name of stages"):
         ArmConfig(name="SFT+midtrain", train=["midtrain", "sft"])
 
 

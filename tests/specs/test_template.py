@@ -191,7 +191,10 @@ def test_generator_without_a_system_section_keeps_the_systems_text_of_a_prompt(
 def test_what_rows_share_stands_before_what_they_do_not(kind: TemplateKind) -> None:
     text = load_template(kind, "spec_first").text
     shared = [x for x in ("{{spec}}", "{{categories}}", "{{propositions}}") if x in text]
-    starts = ("=== conversation", "{{conversation}}", "{{excerpts}}", "{{rule}}", "{{place}}")
+    starts = (
+        *("=== conversation", "{{conversation}}", "{{excerpts}}"),
+        *("{{rule}}", "{{place}}", "{{subject}}"),
+    )
     own = [x for x in starts if x in text]
     assert own and all(text.index(a) < text.index(b) for a in shared for b in own)
 
