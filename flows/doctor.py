@@ -48,6 +48,7 @@ def run_checks(home: Home, recipe: Recipe | None = None, *, mend: bool = False) 
         _ray(),
         _prefect(),
         *(_model(name, engine) for name, engine in (recipe.engines if recipe else {}).items()),
+        *([_training(name, recipe) for name in recipe.trainings] if recipe else []),
         *([_templates(recipe)] if recipe else []),
     ]
 
@@ -70,6 +71,19 @@ def _model(name: str, engine: EngineConfig) -> Check:
         fault, _, remedy = str(error).rpartition("; ")
         return Check(name, False, fault, remedy)
     return Check(name, True, found.in_words(engine))
+
+
+def _training(name: str, recipe: Recipe) -> Check:
+    """Checks the memory of a training, by the shape of the model that it begins from."""
+    # PyTorch and transformers take seconds to import.
+    from tasks.training.memory import check_memory
+
+    try:
+        found = check_memory(getattr(recipe, name), recipe.student_engine)
+    except (ValueError, OSError) as error:
+        fault, _, remedy = str(error).rpartition("; ")
+        return Check(name, False, fault, remedy)
+    return Check(name, True, f"a worker holds {found}")
 
 
 def _locked_versions() -> dict[str, str]:

@@ -20,6 +20,7 @@ from flows.run import home_at
 from tasks.data.candidates import read_source
 from tasks.data.filling import is_source, require_rules
 from tasks.data.sources import SourceConfig
+from tasks.engine.model_check import CheckedModel
 from tasks.evaluation import evaluation
 from tasks.evaluation.suites import load_suites
 from tasks.training.tracking import require_installed
@@ -56,9 +57,10 @@ def check(command: Command, recipe: Recipe, home: str | None) -> None:
     _check_evaluations(command, recipe)
     if command == "estimate":
         return
-    recipe.check_models()
+    models = recipe.check_models()
     if command in ("train", "run", "ablate"):
         _require_student(recipe)
+        _require_memory(recipe, models.get("student" if recipe.student else "engine"))
         _require_trackers(recipe)
     place = home_at(home)
     learns_rows = recipe.trainings != ["midtrain"]
@@ -86,6 +88,20 @@ def _require_student(recipe: Recipe) -> None:
         ChatTemplate.of(recipe.student)
     except ChatError as error:
         raise RecipeError(f"student: {recipe.student.model}: {error}") from error
+
+
+def _require_memory(recipe: Recipe, student: CheckedModel | None) -> None:
+    """Raises RecipeError if a training of the recipe does not fit into the memory here."""
+    facts = student.facts if student else None
+    if facts is None or not facts.is_large:
+        return
+    from tasks.training.memory import check_memory
+
+    for name in recipe.trainings:
+        try:
+            check_memory(getattr(recipe, name), recipe.student_engine)
+        except ValueError as error:
+            raise RecipeError(f"{name}: {error}") from error
 
 
 def _require_trackers(recipe: Recipe) -> None:

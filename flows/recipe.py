@@ -290,6 +290,13 @@ class Recipe(Config):
                 "rl.reward.model is true and there is no section [reward_model], which trains that "
                 "model: add it, or leave the key out for the judge"
             )
+        share = self.rl.workers.judge_gpu_share if self.rl else None
+        if share is not None and share < 1 and self.judging_engine.tensor_parallel_size > 1:
+            raise ValueError(
+                f"rl.workers.judge_gpu_share is {share:g}, and the judge is spread over "
+                f"{self.judging_engine.tensor_parallel_size} GPUs by tensor_parallel_size, which "
+                "it has for itself: leave one of the two out"
+            )
         self._check_comparison()
         self.judge.sampling.require_variety("judge", self.judge.samples)
         return self

@@ -138,7 +138,7 @@ class StageFigures:
     """Duration without the time that engines took to load."""
     tail_seconds: float = 0.0
     """Time that the last 5 % of the units took."""
-    num_gpus: int = 0
+    num_gpus: float = 0
     usage: Usage = field(default_factory=Usage)
 
     @property

@@ -17,8 +17,6 @@ from tasks.engine.requests import EngineConfig
 from tasks.engine.turns import TurnRules, TurnsError
 
 _GIB = 2**30
-_LARGE = 64 * 2**20
-"""Bytes of weights from which on it matters in which type a CPU computes."""
 _SLOW = 'this CPU imitates bfloat16, and dtype = "float32" is several times as fast'
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Devices that a machine with a GPU has, whether or not a tool here tells its size."""
@@ -52,8 +50,7 @@ class CheckedModel:
 def _is_slow(config: EngineConfig, facts: ModelFacts) -> bool:
     """Returns whether this machine's CPU would serve a model in a type that it only imitates."""
     is_here = not config.use_gpu and not os.environ.get("RAY_ADDRESS")
-    is_large = facts.num_bytes >= _LARGE
-    return is_here and is_large and config.dtype == "bfloat16" and not is_quick_at_bfloat16()
+    return is_here and facts.is_large and config.dtype == "bfloat16" and not is_quick_at_bfloat16()
 
 
 def check_model(config: EngineConfig) -> CheckedModel:
@@ -142,7 +139,7 @@ def _check_cpu(config: EngineConfig, weights: int, cache: int | None, context: i
 
 
 def _check_gpu(config: EngineConfig, weights: int, cache: int) -> None:
-    sizes = _gpu_sizes()
+    sizes = gpu_sizes()
     if not sizes:
         if not any(map(os.path.exists, _GPU_DEVICES)) and not autoscales():
             raise ValueError(
@@ -155,17 +152,18 @@ def _check_gpu(config: EngineConfig, weights: int, cache: int) -> None:
             f"tensor_parallel_size is {config.tensor_parallel_size} and this machine has "
             f"{len(sizes)} GPUs; set it to {len(sizes)} or less"
         )
-    room = int(min(sizes) * config.gpu_memory_utilization)
+    room = int(min(sizes) * config.memory_share)
+    share = f"of its gpu_share of {config.gpu_share:g} " if config.gpu_share < 1 else ""
     if weights + cache > room:
         raise ValueError(
             f"{config.model} takes {weights / _GIB:.1f} GiB for weights and {cache / _GIB:.1f} for "
-            f"the cache of one context on each GPU, and gpu_memory_utilization leaves it "
+            f"the cache of one context on each GPU, and gpu_memory_utilization {share}leaves it "
             f"{room / _GIB:.1f} of {min(sizes) / _GIB:.1f} GiB; lower max_model_len, raise "
             "tensor_parallel_size, or use a smaller model"
         )
 
 
-def _gpu_sizes() -> list[int]:
+def gpu_sizes() -> list[int]:
     """Returns the memory of each GPU of this machine in bytes; none if nothing here tells."""
     tool = shutil.which("nvidia-smi")
     if tool is None:

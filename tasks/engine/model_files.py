@@ -23,6 +23,8 @@ _OTHER_CACHE = re.compile(
     r"kv_lora|linear_|mamba|ssm|sliding_window|layers_block_type|attention_chunk"
 )
 """Keys of models whose cache is not that of plain attention."""
+_LARGE = 64 * 2**20
+"""Bytes of weights."""
 _BYTES = {"float32": 4, "float16": 2, "half": 2, "bfloat16": 2, "float": 4}
 _GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
@@ -69,6 +71,11 @@ class ModelFacts:
             cache_values_per_token=_cache_values(text),
             folder=folder,
         )
+
+    @property
+    def is_large(self) -> bool:
+        """True if it matters in which type a CPU computes, and whether a training fits."""
+        return self.num_bytes >= _LARGE
 
     def weights_bytes(self, dtype: str) -> int:
         """Returns the size of the weights in memory, as an engine of that type holds them."""

@@ -30,6 +30,7 @@ _OF_OWN_ENGINES = (
     "max_num_batched_tokens",
     "tensor_parallel_size",
     "gpu_memory_utilization",
+    "gpu_share",
     "cpu_cache_gib",
     "block_size",
     "enforce_eager",
@@ -61,7 +62,11 @@ class EngineConfig(Config):
     tensor_parallel_size: int = Field(1, gt=0)
     """GPUs that one engine is spread over."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    """Share of a GPU's memory for weights and cache."""
+    """Share of a GPU's memory for weights and cache; of its part of one, where `gpu_share` is below
+    1."""
+    gpu_share: float = Field(1.0, gt=0, le=1)
+    """Share of a GPU that Ray reserves for one engine, so that others, or a training, stand on the
+    same GPU."""
     cpu_cache_gib: int = Field(1, gt=0)
     """Memory for the cache without a GPU, in GiB."""
     block_size: int = Field(32, gt=0)
@@ -102,6 +107,12 @@ class EngineConfig(Config):
             raise ValueError(
                 f"max_num_batched_tokens is {self.max_num_batched_tokens} and max_num_seqs "
                 f"{self.max_num_seqs}; a step has a token of each sequence: raise the former"
+            )
+        if self.gpu_share < 1 and self.tensor_parallel_size > 1:
+            raise ValueError(
+                f"gpu_share is {self.gpu_share:g} and tensor_parallel_size "
+                f"{self.tensor_parallel_size}: an engine that is spread over GPUs has them for "
+                "itself; leave one of the two out"
             )
         if self.reasons == "prompted" and self.reasoning_parser:
             raise ValueError(
@@ -150,10 +161,16 @@ class EngineConfig(Config):
         return self.model_copy(update=changes)
 
     @property
-    def num_gpus(self) -> int:
+    def num_gpus(self) -> float:
         """GPUs of all replicas together."""
-        is_on_gpu = self.use_gpu and self.endpoint is None
-        return self.replicas * self.tensor_parallel_size if is_on_gpu else 0
+        if not self.use_gpu or self.endpoint is not None:
+            return 0
+        return self.replicas * self.tensor_parallel_size * self.gpu_share
+
+    @property
+    def memory_share(self) -> float:
+        """Share of the memory of a whole GPU for weights and cache."""
+        return self.gpu_memory_utilization * self.gpu_share
 
     @property
     def resources(self) -> dict[str, float]:
@@ -161,7 +178,7 @@ class EngineConfig(Config):
         if self.endpoint is not None:
             # It only waits: it must not take the processor of an engine of our own.
             return {"CPU": 0.0}
-        gpus = {"GPU": float(self.tensor_parallel_size)} if self.use_gpu else {}
+        gpus = {"GPU": self.tensor_parallel_size * self.gpu_share} if self.use_gpu else {}
         return {"CPU": self.num_cpus, **gpus}
 
     @property

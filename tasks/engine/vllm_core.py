@@ -124,7 +124,7 @@ def _options(config: EngineConfig) -> dict[str, Any]:
         "max_num_seqs": config.max_num_seqs,
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "tensor_parallel_size": config.tensor_parallel_size,
-        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "gpu_memory_utilization": config.memory_share,
         "block_size": config.block_size,
         "enforce_eager": config.enforce_eager or not config.use_gpu,
         "enable_prefix_caching": True,

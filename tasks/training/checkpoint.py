@@ -66,7 +66,7 @@ class Training(Protocol):
     def best(self) -> BestBy: ...
 
     @property
-    def num_gpus(self) -> int:
+    def num_gpus(self) -> float:
         """GPUs that it takes altogether."""
         ...
 

@@ -227,7 +227,7 @@ class DpoTraining:
         return self.pairs.set_id
 
     @property
-    def num_gpus(self) -> int:
+    def num_gpus(self) -> float:
         return self.config.workers.num_gpus
 
     def train(self, job: Job) -> TrainingOutcome:

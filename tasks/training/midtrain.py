@@ -53,7 +53,7 @@ class MidtrainTraining:
         return None
 
     @property
-    def num_gpus(self) -> int:
+    def num_gpus(self) -> float:
         return self.config.workers.num_gpus
 
     def train(self, job: Job) -> TrainingOutcome:

@@ -62,6 +62,8 @@ class RlWorkersConfig(WorkersConfig):
 
     judges: int = Field(1, gt=0)
     """Engines that judge for the reward, each with the recipe's judge."""
+    judge_gpu_share: float | None = Field(None, gt=0, le=1)
+    """Share of a GPU for each of them. Unset: as much as the judge's engine has otherwise."""
     use_vllm: bool = False
     """Roll out with vLLM, beside the trainer on its GPU; false for transformers."""
 
@@ -338,10 +340,12 @@ class RlTraining:
     @property
     def judging_engine(self) -> EngineConfig:
         """The engine of the judge, with a replica for each judge of the training."""
-        return self.judge_engine.model_copy(update={"replicas": self.config.workers.judges})
+        workers = self.config.workers
+        share = workers.judge_gpu_share or self.judge_engine.gpu_share
+        return self.judge_engine.model_copy(update={"replicas": workers.judges, "gpu_share": share})
 
     @property
-    def num_gpus(self) -> int:
+    def num_gpus(self) -> float:
         judges = self.judging_engine.num_gpus if self.config.reward.is_judged else 0
         return self.config.workers.num_gpus + judges
 

@@ -118,7 +118,7 @@ class SftTraining:
         return self.data.set_id
 
     @property
-    def num_gpus(self) -> int:
+    def num_gpus(self) -> float:
         return self.config.workers.num_gpus
 
     def train(self, job: Job) -> TrainingOutcome:

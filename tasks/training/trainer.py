@@ -58,6 +58,18 @@ class LoraConfig(Config):
     targets: str | list[str] = "all-linear"
     """Names of the modules that get an adapter."""
 
+    def of_peft(self, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> Any:
+        """Returns PEFT's configuration of the adapters."""
+        import peft
+
+        return peft.LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.targets,
+            task_type=task,
+        )
+
 
 class WorkersConfig(Config):
     """Resources of a training; nothing here changes what is learned."""
@@ -66,6 +78,8 @@ class WorkersConfig(Config):
     """Workers that share each step."""
     use_gpu: bool = True
     """A GPU for each worker; false to train on CPUs."""
+    gpu_share: float = Field(1.0, gt=0, le=1)
+    """Share of a GPU that Ray reserves for each worker, so that judges stand on the same GPU."""
     num_cpus: float = Field(1.0, gt=0)
     """Processors that Ray reserves for each worker."""
     num_threads: int | None = Field(None, gt=0)
@@ -90,14 +104,14 @@ class WorkersConfig(Config):
         return self.num_workers * self.rows_at_once
 
     @property
-    def num_gpus(self) -> int:
+    def num_gpus(self) -> float:
         """GPUs of all workers together."""
-        return self.num_workers if self.use_gpu else 0
+        return self.num_workers * self.gpu_share if self.use_gpu else 0
 
     @property
     def resources(self) -> dict[str, float]:
         """Amounts that Ray reserves for one worker, by Ray's names."""
-        return {"CPU": self.num_cpus, **({"GPU": 1.0} if self.use_gpu else {})}
+        return {"CPU": self.num_cpus, **({"GPU": self.gpu_share} if self.use_gpu else {})}
 
     def computes_in_bf16(self) -> bool:
         """Returns whether a worker on this machine computes in bfloat16."""
@@ -270,17 +284,7 @@ class Job:
         Of a model with a head of its own, task `SEQ_CLS`, all weights of the head are trained.
         """
         lora = self.config.lora
-        if lora is None:
-            return None
-        import peft
-
-        return peft.LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.targets,
-            task_type=task,
-        )
+        return lora.of_peft(task) if lora else None
 
 
 Status = Literal["completed", "stopped", "collapsed"]
@@ -321,7 +325,7 @@ class TrainingFigures(DataFigures):
 
     num_steps: int
     seconds: float
-    num_gpus: int
+    num_gpus: float
     """GPUs of the workers and, in reinforcement learning, of the judges."""
 
     @property

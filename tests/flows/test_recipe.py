@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flows.ablate import ablate
 from flows.arms import ablation_of, recipe_of
-from flows.recipe import ArmConfig, RecipeError, load_recipe, recipe_path, shipped_recipes
+from flows.recipe import ArmConfig, Recipe, RecipeError, load_recipe, recipe_path, shipped_recipes
 from specs.template import load_template
 
 
@@ -188,6 +188,15 @@ def test_change_of_an_arm_that_cannot_be_made_is_told(change: str, told: str) ->
 def test_arm_that_could_not_be_compared_is_refused(arm: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         ArmConfig.model_validate({"name": "x", "train": ["sft"], **arm})
+
+
+def test_judge_and_trainer_share_a_gpu_that_neither_spreads_over() -> None:
+    recipe = load_recipe("qwen3_8b_1xh100")
+    assert recipe.rl
+    judge = {**recipe.engine.model_dump(exclude_unset=True), "tensor_parallel_size": 2}
+    changed = recipe.model_dump(exclude_unset=True) | {"engine": judge}
+    with pytest.raises(ValidationError, match=r"judge_gpu_share is 0\.4, and the judge is spread"):
+        Recipe.model_validate(changed)
 
 
 def test_arm_that_is_midtrained_first_is_named_for_its_trainings() -> None:

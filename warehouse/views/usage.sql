@@ -23,7 +23,7 @@ SELECT
     (entry->>'num_rows')::BIGINT AS num_rows,
     (entry->>'num_steps')::BIGINT AS num_steps,
     (entry->>'seconds')::DOUBLE AS seconds,
-    (entry->>'num_gpus')::BIGINT AS num_gpus,
+    (entry->>'num_gpus')::DOUBLE AS num_gpus,
     (entry->>'$.usage.prompt_tokens')::BIGINT AS prompt_tokens,
     (entry->>'$.usage.cached_tokens')::BIGINT AS cached_tokens,
     (entry->>'$.usage.output_tokens')::BIGINT AS output_tokens,

@@ -124,7 +124,7 @@ def test_a_large_model_in_a_type_that_the_cpu_imitates_is_called_slow(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("tasks.engine.model_check._LARGE", 2**20)
+    monkeypatch.setattr("tasks.engine.model_files._LARGE", 2**20)
     bfloat16, float32 = config_of(model), config_of(model, dtype="float32")
     for capability, config, is_slow in (
         ("AVX2", bfloat16, True),
@@ -263,7 +263,7 @@ def test_gpu_that_is_too_small_is_told(
     options: dict[str, Any],
     message: str | None,
 ) -> None:
-    monkeypatch.setattr(model_check, "_gpu_sizes", lambda: sizes)
+    monkeypatch.setattr(model_check, "gpu_sizes", lambda: sizes)
     monkeypatch.setattr(model_check, "_GPU_DEVICES", ())
     config = config_of(model, use_gpu=True, **options)
     if message is None:
@@ -271,6 +271,14 @@ def test_gpu_that_is_too_small_is_told(
     else:
         with pytest.raises(ValueError, match=re.escape(message)):
             check_model(config)
+
+
+def test_engine_reserves_its_share_of_a_gpu_and_of_its_memory() -> None:
+    half = EngineConfig(gpu_share=0.5, gpu_memory_utilization=0.8, replicas=2)
+    assert half.resources == {"CPU": 1.0, "GPU": 0.5}
+    assert (half.num_gpus, half.memory_share) == (1.0, 0.4)
+    with pytest.raises(ValueError, match=r"is 0\.5 and tensor_parallel_size 2"):
+        EngineConfig(gpu_share=0.5, tensor_parallel_size=2)
 
 
 def test_check_imports_nothing_heavy(model: Path) -> None:

@@ -534,6 +534,24 @@ def test_all_prompts_have_their_turn_before_one_comes_again() -> None:
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
 
 
+def test_judge_and_trainer_share_a_gpu(disk: Home) -> None:
+    workers = RlWorkersConfig(gpu_share=0.6, judge_gpu_share=0.4)
+    training = RlTraining(
+        config=RlConfig(workers=workers),
+        prompts=[],
+        specs={},
+        judge=JudgeConfig(),
+        judge_engine=EngineConfig(),
+        judge_model="judge@1",
+        home=disk,
+        run_id="r",
+        rule_ids=(),
+    )
+    shares = [one.resources["GPU"] for one in (training.judging_engine, workers)]
+    assert (shares, training.num_gpus) == ([0.4, 0.6], 1.0)
+    assert training.config.defining() == RlConfig().defining()
+
+
 def test_another_reward_model_makes_another_model_and_its_pairs_are_ancestors(disk: Home) -> None:
     def training(scorer: str | None, **changes: Any) -> RlTraining:
         return RlTraining(
