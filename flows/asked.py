@@ -118,13 +118,12 @@ def _remade(
             settings=recipe.get("generate", {}),
         )
     if found.kind == "judgements":
-        completion = _one(found, "completion", row["completion_id"])
-        prompts = look_up(connection, "prompt_revisions", prompt_id=completion["prompt_id"])
+        prompts = look_up(connection, "prompt_revisions", prompt_id=row["prompt_id"])
         if not prompts:
-            raise RemakeError(f"prompt {completion['prompt_id']} is not in the warehouse")
+            raise RemakeError(f"prompt {row['prompt_id']} is not in the warehouse")
         return judgement_request(
             row,
-            completion=completion,
+            completion=_one(found, "completion", f"of text {row['text_id']}"),
             prompts=prompts,
             spec=_spec(connection, row["spec_id"]),
             settings=recipe.get("judge", {}),

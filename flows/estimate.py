@@ -41,7 +41,8 @@ class Estimate:
     completions: int
     judgements: int
     """An upper bound, over all judges: a judge that races stops at the first score under the
-    threshold, and a completion that is not well formed is not judged."""
+    threshold, a completion that is not well formed is not judged, and completions that come to the
+    same text are judged once."""
     output_tokens: int | None = None
     """None if the recipe never made such rows here."""
     hours: float | None = None
@@ -248,8 +249,9 @@ def _count_missing(
 ) -> _Missing:
     """Returns the rows that the stages would find missing.
 
-    Completions that are still to be made, and `num_traces` that are still to be stored, will lack
-    all their judge samples, and prompts whose category is still to be chosen all their completions.
+    Completions that are still to be made, and `num_traces` that are still to be stored, may each
+    have a text of their own and lack all its judge samples, and prompts whose category is still to
+    be chosen all their completions.
     """
     assignments = assign.pending(connection).num_units if assign else 0
     generate = GenerateWork(

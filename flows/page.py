@@ -49,8 +49,10 @@ def lineage(found: FoundRow) -> None:
     row, related = found.row, found.related
     lines: list[tuple[str, str]] = []
     for name in ("completion", "answer"):
-        for one in related.get(name, ()):
-            lines.append((name, f"{one[f'{name}_id']} by {one['model']}"))
+        rows = related.get(name, [])
+        for one in rows[:1]:
+            shared = f", and {len(rows) - 1} more with its text" if len(rows) > 1 else ""
+            lines.append((name, f"{one[f'{name}_id']} by {one['model']}{shared}"))
     for one in related.get("prompt", ()):
         lines.append(("prompt", f"{one['prompt_id']}, source {one['source']}, {one['split']}"))
     for one in related.get("case", ()):

@@ -181,6 +181,10 @@ def run_function(run: RunContext, work: FunctionWork) -> StageFigures:
     return total
 
 
+_UNITS = {"judgements": "texts"}
+"""What a stage counts, by its table, where its name would have readers expect other rows."""
+
+
 def _make(
     run: RunContext, work: Work, engine: EngineConfig, pending: Pending, config: StageConfig
 ) -> None:
@@ -191,7 +195,9 @@ def _make(
     stage = Stage(work, run.engines, engine, run.home, config)
     with (
         prefect_progress(work.name) as publish,
-        progress_bar(work.name, num_waiting, publish=publish) as advance,
+        progress_bar(
+            work.name, num_waiting, publish=publish, unit=_UNITS.get(work.table.name, "")
+        ) as advance,
     ):
 
         def committed(num_units: int) -> None:
@@ -232,13 +238,17 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(
-    title: str, total: int, *, publish: Callable[[float], None] = lambda percent: None
+    title: str,
+    total: int,
+    *,
+    publish: Callable[[float], None] = lambda percent: None,
+    unit: str = "",
 ) -> Iterator[Callable[[int], None]]:
     """Shows the progress of a stage on stderr; yields a function that takes newly finished rows.
 
     A terminal gets a bar with rate and time left; anything else a line at the start and the end,
     and at most one every ten seconds between.
-    `publish` takes the finished share in percent, every two seconds.
+    `publish` takes the finished share in percent, every two seconds; `unit` names what is counted.
     """
     console, title = terminal.console(err=True), one_line(title)
     bar = Progress(
@@ -257,7 +267,7 @@ def progress_bar(
         if not console.is_terminal:
             terminal.line(f"{title}: {words}", err=True)
 
-    say(f"{total} to do")
+    say(f"{total} {unit} to do" if unit else f"{total} to do")
     with bar:
         row = bar.add_task(title, total=total)
 

@@ -78,7 +78,7 @@ def spec_text(spec_id: str, **changes: Any) -> SpecText:
 def completion(completion_id: str, **changes: Any) -> Completion:
     row: dict[str, Any] = {
         "completion_id": completion_id,
-        "text_id": "t",
+        "text_id": completion_id,
         "prompt_id": "p",
         "spec_id": "s",
         "generation_id": "g",
@@ -103,12 +103,14 @@ def completion(completion_id: str, **changes: Any) -> Completion:
 
 
 def judgement(
-    completion_id: str, sample_index: int, score: float | None, **changes: Any
+    completion_id: str, sample_index: int, score: float | None, /, **changes: Any
 ) -> Judgement:
+    """A sample of the judge on the text of a completion, as `completion` gives it one."""
     row: dict[str, Any] = {
         "judgement_id": content_id(completion_id, "s", "j", sample_index),
-        "completion_id": completion_id,
-        "text_id": "t",
+        "completion_id": None,
+        "prompt_id": "p",
+        "text_id": completion_id,
         "spec_id": "s",
         "judging_id": "j",
         "sample_index": sample_index,
@@ -154,7 +156,7 @@ def judged(judge: str, scores: Scores, **changes: Any) -> list[Judgement]:
 def review(completion_id: str, reviewer: str, decision: str, **changes: Any) -> Review:
     row: dict[str, Any] = {
         "completion_id": completion_id,
-        "text_id": "t",
+        "text_id": completion_id,
         "reviewer": reviewer,
         "revision": 0,
         "decision": decision,

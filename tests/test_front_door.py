@@ -24,7 +24,7 @@ PAGES = [
     PROJECT / ".github" / "CONTRIBUTING.md",
     PROJECT / "CHANGELOG.md",
 ]
-TODAY = PROJECT / "tests" / "warehouses" / "schema_6"
+TODAY = PROJECT / "tests" / "warehouses" / "schema_7"
 
 
 def test_readme_is_short_and_opens_with_one_short_sentence() -> None:

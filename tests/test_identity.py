@@ -124,16 +124,16 @@ EXPECTED: dict[str, str] = {
     "completions/sample 1": "05b56d6cfab23de46e8fd17b3864f14f",
     "completions/text": "88b38d8ed69dc0f67c95681c45361304",
     "judgements/judging, plain": "1631c44d06308e704e43d6483dbbbfba",
-    "judgements/vote 1, plain": "f13fc43a7ab43f11f6609f7491c08244",
+    "judgements/vote 1, plain": "fe3896c18277ab03fe7b3ce975a4c02a",
     "judgements/judging, shown metadata": "d20de124b64fea089c64e9a76a091397",
-    "judgements/vote 1, shown metadata": "38d02e19aa470c7240728dd1483028d8",
+    "judgements/vote 1, shown metadata": "f28c289ea10a6d9bf557aca742a1794a",
     "judgements/judging, held to a form": "f3032f6651c6baa118e9c819efaeed89",
-    "judgements/vote 1, held to a form": "444e3ebd2ebdafb273321adac803da1a",
+    "judgements/vote 1, held to a form": "79ca127fa63531e6a4878834784d3361",
     "judgements/judging, criteria": "26b9dda10d144c45fbc07f39ebbb58df",
-    "judgements/vote 1, criteria": "441d43fecf2d521d1caaed67c47a27bc",
+    "judgements/vote 1, criteria": "a019319dbfd9b58792f4a9b8e1db5118",
     "judgements/jury": "e93970e507cd282452d3347cebe5e7d3",
     "judgements/judging, paper": "099674172fbdc58d4cd0d2fe9a19bec2",
-    "judgements/vote 1, paper": "41126c02a73bda372c48234c9a4450ac",
+    "judgements/vote 1, paper": "a46e0c2199a92265bb65bf5a22c29f88",
     "examples/set": "beddbe8ca1f47b31072338d545598810",
     "examples/set of more": "1444c0ee24b85b558d2f84c1eb5ae479",
     "examples/set of pairs of answers": "b7d97c49339f1d323426589f7889b16c",
@@ -380,8 +380,14 @@ def examples(folder: Path) -> dict[str, str]:
     scores = {"a": 9.0, "b": 9.0, "c": 9.0, "d": 1.0}
     content: dict[str, list[Any]] = {
         "prompts": [rows.prompt("May I row?", prompt_id="p")],
-        "completions": [rows.completion(x, cited=["B1"] if x != "c" else []) for x in scores],
-        "judgements": [rows.judgement(x, k, scores[x]) for x in scores for k in (0, 1)],
+        "completions": [
+            rows.completion(x, text_id="t", cited=["B1"] if x != "c" else []) for x in scores
+        ],
+        "judgements": [
+            rows.judgement(x, k, scores[x], completion_id=x, text_id="t")
+            for x in scores
+            for k in (0, 1)
+        ],
         "runs": [rows.run("r")],
     }
     for table in content:

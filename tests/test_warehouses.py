@@ -17,8 +17,8 @@ from warehouse.tables import COMPLETIONS, SCHEMA_VERSION, TABLES
 from warehouse.upkeep import compact, mend
 
 WAREHOUSES = Path(__file__).parent / "warehouses"
-OLD = {version: WAREHOUSES / f"schema_{version}" for version in (2, 3, 4, 5)}
-TODAY = WAREHOUSES / "schema_6"
+OLD = {version: WAREHOUSES / f"schema_{version}" for version in (2, 3, 4, 5, 6)}
+TODAY = WAREHOUSES / "schema_7"
 """Two prompts of one policy, followed from their source to the evaluation of a trained model."""
 
 ROWS = {

@@ -1,11 +1,11 @@
 """A DuckDB connection with one view per table, usable while a run is going on.
 
 `<table>_all` shows each id once, in its latest attempt or revision, and no judgement or grade of a
-text that is no longer there. `<table>` of completions and judgements shows the rows that the latest
-run of some recipe wanted, of rollouts the steps that count. `verdicts` is the lowest score of each
-completion and what follows from it; `shards` names the file of each row, and `unread_files` what
-lies among the shards and is none. Questions about evaluations are about one run: the latest, or the
-one chosen.
+text that is no longer there; judgements, which are about texts, once for each completion that has
+the text. `<table>` of completions and judgements shows the rows that the latest run of some recipe
+wanted, of rollouts the steps that count. `verdicts` is the lowest score of each completion and what
+follows from it; `shards` names the file of each row, and `unread_files` what lies among the shards
+and is none. Questions about evaluations are about one run: the latest, or the one chosen.
 
 SQL stands in files: `views/` what every connection shows, `queries/` the questions people ask,
 `pending/` what is missing, `lookups/` what the code reads by parameters.
@@ -36,6 +36,7 @@ from warehouse.home import Home, ShardError
 from warehouse.listing import Listing, list_warehouse, tell_strays
 from warehouse.shards import Stray, list_shards
 from warehouse.tables import (
+    JUDGEMENTS,
     PROMPTS,
     TABLES,
     Checkpoint,
@@ -326,10 +327,12 @@ def show_prompts_of(connection: duckdb.DuckDBPyConnection, other: Home) -> None:
 
 def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Returns the number of rows of each table, each id once."""
-    return {
-        name: len(connection.table(f"{name}_all").project(", ".join(table.key)))
-        for name, table in TABLES.items()
-    }
+    counts = {}
+    for name, table in TABLES.items():
+        ids = connection.table(f"{name}_all").project(", ".join(table.key))
+        # Completions may share a judgement, which has a row for each.
+        counts[name] = len(ids.distinct() if table is JUDGEMENTS else ids)
+    return counts
 
 
 def choose_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -37,7 +37,12 @@ _HEADER = re.compile(r"\A(?:\s*--.*\n)+")
 @cache
 def view_statements() -> tuple[str, ...]:
     """Returns the SQL of the views that each connection has, each after those that it reads."""
-    once = [f"CREATE VIEW {table.name}_all AS {_once_query(table)};" for table in TABLES.values()]
+    once = [
+        # A judgement is about a text, and `judgements_all` shows it for each completion with it.
+        f"CREATE VIEW {table.name}_{'once' if table is JUDGEMENTS else 'all'} AS "
+        f"{_once_query(table)};"
+        for table in TABLES.values()
+    ]
     same = [
         f"CREATE VIEW {table.name} AS FROM {table.name}_all;"
         for table in TABLES.values()
@@ -194,7 +199,7 @@ def shards_query(sources: Mapping[str, str]) -> str:
 def _once_query(table: Table) -> str:
     """Returns the query of each id once: its latest attempt or revision, the earliest such row.
 
-    Judgements and grades of texts that are no longer there are left out.
+    Reviews and grades of texts that are no longer there are left out.
     """
     key = ", ".join(table.key)
     rows = f"{table.name}_raw"

@@ -37,7 +37,7 @@ _RELATED = {
         "checkpoints": ("checkpoints_of_completion", "completion_id"),
         **_ORIGIN,
     },
-    "judgements": _ORIGIN,
+    "judgements": {"completion": ("completions_of_judgement", "judgement_id"), **_ORIGIN},
     "evaluations": _ORIGIN,
     "prompts": {"completions": ("completions_of_prompt", "prompt_id")},
     "runs": {"stages": ("stage_counts", "run_id")},
@@ -50,10 +50,7 @@ _RELATED = {
 _PARENTS = {
     "answers": {"case": ("cases", "case_id")},
     "evaluations": {"answer": ("answers", "answer_id"), "case": ("cases", "case_id")},
-    "judgements": {
-        "completion": ("completions", "completion_id"),
-        "prompt": ("prompts", "prompt_id"),
-    },
+    "judgements": {"prompt": ("prompts", "prompt_id")},
 }
 """Kind → name → the table of a row that a row is about, and the column with its id: of the row, or
 of the one before it."""
@@ -113,7 +110,7 @@ def _with_related(connection: duckdb.DuckDBPyConnection, kind: str, row_id: str)
     related: dict[str, list[Row]] = {}
     known = dict(row)
     for name, (table, column) in _PARENTS.get(kind, {}).items():
-        text = row.get("text_id") if table in ("completions", "answers") else None
+        text = row.get("text_id") if table == "answers" else None
         related[name] = _rows(connection, TABLES[table], known.get(column), text=text)
         known = {**next(iter(related[name]), {}), **known}
     related |= {

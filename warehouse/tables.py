@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "6"
+SCHEMA_VERSION = "7"
 FORMER_TABLES = ("policies",)
 """Tables that only older schema versions have; such a folder shows a warehouse to be old."""
 
@@ -144,7 +144,8 @@ class Completion:
     """Hash of prompt, spec, template, model, sampling and sample index; of a trace: of prompt, the
     label of its model, and text."""
     text_id: str
-    """Hash of reasoning and answer. Judgements carry it, so a regenerated row is judged again."""
+    """Hash of reasoning and answer. Judgements are about it: completions of one prompt with equal
+    texts share theirs, and a regenerated row is judged again."""
     prompt_id: str
     """Id of the prompt."""
     spec_id: str | None
@@ -206,12 +207,17 @@ class Judgement:
     is null, never 0."""
 
     judgement_id: str
-    """Hash of completion and its text, spec, judge model, template, sampling and sample index; of a
-    score that came with a trace: of completion and its text, judge, criteria and place."""
-    completion_id: str
-    """Id of the completion."""
+    """Hash of prompt and text, spec, judge model, template, sampling and sample index, and of the
+    metadata that the judge was shown; of a score that came with a trace: of completion and its
+    text, judge, criteria and place."""
+    completion_id: str | None
+    """Id of the completion. In shards it is null for a sample of the recipe's judge, which is about
+    a text: views show such a sample once for each completion that has the text."""
+    prompt_id: str
+    """Id of the prompt."""
     text_id: str
-    """Hash of the text that was judged: the completion's at that time."""
+    """Hash of the text that was judged. Completions of one prompt and spec with equal texts share
+    the judgement."""
     spec_id: str | None
     """Id of the spec that the judge was shown; null for a score that came with a trace."""
     judging_id: str
@@ -221,7 +227,7 @@ class Judgement:
     """Criterion that a score that came with a trace is for; null if it is for the completion as a
     whole, and for samples of the recipe's judge, which have `criteria`."""
     sample_index: int
-    """Place among the judgements of one completion, or of its criterion; from 0."""
+    """Place among the judgements of one text, or of a trace; from 0."""
     attempt: int
     """Number of earlier attempts; an engine error or an unread score is retried within a budget. Of
     a score that came with a trace, the times that its file changed it."""
@@ -836,7 +842,7 @@ class Table:
     key: tuple[str, ...]
     """Columns of which views show each value once."""
     about: "Table | None" = None
-    """The table whose texts its rows judge."""
+    """The table whose rows, by their ids and texts, its rows judge."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -863,7 +869,7 @@ class Table:
 PROMPTS = Table("prompts", Prompt, ("prompt_id",))
 SPECS = Table("specs", SpecText, ("spec_id",))
 COMPLETIONS = Table("completions", Completion, ("completion_id",))
-JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",), about=COMPLETIONS)
+JUDGEMENTS = Table("judgements", Judgement, ("judgement_id",))
 REVIEWS = Table("reviews", Review, ("completion_id", "reviewer"), about=COMPLETIONS)
 EXAMPLES = Table("examples", Example, ("set_id", "completion_id"))
 CHECKPOINTS = Table("checkpoints", Checkpoint, ("checkpoint_id",))

@@ -15,12 +15,13 @@ class DriftConfig(Config):
     refreshes: int = Field(7, gt=0)
     """Earlier refreshes that the newest one is compared with."""
     acceptance: float = Field(0.1, gt=0, le=1)
-    """Largest distance of the share of accepted completions from the mean of those refreshes."""
+    """Largest distance of the share of accepted texts from the mean of those refreshes."""
     spread: float = Field(2.0, gt=0, le=10)
     """Largest distance of the mean spread from theirs; the spread is the difference between the
-    highest and the lowest score of one completion."""
+    highest and the lowest score of one text."""
     min_rows: int = Field(50, gt=0)
-    """Completions that must be newly judged before drift is tested."""
+    """Texts that must be newly judged before drift is tested; completions that share one count
+    once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +36,17 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Completions that one or several refreshes judged."""
+    """Texts that one or several refreshes judged."""
 
     num_judged: int
     acceptance: float | None
-    """Share of the completions that was accepted, from 0 to 1."""
+    """Share of the texts that was accepted, from 0 to 1."""
     spread: float | None
-    """Mean difference between the highest and the lowest score of a completion."""
+    """Mean difference between the highest and the lowest score of a text."""
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Judged":
-        """Returns several rows of question `drift` as one, weighted by completions."""
+        """Returns several rows of question `drift` as one, weighted by texts."""
 
         def mean(name: str) -> float | None:
             valued = [row for row in rows if row[name] is not None]
@@ -75,7 +76,7 @@ def watch(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> Drift:
 def _watch_judge(rows: Sequence[Mapping[str, Any]], config: DriftConfig) -> str | None:
     """Returns why what one judge gave in the refreshes not watched yet is held, if it is."""
     unwatched = [row for row in rows if not row["watched"]]
-    # In another jury, or at another place in it, a judge is asked about other completions.
+    # In another jury, or at another place in it, a judge is asked about other texts.
     juries = {row["jury"] for row in unwatched}
     before = [
         row
@@ -105,7 +106,7 @@ def find_alarm(
         mean = sum(usual) / len(usual)
         if abs(value - mean) > band:
             return (
-                f"{name} is {value:.3f} over {newest.num_judged} completions, {mean:.3f} in "
+                f"{name} is {value:.3f} over {newest.num_judged} texts, {mean:.3f} in "
                 f"the {len(usual)} refreshes before; more than {band:g} apart"
             )
     return None

@@ -1,4 +1,7 @@
-"""judgements ← completions: k samples of a judge that has the spec before it; the lowest counts."""
+"""judgements ← completions: k samples of a judge that has the spec before it; the lowest counts.
+
+A judgement is about a text: completions of one prompt and spec with equal texts share it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +35,8 @@ class JudgeConfig(Config):
     """Scoring of completions by the judge."""
 
     samples: int = Field(4, gt=0)
-    """Judge samples per completion (k); the lowest score counts."""
+    """Judge samples per completion (k); the lowest score counts. Completions of a prompt with equal
+    texts share theirs."""
     threshold: float = Field(8.0, ge=MIN_SCORE, le=MAX_SCORE)
     """Lowest accepted score, from 0 to 10; a completion with any score under it is rejected."""
     mode: Literal["race", "full"] = "race"
@@ -100,11 +104,11 @@ def judging_id_of(template: Template, config: JudgeConfig, model: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgementUnit:
-    """A completion and the judge samples that it lacks."""
+    """A text of one or several completions, and the judge samples that it lacks."""
 
     block_key: str
     """The spec id."""
-    completion_id: str
+    prompt_id: str
     text_id: str
     spec_id: str
     messages: list[Message]
@@ -161,9 +165,9 @@ class JudgeWork:
         return judging_id_of(self.template, self.config, model)
 
     def pending(self, connection: duckdb.DuckDBPyConnection) -> Pending:
-        """Returns the completions that lack judge samples, by spec.
+        """Returns the texts that lack judge samples, by spec, each once.
 
-        In a race a score of another judge of the jury settles a completion as well.
+        In a race a score of another judge of the jury settles a text as well.
         """
         is_race = self.config.mode == "race"
         jury = {self.model, *(self.jury if is_race else ())}
@@ -241,9 +245,10 @@ class JudgeWork:
         verdict = self._verdict(sample)
         return Judgement(
             judgement_id=content_id(
-                unit.completion_id, unit.text_id, unit.spec_id, self.judging_id, index, *shown
+                unit.prompt_id, unit.text_id, unit.spec_id, self.judging_id, index, *shown
             ),
-            completion_id=unit.completion_id,
+            completion_id=None,
+            prompt_id=unit.prompt_id,
             text_id=unit.text_id,
             spec_id=unit.spec_id,
             judging_id=self.judging_id,

@@ -77,7 +77,7 @@ def judgement_request(
     """
     config = _configured(JudgeConfig, settings)
     checks = [
-        *_common_checks({**row, "prompt_id": completion["prompt_id"]}, prompts[0], spec),
+        *_common_checks(row, prompts[0], spec),
         check(
             "text_id",
             row["text_id"],
@@ -95,7 +95,7 @@ def judgement_request(
     shown = _metadata_of(row, prompts, config)
     checks += [
         Check("judging_id", row["judging_id"], f"template {template.name}, model, sampling"),
-        Check("judgement_id", row["judgement_id"], "completion, text, spec, judging_id, index"),
+        Check("judgement_id", row["judgement_id"], "prompt, text, spec, judging_id, index"),
     ]
     messages = judge_messages(
         template,
@@ -115,7 +115,7 @@ def _metadata_of(row: Row, prompts: Sequence[Row], config: JudgeConfig) -> list[
     for prompt in prompts:
         shown = list(prompt["metadata"]) if config.show_metadata else []
         again = content_id(
-            row["completion_id"],
+            row["prompt_id"],
             row["text_id"],
             row["spec_id"],
             row["judging_id"],

@@ -164,6 +164,7 @@ class TraceStore:
                 yield Judgement(
                     judgement_id=name,
                     completion_id=trace.completion_id,
+                    prompt_id=trace.prompt_id,
                     text_id=text,
                     spec_id=None,
                     judging_id=judging_id,

@@ -128,7 +128,7 @@ def write(home: Home, num_completions: int) -> None:
     write_table(home, COMPLETIONS, completions, num_rows=num_completions)
     score = f"if({ACCEPTED}, 8 + hash(i) % 3, hash(i) % 8)"
     judgements = made | {
-        **{"judgement_id": "md5('j' || i)", "completion_id": "md5('c' || c)"},
+        **{"judgement_id": "md5('j' || i)", "prompt_id": f"md5('p' || c // {NUM_SAMPLES})"},
         **{"text_id": "md5('t' || c)", "judging_id": "'judging'", "score": score},
         **{"spec_id": f"md5('s' || c // {NUM_SAMPLES} % {NUM_SPECS})"},
         **{"sample_index": f"i % {NUM_JUDGEMENTS}", "rationale": "rationale"},

@@ -79,7 +79,7 @@ def read_scores(home: Path, judges: Sequence[str], *, votes: int) -> list[Scored
     query = """
         SELECT completion_id, any_value(p.messages), any_value(c.answer), any_value(c.cited),
             list({model: j.model, index: j.sample_index, score: j.score})
-        FROM judgements AS j JOIN completions AS c USING (completion_id)
+        FROM judgements AS j JOIN completions AS c USING (completion_id, prompt_id)
         JOIN prompts AS p USING (prompt_id)
         GROUP BY completion_id
     """

@@ -102,7 +102,7 @@ raced AS (
 )
 SELECT
     md5(concat_ws('|', 'j', i, judge, sample_index)) AS judgement_id,
-    md5('c' || i) AS completion_id, md5('t' || i) AS text_id,
+    NULL AS completion_id, md5('p' || i // $samples) AS prompt_id, md5('t' || i) AS text_id,
     picked(getvariable('specs'), i // $samples, 'spec').spec_id AS spec_id,
     'judging-' || judge AS judging_id, sample_index,
     if(drawn(i * 8 + place, 'unread', 60) = 0, 'no_verdict', 'ok') AS status,

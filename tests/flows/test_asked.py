@@ -113,7 +113,7 @@ def work_all(made: Made, templates: Path) -> None:
         judge,
         [
             JudgementUnit(
-                completion_id=row.completion_id, text_id=row.text_id, spec_id=spec.id,
+                prompt_id=row.prompt_id, text_id=row.text_id, spec_id=spec.id,
                 messages=chats[ids.index(row.prompt_id)], metadata=metadata,
                 reasoning=row.reasoning, answer=row.answer, **shared,
             )

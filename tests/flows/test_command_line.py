@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> str:
         completion("c2", prompt_id=asked.prompt_id, sample_index=1, status="truncated", answer=""),
     ]
     write_shard(place, COMPLETIONS, rows)
-    write_shard(place, JUDGEMENTS, [judgement("c1", 0, 9.0)])
+    write_shard(place, JUDGEMENTS, [judgement("c1", 0, 9.0, prompt_id=asked.prompt_id)])
     write_shard(place, RUNS, [run("r1", num_samples=2, num_judgements=1, spec_ids=["s"])])
     return place.url
 

@@ -48,7 +48,7 @@ def rafts(folder: Path, num_prompts: int = 3) -> Recipe:
 
 @dataclass
 class Refresh:
-    """A refresh without Prefect and Ray, whose judge gives every answer a 9."""
+    """A refresh without Prefect and Ray, whose judge gives every answer, each another text, a 9."""
 
     recipe: Recipe
     home: Home
@@ -104,7 +104,7 @@ class Refresh:
         """Makes all that the work finds missing."""
 
         def reply(request: Request, index: int) -> str:
-            return "<think>Rule B1 covers it.</think>Fine.\nScore: 9"
+            return f"<think>Rule B1 covers it.</think>Fine, by way {index}.\nScore: 9"
 
         for wave in work.pending(self.warehouse()):
             units = [work.unit(**row) for row in wave.to_pylist()]
@@ -194,7 +194,8 @@ def test_estimate_counts_the_retries_of_a_refresh(
             completion_id,
             0,
             sample[2],
-            judgement_id=content_id(completion_id, first.text_id, spec_id, judging_id, 0),
+            judgement_id=content_id(prompt_id, first.text_id, spec_id, judging_id, 0),
+            prompt_id=prompt_id,
             spec_id=spec_id,
             judging_id=judging_id,
             status=sample[0],

@@ -45,6 +45,8 @@ class Juries:
     home: Home
     down: Refreshed
     counts_down: Mapping[str, int]
+    texts_down: Mapping[str, int]
+    """By verdict, the different texts of the completions that `counts_down` counts."""
     whole: Refreshed
     again: Refreshed
 
@@ -53,8 +55,11 @@ class Juries:
         return connect(self.home)
 
 
-def count(home: Path) -> dict[str, int]:
-    query = "SELECT verdict, count(*) FROM verdicts GROUP BY 1"
+def count(home: Path, what: str) -> dict[str, int]:
+    query = (
+        f"SELECT verdict, count({what}) FROM verdicts "
+        "JOIN completions_all USING (completion_id) GROUP BY 1"
+    )
     return dict(read(connect(Home(str(home))), query).fetchall())
 
 
@@ -63,9 +68,9 @@ def juries(tmp_path_factory: pytest.TempPathFactory) -> Juries:
     home = tmp_path_factory.mktemp("jury")
     # Longer than the model can read: vLLM refuses it. What engines can hold is no part of ids.
     down = refresh(recipe(max_model_len=1_000_000), home)
-    counts = count(home)
+    counts = [count(home, what) for what in ("*", "DISTINCT (completions_all.prompt_id, text_id)")]
     whole, again = refresh(recipe(), home), refresh(recipe(), home)
-    return Juries(Home(str(home)), down, counts, whole, again)
+    return Juries(Home(str(home)), down, *counts, whole, again)
 
 
 def test_completions_of_a_judge_that_is_down_are_unjudged_and_the_judge_is_named(
@@ -88,7 +93,7 @@ def test_next_run_asks_the_judge_that_was_down_about_what_still_stands_alone(
         if name.startswith("judge ") and figures.num_units
     }
     [judge] = asked
-    assert "float32" in judge and asked[judge] == juries.counts_down["unjudged"]
+    assert "float32" in judge and asked[judge] == juries.texts_down["unjudged"]
     verdicts = "SELECT DISTINCT verdict FROM verdicts WHERE verdict <> 'failed'"
     found = set(read(juries.connection, verdicts).fetchall())
     assert ("accepted",) in found and found <= {("accepted",), ("rejected",)}
@@ -109,6 +114,6 @@ def test_questions_tell_the_judges_apart(juries: Juries) -> None:
     assert asked_second == juries.counts_down["unjudged"]
     drift = ask(juries.connection, "drift").to_pylist()
     assert [("float32" in row["judge"], row["num_judged"]) for row in drift] == [
-        (False, sum(juries.counts_down.values()) - juries.counts_down.get("failed", 0)),
-        (True, asked_second),
+        (False, sum(juries.texts_down.values()) - juries.texts_down.get("failed", 0)),
+        (True, juries.texts_down["unjudged"]),
     ]

@@ -22,7 +22,7 @@ def judged(disk: Home) -> Home:
     for number, (name, alarm) in enumerate((("early", None), ("late", "acceptance is 1.000"))):
         write_shard(disk, PROMPTS, [prompt(name, prompt_id=name)])
         write_shard(disk, COMPLETIONS, [completion(name, prompt_id=name)])
-        votes = [judgement(name, index, 9.0, run_id=name) for index in range(2)]
+        votes = [judgement(name, index, 9.0, prompt_id=name, run_id=name) for index in range(2)]
         write_shard(disk, JUDGEMENTS, votes)
         figures = json.dumps({"drift": {"alarm": alarm}} if alarm else {})
         made = run(
@@ -58,9 +58,9 @@ def test_what_a_drifted_judge_said_is_held_until_it_is_approved(judged: Home) ->
 def test_what_a_killed_refresh_judged_is_held_by_the_one_that_looked_at_it(judged: Home) -> None:
     write_shard(judged, PROMPTS, [prompt("dead", prompt_id="dead")])
     write_shard(judged, COMPLETIONS, [completion("dead", prompt_id="dead")])
-    write_shard(
-        judged, JUDGEMENTS, [judgement("dead", index, 9.0, run_id="dead") for index in (0, 1)]
-    )
+    of_dead = {"prompt_id": "dead", "run_id": "dead"}
+    votes = [judgement("dead", index, 9.0, **of_dead) for index in (0, 1)]
+    write_shard(judged, JUDGEMENTS, votes)
     alarm = {"alarm": "acceptance is 1.000", "runs": ["dead", "looked"]}
     shared = {"resolved_recipe": plain().model_dump_json()}
     dead = run("dead", started_at=later(3), status="running", **shared)

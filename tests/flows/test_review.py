@@ -41,7 +41,8 @@ def home(tmp_path: Path) -> Home:
         COMPLETIONS,
         [completion(x, prompt_id=f"p {x}", answer=f"{SECRET} of {x}") for x in SCORES],
     )
-    write_shard(place, JUDGEMENTS, [judgement(x, k, SCORES[x]) for x in SCORES for k in (0, 1)])
+    scores = [judgement(x, k, SCORES[x], prompt_id=f"p {x}") for x in SCORES for k in (0, 1)]
+    write_shard(place, JUDGEMENTS, scores)
     write_shard(place, RUNS, [run("r")])
     return place
 

@@ -130,7 +130,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> str:
             completion("short", status="truncated", reason="cut at 160 tokens", **shared),
         ],
         JUDGEMENTS: [
-            judgement(name, number, score, spec_id=SPEC.spec_id, rationale=RATIONALE)
+            judgement(name, number, score, **shared, rationale=RATIONALE)
             for name, scores in verdicts.items()
             for number, score in enumerate(scores)
         ],
@@ -324,7 +324,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
             for n, text in enumerate(texts)
         ],
         JUDGEMENTS: [
-            judgement(f"c{n}", k, score, rationale=text, reason=text, model=text)
+            judgement(
+                f"c{n}", k, score, prompt_id=f"p{n}", rationale=text, reason=text, model=text
+            )
             for n, text in enumerate(texts)
             for k, score in enumerate([9.0, 9.0 if n % 3 else None])
         ],

@@ -59,10 +59,10 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
     from flows.steps import progress_bar
 
     shares: list[float] = []
-    with progress_bar("judge", 3, publish=shares.append) as advance:
+    with progress_bar("judge", 3, publish=shares.append, unit="texts") as advance:
         advance(2)
         advance(1)
-    assert capsys.readouterr().err == "judge: 3 to do\njudge: 3 of 3 done\n"
+    assert capsys.readouterr().err == "judge: 3 texts to do\njudge: 3 of 3 done\n"
     assert shares[-1] == 100.0
 
 

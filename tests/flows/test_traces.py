@@ -201,7 +201,8 @@ def test_the_lowest_of_all_criteria_counts_and_a_missing_one_is_never_a_score(
         disk,
         "SELECT p.messages[1].content, any_value(v.verdict), "
         "list(j.status ORDER BY j.sample_index), list(criterion ORDER BY j.sample_index), "
-        "list(DISTINCT j.model) FROM judgements AS j JOIN completions AS c USING (completion_id) "
+        "list(DISTINCT j.model) FROM judgements AS j "
+        "JOIN completions AS c USING (completion_id, prompt_id) "
         "JOIN prompts AS p USING (prompt_id) JOIN verdicts AS v USING (completion_id) "
         "GROUP BY 1 ORDER BY 1",
     )

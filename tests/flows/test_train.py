@@ -125,6 +125,7 @@ def fill_pairs(home: Home) -> None:
                     f"{name} {prompt_id}",
                     index,
                     score,
+                    prompt_id=prompt_id,
                     spec_id=row["spec_id"],
                     judging_id=judging_id,
                     judgement_id=f"{name} {prompt_id} {index}",

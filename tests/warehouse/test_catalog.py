@@ -33,6 +33,9 @@ SKIFF = prompt("may i take the skiff", prompt_id="skiff")
 EEL = prompt("may i eat the eel", prompt_id="eel", categories=["fish"], ideal_response="refuse")
 
 
+OF_SKIFF = {"prompt_id": "skiff", "spec_id": "boats1"}
+
+
 def write_small_warehouse(home: Home) -> None:
     """Writes two prompts, two completions of each, two judgements of each, and superseded rows."""
 
@@ -41,7 +44,13 @@ def write_small_warehouse(home: Home) -> None:
 
     def scores(completion_id: str, spec_id: str, *values: float | None) -> list[Any]:
         return [
-            judgement(completion_id, index, score, spec_id=spec_id)
+            judgement(
+                completion_id,
+                index,
+                score,
+                spec_id=spec_id,
+                prompt_id="eel" if spec_id == "fish1" else "skiff",
+            )
             for index, score in enumerate(values)
         ]
 
@@ -67,8 +76,8 @@ def write_small_warehouse(home: Home) -> None:
             *scores("split", "boats1", 9, 3),
             *scores("half", "fish1", 8, None),
             *scores("old", "boats0", 10, 10),
-            judgement("good", 2, 1.0, spec_id="boats1"),
-            judgement("good", 0, 0.0, spec_id="boats1", judging_id="j0", judgement_id="x"),
+            judgement("good", 2, 1.0, **OF_SKIFF),
+            judgement("good", 0, 0.0, **OF_SKIFF, judging_id="j0", judgement_id="x"),
         ],
         "examples": [
             example("good", set_id="set1", prompt_id="skiff"),
@@ -174,7 +183,7 @@ def test_completions_without_all_judgements_are_unjudged_because_samples_are_mis
     ]
     write_shard(home, TABLES["completions"], fresh)
     samples = [("partly", 0, 9.0), ("unread", 0, None), ("never", 2, None)]
-    judgements = [judgement(*sample, spec_id="fish1") for sample in samples]
+    judgements = [judgement(*sample, prompt_id="eel", spec_id="fish1") for sample in samples]
     write_shard(home, TABLES["judgements"], judgements)
     reason = "samples of the judge are still to be made"
     assert rows_of(home, "unjudged") == [
@@ -351,9 +360,14 @@ def test_the_funnel_adds_up_from_rows_of_the_sources_to_examples(disk: Home) -> 
         ]
     ]
     judgements = [
-        *(judgement(f"{n}{k}", j, 9.0) for n in (0, 1) for k in (0, 1) for j in (0, 1)),
-        *(judgement(name, 0, 7.0) for name in ("20", "21", "30")),
-        judgement("31", 0, None),
+        *(
+            judgement(f"{n}{k}", j, 9.0, prompt_id=str(n))
+            for n in (0, 1)
+            for k in (0, 1)
+            for j in (0, 1)
+        ),
+        *(judgement(name, 0, 7.0, prompt_id=name[0]) for name in ("20", "21", "30")),
+        judgement("31", 0, None, prompt_id="3"),
     ]
     examples = [
         example("00", prompt_id="0"),
@@ -422,7 +436,7 @@ def test_a_run_that_wants_nothing_has_no_current_completions(disk: Home) -> None
 def test_a_judge_that_was_shown_other_metadata_replaces_its_own_judgement(disk: Home) -> None:
     write_small_warehouse(disk)
     later_judgements = [
-        judgement("split", n, 9.0, spec_id="boats1", judgement_id=f"n{n}", created_at=later(5))
+        judgement("split", n, 9.0, **OF_SKIFF, judgement_id=f"n{n}", created_at=later(5))
         for n in (0, 1)
     ]
     write_shard(disk, JUDGEMENTS, later_judgements)

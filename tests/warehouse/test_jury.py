@@ -166,7 +166,10 @@ def test_spread_is_told_of_the_whole_and_of_each_criterion(scored: Home) -> None
 
 def test_scores_by_criterion_are_one_view_of_samples_and_traces(scored: Home) -> None:
     write_shard(scored, COMPLETIONS, [completion("trace", spec_id=None, generation_id="t")])
-    given = judgement("trace", 0, 7.0, criterion="accuracy", spec_id=None, judging_id="gold")
+    given = judgement(
+        "trace", 0, 7.0, completion_id="trace", criterion="accuracy", spec_id=None,
+        judging_id="gold",
+    )  # fmt: skip
     write_shard(scored, JUDGEMENTS, [given])
     plan = TracePlan(generation_id="t", judging_id="gold", num_judgements=1)
     write_shard(scored, RUNS, [run("r2", traces=[plan], started_at=later(1))])

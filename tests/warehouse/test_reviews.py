@@ -38,7 +38,7 @@ def fill(home: Home) -> None:
 
 
 def say(home: Home, completion_id: str, reviewer: str, decision: Any, note: str = "") -> None:
-    add_review(home, completion_id, "t", decision, reviewer, note)
+    add_review(home, completion_id, completion_id, decision, reviewer, note)
 
 
 def ids(home: Home, *args: Any, reviewer: str = "zoe", **options: Any) -> list[str]:
@@ -185,7 +185,14 @@ def test_queue_of_drift_has_held_rows_then_categories_that_moved(disk: Home) -> 
                 [completion(x, prompt_id=category, spec_id=category) for x in names],
             )
             scores = [
-                judgement(x, 0, 9.0 if place < count else 1.0, spec_id=category, run_id=run_id)
+                judgement(
+                    x,
+                    0,
+                    9.0 if place < count else 1.0,
+                    prompt_id=category,
+                    spec_id=category,
+                    run_id=run_id,
+                )
                 for place, x in enumerate(names)
             ]
             write_shard(disk, JUDGEMENTS, scores)

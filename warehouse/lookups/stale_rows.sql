@@ -7,7 +7,8 @@ WITH named AS (
 rows AS (
     SELECT 'completions' AS kind, spec_id FROM completions
     UNION ALL
-    SELECT 'judgements', spec_id FROM judgements
+    -- Completions may share a judgement.
+    SELECT 'judgements', spec_id FROM (SELECT DISTINCT judgement_id, spec_id FROM judgements)
     UNION ALL
     SELECT 'examples', spec_id
     FROM examples

@@ -1,8 +1,9 @@
--- Acceptance and spread of scores in every refresh that judged, with its drift alarm. `spread` is
--- the mean distance between a completion's lowest and highest score; `watched` says that drift was
--- measured. Each judge of a jury has a row of its own, over the completions that it was asked about;
--- a lone judge has no name. `jury` has the models of the jury in the order in which a race asked them,
--- and how many of them could not be asked, as a judge is asked about what those before it let pass.
+-- Acceptance and spread of scores in every refresh that judged, with its drift alarm, over the texts
+-- that the judge was asked about: completions that share a text count once. `spread` is the mean
+-- distance between a text's lowest and highest score; `watched` says that drift was measured. Each
+-- judge of a jury has a row of its own, and a lone judge has no name. `jury` has the models of the
+-- jury in the order in which a race asked them, and how many of them could not be asked, as a judge
+-- is asked about what those before it let pass.
 WITH watched AS (
     SELECT DISTINCT unnest(
         list_append(coalesce((figures->'$.drift.runs')::VARCHAR[], []), run_id)
@@ -11,8 +12,8 @@ WITH watched AS (
     WHERE json_exists(figures, '$.drift')
 ),
 touched AS (
-    SELECT DISTINCT run_id, completion_id, spec_id, judging_id, model
-    FROM judgements_all
+    SELECT DISTINCT run_id, prompt_id, text_id, spec_id, judging_id, model
+    FROM judgements_once
     -- Scores that came with traces are not of this judge.
     WHERE spec_id IS NOT NULL
 ),
@@ -34,12 +35,12 @@ juries AS (
 ),
 judged AS (
     SELECT
-        t.run_id, t.completion_id, t.model,
+        t.run_id, t.prompt_id, t.text_id, t.model,
         min(j.score) AS lowest,
         max(j.score) - min(j.score) AS spread,
         count(j.score) AS num_read
     FROM touched AS t
-    JOIN judgements_all AS j USING (completion_id, spec_id, judging_id)
+    JOIN judgements_once AS j USING (prompt_id, text_id, spec_id, judging_id)
     GROUP BY ALL
 )
 SELECT

@@ -3,8 +3,9 @@
 -- k samples of each. A completion is accepted if all of those samples were read and none is under the
 -- threshold. A judge that raced was not asked again after a score under its own threshold, so that
 -- recall at lower thresholds is a lower bound. `low` and `high` bound precision, `recall_low` and
--- `recall_high` recall: Wilson's 95 % intervals, which count prompts as independent. `tokens` is the
--- mean of what the samples of a completion cost, in output tokens.
+-- `recall_high` recall: Wilson's 95 % intervals, which count prompts as independent. Completions that
+-- share a text share its samples. `tokens` is the mean of what the samples of a completion cost, in
+-- output tokens.
 WITH golden AS (
     SELECT r.completion_id, c.prompt_id, c.generation_id, r.review_verdict = 'accepted' AS is_right
     FROM reviewed AS r

@@ -12,7 +12,7 @@ WITH unjudged AS (
 lacking AS (
     SELECT v.completion_id, j.judgement_id, j.status, j.reason
     FROM unjudged AS v
-    JOIN (SELECT DISTINCT ON (judging_id, judgement_id) * FROM votes) AS j
+    JOIN (SELECT DISTINCT ON (judging_id, judgement_id, completion_id) * FROM votes) AS j
         ON j.completion_id = v.completion_id
        AND j.judging_id = v.judging_id
     WHERE j.score IS NULL
@@ -23,7 +23,8 @@ lacking AS (
 )
 SELECT
     status, reason,
-    count(judgement_id) AS num_judgements,
+    -- Completions that share a text share its samples.
+    count(DISTINCT judgement_id) AS num_judgements,
     count(DISTINCT completion_id) AS num_completions,
     min(completion_id) AS example
 FROM lacking

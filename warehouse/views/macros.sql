@@ -7,6 +7,14 @@ CREATE MACRO content_id(parts) AS left(sha256(array_to_string(parts, '|')), 32);
 -- The key of the spec that these categories are shown.
 CREATE MACRO spec_key(categories) AS array_to_string(categories, '+');
 
+-- True if judgement `j` is about completion `c`, which has its prompt and its text: a score that came
+-- with a trace is about that trace, and a sample of a judge about all completions of its spec. A trace
+-- may have several specs.
+CREATE MACRO is_about(j, c) AS CASE
+    WHEN j.completion_id IS NULL THEN coalesce(c.spec_id, j.spec_id) = j.spec_id
+    ELSE j.completion_id = c.completion_id
+END;
+
 -- The rank of a verdict: of several verdicts on one completion, that of the highest rank counts.
 CREATE MACRO verdict_rank(verdict) AS list_position(
     ['failed', 'unjudged', 'rejected', 'held', 'accepted'], verdict

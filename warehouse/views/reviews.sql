@@ -16,23 +16,23 @@ SELECT
 FROM reviews
 GROUP BY completion_id;
 
--- Acceptance of each category in the latest refresh that judged twenty or more of its completions, and
--- over all refreshes before it, if those did so too.
+-- Acceptance of each category in the latest refresh that judged twenty or more texts of it, and over
+-- all refreshes before it, if those did so too.
 CREATE VIEW category_drift AS
 WITH touched AS (
-    SELECT DISTINCT run_id, completion_id, spec_id, judging_id
-    FROM judgements_all
+    SELECT DISTINCT run_id, prompt_id, text_id, spec_id, judging_id
+    FROM judgements_once
     -- Scores that came with traces are not of this judge.
     WHERE spec_id IS NOT NULL
 ),
 judged AS (
     SELECT
-        t.run_id, t.completion_id, t.spec_id,
+        t.run_id, t.prompt_id, t.text_id, t.spec_id,
         min(j.score) AS lowest,
         count(j.score) AS num_read,
         bool_or(j.score IS NOT NULL) AS is_judged
     FROM touched AS t
-    JOIN judgements_all AS j USING (completion_id, spec_id, judging_id)
+    JOIN judgements_once AS j USING (prompt_id, text_id, spec_id, judging_id)
     GROUP BY ALL
 ),
 refreshes AS (

@@ -1,3 +1,14 @@
+-- Every judgement of a text that is there, a row for each completion that has the text: completions
+-- of one prompt and spec share it. A score that came with a trace is about that trace alone. To count
+-- judgements or what they cost, count each `judgement_id` once.
+CREATE VIEW judgements_all AS
+SELECT j.* REPLACE (c.completion_id AS completion_id)
+FROM judgements_once AS j
+JOIN completions_all AS c
+    ON c.prompt_id = j.prompt_id
+   AND c.text_id = j.text_id
+   AND is_about(j, c);
+
 -- The latest run of each recipe that wanted completions or traces.
 CREATE VIEW latest_plans AS
 SELECT *

@@ -32,7 +32,9 @@ def store(home: Home, rows: Mapping[str, Sampled], **plan: Any) -> None:
         fields = {key: value for key, value in row.items() if key not in ("prompt", "scores")}
         completions.append(completion(completion_id, prompt_id=row.get("prompt", "p"), **fields))
         for index, score in enumerate(row.get("scores", (9, 9))):
-            judgements.append(judgement(completion_id, index, score))
+            judgements.append(
+                judgement(completion_id, index, score, prompt_id=row.get("prompt", "p"))
+            )
     write_shard(home, COMPLETIONS, completions)
     write_shard(home, JUDGEMENTS, judgements)
     write_shard(home, RUNS, [run("r", **plan)])
@@ -106,7 +108,8 @@ def test_reasoning_may_speak_of_the_system_message_that_its_prompt_keeps(home: H
     asked = prompt("Which boat?", messages=[system, Turn(role="user", content="Which boat?")])
     write_shard(home, PROMPTS, [asked])
     write_shard(home, COMPLETIONS, [completion("own", prompt_id=asked.prompt_id, **speaking)])
-    write_shard(home, JUDGEMENTS, [judgement("own", index, 9.0) for index in range(2)])
+    of = {"prompt_id": asked.prompt_id}
+    write_shard(home, JUDGEMENTS, [judgement("own", index, 9.0, **of) for index in range(2)])
     chosen = reasons(home, freeze(home))
     assert chosen == {"own": "best of n", "pointing": "dangling"}
 
@@ -175,7 +178,9 @@ def test_other_completions_or_other_settings_are_another_set(home: Home) -> None
     store(home, FAULTY)
     first, second = freeze(home), freeze(home, best_of=2)
     write_shard(home, COMPLETIONS, [completion("new", prompt_id="b2", sample_index=1)])
-    write_shard(home, JUDGEMENTS, [judgement("new", index, 9.0) for index in (0, 1)])
+    write_shard(
+        home, JUDGEMENTS, [judgement("new", index, 9.0, prompt_id="b2") for index in (0, 1)]
+    )
     third = freeze(home)
     assert len({first.set_id, second.set_id, third.set_id}) == 3
     assert len(examples(home, first)) == 5 and len(examples(home, third)) == 6
@@ -203,7 +208,7 @@ def test_a_milder_recipe_in_the_same_warehouse_changes_no_other_set(home: Home) 
 def say(home: Home, completion_id: str, *decisions: Any) -> None:
     """Stores a review of a completion for each decision, each by a person of its own."""
     for number, decision in enumerate(decisions):
-        add_review(home, completion_id, "t", decision, f"person {number}")
+        add_review(home, completion_id, completion_id, decision, f"person {number}")
 
 
 def verdicts_of(home: Home, curated: Curated) -> dict[str, tuple[str, str]]:

@@ -31,7 +31,7 @@ def test_alarm_names_the_measure_that_left_its_band(
     assert (alarm or "").split(" ")[0] == (named or "")
 
 
-def test_refreshes_are_weighted_by_the_completions_that_they_judged() -> None:
+def test_refreshes_are_weighted_by_the_texts_that_they_judged() -> None:
     nights = [night(0.5, None), {**night(0.9, 2.0), "num_judged": 300}]
     assert Judged.of(nights) == Judged(num_judged=400, acceptance=0.8, spread=2.0)
     assert Judged.of([]) == Judged(num_judged=0, acceptance=None, spread=None)
@@ -58,7 +58,7 @@ def test_refreshes_that_were_not_watched_are_watched_together() -> None:
     ]
     drift = watch(rows, BAND)
     assert drift.runs == ("killed", "newest")
-    assert drift.alarm and drift.alarm.startswith("acceptance is 0.700 over 200 completions")
+    assert drift.alarm and drift.alarm.startswith("acceptance is 0.700 over 200 texts")
 
 
 def test_refreshes_that_were_held_or_too_small_are_not_compared_with() -> None:

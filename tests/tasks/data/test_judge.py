@@ -17,11 +17,20 @@ from specs.policy import Spec
 from tasks.data.judge import JudgeConfig, JudgementUnit, JudgeWork
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.stage import StageConfig
-from tests.rows import completion, later, prompt, run
-from warehouse.catalog import connect, read
+from tests.rows import completion, judgement, later, prompt, run, spec_text
+from warehouse.catalog import ask, connect, count_rows, look_up, read
 from warehouse.home import Home
 from warehouse.shards import list_shards, write_shard
-from warehouse.tables import COMPLETIONS, PROMPTS, RUNS, Judgement, content_id
+from warehouse.tables import (
+    COMPLETIONS,
+    JUDGEMENTS,
+    PROMPTS,
+    RUNS,
+    SPECS,
+    Judgement,
+    Prompt,
+    content_id,
+)
 
 SPEC = Spec(categories=("boats",), detail="full", text="Rules of boats.", rule_ids=("B1",))
 SKIFF = prompt("may i take the skiff", metadata=["the ideal response is comply"])
@@ -80,10 +89,12 @@ class Bench:
     num_samples: int = 1
     num_runs: int = 0
     jury: Sequence[str] = ()
+    prompts: Sequence[Prompt] = (SKIFF,)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         connection = connect(self.home)
-        wanted = {"prompt_id": [SKIFF.prompt_id], "spec_id": [SPEC.id]}
+        ids = [asked.prompt_id for asked in self.prompts]
+        wanted = {"prompt_id": ids, "spec_id": [SPEC.id] * len(ids)}
         connection.register("wanted", pa.table(wanted))
         return connection
 
@@ -105,7 +116,7 @@ class Bench:
         units = [work.unit(**row) for wave in pending for row in wave.to_pylist()]
         assert pending.num_units == len(units)
         assert pending.num_samples == sum(len(unit.sample_indices) for unit in units)
-        return {unit.completion_id: unit for unit in units}
+        return {unit.text_id: unit for unit in units}
 
     def missing(self) -> dict[str, list[int]]:
         return {name: unit.sample_indices for name, unit in self.units().items()}
@@ -320,7 +331,7 @@ def test_ids_in_sql_and_in_python_are_the_same(new_bench: NewBench, metadata: li
     rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
     judging_id = bench.config.judging_id(bench.model)
     assert {row.judgement_id for row in rows} == {
-        content_id(name, "t", SPEC.id, judging_id, index, *metadata)
+        content_id(SKIFF.prompt_id, name, SPEC.id, judging_id, index, *metadata)
         for name in NAMES
         for index in (0, 1)
     }
@@ -344,8 +355,8 @@ def test_a_completion_that_was_lost_and_made_again_is_judged_again(new_bench: Ne
     bench.make(ScoringEngine())
     [lost] = list_shards(bench.home, COMPLETIONS)
     Path(lost).unlink()
-    common = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id, "text_id": "another"}
-    again = [completion(name, **common, answer="Another text.") for name in NAMES]
+    common = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id}
+    again = [completion(name, **common, text_id=f"another {name}") for name in NAMES]
     write_shard(bench.home, COMPLETIONS, again)
     assert set(bench.verdicts().values()) == {"unjudged"}
     rows = bench.make(ScriptedEngine(lambda request, index: verdict_text(9)))
@@ -353,7 +364,7 @@ def test_a_completion_that_was_lost_and_made_again_is_judged_again(new_bench: Ne
     assert set(bench.verdicts().values()) == {"accepted"}
     # The earlier text is back, and with it the judgements of that text.
     Path(lost).unlink()
-    before = [completion(name, **common | {"text_id": "t"}) for name in NAMES]
+    before = [completion(name, **common) for name in NAMES]
     write_shard(bench.home, COMPLETIONS, before)
     assert bench.verdicts()["low"] == "rejected" and bench.verdicts()["good"] == "accepted"
 
@@ -385,7 +396,7 @@ def test_lowest_of_criteria_and_samples_counts_and_ends_the_race(new_bench: NewB
     assert len(complete) == 20 and len(raced) == 17  # "low" ends with its first sample
     assert race.verdicts() == full.verdicts()
     assert race.verdicts() == EXPECTED
-    first = next(row for row in complete if row.completion_id == "good" and row.sample_index == 1)
+    first = next(row for row in complete if row.text_id == "good" and row.sample_index == 1)
     assert first.score == 8.0
     assert [(one.criterion, one.score) for one in first.criteria] == [
         ("compliance", 10.0),
@@ -442,7 +453,7 @@ def test_jury_asks_the_next_judge_only_about_what_still_stands(new_bench: NewBen
     # "mute" is unread, and not rejected: it still stands.
     assert set(dear.missing()) == {"good", "mute"}
     rows = dear.make(ScoringEngine(DEAR))
-    assert {row.completion_id: row.sample_index for row in rows} == {"good": 3, "mute": 0}
+    assert {row.text_id: row.sample_index for row in rows} == {"good": 3, "mute": 0}
     assert dear.verdicts() == {**EXPECTED, "mute": "rejected"}
     assert cheap.missing() == dear.missing() == {}
 
@@ -483,3 +494,136 @@ def test_judgements_of_a_lone_judge_count_in_a_jury(new_bench: NewBench) -> None
     alone.make(ScoringEngine())
     assert seat(bench, JURY[0]).missing() == {}
     assert set(seat(bench, JURY[1]).missing()) == set(NAMES)
+
+
+PUNT = prompt("may i take the punt")
+TWINS = {"good": ("good", "good again", "good once more"), "low": ("low", "low again")}
+"""Texts by the completions that have them."""
+
+
+def add_twins(bench: Bench, **changes: Any) -> None:
+    """Adds the completions of `TWINS` that repeat a text."""
+    rows = [
+        completion(
+            name, text_id=text, answer=f"Answer {text}.", sample_index=number, **IN_BENCH | changes
+        )
+        for text, names in TWINS.items()
+        for number, name in enumerate(names)
+        if number
+    ]
+    write_shard(bench.home, COMPLETIONS, rows)
+
+
+IN_BENCH = {"prompt_id": SKIFF.prompt_id, "spec_id": SPEC.id}
+
+
+@pytest.mark.parametrize("mode", ["race", "full"])
+def test_equal_texts_of_one_prompt_are_judged_once_and_share_their_verdict(
+    new_bench: NewBench, mode: str
+) -> None:
+    alone, bench = new_bench(mode=mode), new_bench(mode=mode)
+    add_twins(bench)
+    bench.num_samples = 3
+    alone.make(ScoringEngine())
+    assert alone.verdicts() == EXPECTED
+    rows = bench.make(ScoringEngine())
+    assert len(rows) == {"race": 17, "full": 20}[mode]
+    assert {row.completion_id for row in rows} == {None}
+    verdicts = bench.verdicts()
+    assert verdicts == EXPECTED | {
+        name: EXPECTED[text] for text, names in TWINS.items() for name in names
+    }
+    assert bench.missing() == {}
+
+
+def test_race_and_resume_ask_nothing_twice_of_a_text_that_completions_share(
+    new_bench: NewBench,
+) -> None:
+    bench = new_bench(mode="race", samples=2)
+    before = bench.make(ScoringEngine())
+    add_twins(bench)
+    bench.num_samples = 3
+    # What came later with a text that is judged needs no judge.
+    assert bench.missing() == {}
+    assert bench.verdicts()["low again"] == "rejected"
+    bench.config = bench.config.model_copy(update={"samples": 3})
+    assert bench.missing() == {name: [2] for name in ("good", "late", "mute")}
+    after = bench.make(ScoringEngine())
+    assert {row.judgement_id for row in before}.isdisjoint(row.judgement_id for row in after)
+    assert bench.missing() == {}
+
+
+def test_text_is_asked_about_in_the_words_of_one_completion_whatever_their_order(
+    new_bench: NewBench,
+) -> None:
+    bench = new_bench(samples=1)
+    write_shard(bench.home, COMPLETIONS, [completion("a", text_id="good", **IN_BENCH)])
+    assert bench.units()["good"].answer == "Take the skiff."
+    write_shard(bench.home, COMPLETIONS, [completion("z", text_id="good", **IN_BENCH)])
+    assert bench.units()["good"].answer == "Take the skiff."
+
+
+def test_equal_texts_of_two_prompts_are_judged_apart(new_bench: NewBench) -> None:
+    bench = new_bench(mode="full")
+    bench.prompts = (SKIFF, PUNT)
+    write_shard(bench.home, PROMPTS, [PUNT])
+    add_twins(bench, prompt_id=PUNT.prompt_id)
+    bench.num_samples = 3
+    work = bench.work()
+    units = [row for wave in work.pending(bench.connection()) for row in wave.to_pylist()]
+    assert sorted(unit["text_id"] for unit in units) == sorted((*NAMES, "good", "low"))
+    first, second = (unit for unit in units if unit["text_id"] == "good")
+    rows = asyncio.run(work.make([work.unit(**unit) for unit in (first, second)], ScoringEngine()))
+    assert len({row.judgement_id for row in rows}) == 8
+    assert {row.prompt_id for row in rows} == {SKIFF.prompt_id, PUNT.prompt_id}
+    write_shard(bench.home, work.table, rows[:4])
+    judged = {name for name, verdict in bench.verdicts().items() if verdict == "accepted"}
+    assert judged in ({"good"}, {"good again", "good once more"})
+
+
+def test_equal_texts_under_another_spec_or_of_a_scored_trace_share_nothing(
+    new_bench: NewBench,
+) -> None:
+    bench = new_bench(mode="full", samples=1)
+    bench.make(ScoringEngine())
+    common = {"prompt_id": SKIFF.prompt_id, "text_id": "good"}
+    write_shard(
+        bench.home,
+        COMPLETIONS,
+        [
+            completion("of an older spec", **common, spec_id="old"),
+            completion("trace", **common, spec_id=None, generation_id="t"),
+        ],
+    )
+    given = judgement(
+        "trace", 0, 2.0, **common, completion_id="trace", spec_id=None, judging_id="gold"
+    )
+    write_shard(bench.home, JUDGEMENTS, [given])
+    query = "SELECT completion_id, score FROM judgements_all WHERE text_id = 'good' ORDER BY ALL"
+    shown = connect(bench.home).execute(query).fetchall()
+    # A trace without a spec of its own is judged under any: it shares what the judge gave.
+    assert shown == [("good", 9.0), ("trace", 2.0), ("trace", 9.0)]
+
+
+def test_shared_judgement_is_shown_for_each_completion_and_counted_once(
+    new_bench: NewBench,
+) -> None:
+    bench = new_bench(mode="full")
+    add_twins(bench)
+    bench.num_samples, bench.run_id = 3, "r1"
+    bench.make(ScoringEngine())
+    bench.verdicts()
+    connection = connect(bench.home)
+    shown = read(connection, "SELECT completion_id, count(*) FROM judgements GROUP BY ALL")
+    assert dict(shown.fetchall()) == dict.fromkeys({*NAMES, *itertools.chain(*TWINS.values())}, 4)
+    usage = read(connection, "SELECT num_rows FROM usage WHERE table_name = 'judgements'")
+    assert usage.fetchall() == [(20,)]
+    assert count_rows(connection)["judgements"] == 20
+    write_shard(bench.home, SPECS, [spec_text(SPEC.id)])
+    connection = connect(bench.home)
+    [stale] = look_up(connection, "stale_rows", spec_ids=[SPEC.id])
+    assert (stale["completions"], stale["judgements"]) == (8, 20)
+    [told] = ask(connection, "drift").to_pylist()
+    assert (told["num_judged"], told["num_accepted"]) == (5, 1)
+    [unread] = ask(connection, "unjudged").to_pylist()
+    assert (unread["num_judgements"], unread["num_completions"]) == (1, 1)

@@ -357,7 +357,7 @@ def test_prompts_begin_with_their_own_rejected_reasoning_or_with_that_of_the_oth
             completion_id = f"{name} {number}"
             reasoning = f"reasoning of {completion_id}"
             completions.append(completion(completion_id, prompt_id=name, reasoning=reasoning))
-            judgements.append(judgement(completion_id, 0, score))
+            judgements.append(judgement(completion_id, 0, score, prompt_id=name))
     write_shard(disk, COMPLETIONS, completions)
     write_shard(disk, JUDGEMENTS, judgements)
     write_shard(disk, RUNS, [run("r", num_judgements=1)])
@@ -404,12 +404,13 @@ def test_undecided_prompts_have_accepted_and_unaccepted_completions(disk: Home) 
     write_shard(disk, PROMPTS, prompts)
     completions = [completion("failed 0", prompt_id="failed", status="unclosed")]
     completions.append(completion("failed 1", prompt_id="failed"))
-    judgements = [judgement("failed 1", index, 9) for index in (0, 1)]
+    judgements = [judgement("failed 1", index, 9, prompt_id="failed") for index in (0, 1)]
     for name, samples in scores_of.items():
         for number, scores in enumerate(samples):
             completions.append(completion(f"{name} {number}", prompt_id=name))
             judgements += [
-                judgement(f"{name} {number}", index, score) for index, score in enumerate(scores)
+                judgement(f"{name} {number}", index, score, prompt_id=name)
+                for index, score in enumerate(scores)
             ]
     write_shard(disk, COMPLETIONS, completions)
     write_shard(disk, JUDGEMENTS, judgements)

@@ -57,17 +57,17 @@ def ids(session: Session, order: str, **options: object) -> list[str]:
 def test_a_review_is_stored_and_leaves_the_queue_of_its_reviewer(session: Session) -> None:
     before = ids(session, "to review: random")
     assert len(before) == 4  # what failed has no text to review
-    row = {"completion_id": before[0], "text_id": "t"}
+    row = {"completion_id": before[0], "text_id": before[0]}
     said = reviewing.save(session, row, "accept", reviewer="ann", note="well argued")
     assert said.startswith("Saved: accept by ann")
     assert ids(session, "to review: random") == before[1:]
     assert before[0] in ids(session, "to review: random", reviewer="bob", num_wanted=2)
     [stored] = reviews_of(connect(session.snapshot.home), before[0])
-    assert (stored.decision, stored.note, stored.text_id) == ("accept", "well argued", "t")
+    assert (stored.decision, stored.note, stored.text_id) == ("accept", "well argued", before[0])
 
 
 def test_a_reviewer_is_not_shown_what_others_said(session: Session) -> None:
-    row = {"completion_id": "good", "text_id": "t"}
+    row = {"completion_id": "good", "text_id": "good"}
     reviewing.save(session, row, "reject", reviewer="bob", note="cites a wrong rule")
     rows, _ = lists.readable(session, "to review: random", reviewer="ann", rule=None, num_wanted=2)
     [queued] = [row for row in rows if row["completion_id"] == "good"]
@@ -77,7 +77,7 @@ def test_a_reviewer_is_not_shown_what_others_said(session: Session) -> None:
 
 
 def test_a_review_that_cannot_be_stored_is_told(session: Session) -> None:
-    row = {"completion_id": "good", "text_id": "t"}
+    row = {"completion_id": "good", "text_id": "good"}
     said = reviewing.save(session, row, "accept", reviewer="  ", note="")
     assert said.startswith("Not saved: ")
     damaged = Path(session.snapshot.home.folder(REVIEWS), f"{'0' * 32}.parquet")
@@ -121,7 +121,7 @@ def test_a_users_query_reads_and_cannot_write(session: Session) -> None:
     rows, _ = lists.answered(session, "SELECT unnest(range(5000))", whole=False)
     assert len(rows) == lists.MOST_ROWS
     [row, *_], _ = lists.answered(session, UNREAD, whole=True)
-    assert row == {"answer": "Ask the HARBOUR master.\\x1b", "text_id": "t"}
+    assert row == {"answer": "Ask the HARBOUR master.\\x1b", "text_id": "unread"}
     for query in FAULTY:
         assert lists.answered(session, query, whole=False)[0] == []
         assert lists.answered(session, query, whole=False)[1]

@@ -44,6 +44,7 @@ from warehouse.upkeep import compact
 
 ASKED = "Wie geht's der »Öllampe«?"
 SCORES = {"good": (9.0, 10.0), "split": (9.0, 3.0), "bad": (1.0, 2.0), "unread": (9.0, None)}
+PROMPTS_OF = {"p": ("good", "unread"), "q": ("split", "bad")}
 QUESTIONS = (
     "funnel",
     "acceptance_by_category",
@@ -71,7 +72,10 @@ def judgements() -> list[Judgement]:
     return [
         row
         for place, judge in enumerate(("a", "b"))
-        for row in judged(judge, {name: [scores[place]] * 2 for name, scores in SCORES.items()})
+        for prompt_id, names in PROMPTS_OF.items()
+        for row in judged(
+            judge, {name: [SCORES[name][place]] * 2 for name in names}, prompt_id=prompt_id
+        )
     ]
 
 
@@ -243,7 +247,7 @@ def test_a_chain_has_its_judgements_from_the_lowest_score(session: Session) -> N
     [chain] = session.rows("chain", completion_id="split")
     assert chain["messages"][0]["content"] == ASKED
     assert (chain["verdict"], chain["reasoning"]) == ("rejected", "Rule B2: no Tariff.")
-    rows = session.rows("chain_judgements", completion_id="split", text_id="t")
+    rows = session.rows("chain_judgements", completion_id="split", text_id="split")
     assert [row["score"] for row in rows] == [3, 3, 9, 9]
     assert rows[0]["rationale"] == "Worth 3.0."
 

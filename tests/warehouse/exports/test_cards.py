@@ -260,7 +260,13 @@ def test_judge_with_the_weights_of_the_generator_is_told(tmp_path: Path) -> None
     fill(home)
     own = words("raft-good")["text_id"]
     scored = judgement(
-        "raft-good", 0, 9.0, text_id=own, model='generator@1 {"dtype": "auto"}', attempt=1
+        "raft-good",
+        0,
+        9.0,
+        prompt_id="raft",
+        text_id=own,
+        model='generator@1 {"dtype": "auto"}',
+        attempt=1,
     )
     write_shard(home, JUDGEMENTS, [scored])
     assert "which may favour its own mistakes: 1 of 7." in told_of(home, tmp_path)

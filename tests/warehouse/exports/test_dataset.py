@@ -222,9 +222,10 @@ def test_many_rows_are_written_to_several_files(
 def test_of_several_recipes_one_must_be_named(tmp_path: Path) -> None:
     home = Home(str(tmp_path / "home"))
     fill(home)
-    other = completion("other-1", prompt_id="ferry", generation_id="h", text_id="t")
+    other = completion("other-1", prompt_id="ferry", generation_id="h")
     write_shard(home, COMPLETIONS, [other])
-    write_shard(home, JUDGEMENTS, [judgement("other-1", number, 9.0) for number in range(2)])
+    scores = [judgement("other-1", number, 9.0, prompt_id="ferry") for number in range(2)]
+    write_shard(home, JUDGEMENTS, scores)
     write_shard(home, RUNS, [refreshed("other", recipe="town+more", generation_id="h")])
     with pytest.raises(ExportError, match=r"rows of 2 recipes; give --recipe .* town, town\+more"):
         export(home, tmp_path / "refused")
@@ -252,7 +253,8 @@ def test_calls_of_tools_leave_as_templates_know_them(tmp_path: Path) -> None:
     ]
     write_shard(home, PROMPTS, [prompt("tides", prompt_id="tides", messages=chat)])
     write_shard(home, COMPLETIONS, [completion("c", prompt_id="tides")])
-    write_shard(home, JUDGEMENTS, [judgement("c", number, 9.0) for number in range(2)])
+    scores = [judgement("c", number, 9.0, prompt_id="tides") for number in range(2)]
+    write_shard(home, JUDGEMENTS, scores)
     write_shard(home, RUNS, [refreshed("r", started_at=later(2))])
     export(home, tmp_path / "data")
     [row] = rows(tmp_path / "data", "traces")

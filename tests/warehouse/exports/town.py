@@ -78,13 +78,16 @@ def fill(home: Home) -> None:
                 completion(name, prompt_id=asked.prompt_id, sample_index=number, **texts)
             )
             judgements += [
-                judgement(name, index, score, text_id=texts["text_id"]) for index in range(2)
+                judgement(name, index, score, prompt_id=asked.prompt_id, text_id=texts["text_id"])
+                for index in range(2)
             ]
         examples.append(example(f"{asked.prompt_id}-good", prompt_id=asked.prompt_id))
     # Of a spec that an edit replaced, and one that the judge could not read.
     old = words("ferry-old")
     completions.append(completion("ferry-old", prompt_id="ferry", spec_id="old", **old))
-    judgements.append(judgement("ferry-old", 0, 9.0, spec_id="old", text_id=old["text_id"]))
+    judgements.append(
+        judgement("ferry-old", 0, 9.0, prompt_id="ferry", spec_id="old", text_id=old["text_id"])
+    )
     examples.append(example("ferry-old", prompt_id="ferry", spec_id="old"))
     unread = words("ferry-unread")
     completions.append(completion("ferry-unread", prompt_id="ferry", sample_index=2, **unread))

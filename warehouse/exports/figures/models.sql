@@ -5,7 +5,8 @@ FROM completions AS c
 SEMI JOIN leaving AS l USING (completion_id)
 GROUP BY ALL
 UNION ALL
-SELECT 'judge', j.model, count(*)
+-- Completions may share a judgement.
+SELECT 'judge', j.model, count(DISTINCT j.judgement_id)
 FROM votes AS j
 JOIN leaving AS l ON l.completion_id = j.completion_id AND l.judging_id = j.judging_id
 GROUP BY ALL
