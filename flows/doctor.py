@@ -68,8 +68,7 @@ def _model(name: str, engine: EngineConfig) -> Check:
     try:
         found = check_model(engine)
     except ValueError as error:
-        fault, _, remedy = str(error).rpartition("; ")
-        return Check(name, False, fault, remedy)
+        return _failed(name, error)
     return Check(name, True, found.in_words(engine))
 
 
@@ -81,9 +80,14 @@ def _training(name: str, recipe: Recipe) -> Check:
     try:
         found = check_memory(getattr(recipe, name), recipe.student_engine)
     except (ValueError, OSError) as error:
-        fault, _, remedy = str(error).rpartition("; ")
-        return Check(name, False, fault, remedy)
+        return _failed(name, error)
     return Check(name, True, f"a worker holds {found}")
+
+
+def _failed(name: str, error: Exception) -> Check:
+    """Returns the check of an error whose sentence ends on its remedy."""
+    fault, _, remedy = str(error).rpartition("; ")
+    return Check(name, False, fault, remedy)
 
 
 def _locked_versions() -> dict[str, str]:

@@ -10,7 +10,6 @@ by which its grades are kept:
 Declared with `reads_pack = True`, it is given the recipe's policies as `pack` too.
 """
 
-import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from specs.stances import stance
 from specs.template import DEFAULT_SET, TemplateNames, load_template
 from tasks import Config, require_own_names
 from tasks.engine.requests import Request, Sampling
+from tasks.paths import find_function
 from warehouse.tables import content_id
 
 RubricName = Literal["policy", "strongreject", "classes", "propositions", "retrieval", "honesty"]
@@ -219,13 +219,12 @@ def load_function(name: str) -> GraderFunction:
     """
     if name in _SHIPPED:
         return _SHIPPED[name]
-    module, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute) if attribute else None
-    except (ImportError, AttributeError):
-        function = None
-    if not callable(function):
-        raise GraderError(f"no grader {name!r}: give a function as package.module:function")
+        function = find_function(name)
+    except ValueError:
+        raise GraderError(
+            f"no grader {name!r}: give a function as package.module:function"
+        ) from None
     if not isinstance(getattr(function, _ATTRIBUTE, None), _Version):
         raise GraderError(
             f'grader {name!r} declares no version: put @versioned("a name of its own", 1) of '

@@ -33,7 +33,7 @@ _PROMPT = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What one worker holds, in bytes; PyTorch's own GiB or so comes on top."""
+    """Memory of one worker, in bytes; PyTorch's own GiB or so comes on top."""
 
     kept: Mapping[str, int]
     """By part, what it holds in every step: weights, adapters, gradients, optimiser, reference."""

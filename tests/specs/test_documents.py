@@ -1,4 +1,4 @@
-"""What documents are about, what their writer is shown, and what counts as a quote."""
+"""Documents have their subjects, their writer is shown the policy, and quotes are recognised."""
 
 from dataclasses import replace
 
