@@ -135,7 +135,12 @@ def test_rows_that_may_not_fit_are_told_and_not_refused(
 
 @pytest.mark.parametrize(
     ("recipe", "shape", "size"),
-    [("qwen3_8b_1xh100", QWEN3_8B, 79.6), ("qwen3_32b_8xh200", QWEN3_32B, 139.8)],
+    [
+        ("qwen3_8b_1xh100", QWEN3_8B, 79.6),
+        ("qwen3_8b_8xh100", QWEN3_8B, 79.6),
+        ("gpt_oss_20b_judge", QWEN3_8B, 79.6),
+        ("qwen3_32b_8xh200", QWEN3_32B, 139.8),
+    ],
 )
 def test_shipped_gpu_recipe_fits_its_card(
     recipe: str, shape: dict[str, Any], size: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
