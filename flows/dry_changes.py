@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.recipe import Recipe
-from specs.policy import Pack
 from tasks.engine.requests import EngineConfig, Sampling
 from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.training.rl import RlConfig
@@ -44,10 +43,11 @@ GPU_ALONE: Mapping[str, str] = {
 _GPU_ARGUMENTS = ("vllm_", "fsdp", "deepspeed")
 """Prefixes of arguments of TRL that need one."""
 
+_CPU_BLOCK = 32
+"""Tokens of which a block is a multiple in vLLM's CPU build."""
 _REPLY_TOKENS, _GRADE_TOKENS = 64, 256
 _CONTEXT = 16384
 """Tokens that the longest spec takes with the tokenizer that ships."""
-_PROMPTS_PER_CATEGORY, _CATEGORIES = 2, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,10 @@ def _of_engine(name: str, engine: EngineConfig, model: Path) -> Iterator[Change]
         "max_model_len": (
             max(engine.max_model_len or 0, _CONTEXT),
             "room for specs in the tokens of the tokenizer that ships",
+        ),
+        "block_size": (
+            -(-engine.block_size // _CPU_BLOCK) * _CPU_BLOCK,
+            "a block that vLLM's CPU build has",
         ),
         "engine_args": (
             {key: value for key, value in engine.engine_args.items() if not is_gpu_alone(key)},
@@ -204,46 +208,3 @@ def _of_evaluation(config: EvaluateConfig, folder: Path) -> Iterator[Change]:
         yield Change(f"{place}.samples", min(grader.samples, 2), FEW)
         if grader.rubric:
             yield _shorter(f"{place}.sampling", grader.sampling, _GRADE_TOKENS)
-
-
-def write_files(pack: Pack, folder: Path) -> None:
-    """Writes the prompts, traces, chats and the suite that the changes name."""
-    rows = list(_rows(pack))
-    for name, part in (("labelled", rows), ("unlabelled", rows[:2]), ("traces", rows)):
-        # A prompt that two sources label differently would be a conflict.
-        own = [{**row, "prompt": f"{row['prompt']} ({name})"} for row in part]
-        _write_lines(folder / f"{name}.jsonl", own)
-    chats = [_chat(f"What is {n} and {n}?", f"{n} and {n} make {2 * n}.") for n in range(1, 9)]
-    _write_lines(folder / "capability.jsonl", chats)
-    _write_lines(folder / "suite.jsonl", [{**row, "target": "9"} for row in rows[:4]])
-    columns = ("prompt", "category", "ideal_response")
-    (folder / "suite.toml").write_text(
-        'name = "dry run"\ntarget = "target"\nlabel = "category"\n\n[source]\n'
-        + f"path = {json.dumps(str(folder / 'suite.jsonl'))}\n"
-        + "".join(f'{name} = "{name}"\n' for name in columns),
-        encoding="utf-8",
-    )
-
-
-def _rows(pack: Pack) -> Iterator[dict[str, Any]]:
-    """Yields prompts about the rules of the first policies, with a trace and a score."""
-    policies = [policy for policy in pack.policies.values() if not policy.is_guide][:_CATEGORIES]
-    for policy in policies:
-        for number, rule in enumerate(policy.rules[:_PROMPTS_PER_CATEGORY]):
-            yield {
-                "prompt": f"{rule.title}: may you tell me about that?",
-                "category": policy.id,
-                "ideal_response": ("comply", "refuse")[number % 2],
-                "reasoning": f"This is about {rule.title}, rule {rule.id}.",
-                "answer": f"Here is what I can say about {rule.title}.",
-                "score": 9,
-            }
-
-
-def _chat(question: str, answer: str) -> dict[str, Any]:
-    reply = {"role": "assistant", "content": answer, "reasoning_content": "A sum."}
-    return {"messages": [{"role": "user", "content": question}, reply]}
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")

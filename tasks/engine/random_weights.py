@@ -111,10 +111,13 @@ def shrunk(shape: Any) -> Any:
     return type(shape).from_dict(settings | sizes)
 
 
-def write_model(folder: Path, shape: Any, *, engine: EngineConfig, seed: int = 0) -> None:
+def write_model(
+    folder: Path, shape: Any, *, engine: EngineConfig, seed: int = 0, replies: bool = True
+) -> None:
     """Writes a model of a shape with random weights, and the tokenizer and chat template with which
     `engine` can serve it: its own where they are at hand, else those that ship with Precept.
 
+    A model that does not reply writes until it is cut, which measures an engine at full length.
     Memory and disk hold 2 bytes a weight.
     """
     import torch
@@ -132,7 +135,8 @@ def write_model(folder: Path, shape: Any, *, engine: EngineConfig, seed: int = 0
     text.pad_token_id = tokenizer.pad_token_id
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
-    _continue_reply(model, reply)
+    if replies:
+        _continue_reply(model, reply)
     model.save_pretrained(folder)
     tokenizer.model_max_length = text.max_position_embeddings
     tokenizer.save_pretrained(folder)

@@ -51,7 +51,5 @@ def test_published_shapes_have_the_weights_that_their_names_say() -> None:
 
 
 def test_model_whose_shape_is_not_known_here_is_refused_in_a_sentence() -> None:
-    with pytest.raises(
-        ValueError, match="neither a local folder nor whole"
-    ):
+    with pytest.raises(ValueError, match="neither a local folder nor whole"):
         shape_of(EngineConfig(model="nobody/has-this"))

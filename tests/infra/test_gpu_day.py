@@ -1,0 +1,70 @@
+"""A day with a GPU leaves one JSON and one page, whatever fails; its CPU form measures here."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from infra.gpu_day import CPU_PARTS, PARTS, Day, Figures, PartError, as_markdown, measure
+from tasks.paths import PROJECT
+
+SCRIPT = str(PROJECT / "infra" / "gpu_day.sh")
+
+
+def day(folder: Path, *, minutes: float = 1) -> Day:
+    return Day(out=folder, models=folder, is_cpu=True, minutes=minutes)
+
+
+def test_part_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    def fails(day: Day) -> Figures:
+        day.run("fails", "-c", "import sys; sys.exit('no | GPU')")
+        return {}
+
+    measure(day(tmp_path), {"fails": fails, "works": lambda _: {"rows": 3, "rate": None}})
+    told = json.loads((tmp_path / "gpu_day.json").read_text())
+    first, second = told["parts"]
+    assert first["fault"].startswith("PartError: -c import sys;") and "no | GPU" in first["fault"]
+    assert second["figures"] == {"rows": 3, "rate": None}
+    page = (tmp_path / "gpu_day.md").read_text()
+    assert "no \\| GPU; see" in page and "| rate | not measured |" in page
+    assert "no | GPU" in (tmp_path / "fails.log").read_text()
+
+
+def test_command_that_takes_too_long_is_ended_with_all_below_it(tmp_path: Path) -> None:
+    sleep = "import subprocess; subprocess.run(['sleep', '3600.25'])"
+    with pytest.raises(PartError, match=r"took more than 0\.05 minutes; raise"):
+        day(tmp_path, minutes=0.05).run("slow", "-c", sleep)
+    left = subprocess.run(["pgrep", "-f", "^sleep 3600.25"], capture_output=True, text=True)
+    assert not left.stdout
+
+
+def test_page_begins_with_the_machine() -> None:
+    page = as_markdown({"gpu": "NVIDIA H100, 81559 MiB", "processors": 16}, [])
+    assert page.startswith("# A day with NVIDIA H100, 81559 MiB\n\n| | |\n|--|--|\n| gpu |")
+
+
+def test_script_says_what_it_needs() -> None:
+    done = subprocess.run([SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "infra/gpu_day.sh WHEELS MODELS OUT" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_cpu_form_of_the_day_measures_every_part(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SCRIPT, "-", str(tmp_path), str(tmp_path / "out"), "--cpu"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr + (tmp_path / "out" / "gpu_day.md").read_text()
+    told = json.loads((tmp_path / "out" / "gpu_day.json").read_text())
+    figures = {part["name"]: part["figures"] for part in told["parts"]}
+    assert list(figures) == list(CPU_PARTS) and figures.keys() - PARTS.keys() == {"dry_run"}
+    chain = figures["small_chain"]
+    assert chain["accepted"] > 0 and chain["accepted a GPU-hour"] is None
+    assert chain["sft, tokens a second"] > 0
+    parts = [f"rl, seconds of {part} a step" for part in ("rollout", "judge", "update")]
+    assert all(chain[part] > 0 for part in parts)
+    assert figures["throughput"]["spec_first_prefix_hit_rate"] > 0
+    assert figures["throughput"]["spec_first_of_bare"] > 0
+    assert (figures["kill"]["lost"], figures["kill"]["doubled"]) == (0, 0)
