@@ -45,7 +45,8 @@ _GPU_ARGUMENTS = ("vllm_", "fsdp", "deepspeed")
 
 _CPU_BLOCK = 32
 """Tokens of which a block is a multiple in vLLM's CPU build."""
-_REPLY_TOKENS, _GRADE_TOKENS = 64, 256
+_REPLY_TOKENS, _GRADE_TOKENS = 128, 768
+"""Longest outputs: those of a grader have a line for each of some twenty propositions."""
 _CONTEXT = 16384
 """Tokens that the longest spec takes with the tokenizer that ships."""
 
@@ -191,7 +192,7 @@ def _of_rl(config: RlConfig) -> Iterator[Change]:
     yield Change("rl.steps", 2, FEW)
     yield Change("rl.samples", min(config.samples, 4), FEW)
     yield Change("rl.batch_size", 2 * min(config.samples, 4), FEW)
-    yield Change("rl.max_tokens", _REPLY_TOKENS // 2, FEW)
+    yield Change("rl.max_tokens", _REPLY_TOKENS // 4, FEW)
     yield Change("rl.workers.judges", min(config.workers.judges, 2), PROCESSORS)
     yield Change("rl.workers.use_vllm", False, GPU_ALONE["use_vllm"])
     if config.reward.model:

