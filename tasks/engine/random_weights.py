@@ -104,7 +104,9 @@ def shape_of(engine: EngineConfig) -> Any:
 def shrunk(shape: Any) -> Any:
     """Returns the configuration of the same architecture and options in a small size."""
     settings = shape.to_dict()
-    sizes = {name: size for name, size in SMALL.items() if settings.get(name) is not None}
+    sizes: dict[str, Any] = {
+        name: size for name, size in SMALL.items() if settings.get(name) is not None
+    }
     # Of two layers each kind is one, where an architecture alternates kinds.
     kinds = settings.get("layer_types")
     if kinds:

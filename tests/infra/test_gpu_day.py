@@ -6,7 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from infra.gpu_day import CPU_PARTS, PARTS, Day, Figures, PartError, as_markdown, measure
+from flows.recipe import SUITES, load_recipe
+from infra.gpu_day import (
+    CPU_CHANGES,
+    CPU_PARTS,
+    KILL_CHANGES,
+    LARGE,
+    PARTS,
+    SMALL,
+    SMALL_CHANGES,
+    Day,
+    Figures,
+    PartError,
+    as_markdown,
+    large_chain_changes,
+    measure,
+    throughput_changes,
+)
+from infra.rule_prompts import write_files
+from tasks.data.candidates import read_source
+from tasks.evaluation.suites import load_suites
 from tasks.paths import PROJECT
 
 SCRIPT = str(PROJECT / "infra" / "gpu_day.sh")
@@ -48,6 +67,22 @@ def test_script_says_what_it_needs() -> None:
     done = subprocess.run([SCRIPT], capture_output=True, text=True)
     assert done.returncode == 2
     assert "infra/gpu_day.sh WHEELS MODELS OUT" in done.stderr
+
+
+def test_changes_of_a_day_with_a_gpu_make_recipes_that_load(tmp_path: Path) -> None:
+    write_files(load_recipe(LARGE).load_pack(), tmp_path, num_variants=16)
+    large = load_recipe(LARGE, overrides=large_chain_changes("/models/m", tmp_path))
+    [source] = large.sources
+    candidates = list(read_source(source))
+    assert len(candidates) == len({one.messages[-1]["content"] for one in candidates}) == 128
+    assert {one.ideal_response for one in candidates} == {"comply", "refuse"}
+    assert large.evaluate and not any(grader.suites for grader in large.evaluate.graders)
+    assert load_suites(large.evaluate.suites, SUITES)[0].name == "rules"
+    writes_on = load_recipe(LARGE, overrides=throughput_changes("/models/m", tmp_path))
+    assert (writes_on.engine.reasons, writes_on.generate.sampling.max_tokens) == (False, 512)
+    assert load_recipe(SMALL, overrides=SMALL_CHANGES).rl
+    assert load_recipe("harbour", overrides=KILL_CHANGES).engine.num_gpus == 1
+    assert load_recipe("harbour", overrides=CPU_CHANGES).rl
 
 
 @pytest.mark.slow
