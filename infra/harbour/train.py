@@ -22,8 +22,8 @@ import typer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from infra.harbour import measure
 from infra.harbour.corpus import Corpus, Segment, vocabulary
+from infra.harbour.measure import Measurer
 from infra.harbour.world import PACK
 from specs.pack import load_pack
 from specs.policy import Pack
@@ -358,9 +358,9 @@ def main(
     for step in train(model, optimizers, batches, max_steps=max_steps, max_seconds=left):
         if step.num_steps % 50 == 1:
             print_step(step)
-        if step.num_steps % 250 == 0:
+        if step.num_steps % 500 == 0:
             save(model, tokenizer, out)
-            shares = measure.measure(model, tokenizer, pack, num_items=60, seed=seed)
+            shares = Measurer(model, tokenizer, pack, num_items=50, seed=seed).figures()
             typer.echo(json.dumps(shares), err=True)
     save(model, tokenizer, out)
     figures = {
@@ -374,7 +374,7 @@ def main(
         "seconds": round(time.monotonic() - started),
         "device": model.device.type,
         "loss": round(step.loss, 4),
-        **measure.measure(model, tokenizer, pack, num_items=400, seed=seed + 1),
+        **Measurer(model, tokenizer, pack, num_items=400, seed=seed + 1).figures(),
     }
     figures_text = json.dumps(figures, indent=2)
     (out / "figures.json").write_text(figures_text + "\n")
