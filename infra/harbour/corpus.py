@@ -146,8 +146,7 @@ class Corpus:
             request = world.draw_request(
                 self.rng, known or world.THINGS[category], tongues=self.tongues
             )
-            subject = world.TRANSLATE if request.translate else request.thing
-            if subject in of_category:
+            if of_category.issuperset(request.subjects):
                 return request
 
     def _depth(self, *, most: int) -> int:

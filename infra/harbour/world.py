@@ -176,6 +176,11 @@ class HarbourRequest:
         return (self.thing, *self.others)
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """Subjects of the rules that cover it, one a thing."""
+        return (TRANSLATE,) if self.translate else self.things
+
+    @property
     def depth(self) -> int:
         """Number of rules that it takes to answer."""
         return len(self.things)
@@ -290,13 +295,12 @@ def steps_for(pack: Pack, request: HarbourRequest) -> tuple[Step, ...]:
     Raises StopIteration if the pack has no rule about one of them.
     """
     return tuple(
-        Step(thing, _rule_for(pack, thing, TRANSLATE if request.translate else thing))
-        for thing in request.things
+        Step(thing, _rule_about(subject, pack.policies[CATEGORY[thing]].rules))
+        for thing, subject in zip(request.things, request.subjects, strict=True)
     )
 
 
-def _rule_for(pack: Pack, thing: str, subject: str) -> Rule:
-    rules = pack.policies[CATEGORY[thing]].rules
+def _rule_about(subject: str, rules: Sequence[Rule]) -> Rule:
     return next(rule for rule in rules if rule.title == subject)
 
 
