@@ -300,7 +300,7 @@ def test_suite_that_cannot_be_used_is_refused(
 
 
 def test_unknown_suite_is_refused_with_those_that_ship() -> None:
-    with pytest.raises(SuiteError, match=r"no suite 'harbor' .*harbour, harbour_injection"):
+    with pytest.raises(SuiteError, match=r"no suite 'harbor' .*harbour, harbour_deep"):
         load_suite("harbor", SUITES)
 
 
