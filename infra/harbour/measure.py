@@ -1,17 +1,26 @@
-"""Accuracy of the scale model on policies that it never saw, by the world's own answers."""
+"""Accuracy of the scale model on policies that it never saw, by the world's own answers.
 
+    python -m infra.harbour.measure infra/harbour/model
+
+measures a model folder again, and writes the shares beside the figures of its training.
+"""
+
+import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from infra.harbour import world
 from infra.harbour.corpus import Corpus, Lesson, chat, decision
 from infra.harbour.world import Tongue
+from specs.pack import load_pack
 from specs.policy import Outcome, Pack
 from specs.replies import CLOSE_TAG, OPEN_TAG, Reply, split_text
 
@@ -166,3 +175,23 @@ def _helps(answer: str) -> bool:
 def _share(outcomes: Iterable[bool]) -> float:
     """Returns the share of true values, to four decimals."""
     return round(fmean(outcomes), 4)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="The model folder.")],
+    items: Annotated[int, typer.Option(help="Lessons of each kind.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the lessons and of sampling.")] = 2,
+) -> None:
+    """Measures a model folder, and writes the shares into its figures.json."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    pack = load_pack(world.PACK)
+    measurer = Measurer(model, tokenizer, pack, num_items=items, seed=seed)
+    path = folder / "figures.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(known | measurer.figures(), indent=2) + "\n")
+    typer.echo(path.read_text())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -4,8 +4,8 @@
 
 Training is seeded and takes under 90 minutes on two CPU cores. A warm-up on copying alone lasts
 until the loss collapses and the model can look things up in its context. Chats from the corpus
-follow, with a curriculum from two rules per policy to all nine. `figures.json` holds the accuracy
-of the finished model on policies that it never saw, at the sampling temperature of the recipe.
+follow, with a curriculum from two rules per policy to all nine. `figures.json` tells how it was
+trained, and what `measure` finds of the finished model.
 """
 
 import json
@@ -22,8 +22,8 @@ import typer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from infra.harbour import measure
 from infra.harbour.corpus import Corpus, Segment, vocabulary
-from infra.harbour.measure import Measurer
 from infra.harbour.world import PACK
 from specs.pack import load_pack
 from specs.policy import Pack
@@ -358,10 +358,8 @@ def main(
     for step in train(model, optimizers, batches, max_steps=max_steps, max_seconds=left):
         if step.num_steps % 50 == 1:
             print_step(step)
-        if step.num_steps % 500 == 0:
+        if step.num_steps % 250 == 0:
             save(model, tokenizer, out)
-            shares = Measurer(model, tokenizer, pack, num_items=50, seed=seed).figures()
-            typer.echo(json.dumps(shares), err=True)
     save(model, tokenizer, out)
     figures = {
         "seed": seed,
@@ -374,11 +372,9 @@ def main(
         "seconds": round(time.monotonic() - started),
         "device": model.device.type,
         "loss": round(step.loss, 4),
-        **Measurer(model, tokenizer, pack, num_items=400, seed=seed + 1).figures(),
     }
-    figures_text = json.dumps(figures, indent=2)
-    (out / "figures.json").write_text(figures_text + "\n")
-    typer.echo(figures_text)
+    (out / "figures.json").write_text(json.dumps(figures) + "\n")
+    measure.main(out, seed=seed + 1)
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
