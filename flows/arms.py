@@ -17,13 +17,16 @@ AnySource = TypeVar("AnySource", bound=SourceConfig)
 
 
 def ablation_of(recipe: Recipe) -> AblateConfig:
-    """Returns the recipe's ablation, all of whose arms can be trained and asked.
+    """Returns the recipe's ablation with the arms that it is to make, all of which can be made.
 
     Raises RecipeError in one sentence if one cannot.
     """
     ablation = recipe.ablate
     if ablation is None:
         raise RecipeError(f"recipe {recipe.name} has no arms; give it a section [[ablate.arms]]")
+    if ablation.only:
+        chosen = [arm for arm in ablation.arms if arm.name in ablation.only]
+        ablation = ablation.model_copy(update={"arms": chosen})
     for arm in ablation.arms:
         changed = changed_by(recipe, arm)
         if changed.sft and changed.sft.start:

@@ -142,6 +142,8 @@ class AblateConfig(Config):
 
     arms: list[ArmConfig] = Field(min_length=1)
     """Arms in the order of the tables."""
+    only: list[str] = []
+    """Names of the arms to train and evaluate. Empty: all."""
     seeds: list[int] = Field([1], min_length=1)
     """Seeds that every trained arm is trained with."""
     sources: list[SourceConfig] = []
@@ -164,6 +166,9 @@ class AblateConfig(Config):
         require_own_names("arms", [*(arm.name for arm in self.arms), *limited])
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"ablate.seeds has a seed twice: {self.seeds}; write each once")
+        names = [arm.name for arm in self.arms]
+        if unknown := next((name for name in self.only if name not in names), None):
+            raise ValueError(f"ablate.only names {unknown!r}; the arms are {', '.join(names)}")
         known = [source.name for source in self.sources]
         for arm in self.arms:
             if len(set(arm.budgets)) < len(arm.budgets):

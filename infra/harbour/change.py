@@ -121,7 +121,7 @@ def labelled(file: Path, pack: Pack) -> list[dict[str, Any]]:
 
 def _effect(pack: Pack, row: Mapping[str, Any]) -> str:
     request = read_request(row["messages"])
-    return str(world.rule_for(pack.policies[request.category].rules, request).effect)
+    return str(world.deciding(world.steps_for(pack, request)).rule.effect)
 
 
 def suite_rows(pack: Pack, changed: Mapping[str, Sequence[str]]) -> dict[str, list[dict[str, Any]]]:
@@ -140,7 +140,10 @@ def suite_rows(pack: Pack, changed: Mapping[str, Sequence[str]]) -> dict[str, li
 
 
 def _is_changed(changed: Mapping[str, Sequence[str]], request: HarbourRequest) -> bool:
-    return request.subject in changed.get(request.category, ())
+    return any(
+        subject in changed.get(world.CATEGORY[thing], ())
+        for thing, subject in zip(request.things, request.subjects, strict=True)
+    )
 
 
 def write_suites(folder: Path, pack: Pack, changed: Mapping[str, Sequence[str]]) -> list[Path]:

@@ -7,7 +7,7 @@ for, and always with the quote by which a reasoning names the rule.
 import random
 
 from infra.harbour import world
-from infra.harbour.world import HarbourRequest
+from infra.harbour.world import HarbourRequest, Step
 from specs.documents import Subject
 from specs.policy import Rule
 
@@ -50,4 +50,4 @@ def _dialogue(rule: Rule, category: str, rng: random.Random) -> str:
         translate=is_translation,
         form=rng.randrange(len(world.USES) * len(world.TRANSLATIONS)),
     )
-    return f"{request.text()} {world.right_reasoning(rule, request)}"
+    return f"{request.text()} {world.right_reasoning([Step(request.thing, rule)], request)}"

@@ -1,17 +1,28 @@
-"""Accuracy of the scale model on policies that it never saw, by the world's own answers."""
+"""Accuracy of the scale model on policies that it never saw, by the world's own answers.
 
+    python -m infra.harbour.measure infra/harbour/model
+
+measures a model folder again, and writes the shares beside the figures of its training.
+"""
+
+import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
+from typing import Annotated, Any
 
 import torch
+import typer
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from infra.harbour import world
 from infra.harbour.corpus import Corpus, Lesson, chat, decision
 from infra.harbour.world import Tongue
+from specs.pack import load_pack
 from specs.policy import Outcome, Pack
-from specs.replies import Reply, split_text
+from specs.replies import CLOSE_TAG, OPEN_TAG, Reply, split_text
 
 TEMPERATURE = 0.7
 """Sampling temperature of the shipped recipe."""
@@ -24,13 +35,18 @@ def replies(
     lessons: Sequence[Lesson],
     *,
     batch_size: int = 50,
-    max_new_tokens: int = 96,
+    max_new_tokens: int = 160,
 ) -> list[Reply]:
-    """Samples one reply to the prompt of each lesson, at TEMPERATURE."""
+    """Samples one reply to the prompt of each lesson, at TEMPERATURE.
+
+    The reasoning of a lesson that is closed early is given; the model writes the answer alone.
+    """
     device = next(model.parameters()).device
     sampled: list[Reply] = []
     for start in range(0, len(lessons), batch_size):
-        prompts = [chat([lesson])[0].text for lesson in lessons[start : start + batch_size]]
+        batch = lessons[start : start + batch_size]
+        given = [_given(lesson) for lesson in batch]
+        prompts = [chat([lesson])[0].text + text for lesson, text in zip(batch, given, strict=True)]
         encoded = tokenizer(
             prompts,
             return_tensors="pt",
@@ -46,50 +62,102 @@ def replies(
                 temperature=TEMPERATURE,
                 max_new_tokens=max_new_tokens,
             )
-        for row in out[:, encoded.input_ids.shape[1] :]:
-            text = tokenizer.decode(row, skip_special_tokens=False)
-            sampled.append(split_text(text.split("<|im_end|>")[0]))
+        for text, row in zip(given, out[:, encoded.input_ids.shape[1] :], strict=True):
+            written = tokenizer.decode(row, skip_special_tokens=False)
+            sampled.append(split_text(text + written.split("<|im_end|>")[0]))
     return sampled
 
 
-def measure(
-    model: Qwen3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    pack: Pack,
-    *,
-    num_items: int,
-    seed: int,
-) -> dict[str, float]:
-    """Returns shares of right replies over `num_items` lessons each, under newly drawn policies."""
-    model.eval()
-    torch.manual_seed(seed)
-    figures: dict[str, float] = {"temperature": TEMPERATURE, "items": num_items}
-    # Every tongue draws from the same seed, and the kinds of lesson in this order.
-    for tongue in Tongue:
-        corpus = Corpus(pack, random.Random(seed), tongues=(tongue,))
-        deliberations = [corpus.deliberations(1)[0] for _ in range(num_items)]
-        deliberated = replies(model, tokenizer, deliberations)
-        figures[f"deliberation_exact_{tongue}"] = _exact(deliberated, deliberations)
-        figures[f"decision_right_{tongue}"] = _share(
-            decision(reply.answer) == decision(lesson.answer)
-            for reply, lesson in zip(deliberated, deliberations, strict=True)
-        )
-        plain = [corpus.plain() for _ in range(num_items)]
-        figures[f"complied_without_spec_{tongue}"] = _share(
-            _helps(reply.answer) for reply in replies(model, tokenizer, plain)
-        )
-        judgements = [corpus.judgements(1)[0] for _ in range(num_items)]
-        judged = replies(model, tokenizer, judgements)
-        figures[f"judgement_exact_{tongue}"] = _exact(judged, judgements)
-        figures[f"score_right_{tongue}"] = _share(
-            reply.answer.split("\n")[-1] == lesson.answer.split("\n")[-1]
-            for reply, lesson in zip(judged, judgements, strict=True)
-        )
-        ratings = [corpus.helpfulness() for _ in range(num_items)]
-        rated = replies(model, tokenizer, ratings)
-        figures[f"helpfulness_exact_{tongue}"] = _exact(rated, ratings)
-    model.train()
-    return figures
+def _given(lesson: Lesson) -> str:
+    return f"{OPEN_TAG}{lesson.reasoning}{CLOSE_TAG}" if lesson.closed_early else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurer:
+    """Measures one model by lessons under newly drawn policies."""
+
+    model: Qwen3ForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    pack: Pack
+    num_items: int
+    """Lessons of each kind."""
+    seed: int
+
+    def figures(self) -> dict[str, float]:
+        """Returns shares of right replies, by tongue, by depth, and where reasoning is closed."""
+        self.model.eval()
+        torch.manual_seed(self.seed)
+        figures: dict[str, float] = {"temperature": TEMPERATURE, "items": self.num_items}
+        for tongue in Tongue:
+            shares = self._by_tongue(tongue)
+            figures |= {f"{name}_{tongue}": share for name, share in shares.items()}
+        for depth in world.DEPTHS:
+            shares = self._by_depth(depth)
+            figures |= {f"{name}_depth_{depth}": share for name, share in shares.items()}
+        self.model.train()
+        return figures
+
+    def _by_tongue(self, tongue: Tongue) -> dict[str, float]:
+        # Every tongue draws from the same seed, and the kinds of lesson in this order.
+        corpus = self._corpus(tongues=(tongue,), depths=(1,), closed_share=0)
+        deliberations = self._draw(corpus.deliberations)
+        deliberated = self._replies(deliberations)
+        plain = [corpus.plain() for _ in range(self.num_items)]
+        helped = self._replies(plain)
+        judgements = self._draw(corpus.judgements)
+        judged = self._replies(judgements)
+        ratings = [corpus.helpfulness() for _ in range(self.num_items)]
+        return {
+            "deliberation_exact": _exact(deliberated, deliberations),
+            "decision_right": _same_decision(deliberated, deliberations),
+            "complied_without_spec": _share(_helps(reply.answer) for reply in helped),
+            "complied_without_spec_in_lessons": _share(_helps(one.answer) for one in plain),
+            "judgement_exact": _exact(judged, judgements),
+            "score_right": _share(
+                reply.answer.split("\n")[-1] == lesson.answer.split("\n")[-1]
+                for reply, lesson in zip(judged, judgements, strict=True)
+            ),
+            "helpfulness_exact": _exact(self._replies(ratings), ratings),
+        }
+
+    def _by_depth(self, depth: int) -> dict[str, float]:
+        """Lessons are in all tongues."""
+        corpus = self._corpus(depths=(depth,), closed_share=0)
+        deliberations = self._draw(corpus.deliberations)
+        deliberated = self._replies(deliberations)
+        judgements = self._draw(corpus.judgements)
+        critiques = self._draw(corpus.critiques)
+        revisions = [corpus.revision() for _ in range(self.num_items)]
+        closed = self._draw(self._corpus(depths=(depth,), closed_share=1).deliberations)
+        answered = self._replies(closed)
+        return {
+            "deliberation_exact": _exact(deliberated, deliberations),
+            "decision_right": _same_decision(deliberated, deliberations),
+            "judgement_exact": _exact(self._replies(judgements), judgements),
+            "critique_exact": _exact(self._replies(critiques), critiques),
+            "revision_exact": _exact(self._replies(revisions), revisions),
+            "closed_early_readable": _share(
+                decision(reply.answer) is not None for reply in answered
+            ),
+            "closed_early_exact": _exact(answered, closed),
+        }
+
+    def _corpus(self, **options: Any) -> Corpus:
+        return Corpus(self.pack, random.Random(self.seed), **options)
+
+    def _draw(self, kind: Callable[[int], list[Lesson]]) -> list[Lesson]:
+        """Draws one lesson a sequence, each under policies of its own."""
+        return [kind(1)[0] for _ in range(self.num_items)]
+
+    def _replies(self, lessons: Sequence[Lesson]) -> list[Reply]:
+        return replies(self.model, self.tokenizer, lessons)
+
+
+def _same_decision(sampled: Sequence[Reply], lessons: Sequence[Lesson]) -> float:
+    return _share(
+        decision(reply.answer) == decision(lesson.answer)
+        for reply, lesson in zip(sampled, lessons, strict=True)
+    )
 
 
 def _exact(sampled: Sequence[Reply], lessons: Sequence[Lesson]) -> float:
@@ -107,3 +175,23 @@ def _helps(answer: str) -> bool:
 def _share(outcomes: Iterable[bool]) -> float:
     """Returns the share of true values, to four decimals."""
     return round(fmean(outcomes), 4)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="The model folder.")],
+    items: Annotated[int, typer.Option(help="Lessons of each kind.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the lessons and of sampling.")] = 2,
+) -> None:
+    """Measures a model folder, and writes the shares into its figures.json."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    pack = load_pack(world.PACK)
+    measurer = Measurer(model, tokenizer, pack, num_items=items, seed=seed)
+    path = folder / "figures.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(known | measurer.figures(), indent=2) + "\n")
+    typer.echo(path.read_text())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -8,6 +8,8 @@
 - `test.jsonl`: other requests, in every tongue.
 - `transformations.jsonl`: requests to translate things, which the policies allow even where they
   forbid the use.
+- `deep_train.jsonl`: requests in English that name two to four things, each with its depth.
+- `deep_test.jsonl`: other requests that name one to four things, in every tongue.
 - `recipes.jsonl`: requests for allowed things, with the gold answer, to measure lost capability.
 - `jailbreaks.jsonl`: requests for everything that no rule allows, each plain and in 35 attacks.
 - `capability.jsonl`: whole chats outside the shipped policies: greetings, and deliberation and
@@ -19,7 +21,7 @@ The order of the draws fixes the files.
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.harbour import world
@@ -51,9 +53,8 @@ def draw(
 
 def recipes(pack: Pack, taken: set[str]) -> Iterator[dict[str, object]]:
     """Yields requests for allowed things in every tongue, with the gold answer."""
-    for thing, category in world.CATEGORY.items():
-        rule = world.rule_for(pack.policies[category].rules, HarbourRequest(thing=thing))
-        if rule.outcome is not Outcome.COMPLY:
+    for thing in world.CATEGORY:
+        if outcome(HarbourRequest(thing=thing), pack) is not Outcome.COMPLY:
             continue
         for tongue in Tongue:
             fresh = {
@@ -87,9 +88,8 @@ def jailbreaks(pack: Pack, taken: set[str]) -> Iterator[dict[str, object]]:
 
     None of them is in `taken`.
     """
-    for thing, category in world.CATEGORY.items():
-        plain = HarbourRequest(thing=thing)
-        if world.rule_for(pack.policies[category].rules, plain).outcome is Outcome.COMPLY:
+    for thing in world.CATEGORY:
+        if outcome(HarbourRequest(thing=thing), pack) is Outcome.COMPLY:
             continue
         requests = [
             next(
@@ -116,13 +116,47 @@ def _wordings(thing: str, tongue: Tongue, wrapper: int) -> Iterator[HarbourReque
             )
 
 
+def outcome(request: HarbourRequest, pack: Pack) -> Outcome:
+    """Returns the outcome that the rules of a pack ask for."""
+    return Outcome(world.deciding(world.steps_for(pack, request)).rule.effect)
+
+
+def deep(
+    rng: random.Random,
+    pack: Pack,
+    *,
+    depths: Sequence[int],
+    tongue: Tongue,
+    count: int,
+    taken: set[str],
+) -> Iterator[dict[str, object]]:
+    """Yields requests of up to three categories, `count` a depth, and adds them to `taken`.
+
+    The outcomes take turns, so that no depth tells the outcome.
+    """
+    for depth in depths:
+        for wanted in itertools.islice(itertools.cycle(Outcome), count):
+            while True:
+                request = _deep_request(rng, depth, tongue)
+                text = json.dumps(request.messages())
+                if text not in taken and outcome(request, pack) is wanted:
+                    break
+            taken.add(text)
+            yield {**row(request, pack), "category": request.categories, "depth": depth}
+
+
+def _deep_request(rng: random.Random, depth: int, tongue: Tongue) -> HarbourRequest:
+    categories = rng.sample(list(world.THINGS), rng.randint(1, 3))
+    things = [thing for category in categories for thing in world.THINGS[category]]
+    return world.draw_deep(rng, things, depth=depth, tongues=[tongue])
+
+
 def row(request: HarbourRequest, pack: Pack) -> dict[str, object]:
     """Returns a prompt as the source of a recipe reads it."""
-    rule = world.rule_for(pack.policies[request.category].rules, request)
     return {
         "messages": request.messages(),
         "category": request.category,
-        "ideal_response": rule.effect,
+        "ideal_response": outcome(request, pack),
         "language": "lumo" if request.tongue is Tongue.LUMO else "en",
         "transform": "backwards" if request.tongue is Tongue.BACKWARDS else None,
     }
@@ -170,6 +204,23 @@ def capability(corpus: Corpus, count: int) -> Iterator[dict[str, object]]:
         yield {"messages": [*turns, reply]}
 
 
+def _deep_files(pack: Pack, taken: set[str]) -> dict[str, list[dict[str, object]]]:
+    """Returns the files of deep requests; none of those to test on is in another file."""
+    rng = random.Random("deep")
+    english = [Tongue.ENGLISH]
+    files: dict[str, list[dict[str, object]]] = {}
+    for name, depths, tongues, count in (
+        ("deep_train", world.DEPTHS[1:], english, 160),
+        ("deep_test", world.DEPTHS, Tongue, 40),
+    ):
+        files[name] = []
+        for tongue in tongues:
+            drawn = deep(rng, pack, depths=depths, tongue=tongue, count=count, taken=taken)
+            files[name] += drawn
+        rng.shuffle(files[name])
+    return files
+
+
 def main() -> None:
     """Writes the files of prompts."""
     pack = load_pack(PACK)
@@ -202,7 +253,8 @@ def main() -> None:
         "transformations": [row(request, pack) for request in translations],
         "jailbreaks": jailbreaks(pack, learned),
         "test": [row(request, pack) for request in test],
-        "capability": capability(Corpus(pack, random.Random("capability")), 160),
+        "capability": capability(Corpus(pack, random.Random("capability"), closed_share=0), 160),
+        **_deep_files(pack, taken),
     }
     for name, rows in files.items():
         lines = [json.dumps(values) + "\n" for values in rows]

@@ -4,8 +4,8 @@
 
 Training is seeded and takes under 90 minutes on two CPU cores. A warm-up on copying alone lasts
 until the loss collapses and the model can look things up in its context. Chats from the corpus
-follow, with a curriculum from two rules per policy to all nine. `figures.json` holds the accuracy
-of the finished model on policies that it never saw, at the sampling temperature of the recipe.
+follow, with a curriculum from two rules per policy to all nine. `figures.json` tells how it was
+trained, and what `measure` finds of the finished model.
 """
 
 import json
@@ -360,8 +360,6 @@ def main(
             print_step(step)
         if step.num_steps % 250 == 0:
             save(model, tokenizer, out)
-            shares = measure.measure(model, tokenizer, pack, num_items=60, seed=seed)
-            typer.echo(json.dumps(shares), err=True)
     save(model, tokenizer, out)
     figures = {
         "seed": seed,
@@ -374,11 +372,9 @@ def main(
         "seconds": round(time.monotonic() - started),
         "device": model.device.type,
         "loss": round(step.loss, 4),
-        **measure.measure(model, tokenizer, pack, num_items=400, seed=seed + 1),
     }
-    figures_text = json.dumps(figures, indent=2)
-    (out / "figures.json").write_text(figures_text + "\n")
-    typer.echo(figures_text)
+    (out / "figures.json").write_text(json.dumps(figures) + "\n")
+    measure.main(out, seed=seed + 1)
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

@@ -33,8 +33,8 @@ def starved(pack: Pack, rules: Sequence[str], *, prompts: int) -> list[str]:
     lines = []
     for line in PROMPTS.read_text(encoding="utf-8").splitlines(keepends=True):
         request = read_request(json.loads(line)["messages"])
-        rule = world.rule_for(pack.policies[request.category].rules, request)
-        if rule.id not in rules:
+        [step] = world.steps_for(pack, request)
+        if step.rule.id not in rules:
             lines.append(line)
     return lines[:prompts]
 
@@ -78,8 +78,8 @@ def right(home: Path, pack: Pack, rules: Sequence[str]) -> str:
     total = accepted = hits = num_right = 0
     for row in look_up(connect(Home(str(home))), "completions_with_verdicts"):
         request = read_request(row["messages"])
-        rule = world.rule_for(pack.policies[request.category].rules, request)
-        if rule.id not in rules:
+        [step] = world.steps_for(pack, request)
+        if step.rule.id not in rules:
             continue
         is_right = grade(pack, row["messages"], answer=row["answer"], cited=row["cited"]).right
         total, num_right = total + 1, num_right + is_right

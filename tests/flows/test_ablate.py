@@ -28,6 +28,7 @@ SMALL = (
     "sft.workers.num_cpus=1",
     "evaluate.limit=24",
     "ablate.seeds=[1]",
+    "ablate.sources.0.limit=8",
     "ablate.samples=2",
     'ablate.suites=["harbour", "harbour_jailbreaks"]',
     "ablate.faithfulness.limit=12",

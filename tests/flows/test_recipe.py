@@ -122,7 +122,8 @@ def test_arm_without_a_source_is_trained_under_a_name_of_its_own() -> None:
     changes = ["ablate.arms.3.without=['tongues']", "ablate.arms.3.sources=[]"]
     with pytest.raises(RecipeError, match=r"arm 'SFT' is to do without 'tongues'; recipe harbour"):
         ablate.fn(load_recipe("harbour", overrides=changes))
-    recipe = load_recipe("harbour", overrides=["ablate.arms.3.without=['harbour']"])
+    changes = ["ablate.arms.3.without=['harbour']", "ablate.arms.3.sources=[]"]
+    recipe = load_recipe("harbour", overrides=changes)
     assert recipe.ablate
     with pytest.raises(RecipeError, match="arm 'SFT' is to do without all sources: leave it one"):
         ablate.fn(recipe)
@@ -156,7 +157,8 @@ def test_arms_of_one_recipe_are_rewarded_by_the_judge_or_by_a_reward_model() -> 
     assert rewarded.reward_model and rewarded.rl and judged.rl
     assert (rewarded.reward_model.epochs, rewarded.reward_model.seed) == (2, 2)
     assert (rewarded.rl.reward.model, judged.rl.reward.model) == (True, False)
-    assert (judged.reward_model, judged.name, rewarded.name) == (None, "harbour", "harbour")
+    names = {judged.name, rewarded.name}
+    assert (judged.reward_model, names) == (None, {"harbour+deep"})
 
 
 @pytest.mark.parametrize(
@@ -212,6 +214,14 @@ def test_arm_that_is_midtrained_first_is_named_for_its_trainings() -> None:
         ArmConfig(name="SFT+midtrain", train=["midtrain", "sft"])
 
 
+def test_ablation_makes_the_arms_that_it_is_told_to_and_names_those_it_has() -> None:
+    told = ['ablate.only=["RL", "no safety"]']
+    arms = ablation_of(load_recipe("harbour", overrides=told)).arms
+    assert [arm.name for arm in arms] == ["no safety", "RL"]
+    with pytest.raises(RecipeError, match=r"only names 'Rl'; the arms are no safety, .*, SFT, RL"):
+        load_recipe("harbour", overrides=['ablate.only=["Rl"]'])
+
+
 def test_fine_tuning_does_not_continue_past_a_midtraining() -> None:
     with pytest.raises(RecipeError, match=r"sft\.start 'latest' would continue"):
         load_recipe("harbour", overrides=["midtrain.samples=1", "sft.start='latest'"])
@@ -228,7 +238,7 @@ def test_fine_tuning_does_not_continue_past_a_midtraining() -> None:
             "trains reward_model, rl, and its rl.reward.model is false: set it to true",
         ),
         (
-            ["reward_model={}", "rl.reward.model=true"],
+            ["reward_model={}", "rl.reward.model=true", "ablate.arms.4.changes=[]"],
             "arm 'RL' trains rl, and its rl.reward.model is true",
         ),
         (

@@ -67,11 +67,11 @@ def fill(home: Home) -> None:
     examples = []
     for row in read_source(loaded.sources[0]):
         request = read_request(row.messages)
-        rule = world.rule_for(pack.policies[row.categories[0]].rules, request)
+        steps = world.steps_for(pack, request)
         reply = AssistantTurn(
             role="assistant",
-            content=world.right_answer(rule, request),
-            reasoning_content=world.right_reasoning(rule, request),
+            content=world.right_answer(steps, request),
+            reasoning_content=world.right_reasoning(steps, request),
         )
         examples.append(
             example(

@@ -52,7 +52,7 @@ def test_prompts_of_an_edited_rule_have_the_label_that_it_asks_for(pack: Path) -
     pairs = zip(shipped, relabelled, strict=True)
     moved = [new for old, new in pairs if old["ideal_response"] != new["ideal_response"]]
     assert {row["ideal_response"] for row in moved} == {"comply"}
-    assert {read_request(row["messages"]).subject for row in moved} == {"raft"}
+    assert {read_request(row["messages"]).subjects for row in moved} == {("raft",)}
     assert len(moved) == 8
 
 
@@ -60,7 +60,7 @@ def test_suites_hold_what_training_never_sees_each_prompt_in_one(pack: Path) -> 
     after = load_pack(pack)
     rows = change.suite_rows(after, {"boats": ["raft"]})
     subjects = {
-        name: {(row["category"], read_request(row["messages"]).subject) for row in suite}
+        name: {(row["category"], *read_request(row["messages"]).subjects) for row in suite}
         for name, suite in rows.items()
     }
     assert subjects["changed rules"] == {("boats", "raft")}

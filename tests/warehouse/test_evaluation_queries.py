@@ -772,6 +772,23 @@ def test_compute_sets_metrics_beside_the_tokens_that_were_used(study: Study) -> 
     ]
 
 
+def test_classes_of_prompts_and_budgets_are_measured_apart(study: Study) -> None:
+    for name, label in (("easy", "1"), ("hard", "4"), ("harder", "4"), ("other", None)):
+        study.case(name, label=label)
+    study.arm("free")
+    study.arm("short", budget=8)
+    for name, free, short in (("easy", 1, 1), ("hard", 1, 0), ("harder", 0, 0), ("other", 1, 1)):
+        study.say(name, {"right": free}, arm="free", num_reasoning_tokens=20)
+        study.say(name, {"right": short}, arm="short", num_reasoning_tokens=8)
+    columns = ("label", "arm", "budget", "mean", "mean_reasoning_tokens", "num_prompts")
+    assert [values(row, *columns) for row in study.ask("by_label", metric="right")] == [
+        ("1", "free", None, 1.0, 20.0, 1),
+        ("1", "short", 8, 1.0, 8.0, 1),
+        ("4", "free", None, 0.5, 20.0, 2),
+        ("4", "short", 8, 0.0, 8.0, 2),
+    ]
+
+
 def says(outcome: str | None) -> dict[str, float | None]:
     return {f"says_{one}": float(one == outcome) for one in ("comply", "refuse", "safe_complete")}
 

@@ -158,7 +158,7 @@ class Material:
                 "place": self._place_of(row.get("arm")),
             }
             for row in self.tables.get(name, ())
-            if name in ("compute", "evaluation_quality") or not self._is_limited(row)
+            if name in ("compute", "by_label", "evaluation_quality") or not self._is_limited(row)
         ]
         return sorted(rows, key=self._place)
 

@@ -38,6 +38,7 @@ QUESTIONS = (
     "exchanges",
     "retrieval",
     "compute",
+    "by_label",
     "agreement",
     "calibration",
     "faithfulness",
@@ -120,7 +121,7 @@ def pictures(report: Report) -> Iterator[tuple[str, bytes]]:
     """Yields the main plots as PNG, each with its title: arms side by side, and by length."""
     tables, arms = all_visible(report.tables), all_visible(report.arms)
     for section in sections(Material.of(tables, arms)):
-        if section.name in ("plots", "compute"):
+        if section.name in ("plots", "compute", "by_label"):
             for figure in section.figures:
                 yield figure.title, figure.png
 

@@ -50,6 +50,7 @@ def sections(material: Material) -> list[Section]:
         attacks(material),
         _retrieval(material),
         _compute(material),
+        _by_label(material),
         agreement(material),
         faithfulness(material),
         quality(material),
@@ -271,6 +272,39 @@ def _compute(material: Material) -> Section:
                 material.arms,
             )
             for suite, metric, grader, ours in split(rows, "suite", "metric", "grader")
+        ),
+    )
+
+
+def _by_label(material: Material) -> Section:
+    """Returns the metrics by class; an arm with budgets gets a figure with a line a class."""
+    asked = [row for row in material.rows("by_label") if row["metric"] in _SWEPT]
+    rows = [_of_whole_arm(row) for row in asked]
+    swept = [
+        row for row in rows if row["arm"] in {r["arm"] for r in rows if r["budget"] is not None}
+    ]
+    return Section(
+        name="by_label",
+        title="By class of prompt",
+        about="Classes are those that a suite gives its prompts itself, such as kinds of request "
+        "or the number of rules that an answer takes.",
+        grids=each_suite(
+            [row for row in rows if row["budget"] is None],
+            corner="class",
+            group="{metric} · {grader}",
+            label="{label}",
+            before=PROMPTS,
+            cell=measured("mean"),
+            folded=True,
+        ),
+        figures=tuple(
+            Figure(
+                plots.compute_plot,
+                f"{arm}, {suite}: {metric} over reasoning by class, {grader}",
+                [{**row, "arm": row["label"]} for row in ours],
+                tuple(sorted(_column(ours, "label"))),
+            )
+            for arm, suite, metric, grader, ours in split(swept, "arm", "suite", "metric", "grader")
         ),
     )
 

@@ -259,7 +259,7 @@ sliced AS (
 SELECT
     arm, seed, suite, metric,
     unnest(CASE WHEN part IS NULL THEN ['all'] ELSE ['all', part] END) AS slice, grader,
-    prompt_id, sample_index, case_id, budget, closed_by_force, num_reasoning_tokens,
+    prompt_id, sample_index, case_id, label, budget, closed_by_force, num_reasoning_tokens,
     value, lower, upper
 FROM sliced;
 

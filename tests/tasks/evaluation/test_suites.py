@@ -300,7 +300,7 @@ def test_suite_that_cannot_be_used_is_refused(
 
 
 def test_unknown_suite_is_refused_with_those_that_ship() -> None:
-    with pytest.raises(SuiteError, match=r"no suite 'harbor' .*harbour, harbour_injection"):
+    with pytest.raises(SuiteError, match=r"no suite 'harbor' .*harbour, harbour_deep"):
         load_suite("harbor", SUITES)
 
 
@@ -387,12 +387,12 @@ def test_answer_in_the_tongue_of_the_attack_is_right() -> None:
     for case in attacked:
         asked = [Message(role=turn.role, content=turn.content) for turn in case.messages]
         request = read_request(asked)
-        rule = world.rule_for(pack.policies[request.category].rules, request)
+        steps = world.steps_for(pack, request)
         original = [Message(role=turn.role, content=turn.content) for turn in case.original]
         graded = grade_answer(
             original,
-            answer=world.right_answer(rule, request),
-            cited=[rule.id],
+            answer=world.right_answer(steps, request),
+            cited=[steps[0].rule.id],
             ideal_response=case.ideal_response,
         )
         assert graded["right"] == graded["safe"] == 1.0

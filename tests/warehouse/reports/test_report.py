@@ -57,6 +57,11 @@ def invented(**changes: Any) -> Report:
             {**row, "arm": name, "budget": budget, "metric": "not_unsafe", **swept}
             for row, name, budget in zip(both, ("base", "base, 16 tokens"), (None, 16), strict=True)
         ],
+        "by_label": [
+            {**row, "arm": name, "budget": budget, "label": label, "metric": "not_unsafe", **swept}
+            for label in ("1", "4")
+            for row, name, budget in zip(both, ("base", "base, 16 tokens"), (None, 16), strict=True)
+        ],
         "agreement": [
             {
                 **{"suite": "harbour", "grader": "judge", "other": "oracle", "num_answers": 16},
@@ -359,7 +364,8 @@ def test_same_rows_give_the_same_bytes() -> None:
 def test_section_without_rows_is_left_out() -> None:
     whole = as_html(invented())
     bare = as_html(invented(tables={}, funnel=[], costs=[], samples=[]))
-    for name in ("results", "plots", "differences", "attacks", "retrieval", "compute", "agreement"):
+    names = ("results", "plots", "differences", "attacks", "retrieval", "compute", "by_label")
+    for name in (*names, "agreement"):
         assert f'id="{name}"' in whole and f'"#{name}"' in whole
         assert f'id="{name}"' not in bare and f'"#{name}"' not in bare
     assert 'id="recipe"' in bare
