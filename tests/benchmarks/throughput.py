@@ -1,12 +1,11 @@
 """Throughput of the stage beside bare vLLM, and the savings of spec-first prompts and of racing.
 
-    python tests/benchmarks/throughput.py [--samples 8] [--recipe harbour] [--set KEY=VALUE]
+    python tests/benchmarks/throughput.py [--samples 8]
 
-Prints, over all prompts of the recipe: output tokens per second of one `LLM.generate` call on all
+Prints, over all Harbour prompts: output tokens per second of one `LLM.generate` call on all
 prompts, and of the stage with the templates `spec_first` and `paper`; then judge tokens and seconds
-of mode `race` against `full`, on completions of temperature 2, many of which are wrong, unless
-`--templates-only` leaves these out. The engines run one after the other, each in a process of its
-own. The last line is JSON.
+of mode `race` against `full`, on completions of temperature 2, many of which are wrong. The engines
+run one after the other, each in a process of its own.
 """
 
 import argparse
@@ -38,21 +37,13 @@ class Throughput(NamedTuple):
         return self.tokens / self.seconds
 
 
-class Subject(NamedTuple):
-    """The recipe that is measured, by its name, and what is changed in it."""
-
-    recipe: str
-    changes: tuple[str, ...]
-
-
-def requests(subject: Subject, template: str) -> tuple[Recipe, list[list[Message]]]:
+def requests(template: str) -> tuple[Recipe, list[list[Message]]]:
     """Returns the recipe and the messages of all its prompts under a template."""
     from specs.prompts import generator_messages
     from specs.template import load_template
     from tasks.data.candidates import read_source
 
-    changes = [*subject.changes, f"generate.template={template}"]
-    recipe = load_recipe(subject.recipe, overrides=changes)
+    recipe = load_recipe("harbour", overrides=[f"generate.template={template}"])
     pack = recipe.load_pack()
     chosen = load_template("generator", recipe.generate.template)
     candidates = sorted(
@@ -65,13 +56,13 @@ def requests(subject: Subject, template: str) -> tuple[Recipe, list[list[Message
     ]
 
 
-def bare(subject: Subject, num_samples: int) -> Throughput:
+def bare(num_samples: int) -> Throughput:
     """Returns the throughput of vLLM's own `LLM.generate` on all prompts at once."""
-    recipe, chats = requests(subject, "spec_first")
-    engine, sampling = recipe.engine, recipe.generate.sampling
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(engine.cpu_cache_gib)
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     from vllm import LLM, SamplingParams
 
+    recipe, chats = requests("spec_first")
+    engine, sampling = recipe.engine, recipe.generate.sampling
     llm = LLM(
         model=engine.model_path,
         dtype=engine.dtype,
@@ -79,9 +70,7 @@ def bare(subject: Subject, num_samples: int) -> Throughput:
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         block_size=engine.block_size,
-        tensor_parallel_size=engine.tensor_parallel_size,
-        gpu_memory_utilization=engine.memory_share,
-        enforce_eager=engine.enforce_eager or not engine.use_gpu,
+        enforce_eager=True,
         enable_prefix_caching=True,
     )
     tokenizer = llm.get_tokenizer()
@@ -94,10 +83,7 @@ def bare(subject: Subject, num_samples: int) -> Throughput:
         )
     ]
     parameters = SamplingParams(
-        n=num_samples,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_tokens=sampling.max_tokens,
+        n=num_samples, temperature=sampling.temperature, max_tokens=sampling.max_tokens
     )
     outputs = llm.generate(prompts, parameters, use_tqdm=False)
     seconds = time.monotonic() - began
@@ -105,10 +91,10 @@ def bare(subject: Subject, num_samples: int) -> Throughput:
     return Throughput(tokens, seconds)
 
 
-def refresh(subject: Subject, home: str, *overrides: str) -> dict[str, Any]:
+def refresh(home: str, *overrides: str) -> dict[str, Any]:
     """Runs a whole refresh; returns the figures of its stages, by stage."""
-    command = [sys.executable, "-m", "flows", "refresh", subject.recipe, "--home", home, "--json"]
-    for override in (*subject.changes, *overrides):
+    command = [sys.executable, "-m", "flows", "refresh", "harbour", "--home", home, "--json"]
+    for override in overrides:
         command += ["--set", override]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     stages: dict[str, Any] = last_object(done.stdout)["figures"]["stages"]
@@ -127,22 +113,18 @@ def last_object(printed: str) -> dict[str, Any]:
     return last
 
 
-def compare_templates(subject: Subject, folder: Path, *, num_samples: int) -> dict[str, float]:
-    """Prints and returns the throughput of bare vLLM, and of the stage with each template beside
-    it."""
+def compare_templates(folder: Path, *, num_samples: int) -> None:
+    """Prints the throughput of bare vLLM, and of the stage with each template beside it."""
     # Only generating is measured, so judging is cut to one sample of one token.
     overrides = ("judge.samples=1", "judge.sampling.max_tokens=1", "stage.retries=0")
     overrides = (*overrides, f"generate.samples={num_samples}")
     command = [sys.executable, __file__, "--bare", "--samples", str(num_samples)]
-    command += ["--recipe", subject.recipe]
-    command += [part for change in subject.changes for part in ("--set", change)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     alone = Throughput(**last_object(done.stdout))
     print(f"bare vLLM    {alone.tokens_per_second:.0f} tokens/s, {alone.tokens} tokens")
-    found = {"bare_tokens_per_second": round(alone.tokens_per_second, 1)}
     for template in ("spec_first", "paper"):
-        change = f"generate.template={template}"
-        generate = refresh(subject, f"{folder}/{template}", *overrides, change)["generate"]
+        stages = refresh(f"{folder}/{template}", *overrides, f"generate.template={template}")
+        generate = stages["generate"]
         usage = generate["usage"]
         rate = usage["output_tokens"] / generate["seconds"]
         cached = usage["cached_tokens"] / usage["prompt_tokens"]
@@ -151,20 +133,16 @@ def compare_templates(subject: Subject, folder: Path, *, num_samples: int) -> di
             f"bare vLLM, {cached:.3f} of prompt tokens cached",
             flush=True,
         )
-        found[f"{template}_tokens_per_second"] = round(rate, 1)
-        found[f"{template}_of_bare"] = round(rate / alone.tokens_per_second, 3)
-        found[f"{template}_prefix_hit_rate"] = round(cached, 3)
-    return found
 
 
-def compare_modes(subject: Subject, folder: Path) -> None:
+def compare_modes(folder: Path) -> None:
     """Prints the rows, tokens and seconds of racing judges against those of full judging."""
     home = f"{folder}/race"
     hot = ("generate.samples=2", "generate.sampling.temperature=2.0")
-    race = refresh(subject, home, *hot)["judge"]
+    race = refresh(home, *hot)["judge"]
     raced_ids = accepted_ids(home)
     # Full judging adds the judgements that racing left out, so both modes share their samples.
-    rest = refresh(subject, home, *hot, "judge.mode=full")["judge"]
+    rest = refresh(home, *hot, "judge.mode=full")["judge"]
     full_ids = accepted_ids(home)
     print(f"race         {json.dumps(race)}\nthen full    {json.dumps(rest)}", flush=True)
     print(f"accepted     {len(raced_ids)} and {len(full_ids)}, the same: {raced_ids == full_ids}")
@@ -183,19 +161,13 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=8, help="completions per prompt")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--recipe", default="harbour", help="the recipe that is measured")
-    parser.add_argument("--set", action="append", default=[], help="a change to the recipe")
-    parser.add_argument("--templates-only", action="store_true", help="leave the modes out")
     options = parser.parse_args()
-    subject = Subject(options.recipe, tuple(options.set))
     if options.bare:
-        print(json.dumps(bare(subject, options.samples)._asdict()))
+        print(json.dumps(bare(options.samples)._asdict()))
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = compare_templates(subject, Path(folder), num_samples=options.samples)
-        if not options.templates_only:
-            compare_modes(subject, Path(folder))
-    print(json.dumps(found))
+        compare_templates(Path(folder), num_samples=options.samples)
+        compare_modes(Path(folder))
 
 
 if __name__ == "__main__":
