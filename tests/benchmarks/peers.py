@@ -1,6 +1,6 @@
 """Precept beside other ways to make the same rows: accepted rows a second, from a cold start.
 
-    python tests/benchmarks/peers.py [--prompts 504] [--temperature 1.3] [--rounds 2] [--only NAME]
+    python -m tests.benchmarks.peers [--prompts 504] [--temperature 1.3] [--rounds 2] [--only NAME]
 
 Every contender gets the same prompts, model and sampling, and writes the completions of which all
 judge samples reach the threshold. Each runs in a process of its own, one after the other, in as
@@ -37,6 +37,7 @@ from specs.prompts import Message, generator_messages, judge_messages
 from specs.replies import Reply, split_text
 from specs.template import load_template
 from tasks.data.candidates import read_source
+from tests.benchmarks.throughput import engine_of
 
 PROJECT = Path(__file__).parents[2]
 SCORE = re.compile(r"^Score: (\d+)$", re.MULTILINE)
@@ -45,7 +46,7 @@ Chat = list[Message]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all contenders do."""
+    """The work that every contender is given."""
 
     prompts: int
     samples: int
@@ -66,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a contender came to."""
+    """Counts of the rows that a contender made."""
 
     completions: int
     texts: int
@@ -129,24 +130,6 @@ def lowest(texts: Sequence[str]) -> float:
 
 def num_texts(readable: Sequence[tuple[Asked, Reply]]) -> int:
     return len({(id(one), reply.reasoning, reply.answer) for one, reply in readable})
-
-
-def engine_of(recipe: Recipe) -> Any:
-    """Returns vLLM's engine with the settings of the recipe."""
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    from vllm import LLM
-
-    engine = recipe.engine
-    return LLM(
-        model=engine.model_path,
-        dtype=engine.dtype,
-        max_model_len=engine.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        block_size=engine.block_size,
-        enforce_eager=True,
-        enable_prefix_caching=True,
-    )
 
 
 def bare(job: Job) -> Made:

@@ -1,6 +1,6 @@
 """A pool of many engines on a small machine: throughput against linear, and what random kills cost.
 
-    python tests/benchmarks/simulation.py [--engines 64] [--kills 1000]
+    python -m tests.benchmarks.simulation [--engines 64] [--kills 1000]
 
 Engines are actors that sleep in place of a model: each holds --slots requests at a time, and a
 request takes as many seconds as its name draws, --seconds on average. All that surrounds them is

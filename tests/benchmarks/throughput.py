@@ -56,14 +56,13 @@ def requests(template: str) -> tuple[Recipe, list[list[Message]]]:
     ]
 
 
-def bare(num_samples: int) -> Throughput:
-    """Returns the throughput of vLLM's own `LLM.generate` on all prompts at once."""
+def engine_of(recipe: Recipe) -> Any:
+    """Returns vLLM's own engine with the settings of a recipe."""
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
 
-    recipe, chats = requests("spec_first")
-    engine, sampling = recipe.engine, recipe.generate.sampling
-    llm = LLM(
+    engine = recipe.engine
+    return LLM(
         model=engine.model_path,
         dtype=engine.dtype,
         max_model_len=engine.max_model_len,
@@ -73,6 +72,15 @@ def bare(num_samples: int) -> Throughput:
         enforce_eager=True,
         enable_prefix_caching=True,
     )
+
+
+def bare(num_samples: int) -> Throughput:
+    """Returns the throughput of vLLM's own `LLM.generate` on all prompts at once."""
+    recipe, chats = requests("spec_first")
+    sampling = recipe.generate.sampling
+    llm = engine_of(recipe)
+    from vllm import SamplingParams
+
     tokenizer = llm.get_tokenizer()
     began = time.monotonic()
     prompts = [
