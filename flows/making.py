@@ -229,17 +229,55 @@ def doctor(
     mend: Annotated[
         bool, typer.Option("--mend", help="Set aside the files that are no whole shards.")
     ] = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights",
+            help="Run the recipe's whole chain in a temporary warehouse instead, without GPUs and "
+            "downloads: each model in 2 layers of random weights, with few and short prompts.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Checks versions, memory, warehouse, Ray, Prefect and the models of a recipe, with the remedy
     for what is wrong."""
     with user_errors():
-        quiet_libraries()
-        from flows import doctor as checks
-        from flows import show
-
         loaded = load(recipe, set_) if recipe else None
-        found = checks.run_checks(home_of(home), loaded, mend=mend)
-        show.checks(found, as_json=as_json)
-        if not all(check.ok for check in found):
+        is_fine = (
+            _try_out(loaded, as_json=as_json)
+            if random_weights
+            else _examine(loaded, home, mend=mend, as_json=as_json)
+        )
+        if not is_fine:
             raise typer.Exit(1)
+
+
+def _examine(recipe: Any, home: str | None, *, mend: bool, as_json: bool) -> bool:
+    """Prints the checks of doctor; returns whether none found a fault."""
+    quiet_libraries()
+    from flows import doctor as checks
+    from flows import show
+
+    found = checks.run_checks(home_of(home), recipe, mend=mend)
+    show.checks(found, as_json=as_json)
+    return all(check.ok for check in found)
+
+
+def _try_out(recipe: Any, *, as_json: bool) -> bool:
+    """Prints the dry run of a recipe; returns whether every part of its chain made something."""
+    if recipe is None:
+        raise ValueError(
+            "--random-weights runs the chain of a recipe, and none is named; give its file or the "
+            "name of a shipped one"
+        )
+    from flows.reading import told_once
+    from flows.server import start_server
+
+    with told_once():
+        start_server()
+        from flows import show
+        from flows.dry_run import dry_run
+
+        done = dry_run(recipe)
+    show.dry_run(done, as_json=as_json)
+    return all(part.ok for part in done.parts)

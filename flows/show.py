@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from warehouse.tables import ID_LENGTH, TABLES
 if TYPE_CHECKING:
     from flows.align import Aligned
     from flows.calibrate import Calibrated
+    from flows.dry_run import DryRun
     from flows.estimate import Estimate
     from flows.evaluate import Evaluated
     from flows.fill import Filled
@@ -368,3 +370,18 @@ def checks(found: Sequence[Any], *, as_json: bool) -> None:
         terminal.line(mark, f"  {check.name:12} {check.found}")
         if not check.ok:
             terminal.line(f"       {'':12} {check.remedy}")
+
+
+def dry_run(done: "DryRun", *, as_json: bool) -> None:
+    """Prints what each part of a dry run made, and what became of each option of its recipe."""
+    if as_json:
+        terminal.as_json(asdict(done))
+        return
+    terminal.heading("Parts of the chain")
+    for part in done.parts:
+        mark = ("ok   ", "green") if part.ok else ("fault", "red")
+        terminal.line(mark, f"  {part.name:12} {part.made}")
+    columns = [Column("option"), Column("here"), Column("why")]
+    rows = [(option.key, option.outcome, option.why) for option in done.options]
+    terminal.table(columns, rows, title="Options of the recipe")
+    terminal.line(f"of {len(rows)} options: {_counted(Counter(row[1] for row in rows))}")

@@ -16,7 +16,7 @@ from tasks.engine.requests import EngineConfig
 from tasks.engine.turns import Render, Written
 from tasks.paths import places
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SECONDS_TO_ANSWER = 2.0
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 _OTHER_CACHE = re.compile(

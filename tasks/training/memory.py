@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tasks.engine.model_check import gpu_sizes
+from tasks.engine.model_files import find_folder
 from tasks.engine.requests import EngineConfig
 from tasks.training.dpo import DpoConfig
 from tasks.training.reward_model import RewardModelConfig
@@ -130,7 +131,8 @@ def memory_of(config: TrainingConfig, student: EngineConfig) -> Memory:
     """Returns the memory of one worker of a training that begins from the student."""
     from transformers import AutoConfig
 
-    shape = AutoConfig.from_pretrained(student.model_path, revision=student.revision)
+    # Its own look-up would ask Hugging Face several times, and tell nothing of what is wrong.
+    shape = AutoConfig.from_pretrained(str(find_folder(student)))
     text = shape.get_text_config()
     workers = config.workers
     num_rows, num_tokens = _rows(config, getattr(text, "max_position_embeddings", None))

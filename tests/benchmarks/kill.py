@@ -1,12 +1,12 @@
 """Rows lost, doubled or paid for twice when runs are killed at random moments and started again.
 
-    python tests/benchmarks/kill.py [--runs 20] [--prompts 252]
+    python tests/benchmarks/kill.py [--runs 20] [--prompts 252] [--recipe harbour] [--set KEY=VALUE]
 
-The first refresh of Harbour is undisturbed. Each later one is killed with SIGKILL at a moment drawn
-from the duration of the first, and then run again to its end. If PREFECT_API_URL names a running
-server, less of that duration is the start of Prefect. During every killed run a thread counts the
-rows through DuckDB once a second. Tokens are the engines' own counts, written at most half a
-second before the kill.
+The first refresh of the recipe is undisturbed. Each later one is killed with SIGKILL at a moment
+drawn from the duration of the first, and then run again to its end. If PREFECT_API_URL names a
+running server, less of that duration is the start of Prefect. During every killed run a thread
+counts the rows through DuckDB once a second. Tokens are the engines' own counts, written at most
+half a second before the kill.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,9 @@ from warehouse.home import Home
 PROJECT = Path(__file__).parents[2]
 
 
-def start(home: Path, num_prompts: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flows", "refresh", "harbour", "--home", str(home)]
-    command += ["--set", f"sources.0.limit={num_prompts}"]
+def start(home: Path, subject: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Starts a refresh; `subject` is the recipe with its changes, as arguments of the command."""
+    command = [sys.executable, "-m", "flows", "refresh", *subject, "--home", str(home)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=PROJECT)
 
 
@@ -103,16 +104,16 @@ class Killed:
     """Output tokens of both runs."""
 
 
-def kill_and_resume(home: Path, *, num_prompts: int, moment: float) -> Killed:
-    """Refreshes Harbour, kills the run after `moment` seconds, and runs it again to its end."""
+def kill_and_resume(home: Path, *, subject: Sequence[str], moment: float) -> Killed:
+    """Refreshes the recipe, kills the run after `moment` seconds, and runs it again to its end."""
     poll = Poll(home)
-    run = start(home, num_prompts)
+    run = start(home, subject)
     try:
         run.wait(timeout=moment)
     except subprocess.TimeoutExpired:
         run.send_signal(signal.SIGKILL)
         run.wait()
-    assert start(home, num_prompts).wait() == 0
+    assert start(home, subject).wait() == 0
     poll.stop()
     ids = ids_by_table(home)
     return Killed(
@@ -133,14 +134,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--prompts", type=int, default=252)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--recipe", default="harbour")
+    parser.add_argument("--set", action="append", default=[], help="a change to the recipe")
     options = parser.parse_args()
+    changes = [*options.set, f"sources.0.limit={options.prompts}"]
+    subject = [options.recipe, *(part for change in changes for part in ("--set", change))]
     rng = random.Random(options.seed)
     totals: Counter[str] = Counter()
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = Path(folder) / "undisturbed"
         began = time.monotonic()
-        assert start(undisturbed, options.prompts).wait() == 0
+        assert start(undisturbed, subject).wait() == 0
         seconds = time.monotonic() - began
         expected = set(ids_by_table(undisturbed)["completions"])
         tokens = tokens_spent(undisturbed)
@@ -151,7 +156,7 @@ def main() -> None:
         for number in range(options.runs):
             killed = kill_and_resume(
                 Path(folder) / f"killed-{number}",
-                num_prompts=options.prompts,
+                subject=subject,
                 moment=rng.uniform(0, seconds),
             )
             totals["lost"] += len(expected - killed.completion_ids)

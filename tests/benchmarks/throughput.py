@@ -1,11 +1,12 @@
 """Throughput of the stage beside bare vLLM, and the savings of spec-first prompts and of racing.
 
-    python tests/benchmarks/throughput.py [--samples 8]
+    python tests/benchmarks/throughput.py [--samples 8] [--recipe harbour] [--set KEY=VALUE]
 
-Prints, over all Harbour prompts: output tokens per second of one `LLM.generate` call on all
+Prints, over all prompts of the recipe: output tokens per second of one `LLM.generate` call on all
 prompts, and of the stage with the templates `spec_first` and `paper`; then judge tokens and seconds
-of mode `race` against `full`, on completions of temperature 2, many of which are wrong. The engines
-run one after the other, each in a process of its own.
+of mode `race` against `full`, on completions of temperature 2, many of which are wrong, unless
+`--templates-only` leaves these out. The engines run one after the other, each in a process of its
+own. The last line is JSON.
 """
 
 import argparse
@@ -37,13 +38,21 @@ class Throughput(NamedTuple):
         return self.tokens / self.seconds
 
 
-def requests(template: str) -> tuple[Recipe, list[list[Message]]]:
+class Subject(NamedTuple):
+    """The recipe that is measured, by its name, and what is changed in it."""
+
+    recipe: str
+    changes: tuple[str, ...]
+
+
+def requests(subject: Subject, template: str) -> tuple[Recipe, list[list[Message]]]:
     """Returns the recipe and the messages of all its prompts under a template."""
     from specs.prompts import generator_messages
     from specs.template import load_template
     from tasks.data.candidates import read_source
 
-    recipe = load_recipe("harbour", overrides=[f"generate.template={template}"])
+    changes = [*subject.changes, f"generate.template={template}"]
+    recipe = load_recipe(subject.recipe, overrides=changes)
     pack = recipe.load_pack()
     chosen = load_template("generator", recipe.generate.template)
     candidates = sorted(
@@ -58,10 +67,10 @@ def requests(template: str) -> tuple[Recipe, list[list[Message]]]:
 
 def engine_of(recipe: Recipe) -> Any:
     """Returns vLLM's own engine with the settings of a recipe."""
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    engine = recipe.engine
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(engine.cpu_cache_gib)
     from vllm import LLM
 
-    engine = recipe.engine
     return LLM(
         model=engine.model_path,
         dtype=engine.dtype,
@@ -69,14 +78,16 @@ def engine_of(recipe: Recipe) -> Any:
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         block_size=engine.block_size,
-        enforce_eager=True,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        gpu_memory_utilization=engine.memory_share,
+        enforce_eager=engine.enforce_eager or not engine.use_gpu,
         enable_prefix_caching=True,
     )
 
 
-def bare(num_samples: int) -> Throughput:
+def bare(subject: Subject, num_samples: int) -> Throughput:
     """Returns the throughput of vLLM's own `LLM.generate` on all prompts at once."""
-    recipe, chats = requests("spec_first")
+    recipe, chats = requests(subject, "spec_first")
     sampling = recipe.generate.sampling
     llm = engine_of(recipe)
     from vllm import SamplingParams
@@ -91,7 +102,10 @@ def bare(num_samples: int) -> Throughput:
         )
     ]
     parameters = SamplingParams(
-        n=num_samples, temperature=sampling.temperature, max_tokens=sampling.max_tokens
+        n=num_samples,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
     )
     outputs = llm.generate(prompts, parameters, use_tqdm=False)
     seconds = time.monotonic() - began
@@ -99,10 +113,10 @@ def bare(num_samples: int) -> Throughput:
     return Throughput(tokens, seconds)
 
 
-def refresh(home: str, *overrides: str) -> dict[str, Any]:
+def refresh(subject: Subject, home: str, *overrides: str) -> dict[str, Any]:
     """Runs a whole refresh; returns the figures of its stages, by stage."""
-    command = [sys.executable, "-m", "flows", "refresh", "harbour", "--home", home, "--json"]
-    for override in overrides:
+    command = [sys.executable, "-m", "flows", "refresh", subject.recipe, "--home", home, "--json"]
+    for override in (*subject.changes, *overrides):
         command += ["--set", override]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     stages: dict[str, Any] = last_object(done.stdout)["figures"]["stages"]
@@ -121,18 +135,22 @@ def last_object(printed: str) -> dict[str, Any]:
     return last
 
 
-def compare_templates(folder: Path, *, num_samples: int) -> None:
-    """Prints the throughput of bare vLLM, and of the stage with each template beside it."""
+def compare_templates(subject: Subject, folder: Path, *, num_samples: int) -> dict[str, float]:
+    """Prints and returns the throughput of bare vLLM, and of the stage with each template beside
+    it."""
     # Only generating is measured, so judging is cut to one sample of one token.
     overrides = ("judge.samples=1", "judge.sampling.max_tokens=1", "stage.retries=0")
     overrides = (*overrides, f"generate.samples={num_samples}")
     command = [sys.executable, __file__, "--bare", "--samples", str(num_samples)]
+    command += ["--recipe", subject.recipe]
+    command += [part for change in subject.changes for part in ("--set", change)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     alone = Throughput(**last_object(done.stdout))
     print(f"bare vLLM    {alone.tokens_per_second:.0f} tokens/s, {alone.tokens} tokens")
+    found = {"bare_tokens_per_second": round(alone.tokens_per_second, 1)}
     for template in ("spec_first", "paper"):
-        stages = refresh(f"{folder}/{template}", *overrides, f"generate.template={template}")
-        generate = stages["generate"]
+        change = f"generate.template={template}"
+        generate = refresh(subject, f"{folder}/{template}", *overrides, change)["generate"]
         usage = generate["usage"]
         rate = usage["output_tokens"] / generate["seconds"]
         cached = usage["cached_tokens"] / usage["prompt_tokens"]
@@ -141,16 +159,20 @@ def compare_templates(folder: Path, *, num_samples: int) -> None:
             f"bare vLLM, {cached:.3f} of prompt tokens cached",
             flush=True,
         )
+        found[f"{template}_tokens_per_second"] = round(rate, 1)
+        found[f"{template}_of_bare"] = round(rate / alone.tokens_per_second, 3)
+        found[f"{template}_prefix_hit_rate"] = round(cached, 3)
+    return found
 
 
-def compare_modes(folder: Path) -> None:
+def compare_modes(subject: Subject, folder: Path) -> None:
     """Prints the rows, tokens and seconds of racing judges against those of full judging."""
     home = f"{folder}/race"
     hot = ("generate.samples=2", "generate.sampling.temperature=2.0")
-    race = refresh(home, *hot)["judge"]
+    race = refresh(subject, home, *hot)["judge"]
     raced_ids = accepted_ids(home)
     # Full judging adds the judgements that racing left out, so both modes share their samples.
-    rest = refresh(home, *hot, "judge.mode=full")["judge"]
+    rest = refresh(subject, home, *hot, "judge.mode=full")["judge"]
     full_ids = accepted_ids(home)
     print(f"race         {json.dumps(race)}\nthen full    {json.dumps(rest)}", flush=True)
     print(f"accepted     {len(raced_ids)} and {len(full_ids)}, the same: {raced_ids == full_ids}")
@@ -169,13 +191,19 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=8, help="completions per prompt")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--recipe", default="harbour", help="the recipe that is measured")
+    parser.add_argument("--set", action="append", default=[], help="a change to the recipe")
+    parser.add_argument("--templates-only", action="store_true", help="leave the modes out")
     options = parser.parse_args()
+    subject = Subject(options.recipe, tuple(options.set))
     if options.bare:
-        print(json.dumps(bare(options.samples)._asdict()))
+        print(json.dumps(bare(subject, options.samples)._asdict()))
         return
     with tempfile.TemporaryDirectory() as folder:
-        compare_templates(Path(folder), num_samples=options.samples)
-        compare_modes(Path(folder))
+        found = compare_templates(subject, Path(folder), num_samples=options.samples)
+        if not options.templates_only:
+            compare_modes(subject, Path(folder))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

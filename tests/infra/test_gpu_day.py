@@ -1,0 +1,83 @@
+"""A day with a GPU leaves one JSON and one page, whatever fails; its CPU form measures here."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows.recipe import SUITES, load_recipe
+from infra.gpu_day import (
+    CPU_CHANGES,
+    KILL_CHANGES,
+    LARGE,
+    SMALL,
+    SMALL_CHANGES,
+    Day,
+    Figures,
+    PartError,
+    as_markdown,
+    large_chain_changes,
+    measure,
+    throughput_changes,
+)
+from infra.rule_prompts import write_files
+from tasks.data.candidates import read_source
+from tasks.evaluation.suites import load_suites
+from tasks.paths import PROJECT
+
+SCRIPT = str(PROJECT / "infra" / "gpu_day.sh")
+
+
+def day(folder: Path, *, minutes: float = 1) -> Day:
+    return Day(out=folder, models=folder, is_cpu=True, minutes=minutes)
+
+
+def test_part_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    def fails(day: Day) -> Figures:
+        day.run("fails", "-c", "import sys; sys.exit('no | GPU')")
+        return {}
+
+    measure(day(tmp_path), {"fails": fails, "works": lambda _: {"rows": 3, "rate": None}})
+    told = json.loads((tmp_path / "gpu_day.json").read_text())
+    first, second = told["parts"]
+    assert first["fault"].startswith("PartError: -c import sys;") and "no | GPU" in first["fault"]
+    assert second["figures"] == {"rows": 3, "rate": None}
+    page = (tmp_path / "gpu_day.md").read_text()
+    assert "no \\| GPU; see" in page and "| rate | not measured |" in page
+    assert "no | GPU" in (tmp_path / "fails.log").read_text()
+
+
+def test_command_that_takes_too_long_is_ended_with_all_below_it(tmp_path: Path) -> None:
+    sleep = "import subprocess; subprocess.run(['sleep', '3600.25'])"
+    with pytest.raises(PartError, match=r"took more than 0\.05 minutes; raise"):
+        day(tmp_path, minutes=0.05).run("slow", "-c", sleep)
+    left = subprocess.run(["pgrep", "-f", "^sleep 3600.25"], capture_output=True, text=True)
+    assert not left.stdout
+
+
+def test_page_begins_with_the_machine() -> None:
+    page = as_markdown({"gpu": "NVIDIA H100, 81559 MiB", "processors": 16}, [])
+    assert page.startswith("# A day with NVIDIA H100, 81559 MiB\n\n| | |\n|--|--|\n| gpu |")
+
+
+def test_script_says_what_it_needs() -> None:
+    done = subprocess.run([SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "infra/gpu_day.sh WHEELS MODELS OUT" in done.stderr
+
+
+def test_changes_of_a_day_with_a_gpu_make_recipes_that_load(tmp_path: Path) -> None:
+    write_files(load_recipe(LARGE).load_pack(), tmp_path, num_variants=16)
+    large = load_recipe(LARGE, overrides=large_chain_changes("/models/m", tmp_path))
+    [source] = large.sources
+    candidates = list(read_source(source))
+    assert len(candidates) == len({one.messages[-1]["content"] for one in candidates}) == 128
+    assert {one.ideal_response for one in candidates} == {"comply", "refuse"}
+    assert large.evaluate and not any(grader.suites for grader in large.evaluate.graders)
+    assert load_suites(large.evaluate.suites, SUITES)[0].name == "rules"
+    writes_on = load_recipe(LARGE, overrides=throughput_changes("/models/m", tmp_path))
+    assert (writes_on.engine.reasons, writes_on.generate.sampling.max_tokens) == (False, 512)
+    assert load_recipe(SMALL, overrides=SMALL_CHANGES).rl
+    assert load_recipe("harbour", overrides=KILL_CHANGES).engine.num_gpus == 1
+    assert load_recipe("harbour", overrides=CPU_CHANGES).rl
