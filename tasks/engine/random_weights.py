@@ -80,8 +80,9 @@ _REPLY = ("weighed", "Score: 9")
 _SHARPNESS = 6.0
 """Logit of the next token of the reply above what all the others, which are near 0, add up to."""
 _RARITY = 8.0
-"""By how much less likely a token of the reply is elsewhere: text that an engine holds to another
-form never runs into the reply again, whose marks would end its reasoning a second time."""
+"""By how much less likely a token of the reply, or the one before it, is elsewhere: text that an
+engine holds to another form does not run into the reply again, whose marks would end its reasoning
+a second time."""
 
 
 def shape_of(engine: EngineConfig) -> Any:
@@ -159,9 +160,10 @@ def _continue_reply(model: Any, reply: Sequence[int]) -> None:
         # The same for all tokens, so that the head has a bias in it.
         embeddings[:, 0] = 1.0
         head.mul_(0.1)
+        for token in reply:
+            head[token, 0] -= _RARITY
         for token, following in pairwise(reply):
             head[following] += embeddings[token] * (sharpness / hidden_size)
-            head[following, 0] -= _RARITY
 
 
 def _tokenizer_and_reply(engine: EngineConfig) -> tuple[Any, list[int]]:

@@ -1,5 +1,6 @@
 """A dry run tries a recipe for GPUs on a CPU, and accounts for each of its options."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,21 @@ def test_adapters_checkpointing_and_several_workers_are_exercised(tmp_path: Path
         assert training.workers.arguments["gradient_checkpointing"] is True
         assert (training.workers.num_workers, training.workers.bf16) == (2, True)
     assert small.rl.workers.judges == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt_oss_20b_judge", "qwen3_8b_8xh100"])
+def test_whole_chain_of_a_gpu_recipe_runs_with_random_weights(name: str) -> None:
+    command = [sys.executable, "-m", "flows", "doctor", name, "--random-weights", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    parts = {part["name"]: part for part in found["parts"]}
+    assert {"assign", "generate", "judge", "curate", "sft", "rl", "evaluate"} <= parts.keys()
+    assert all(part["ok"] for part in parts.values()), parts
+    assert "rl.workers.use_vllm" in {
+        option["key"] for option in found["options"] if option["outcome"] == "left out"
+    }
 
 
 def test_random_weights_need_a_recipe() -> None:

@@ -9,8 +9,10 @@ import pytest
 from flows.recipe import SUITES, load_recipe
 from infra.gpu_day import (
     CPU_CHANGES,
+    CPU_PARTS,
     KILL_CHANGES,
     LARGE,
+    PARTS,
     SMALL,
     SMALL_CHANGES,
     Day,
@@ -81,3 +83,23 @@ def test_changes_of_a_day_with_a_gpu_make_recipes_that_load(tmp_path: Path) -> N
     assert load_recipe(SMALL, overrides=SMALL_CHANGES).rl
     assert load_recipe("harbour", overrides=KILL_CHANGES).engine.num_gpus == 1
     assert load_recipe("harbour", overrides=CPU_CHANGES).rl
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_cpu_form_of_the_day_measures_every_part(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SCRIPT, "-", str(tmp_path), str(tmp_path / "out"), "--cpu"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr + (tmp_path / "out" / "gpu_day.md").read_text()
+    told = json.loads((tmp_path / "out" / "gpu_day.json").read_text())
+    figures = {part["name"]: part["figures"] for part in told["parts"]}
+    assert list(figures) == list(CPU_PARTS) and figures.keys() - PARTS.keys() == {"dry_run"}
+    chain = figures["small_chain"]
+    assert chain["accepted"] > 0 and chain["accepted a GPU-hour"] is None
+    assert chain["sft, tokens a second"] > 0
+    parts = [f"rl, seconds of {part} a step" for part in ("rollout", "judge", "update")]
+    assert all(chain[part] > 0 for part in parts)
+    assert figures["throughput"]["spec_first_prefix_hit_rate"] > 0
+    assert figures["throughput"]["spec_first_of_bare"] > 0
+    assert (figures["kill"]["lost"], figures["kill"]["doubled"]) == (0, 0)

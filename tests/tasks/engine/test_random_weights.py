@@ -37,6 +37,7 @@ def test_random_weights_continue_a_reply_in_form(
 
 
 def test_text_that_is_held_to_another_form_never_runs_into_the_reply_again(tmp_path: Path) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     engine = EngineConfig(model="Qwen/Qwen3-8B")
@@ -44,13 +45,18 @@ def test_text_that_is_held_to_another_form_never_runs_into_the_reply_again(tmp_p
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     written = AutoModelForCausalLM.from_pretrained(tmp_path)
     prompt = tokenizer("May I?<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt")
+    torch.manual_seed(0)
     # An engine that holds a reply to a form forbids its end.
-    [whole] = written.generate(
-        **prompt, max_new_tokens=200, do_sample=True, suppress_tokens=[tokenizer.eos_token_id]
+    replies = written.generate(
+        **prompt,
+        max_new_tokens=200,
+        do_sample=True,
+        num_return_sequences=32,
+        suppress_tokens=[tokenizer.eos_token_id],
     )
-    text = tokenizer.decode(whole[prompt["input_ids"].shape[1] :])
-    assert text.startswith("<think>weighed</think>Score: 9")
-    assert (text.count("<think>"), text.count("</think>")) == (1, 1)
+    for text in tokenizer.batch_decode(replies[:, prompt["input_ids"].shape[1] :]):
+        assert text.startswith("<think>weighed</think>Score: 9")
+        assert (text.count("<think>"), text.count("</think>")) == (1, 1)
 
 
 def test_published_shapes_have_the_weights_that_their_names_say() -> None:
