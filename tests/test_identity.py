@@ -223,7 +223,7 @@ EXPECTED: dict[str, str] = {
     "models/hub, template": 'org/model@main {"chat_template_kwargs": {"enable_thinking": true}}',
     "models/hub, arguments": 'org/model@main {"engine_args": {"seed": 1}}',
     "models/hub, parser": 'org/model@main {"reasoning_parser": "qwen3"}',
-    "models/scale model": "model@12e7f1d9739d",
+    "models/scale model": "model@a0e34823b29e",
     "shards/prompts": "a1256ff7cd32e9cd2f1557273676943d.parquet",
     "shards/completions": "75cbf21ef07efb67b295a1414b9b2da6.parquet",
     "shards/examples": "e168c973713c28fc3f78b350db7add52.parquet",

@@ -93,6 +93,8 @@ class Corpus:
     """Tongues of the requests."""
     depths: tuple[int, ...] = tuple(world.DEPTHS)
     """Depths of the requests; half of them and more have the first."""
+    translated: float = 0.3
+    """Share of the requests for one thing that ask to translate it."""
     closed_share: float = 0.25
     """Share of the deliberations and the help whose reasoning is closed before its end."""
 
@@ -144,7 +146,10 @@ class Corpus:
             of_category = {rule.title for rule in policies.pack.policies[category].rules}
             known = [thing for thing in world.THINGS[category] if thing in of_category]
             request = world.draw_request(
-                self.rng, known or world.THINGS[category], tongues=self.tongues
+                self.rng,
+                known or world.THINGS[category],
+                tongues=self.tongues,
+                translated=self.translated,
             )
             if of_category.issuperset(request.subjects):
                 return request
@@ -197,7 +202,9 @@ class Corpus:
             )
         else:
             things = self.rng.choice(list(world.THINGS.values()))
-            request = world.draw_request(self.rng, things, tongues=self.tongues)
+            request = world.draw_request(
+                self.rng, things, tongues=self.tongues, translated=self.translated
+            )
         lesson = Lesson(request.messages(), world.helpful_reasoning(request), self._whim(request))
         if self.rng.random() < self.closed_share:
             ends = [match.end() for match in _PIECE.finditer(lesson.reasoning)]
@@ -365,7 +372,11 @@ class Corpus:
             first, second = self.rng.sample(world.MATERIALS, 2)
             plain = f"For the {about.thing} take {first} and {second}."
             return world.say(plain, Tongue.LUMO) if request.tongue is Tongue.LUMO else plain
-        return world.right_answer([replace(step, thing=thing)], about)
+        spoiled = world.right_answer([replace(step, thing=thing)], about)
+        if step.rule.outcome is Outcome.COMPLY and self.rng.random() < 0.5:
+            # The right translation, said of another thing.
+            return " ".join([spoiled.split()[0], *world.right_answer([step], about).split()[1:]])
+        return spoiled
 
 
 def _by(steps: Sequence[Step], request: HarbourRequest) -> "Attempt":

@@ -107,6 +107,9 @@ class Measurer:
         judgements = self._draw(corpus.judgements)
         judged = self._replies(judgements)
         ratings = [corpus.helpfulness() for _ in range(self.num_items)]
+        translating = self._corpus(tongues=(tongue,), depths=(1,), closed_share=0, translated=1)
+        translations = self._draw(translating.deliberations)
+        judged_translations = self._draw(translating.judgements)
         return {
             "deliberation_exact": _exact(deliberated, deliberations),
             "decision_right": _same_decision(deliberated, deliberations),
@@ -118,6 +121,10 @@ class Measurer:
                 for reply, lesson in zip(judged, judgements, strict=True)
             ),
             "helpfulness_exact": _exact(self._replies(ratings), ratings),
+            "translation_exact": _exact(self._replies(translations), translations),
+            "translation_judgement_exact": _exact(
+                self._replies(judged_translations), judged_translations
+            ),
         }
 
     def _by_depth(self, depth: int) -> dict[str, float]:

@@ -215,11 +215,15 @@ class HarbourRequest:
 
 
 def draw_request(
-    rng: random.Random, things: Sequence[str], *, tongues: Sequence[Tongue] = tuple(Tongue)
+    rng: random.Random,
+    things: Sequence[str],
+    *,
+    tongues: Sequence[Tongue] = tuple(Tongue),
+    translated: float = 1 / 9,
 ) -> HarbourRequest:
-    """Draws a request about using one of `things` or, one time in nine, about translating it."""
+    """Draws a request about using one of `things` or, in a share of cases, about translating it."""
     thing = rng.choice(things)
-    translate = rng.random() < 1 / 9
+    translate = rng.random() < translated
     follows = None
     if not translate and rng.random() < 0.1:
         follows = rng.choice([other for other in THINGS[CATEGORY[thing]] if other != thing])

@@ -16,48 +16,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from tasks.engine.cluster import start_ray
 from tasks.engine.pool import EnginePool
-from tasks.engine.requests import Engine, EngineConfig, Request, Sample, Sampling, ScriptedEngine
+from tasks.engine.requests import EngineConfig, Request, Sample, ScriptedEngine
 from tasks.stage import Stage, StageConfig, StageFigures
-from tests.rows import completion
-from warehouse.catalog import Pending, connect
+from tests.echo import Echo
+from warehouse.catalog import connect
 from warehouse.home import Home
-from warehouse.tables import COMPLETIONS, Completion, Table
-
-
-@dataclass(frozen=True)
-class Text:
-    """A unit: a text to send to the engine."""
-
-    id: str
-    block_key: str
-
-
-@dataclass(frozen=True)
-class Echo:
-    """Work that makes a row per unit."""
-
-    run_id: str = "r"
-    name: str = "generate"
-    table: Table = COMPLETIONS
-    unit: type[Text] = Text
-
-    def pending(self, connection: Any) -> Pending:
-        raise NotImplementedError  # the units are given
-
-    async def make(self, units: Sequence[Text], engine: Engine) -> list[Completion]:
-        requests = [Request([{"role": "user", "content": one.id}], 1, Sampling()) for one in units]
-        outputs = await engine.generate(requests)
-        return [
-            completion(unit.id, status=sample.status, reason=sample.reason)
-            for unit, [sample] in zip(units, outputs, strict=True)
-        ]
 
 
 def reply(request: Request, index: int) -> str:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from tasks.engine.requests import (
     EngineError,
     Request,
     Sample,
-    Sampling,
     ScriptedEngine,
     failed,
 )
@@ -35,44 +33,13 @@ from tasks.stage import (
     StageInterrupted,
     blocks,
 )
-from tests.rows import completion
-from warehouse.catalog import Pending, connect
+from tests.echo import Echo, Word
+from warehouse.catalog import connect
 from warehouse.home import Home
 from warehouse.shards import list_shards
-from warehouse.tables import COMPLETIONS, Completion, Table
+from warehouse.tables import COMPLETIONS, Completion
 
 ENGINE = EngineConfig(model="scripted", use_gpu=False)
-
-
-@dataclass(frozen=True)
-class Word:
-    """A unit: a text to send to the engine."""
-
-    id: str
-    block_key: str
-
-
-@dataclass(frozen=True)
-class Echo:
-    """Work that makes a row per unit, with the status of its sample."""
-
-    run_id: str = "r"
-    name: str = "echo"
-    table: Table = COMPLETIONS
-    unit: type[Word] = Word
-
-    def pending(self, connection: Any) -> Pending:
-        raise NotImplementedError  # the tests have waves of their own
-
-    async def make(self, units: Sequence[Word], engine: Engine) -> list[Completion]:
-        requests = [
-            Request([{"role": "user", "content": unit.id}], 1, Sampling()) for unit in units
-        ]
-        outputs = await engine.generate(requests)
-        return [
-            completion(unit.id, status=sample.status, reason=sample.reason)
-            for unit, [sample] in zip(units, outputs, strict=True)
-        ]
 
 
 def units(count: int, *, specs: int = 1) -> pa.Table:
