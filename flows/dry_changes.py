@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.recipe import Recipe
+from tasks.engine.random_weights import CONTEXT, SCORE
 from tasks.engine.requests import EngineConfig, Sampling
 from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.training.rl import RlConfig
@@ -25,30 +26,31 @@ LEFT_OUT: Mapping[str, str] = {
     "ablate": "a command of its own, precept ablate",
     "nightly": "a schedule, which precept serve follows",
     "fill": "a command of its own, precept policies fill",
+    "drift": "compares with the refreshes before, and there is none",
+    "license": "a line of the card that precept export writes",
+    "gpu_hour_price": "a price, which no step of the chain reads",
     "evaluate.multiturn": "random weights hold no conversation",
     "evaluate.faithfulness": "random weights have no reasoning to tamper with",
 }
-"""Sections that a dry run leaves out, with the reason."""
-GPU_ALONE: Mapping[str, str] = {
+"""Sections and keys that a dry run leaves out, with the reason."""
+_OF_GPUS: Mapping[str, str] = {
     "gpu_memory_utilization": "memory of a GPU",
     "gpu_share": "share of a GPU",
     "judge_gpu_share": "share of a GPU",
     "tensor_parallel_size": "several GPUs",
     "enforce_eager": "compiled graphs of a GPU",
     "use_vllm": "vLLM shares a GPU with the trainer; transformers rolls out",
-    "kv_cache_dtype": "a type that a GPU's cache has",
-    "quantization": "a type that a GPU computes in",
 }
 """Keys that have no effect without a GPU, with what they are about."""
-_GPU_ARGUMENTS = ("vllm_", "fsdp", "deepspeed")
-"""Prefixes of arguments of TRL that need one."""
+_ENGINE_ARGUMENTS = ("enable_prefix_caching", "enable_chunked_prefill", "max_logprobs", "seed")
+"""Arguments of vLLM that its CPU build takes as a GPU does."""
+_TRAINER_ARGUMENTS = ("gradient_checkpointing", "dataloader_", "ddp_")
+"""Beginnings of arguments of TRL that have their effect on a CPU as well."""
 
 _CPU_BLOCK = 32
 """Tokens of which a block is a multiple in vLLM's CPU build."""
 _REPLY_TOKENS, _GRADE_TOKENS = 128, 768
 """Longest outputs: those of a grader have a line for each of some twenty propositions."""
-_CONTEXT = 16384
-"""Tokens that the longest spec takes with the tokenizer that ships."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Change:
     key: str
     value: Any
     why: str
+    is_left_out: bool = False
+    """True if nothing of what the recipe says there is tried, not even in small."""
 
     def __str__(self) -> str:
         """Returns the change as `--set` takes it."""
@@ -73,33 +77,50 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def is_gpu_alone(key: str) -> str | None:
-    """Returns what a key needs a GPU for, or None if it has its effect without one."""
-    last = key.rpartition(".")[2]
-    if last.startswith(_GPU_ARGUMENTS):
+def reason_left_out(key: str) -> str | None:
+    """Returns why a dry run leaves a key out, or None if it does not."""
+    section, _, name = key.rpartition(".")
+    if key in LEFT_OUT:
+        return LEFT_OUT[key]
+    if "endpoint" in key.split("."):
+        return "a server, in whose place an engine of our own answers"
+    if name == "revision":
+        return "the weights that it names are not used"
+    if name in _OF_GPUS:
+        return f"only on a GPU: {_OF_GPUS[name]}"
+    if section.endswith(".engine_args") and name not in _ENGINE_ARGUMENTS:
+        return "an argument of vLLM that its CPU build may not take"
+    if section.endswith(".workers.arguments") and not name.startswith(_TRAINER_ARGUMENTS):
         return "an argument of trainers on GPUs"
-    return GPU_ALONE.get(last)
+    return None
 
 
 def changes_of(recipe: Recipe, folder: Path) -> list[Change]:
-    """Returns the changes for a dry run of a recipe; its models and files lie in `folder`."""
+    """Returns the changes for a dry run of a recipe, whose models lie in `folder` by the names of
+    their sections, and whose files in its folder `data`."""
+    data = folder / "data"
     changes = [
         change
         for name, engine in recipe.engines.items()
         for change in _of_engine(name, engine, folder / name)
     ]
-    changes += _of_data(recipe, folder)
+    changes += _of_data(recipe, data)
     if recipe.sft:
-        changes += _of_sft(recipe.sft, folder)
+        changes += _of_sft(recipe.sft, data)
     if recipe.rl:
         changes += _of_rl(recipe.rl)
     if recipe.evaluate:
-        changes += _of_evaluation(recipe.evaluate, folder)
+        changes += _of_evaluation(recipe.evaluate, data)
     return changes
 
 
 def _of_engine(name: str, engine: EngineConfig, model: Path) -> Iterator[Change]:
     kept = engine.model_dump(exclude_unset=True, exclude={"endpoint", "revision"})
+    arguments = {
+        key: value
+        for key, value in engine.engine_args.items()
+        if not reason_left_out(f"{name}.engine_args.{key}")
+    }
     small = {
         "use_gpu": (False, PROCESSORS),
         "replicas": (1, PROCESSORS),
@@ -108,17 +129,14 @@ def _of_engine(name: str, engine: EngineConfig, model: Path) -> Iterator[Change]
         "max_num_seqs": (min(engine.max_num_seqs, 16), FEW),
         "max_num_batched_tokens": (min(engine.max_num_batched_tokens, 4096), FEW),
         "max_model_len": (
-            max(engine.max_model_len or 0, _CONTEXT),
+            max(engine.max_model_len or 0, CONTEXT),
             "room for specs in the tokens of the tokenizer that ships",
         ),
         "block_size": (
             -(-engine.block_size // _CPU_BLOCK) * _CPU_BLOCK,
             "a block that vLLM's CPU build has",
         ),
-        "engine_args": (
-            {key: value for key, value in engine.engine_args.items() if not is_gpu_alone(key)},
-            "none that a GPU alone takes",
-        ),
+        "engine_args": (arguments, "those that vLLM's CPU build takes"),
     }
     what = "random weights in 2 layers of the same architecture"
     if engine.endpoint is None:
@@ -131,76 +149,100 @@ def _of_engine(name: str, engine: EngineConfig, model: Path) -> Iterator[Change]
     yield Change(name, kept | values | {"model": str(model)}, why)
 
 
-def _of_data(recipe: Recipe, folder: Path) -> Iterator[Change]:
+def _of_data(recipe: Recipe, data: Path) -> Iterator[Change]:
     why = "a few prompts about the rules of the pack"
     columns = {"prompt": "prompt", "ideal_response": "ideal_response"}
     if recipe.sources:
         sources: list[dict[str, Any]] = [
-            {"name": "labelled", "path": str(folder / "labelled.jsonl"), "category": "category"}
+            {"name": "labelled", "path": str(data / "labelled.jsonl"), "category": "category"}
             | columns
         ]
         if recipe.assigns:
-            path = str(folder / "unlabelled.jsonl")
+            path = str(data / "unlabelled.jsonl")
             sources.append({"name": "unlabelled", "path": path, "assign_category": True} | columns)
         yield Change("sources", sources, why)
     if recipe.traces:
-        traces = {"name": "traces", "path": str(folder / "traces.jsonl"), "model": "example"}
+        traces = {"name": "traces", "path": str(data / "traces.jsonl"), "model": "example"}
         traces |= columns | {name: name for name in ("category", "reasoning", "answer")}
         if any(trace.scores for trace in recipe.traces):
             traces |= {"scores": "score", "judge": "example"}
         yield Change("traces", [traces], why)
-    yield Change("collect.decontaminate", [], "none of the sets are asked")
+    yield Change("collect.decontaminate", [], "evaluates on prompts of its own", is_left_out=True)
+    yield Change("collect.near_duplicate_threshold", 1.0, "the few prompts are much alike")
     yield Change("curate.require_citation", False, "random weights cite no rule")
+    if recipe.curate.max_group_ratio is not None:
+        yield Change("curate.max_group_ratio", 1000.0, "too few prompts for groups of equal size")
     yield Change("generate.samples", min(recipe.generate.samples, 2), FEW)
     yield _shorter("generate.sampling", recipe.generate.sampling, _REPLY_TOKENS)
     yield Change("judge.samples", min(recipe.judge.samples, 2), FEW)
+    threshold = min(recipe.judge.threshold, float(SCORE))
+    yield Change("judge.threshold", threshold, f"random weights always give {SCORE}")
     yield _shorter("judge.sampling", recipe.judge.sampling, _REPLY_TOKENS)
 
 
 def _shorter(key: str, sampling: Sampling, max_tokens: int) -> Change:
     """Returns the change to the same sampling with shorter outputs: whole, because a key alone
     would set the others back to the defaults of any sampling."""
-    return Change(key, sampling.model_dump() | {"max_tokens": max_tokens}, FEW)
+    shorter = {"max_tokens": min(sampling.max_tokens, max_tokens)}
+    return Change(key, sampling.model_dump() | shorter, FEW)
 
 
-def _of_training(name: str, config: SftConfig | RlConfig) -> Iterator[Change]:
+def _of_training(name: str, config: SftConfig | RlConfig, *, batch_size: int) -> Iterator[Change]:
+    """Yields the changes of a training with so many rows a step."""
     workers = config.workers
-    kept = {key: value for key, value in workers.arguments.items() if not is_gpu_alone(key)}
+    num_workers = min(workers.num_workers, 2)
+    if batch_size % num_workers:
+        num_workers = 1
+    rows_at_once = min(workers.rows_at_once, 2)
+    if batch_size % (num_workers * rows_at_once):
+        rows_at_once = 1
+    yield Change(f"{name}.batch_size", batch_size, FEW)
     yield Change(f"{name}.workers.use_gpu", False, PROCESSORS)
-    yield Change(f"{name}.workers.num_workers", min(workers.num_workers, 2), PROCESSORS)
+    yield Change(f"{name}.workers.num_workers", num_workers, PROCESSORS)
     yield Change(f"{name}.workers.num_cpus", 0.5, PROCESSORS)
     yield Change(f"{name}.workers.num_threads", 1, PROCESSORS)
-    yield Change(f"{name}.workers.rows_at_once", min(workers.rows_at_once, 2), FEW)
+    yield Change(f"{name}.workers.rows_at_once", rows_at_once, FEW)
     yield Change(f"{name}.workers.save_steps", 1, FEW)
     # As on a GPU, where these are the defaults.
     yield Change(f"{name}.workers.bf16", workers.bf16 is not False, "as on a GPU")
+    kept = {
+        key: value
+        for key, value in workers.arguments.items()
+        if not reason_left_out(f"{name}.workers.arguments.{key}")
+    }
     arguments = {"gradient_checkpointing": True} | kept
     yield Change(f"{name}.workers.arguments", arguments, "as on a GPU, for what a CPU knows")
+    yield Change(f"{name}.report_to", "none", "a tracker is told of no dry run", is_left_out=True)
 
 
-def _of_sft(config: SftConfig, folder: Path) -> Iterator[Change]:
-    yield from _of_training("sft", config)
+def _of_sft(config: SftConfig, data: Path) -> Iterator[Change]:
+    yield from _of_training("sft", config, batch_size=min(config.batch_size, 4))
     yield Change("sft.epochs", min(config.epochs, 1.0), FEW)
-    yield Change("sft.batch_size", 4, FEW)
     if config.capability:
-        path = str(folder / "capability.jsonl")
-        yield Change("sft.capability.path", path, "a few chats of this folder")
+        path = str(data / "capability.jsonl")
+        yield Change("sft.capability.path", path, "a few chats about sums")
+    if config.start not in (None, "latest"):
+        yield Change("sft.start", "latest", "a checkpoint of another warehouse", is_left_out=True)
 
 
 def _of_rl(config: RlConfig) -> Iterator[Change]:
-    yield from _of_training("rl", config)
-    yield Change("rl.steps", 2, FEW)
-    yield Change("rl.samples", min(config.samples, 4), FEW)
-    yield Change("rl.batch_size", 2 * min(config.samples, 4), FEW)
-    yield Change("rl.max_tokens", _REPLY_TOKENS // 4, FEW)
+    samples = min(config.samples, 4)
+    num_groups = min(config.batch_size // config.samples, 2)
+    yield from _of_training("rl", config, batch_size=num_groups * samples)
+    yield Change("rl.samples", samples, FEW)
+    yield Change("rl.steps", min(config.steps, 2), FEW)
+    yield Change("rl.max_tokens", min(config.max_tokens, _REPLY_TOKENS // 4), FEW)
+    yield Change("rl.prompts", "all", "random weights leave no prompt undecided")
     yield Change("rl.workers.judges", min(config.workers.judges, 2), PROCESSORS)
-    yield Change("rl.workers.use_vllm", False, GPU_ALONE["use_vllm"])
+    yield Change("rl.workers.use_vllm", False, _OF_GPUS["use_vllm"], is_left_out=True)
+    if config.prefill:
+        yield Change("rl.prefill.share", 1.0, "few prompts, of which one at least begins so")
     if config.reward.model:
-        yield Change("rl.reward.model", False, LEFT_OUT["reward_model"])
+        yield Change("rl.reward.model", False, LEFT_OUT["reward_model"], is_left_out=True)
 
 
-def _of_evaluation(config: EvaluateConfig, folder: Path) -> Iterator[Change]:
-    yield Change("evaluate.suites", [str(folder / "suite.toml")], "a few prompts of this folder")
+def _of_evaluation(config: EvaluateConfig, data: Path) -> Iterator[Change]:
+    yield Change("evaluate.suites", [str(data / "suite.toml")], "a few prompts about the rules")
     yield Change("evaluate.samples", min(config.samples, 2), FEW)
     yield _shorter("evaluate.sampling", config.sampling, _REPLY_TOKENS)
     for number, grader in enumerate(config.graders):

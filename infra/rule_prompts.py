@@ -4,52 +4,71 @@ They are the same for the same pack. What a model makes of them says nothing of 
 """
 
 import json
+import math
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from specs.policy import Pack
 
-_CATEGORIES, _RULES = 4, 2
+_CATEGORIES, _RULES = 4, 3
+_FEWEST = 12
+_IDEALS = ("comply", "refuse", None)
+"""Ideal responses in turn: a benign, a harmful and an ambiguous prompt."""
 
 
 def write_files(pack: Pack, folder: Path, *, num_variants: int = 1) -> None:
-    """Writes prompts with a category and without, traces, chats of capability, and a suite.
+    """Writes prompts with a category and without, traces, chats of capability, and a suite, into a
+    new folder, which is there once it is whole.
 
-    `num_variants` is the number of prompts about each rule.
+    `num_variants` is the least number of prompts about each rule.
     """
     rows = list(_rows(pack, num_variants))
-    for name, part in (("labelled", rows), ("unlabelled", rows[:2]), ("traces", rows)):
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, some in (("labelled", rows), ("unlabelled", rows[:3]), ("traces", rows)):
         # A prompt that two sources label differently would be a conflict.
-        own = [{**row, "prompt": f"{row['prompt']} ({name})"} for row in part]
-        _write_lines(folder / f"{name}.jsonl", own)
+        own = [{**row, "prompt": f"{row['prompt']} ({name})"} for row in some]
+        _write_lines(part / f"{name}.jsonl", own)
     chats = [_chat(f"What is {n} and {n}?", f"{n} and {n} make {2 * n}.") for n in range(1, 9)]
-    _write_lines(folder / "capability.jsonl", chats)
-    _write_lines(folder / "suite.jsonl", [{**row, "target": "9"} for row in rows[:4]])
+    _write_lines(part / "capability.jsonl", chats)
+    _write_lines(part / "suite.jsonl", [{**row, "target": "9"} for row in rows[:4]])
     columns = ("prompt", "category", "ideal_response")
-    (folder / "suite.toml").write_text(
+    (part / "suite.toml").write_text(
         'name = "rules"\ntarget = "target"\nlabel = "category"\n\n[source]\n'
         + f"path = {json.dumps(str(folder / 'suite.jsonl'))}\n"
         + "".join(f'{name} = "{name}"\n' for name in columns),
         encoding="utf-8",
     )
+    os.replace(part, folder)
 
 
 def _rows(pack: Pack, num_variants: int) -> Iterator[dict[str, Any]]:
-    """Yields prompts about the rules of the first policies, with a trace and a score."""
+    """Yields prompts about the first rules of the first policies, each kind in turn, with a trace
+    and a score; as many of a rule as a small pack needs."""
     policies = [policy for policy in pack.policies.values() if not policy.is_guide][:_CATEGORIES]
-    for policy in policies:
-        for number, rule in enumerate(policy.rules[:_RULES]):
-            for variant in range(num_variants):
-                nth = f", for reader {variant}" if variant else ""
-                yield {
-                    "prompt": f"{rule.title}: may you tell me about that{nth}?",
-                    "category": policy.id,
-                    "ideal_response": ("comply", "refuse")[number % 2],
-                    "reasoning": f"This is about {rule.title}, rule {rule.id}.",
-                    "answer": f"Here is what I can say about {rule.title}.",
-                    "score": 9,
-                }
+    rules = [(policy, rule) for policy in policies for rule in policy.rules[:_RULES]]
+    if not rules:
+        raise ValueError(
+            f"pack {pack.id} has no rule of a policy that is no guide, to ask about; add one"
+        )
+    num_variants = max(num_variants, math.ceil(_FEWEST / len(rules)))
+    number = 0
+    for variant in range(num_variants):
+        for policy, rule in rules:
+            nth = f", for reader {variant}" if variant else ""
+            yield {
+                "prompt": f"{rule.title}: may you tell me about that{nth}?",
+                "category": policy.id,
+                "ideal_response": _IDEALS[number % len(_IDEALS)],
+                "reasoning": f"This is about {rule.title}, rule {rule.id}.",
+                "answer": f"Here is what I can say about {rule.title}.",
+                "score": 9,
+            }
+            number += 1
 
 
 def _chat(question: str, answer: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ FLOORS = {
     "tasks": 0,
     "tasks.paths": 0,
     "tasks.meters": 0,
+    "tasks.provenance": 1,
     "tasks.engine": 1,
     "tasks.refine": 2,
     "tasks.stage": 2,

@@ -132,33 +132,44 @@ def read_vocabulary(folder: Path) -> Mapping[str, int] | None:
 
 
 def find_folder(engine: EngineConfig) -> Path:
-    """Returns the folder of a model; raises ValueError if there is none."""
-    name = engine.model_path
-    path = Path(name)
+    """Returns the folder of a model, whose config.json is fetched from Hugging Face if it is
+    nowhere here; raises ValueError if there is none."""
+    return find_at_hand(engine) or _fetch(engine)
+
+
+def find_at_hand(engine: EngineConfig) -> Path | None:
+    """Returns the folder of a model: the user's own, or that of Hugging Face's cache. None if it is
+    in neither.
+
+    Raises ValueError if the path of a model is that of something else.
+    """
+    path = Path(engine.model_path)
     if (path / "config.json").is_file():
         return path
     if path.exists():
         raise ValueError(
-            f"model {name!r} is no folder of a model, which holds config.json, a tokenizer "
-            "and weights; give the one that does"
+            f"model {engine.model_path!r} is no folder of a model, which holds config.json, a "
+            "tokenizer and weights; give the one that does"
         )
-    if not _HUB_ID.fullmatch(name):
+    if not _HUB_ID.fullmatch(engine.model_path):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(engine.model, "config.json", revision=engine.revision)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _fetch(engine: EngineConfig) -> Path:
+    """Fetches the config.json of a model from Hugging Face and returns the folder of it."""
+    if not _HUB_ID.fullmatch(engine.model_path):
         raise ValueError(
-            f"no model at {name!r} ({places()}); give a local folder, or an id of "
+            f"no model at {engine.model_path!r} ({places()}); give a local folder, or an id of "
             "Hugging Face such as Qwen/Qwen3-8B"
         )
-    return _find_in_cache(engine)
-
-
-def _find_in_cache(engine: EngineConfig) -> Path:
-    """Returns the folder of a model of Hugging Face; fetches its config.json if it has to."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
     name, revision = engine.model, engine.revision
-    cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    if isinstance(cached, str):
-        return Path(cached).parent
     _require_hub(engine)
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision)).parent

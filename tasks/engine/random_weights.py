@@ -5,16 +5,21 @@ continues one reply, token by token, so that every stage has replies in form to 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specs.replies import CLOSE_TAG, OPEN_TAG, Marks
 from tasks.engine.families import marks_of
-from tasks.engine.model_files import find_folder
+from tasks.engine.model_files import find_at_hand
 from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 TOKENIZER = PROJECT / "infra" / "harbour" / "model"
 """The folder of the tokenizer and chat template that ship with Precept."""
@@ -73,10 +78,14 @@ SMALL: Mapping[str, int] = {
     "moe_intermediate_size": 128,
     "sliding_window": 128,
 }
-"""Sizes of a model that a CPU runs in no time."""
+"""Sizes of a model whose step takes a processor milliseconds."""
+CONTEXT = 16384
+"""Shortest context of a small model, in tokens: that of the longest spec by the tokenizer that
+ships."""
 
-_REPLY = ("weighed", "Score: 9")
-"""Reasoning and answer of the reply: the answer is a verdict as well, so that a judge has one."""
+SCORE = 9
+"""The score that the reply gives when it is read as a verdict."""
+_REASONING, _ANSWER = "weighed", f"Score: {SCORE}"
 _SHARPNESS = 6.0
 """Logit of the next token of the reply above what all the others, which are near 0, add up to."""
 _RARITY = 8.0
@@ -85,24 +94,38 @@ engine holds to another form does not run into the reply again, whose marks woul
 a second time."""
 
 
-def shape_of(engine: EngineConfig) -> Any:
-    """Returns the configuration of an engine's model: that of its folder, else the published one.
+def shape_of(engine: EngineConfig) -> "PretrainedConfig":
+    """Returns the configuration of the text model of an engine, from its own files where they are
+    at hand, else as published; of a model behind an endpoint that is neither, Qwen3-8B's.
 
-    Raises ValueError if neither is at hand.
+    Asks nothing of Hugging Face. Raises ValueError if the shape is not known, or the model is not
+    one that transformers can make for text alone.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(str(find_folder(engine)))
-    except ValueError:
+    folder = None if engine.endpoint else find_at_hand(engine)
+    if folder is not None:
+        shape = AutoConfig.from_pretrained(str(folder)).get_text_config()
+    else:
         published = PUBLISHED.get(engine.model)
+        if published is None and engine.endpoint:
+            published = PUBLISHED["Qwen/Qwen3-8B"]
         if published is None:
-            raise
+            raise ValueError(
+                f"the shape of {engine.model} is not known: it is neither a local folder nor in "
+                "Hugging Face's cache; fetch its config.json, or give a local folder"
+            )
         settings = dict(published)
-        return CONFIG_MAPPING[settings.pop("model_type")](**settings)
+        shape = CONFIG_MAPPING[settings.pop("model_type")](**settings)
+    if type(shape) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"{engine.model} is of type {shape.model_type}, of which no text model can be made on "
+            "its own; name a model for text"
+        )
+    return shape
 
 
-def shrunk(shape: Any) -> Any:
+def shrunk(shape: "PretrainedConfig") -> "PretrainedConfig":
     """Returns the configuration of the same architecture and options in a small size."""
     settings = shape.to_dict()
     sizes: dict[str, Any] = {
@@ -112,16 +135,25 @@ def shrunk(shape: Any) -> Any:
     kinds = settings.get("layer_types")
     if kinds:
         sizes["layer_types"] = (list(dict.fromkeys(kinds)) * 2)[: SMALL["num_hidden_layers"]]
+    context = settings.get("max_position_embeddings")
+    if context is not None:
+        sizes["max_position_embeddings"] = max(context, CONTEXT)
     # The published weights of some are quantised, which random ones are not.
     settings.pop("quantization_config", None)
     return type(shape).from_dict(settings | sizes)
 
 
 def write_model(
-    folder: Path, shape: Any, *, engine: EngineConfig, seed: int = 0, replies: bool = True
+    folder: Path,
+    shape: "PretrainedConfig",
+    *,
+    engine: EngineConfig,
+    seed: int = 0,
+    replies: bool = True,
 ) -> None:
     """Writes a model of a shape with random weights, and the tokenizer and chat template with which
-    `engine` can serve it: its own where they are at hand, else those that ship with Precept.
+    `engine` can serve it: its own where they are at hand, else those that ship with Precept. The
+    folder is there once it is whole.
 
     A model that does not reply writes until it is cut, which measures an engine at full length.
     Memory and disk hold 2 bytes a weight.
@@ -130,22 +162,24 @@ def write_model(
     from transformers import AutoModelForCausalLM
 
     tokenizer, reply = _tokenizer_and_reply(engine)
-    text = shape.get_text_config()
-    for config in {id(one): one for one in (shape, text)}.values():
-        # A tied head would continue nothing.
-        config.tie_word_embeddings = False
-    text.vocab_size = max(len(tokenizer), text.vocab_size if text.hidden_size > 1024 else 0)
+    # A tied head would continue nothing.
+    shape.tie_word_embeddings = False
+    is_small = shape.hidden_size <= SMALL["hidden_size"]
+    shape.vocab_size = max(len(tokenizer), 0 if is_small else shape.vocab_size)
     # Small enough for an embedding to come through all layers as it was.
-    text.initializer_range = 0.25 / text.hidden_size**0.5
-    text.bos_token_id, text.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    text.pad_token_id = tokenizer.pad_token_id
+    shape.initializer_range = 0.25 / shape.hidden_size**0.5
+    shape.bos_token_id, shape.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    shape.pad_token_id = tokenizer.pad_token_id
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
     if replies:
         _continue_reply(model, reply)
-    model.save_pretrained(folder)
-    tokenizer.model_max_length = text.max_position_embeddings
-    tokenizer.save_pretrained(folder)
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    tokenizer.model_max_length = shape.max_position_embeddings
+    tokenizer.save_pretrained(part)
+    os.replace(part, folder)
 
 
 def _continue_reply(model: Any, reply: Sequence[int]) -> None:
@@ -169,34 +203,49 @@ def _continue_reply(model: Any, reply: Sequence[int]) -> None:
 def _tokenizer_and_reply(engine: EngineConfig) -> tuple[Any, list[int]]:
     """Returns a tokenizer for a model, and the reply that the model continues: from the last token
     of a prompt to the one that ends a turn, each once."""
-    from transformers import AutoTokenizer
-
     marks = marks_of(engine.reasoning_parser, chat_template_kwargs=engine.chat_template_kwargs)
-    for folder in (Path(engine.model_path), TOKENIZER):
-        if not (folder / "tokenizer.json").is_file():
-            continue
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        if folder == TOKENIZER:
-            # The tokens of a family's marks, of which this tokenizer has none but <think>.
-            tokenizer.add_tokens([marks.opening, marks.closing], special_tokens=True)
-            template = tokenizer.chat_template.replace(OPEN_TAG, marks.opening)
-            tokenizer.chat_template = template.replace(CLOSE_TAG, marks.closing)
+    for tokenizer in _tokenizers(engine, marks):
         reply = _reply(tokenizer, engine, marks)
         if len(set(reply)) == len(reply):
             return tokenizer, reply
-    raise AssertionError("the reply repeats a token of the tokenizer that ships")
+    raise ValueError(
+        f"{engine.model}: the reply of random weights, with the marks {marks.opening!r} and "
+        f"{marks.closing!r}, has a token twice by the tokenizer that ships; leave reasoning_parser "
+        "and chat_template_kwargs out to try the rest"
+    )
+
+
+def _tokenizers(engine: EngineConfig, marks: Marks) -> Iterator[Any]:
+    """Yields the tokenizer of a model, if it is at hand, and the one that ships, with the tokens of
+    the marks, of which it has none but <think>."""
+    from transformers import AutoTokenizer
+
+    folder = None if engine.endpoint else find_at_hand(engine)
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        if tokenizer.chat_template:
+            yield tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(str(TOKENIZER))
+    tokenizer.add_tokens([marks.opening, marks.closing], special_tokens=True)
+    template = tokenizer.chat_template.replace(OPEN_TAG, marks.opening)
+    tokenizer.chat_template = template.replace(CLOSE_TAG, marks.closing)
+    yield tokenizer
 
 
 def _reply(tokenizer: Any, engine: EngineConfig, marks: Marks) -> list[int]:
+    """Returns the last token of a prompt, the tokens of the reply that fits what the prompt has
+    opened or closed already, and the token that ends a turn."""
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}],
         tokenize=False,
         add_generation_prompt=True,
         **engine.chat_template_kwargs,
     )
-    is_prefilled = prompt.rstrip().endswith(marks.opening.rstrip())
-    reasoning, answer = _REPLY
-    parts = ("" if is_prefilled else marks.opening, reasoning, marks.closing, answer)
+    parts = [marks.opening, _REASONING, marks.closing, _ANSWER]
+    if not engine.reasons or prompt.rstrip().endswith(marks.closing.rstrip()):
+        parts = parts[3:]
+    elif prompt.rstrip().endswith(marks.opening.rstrip()):
+        parts = parts[1:]
     ids = [token for part in parts for token in tokenizer.encode(part, add_special_tokens=False)]
     last = tokenizer.encode(prompt, add_special_tokens=False)[-1]
     return [last, *ids, tokenizer.eos_token_id]

@@ -68,6 +68,11 @@ def requests(subject: Subject, template: str) -> tuple[Recipe, list[list[Message
 def engine_of(recipe: Recipe) -> Any:
     """Returns vLLM's own engine with the settings of a recipe."""
     engine = recipe.engine
+    if engine.replicas > 1:
+        raise SystemExit(
+            f"engine.replicas is {engine.replicas}, and one call of vLLM is one engine; add --set "
+            "engine.replicas=1"
+        )
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(engine.cpu_cache_gib)
     from vllm import LLM
 
@@ -81,7 +86,7 @@ def engine_of(recipe: Recipe) -> Any:
         tensor_parallel_size=engine.tensor_parallel_size,
         gpu_memory_utilization=engine.memory_share,
         enforce_eager=engine.enforce_eager or not engine.use_gpu,
-        enable_prefix_caching=True,
+        **{"enable_prefix_caching": True, **engine.engine_args},
     )
 
 

@@ -31,7 +31,7 @@ def value_at(data: Any, key: str) -> Any:
 
 
 @pytest.mark.parametrize("name", GPU_RECIPES)
-def test_every_option_is_exercised_as_it_is_or_told_with_a_reason(
+def test_every_option_is_exercised_as_it_is_or_named_with_a_reason(
     name: str, tmp_path: Path
 ) -> None:
     recipe = load_recipe(name)
@@ -48,6 +48,74 @@ def test_every_option_is_exercised_as_it_is_or_told_with_a_reason(
     assert not any(getattr(small, training).workers.use_gpu for training in small.trainings)
 
 
+UNTRIED = {
+    "drift.acceptance": "0.2",
+    "license": "'mit'",
+    "gpu_hour_price": "2.5",
+    "collect.decontaminate": "[{ name = 's', path = 's.jsonl', prompt = 'p' }]",
+    "engine.engine_args.kv_cache_dtype": "'fp8'",
+    "engine.engine_args.pipeline_parallel_size": "2",
+    "sft.workers.arguments.torch_compile": "true",
+    "sft.report_to": "'wandb'",
+    "rl.workers.use_vllm": "true",
+    "engine.revision": "'abc'",
+}
+TRIED = {
+    "engine.engine_args.enable_chunked_prefill": "true",
+    "sft.workers.arguments.dataloader_num_workers": "1",
+    "judge.mode": "'race'",
+    "rl.beta": "0.04",
+}
+
+
+def test_what_no_step_of_a_dry_run_reads_is_left_out(tmp_path: Path) -> None:
+    set_ = [f"{key}={value}" for key, value in {**UNTRIED, **TRIED}.items()]
+    recipe = load_recipe("qwen3_8b_1xh100", overrides=set_)
+    small, changes = plan(recipe, tmp_path)
+    outcomes = {option.key: option.outcome for option in options_of(recipe, changes)}
+    for key in UNTRIED:
+        found = {one: outcome for one, outcome in outcomes.items() if one.startswith(key)}
+        # The whole of a section that is left out is one line.
+        found = found or {key: outcomes[key.partition(".")[0]]}
+        assert set(found.values()) == {"left out"}, (key, found)
+    assert {outcomes[key] for key in TRIED} == {"exercised"}
+    assert small.sft and small.sft.report_to == "none"
+    assert small.engine.engine_args == {"enable_chunked_prefill": True}
+
+
+def test_settings_of_an_endpoint_are_left_out(tmp_path: Path) -> None:
+    recipe = load_recipe("gpt_oss_20b_judge")
+    _, changes = plan(recipe, tmp_path)
+    outcomes = {option.key: option.outcome for option in options_of(recipe, changes)}
+    of_endpoint = {key for key in outcomes if ".endpoint." in key}
+    assert of_endpoint and {outcomes[key] for key in of_endpoint} == {"left out"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["rl.samples=3", "rl.batch_size=6", "rl.workers.rows_at_once=1"],
+        ["rl.samples=5", "rl.batch_size=5", "rl.workers.rows_at_once=1", "rl.steps=1"],
+        ["rl.samples=7", "rl.batch_size=7", "rl.workers.rows_at_once=7"],
+        ["rl.prompts=undecided", "judge.threshold=10"],
+        ["sft.batch_size=1", "sft.workers.rows_at_once=1"],
+        ["sft.start=0123456789ab", "curate.max_group_ratio=1.5"],
+        ["rl.prefill={ share = 0.1 }"],
+    ],
+)
+def test_valid_recipe_is_a_valid_dry_run_that_is_no_larger(
+    changes: list[str], tmp_path: Path
+) -> None:
+    recipe = load_recipe("qwen3_8b_1xh100", overrides=changes)
+    small, _ = plan(recipe, tmp_path)
+    assert small.sft and recipe.sft and small.rl and recipe.rl
+    assert small.sft.batch_size <= recipe.sft.batch_size
+    assert small.rl.batch_size <= recipe.rl.batch_size and small.rl.steps <= recipe.rl.steps
+    assert small.rl.max_tokens <= recipe.rl.max_tokens
+    assert (small.judge.threshold, small.rl.prompts) <= (9, "all")
+    assert small.sft.start in (None, "latest")
+
+
 def test_adapters_checkpointing_and_several_workers_are_exercised(tmp_path: Path) -> None:
     small, _ = plan(load_recipe("qwen3_8b_8xh100"), tmp_path)
     assert small.sft and small.rl
@@ -60,7 +128,13 @@ def test_adapters_checkpointing_and_several_workers_are_exercised(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt_oss_20b_judge", "qwen3_8b_8xh100"])
-def test_whole_chain_of_a_gpu_recipe_runs_with_random_weights(name: str) -> None:
+def test_whole_chain_of_a_gpu_recipe_runs_with_random_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Neither is there: a dry run asks for none.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    monkeypatch.setenv("PRECEPT_HOME", str(tmp_path / "home"))
     command = [sys.executable, "-m", "flows", "doctor", name, "--random-weights", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -68,13 +142,32 @@ def test_whole_chain_of_a_gpu_recipe_runs_with_random_weights(name: str) -> None
     parts = {part["name"]: part for part in found["parts"]}
     assert {"assign", "generate", "judge", "curate", "sft", "rl", "evaluate"} <= parts.keys()
     assert all(part["ok"] for part in parts.values()), parts
+    assert not (tmp_path / "home").exists()
     assert "rl.workers.use_vllm" in {
         option["key"] for option in found["options"] if option["outcome"] == "left out"
     }
 
 
-def test_random_weights_need_a_recipe() -> None:
-    command = [sys.executable, "-m", "flows", "doctor", "--random-weights"]
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give its file or the name of a shipped one"),
+        (["harbour", "--mend"], "leave --mend out"),
+        (["harbour", "--home", "somewhere"], "leave --home out"),
+        (
+            ["qwen3_8b_1xh100", "--set", "engine.model=nobody/has-this"],
+            "fetch its config.json, or give a local folder",
+        ),
+        (
+            ["qwen3_8b_1xh100", "--set", "engine.reasoning_parser=mistral"],
+            "rl needs a model whose reasoning stands between <think> tags",
+        ),
+    ],
+)
+def test_dry_run_that_cannot_be_is_refused_in_a_sentence(
+    arguments: list[str], sentence: str
+) -> None:
+    command = [sys.executable, "-m", "flows", "doctor", *arguments, "--random-weights"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "give its file or the name of a shipped one" in done.stderr
+    assert sentence in done.stderr and len(done.stderr.splitlines()) == 1

@@ -2,6 +2,9 @@
 
 import json
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from infra.gpu_day import (
     Figures,
     PartError,
     as_markdown,
+    doctor,
     large_chain_changes,
     measure,
     throughput_changes,
@@ -58,6 +62,51 @@ def test_command_that_takes_too_long_is_ended_with_all_below_it(tmp_path: Path) 
     assert not left.stdout
 
 
+def test_day_that_is_ended_leaves_no_command(tmp_path: Path) -> None:
+    sleep = "import subprocess; subprocess.run(['sleep', '3600.75'])"
+    script = (
+        "import signal, sys; from pathlib import Path; from infra import gpu_day;"
+        "signal.signal(signal.SIGTERM, gpu_day._end);"
+        "folder = Path(sys.argv[1]);"
+        "day = gpu_day.Day(out=folder, models=folder, is_cpu=True, minutes=1);"
+        f'day.run("slow", "-c", "{sleep}")'
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=PROJECT)
+    wait_until(lambda: is_running("^sleep 3600.75"))
+    process.terminate()
+    assert process.wait(timeout=30) == 143
+    assert not is_running("^sleep 3600.75")
+
+
+def is_running(pattern: str) -> bool:
+    return bool(subprocess.run(["pgrep", "-f", pattern], capture_output=True).stdout)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if holds():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not come to be")
+
+
+def test_doctor_that_finds_a_fault_names_it_beside_what_it_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A file stands where the warehouse would be.
+    (tmp_path / "homes").mkdir()
+    (tmp_path / "homes" / "doctor").touch()
+    [part] = measure(day(tmp_path), {"doctor": doctor})
+    assert part.fault and "home" in part.fault and part.figures["packages"] == "as locked"
+    page = (tmp_path / "gpu_day.md").read_text()
+    assert "failed: PartError: not as it has to be: " in page and "| packages | as locked |" in page
+
+
+def test_log_of_a_part_is_written_while_it_runs(tmp_path: Path) -> None:
+    look = "import sys; print('early', file=sys.stderr); print(open(sys.argv[1]).read())"
+    assert "early" in day(tmp_path).run("p", "-c", look, str(tmp_path / "p.log"))
+
+
 def test_page_begins_with_the_machine() -> None:
     page = as_markdown({"gpu": "NVIDIA H100, 81559 MiB", "processors": 16}, [])
     assert page.startswith("# A day with NVIDIA H100, 81559 MiB\n\n| | |\n|--|--|\n| gpu |")
@@ -70,15 +119,16 @@ def test_script_says_what_it_needs() -> None:
 
 
 def test_changes_of_a_day_with_a_gpu_make_recipes_that_load(tmp_path: Path) -> None:
-    write_files(load_recipe(LARGE).load_pack(), tmp_path, num_variants=16)
-    large = load_recipe(LARGE, overrides=large_chain_changes("/models/m", tmp_path))
+    prompts = tmp_path / "prompts"
+    write_files(load_recipe(LARGE).load_pack(), prompts, num_variants=16)
+    large = load_recipe(LARGE, overrides=large_chain_changes("/models/m", prompts))
     [source] = large.sources
     candidates = list(read_source(source))
-    assert len(candidates) == len({one.messages[-1]["content"] for one in candidates}) == 128
-    assert {one.ideal_response for one in candidates} == {"comply", "refuse"}
+    assert len(candidates) == len({one.messages[-1]["content"] for one in candidates}) == 192
+    assert {one.ideal_response for one in candidates} == {"comply", "refuse", None}
     assert large.evaluate and not any(grader.suites for grader in large.evaluate.graders)
     assert load_suites(large.evaluate.suites, SUITES)[0].name == "rules"
-    writes_on = load_recipe(LARGE, overrides=throughput_changes("/models/m", tmp_path))
+    writes_on = load_recipe(LARGE, overrides=throughput_changes("/models/m", prompts))
     assert (writes_on.engine.reasons, writes_on.generate.sampling.max_tokens) == (False, 512)
     assert load_recipe(SMALL, overrides=SMALL_CHANGES).rl
     assert load_recipe("harbour", overrides=KILL_CHANGES).engine.num_gpus == 1

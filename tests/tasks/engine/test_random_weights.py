@@ -1,32 +1,39 @@
 """A model of random weights replies in form, whatever its architecture and its marks."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tasks.engine.random_weights import PUBLISHED, shape_of, shrunk, write_model
+from tasks.engine.random_weights import PUBLISHED, TOKENIZER, shape_of, shrunk, write_model
 from tasks.engine.requests import EngineConfig
 
 
 @pytest.mark.parametrize(
-    ("model", "parser", "reply"),
+    ("model", "settings", "reply"),
     [
-        ("Qwen/Qwen3-8B", None, "<think>weighed</think>Score: 9<|im_end|>"),
-        ("openai/gpt-oss-20b", None, "<think>weighed</think>Score: 9<|im_end|>"),
-        (".precept-real/smollm2", None, "<think>weighed</think>Score: 9<|im_end|>"),
-        ("Qwen/Qwen3-8B", "mistral", "[THINK]weighed[/THINK]Score: 9<|im_end|>"),
+        ("Qwen/Qwen3-8B", {}, "<think>weighed</think>Score: 9<|im_end|>"),
+        ("openai/gpt-oss-20b", {}, "<think>weighed</think>Score: 9<|im_end|>"),
+        (".precept-real/smollm2", {}, "<think>weighed</think>Score: 9<|im_end|>"),
+        (
+            "Qwen/Qwen3-8B",
+            {"reasoning_parser": "mistral"},
+            "[THINK]weighed[/THINK]Score: 9<|im_end|>",
+        ),
+        ("Qwen/Qwen3-8B", {"reasons": False}, "Score: 9<|im_end|>"),
     ],
 )
 def test_random_weights_continue_a_reply_in_form(
-    model: str, parser: str | None, reply: str, tmp_path: Path
+    model: str, settings: dict[str, Any], reply: str, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    engine = EngineConfig(model=model, reasoning_parser=parser)
+    engine = EngineConfig(model=model, **settings)
     shape = shape_of(engine)
-    write_model(tmp_path, shrunk(shape), engine=engine)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    written = AutoModelForCausalLM.from_pretrained(tmp_path)
+    write_model(tmp_path / "m", shrunk(shape), engine=engine)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     assert type(written.config) is type(shape) and written.config.num_hidden_layers == 2
     chat = [{"role": "user", "content": "May I take the ferry?"}]
     prompt = tokenizer.apply_chat_template(
@@ -41,9 +48,9 @@ def test_text_that_is_held_to_another_form_never_runs_into_the_reply_again(tmp_p
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     engine = EngineConfig(model="Qwen/Qwen3-8B")
-    write_model(tmp_path, shrunk(shape_of(engine)), engine=engine)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    written = AutoModelForCausalLM.from_pretrained(tmp_path)
+    write_model(tmp_path / "m", shrunk(shape_of(engine)), engine=engine)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     prompt = tokenizer("May I?<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt")
     torch.manual_seed(0)
     # An engine that holds a reply to a form forbids its end.
@@ -73,6 +80,78 @@ def test_published_shapes_have_the_weights_that_their_names_say() -> None:
         )
 
 
-def test_model_whose_shape_is_not_known_here_is_refused_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match="neither a local folder nor whole"):
+def test_reply_follows_what_the_chat_template_has_opened_or_closed(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for number, (ending, expected) in enumerate(
+        {"<think>": ["weighed", "</think>"], "<think></think>": ["Score"]}.items()
+    ):
+        folder = tmp_path / str(number)
+        tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+        tokenizer.chat_template = f"{{{{ messages[0].content }}}} assistant: {ending}"
+        tokenizer.save_pretrained(folder)
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+        written = tmp_path / f"{number}-written"
+        engine = EngineConfig(model=str(folder))
+        write_model(written, shrunk(shape_of(engine)), engine=engine)
+        assert continuation(written, f"May I? assistant: {ending}").startswith("".join(expected))
+
+
+def continuation(folder: Path, prompt: str) -> str:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    whole = model.generate(**ids, max_new_tokens=12, do_sample=False)[0]
+    return str(tokenizer.decode(whole[ids["input_ids"].shape[1] :]))
+
+
+def test_part_of_a_model_that_is_half_written_is_no_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from transformers import PreTrainedTokenizerBase
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise OSError("no space left on device")
+
+    engine = EngineConfig(model="Qwen/Qwen3-8B")
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedTokenizerBase, "save_pretrained", full)
+        with pytest.raises(OSError, match="no space left"):
+            write_model(tmp_path / "model", shrunk(shape_of(engine)), engine=engine)
+    assert not (tmp_path / "model").exists()
+    write_model(tmp_path / "model", shrunk(shape_of(engine)), engine=engine)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_text_model_of_a_model_of_images_is_taken_alone(tmp_path: Path) -> None:
+    config = {"model_type": "gemma3", "text_config": {"hidden_size": 640, "num_hidden_layers": 9}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shape = shape_of(EngineConfig(model=str(tmp_path)))
+    assert (shape.model_type, shape.hidden_size) == ("gemma3_text", 640)
+    small = shrunk(shape)
+    assert (small.hidden_size, small.num_hidden_layers) == (128, 2)
+    assert small.max_position_embeddings >= 16384
+
+
+def test_folder_that_is_no_model_is_refused_though_its_name_is_published(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "openai" / "gpt-oss-20b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="is no folder of a model"):
+        shape_of(EngineConfig(model="openai/gpt-oss-20b"))
+
+
+def test_model_whose_shape_is_not_known_is_refused_and_not_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import httpx
+
+    def asked(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError("Hugging Face was asked")
+
+    monkeypatch.setattr(httpx, "head", asked)
+    with pytest.raises(ValueError, match=r"neither a local folder nor in Hugging Face's cache"):
         shape_of(EngineConfig(model="nobody/has-this"))
