@@ -1,4 +1,4 @@
-"""What changes in a recipe for a dry run: a model of random weights, few prompts, small limits, and
+"""A recipe → the changes of its dry run: a model of random weights, few prompts, small limits, and
 this machine's processors in place of its GPUs.
 
 Each change is one that `--set` could make, with its reason. All else stays as the recipe has it.
@@ -17,7 +17,9 @@ from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.training.rl import RlConfig
 from tasks.training.sft import SftConfig
 
-FEW, PROCESSORS = "few and short", "processors in place of GPUs"
+FEW = "few and short"
+PROCESSORS = "processors in place of GPUs"
+OWN_PROMPTS = "a few prompts about the rules of the pack stand in its place"
 LEFT_OUT: Mapping[str, str] = {
     "midtrain": "random weights write no documents to learn",
     "dpo": "random weights make no pairs of a better and a worse completion",
@@ -29,19 +31,29 @@ LEFT_OUT: Mapping[str, str] = {
     "drift": "compares with the refreshes before, and there is none",
     "license": "a line of the card that precept export writes",
     "gpu_hour_price": "a price, which no step of the chain reads",
+    "collect.conflicts": "the prompts have no labels that contradict each other",
+    "judge.show_metadata": "the prompts have no metadata",
+    "stage.wave_rows": "more rows than a dry run has",
+    "stage.error_attempts": "counts over several runs, and there is one",
+    "stage.max_error_share": "a share of 100 rows or more, and there are fewer",
+    "sft.replay": "repeats examples of the refreshes before, and there is none",
+    "sft.start": "a checkpoint of the trainings before, and there is none",
+    "rl.monitor": "compares windows of more steps than a dry run has",
+    "evaluate.limit": "the suite of a dry run is small already",
     "evaluate.multiturn": "random weights hold no conversation",
     "evaluate.faithfulness": "random weights have no reasoning to tamper with",
 }
 """Sections and keys that a dry run leaves out, with the reason."""
-_OF_GPUS: Mapping[str, str] = {
-    "gpu_memory_utilization": "memory of a GPU",
-    "gpu_share": "share of a GPU",
-    "judge_gpu_share": "share of a GPU",
-    "tensor_parallel_size": "several GPUs",
-    "enforce_eager": "compiled graphs of a GPU",
-    "use_vllm": "vLLM shares a GPU with the trainer; transformers rolls out",
+_OF_GPUS: Mapping[str, tuple[Any, str]] = {
+    "gpu_memory_utilization": (None, "memory of a GPU"),
+    "gpu_share": (None, "share of a GPU"),
+    "judge_gpu_share": (None, "share of a GPU"),
+    "tensor_parallel_size": (1, "several GPUs"),
+    "enforce_eager": (True, "compiled graphs of a GPU"),
+    "use_vllm": (False, "vLLM shares a GPU with the trainer; transformers rolls out"),
 }
-"""Keys that have no effect without a GPU, with what they are about."""
+"""Keys whose effect needs a GPU: the value that a CPU gives each, if any, and its subject."""
+_OF_PROMPTS = ("sources", "traces")
 _ENGINE_ARGUMENTS = ("enable_prefix_caching", "enable_chunked_prefill", "max_logprobs", "seed")
 """Arguments of vLLM that its CPU build takes as a GPU does."""
 _TRAINER_ARGUMENTS = ("gradient_checkpointing", "dataloader_", "ddp_")
@@ -49,8 +61,10 @@ _TRAINER_ARGUMENTS = ("gradient_checkpointing", "dataloader_", "ddp_")
 
 _CPU_BLOCK = 32
 """Tokens of which a block is a multiple in vLLM's CPU build."""
-_REPLY_TOKENS, _GRADE_TOKENS = 128, 768
-"""Longest outputs: those of a grader have a line for each of some twenty propositions."""
+_REPLY_TOKENS = 128
+"""Longest outputs of most stages."""
+_GRADE_TOKENS = 768
+"""Longest outputs of graders, which have a line for each of some twenty propositions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +91,35 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def reason_left_out(key: str) -> str | None:
-    """Returns why a dry run leaves a key out, or None if it does not."""
-    section, _, name = key.rpartition(".")
-    if key in LEFT_OUT:
-        return LEFT_OUT[key]
-    if "endpoint" in key.split("."):
+def reason_left_out(key: str, value: Any = None) -> str | None:
+    """Returns why a dry run leaves a key with its value out, or None if it does not."""
+    *sections, name = key.split(".")
+    places = (".".join([*sections, name][:depth]) for depth in range(1, len(sections) + 2))
+    if place := next((place for place in places if place in LEFT_OUT), None):
+        return LEFT_OUT[place]
+    if sections and sections[0] in _OF_PROMPTS:
+        is_kept = sections[0] == "sources" and name == "assign_category"
+        return None if is_kept else OWN_PROMPTS
+    if "endpoint" in sections:
         return "a server, in whose place an engine of our own answers"
     if name == "revision":
         return "the weights that it names are not used"
-    if name in _OF_GPUS:
-        return f"only on a GPU: {_OF_GPUS[name]}"
-    if section.endswith(".engine_args") and name not in _ENGINE_ARGUMENTS:
+    if name in _OF_GPUS and value != _OF_GPUS[name][0]:
+        return f"only on a GPU: {_OF_GPUS[name][1]}"
+    if sections[-1:] == ["engine_args"] and name not in _ENGINE_ARGUMENTS:
         return "an argument of vLLM that its CPU build may not take"
-    if section.endswith(".workers.arguments") and not name.startswith(_TRAINER_ARGUMENTS):
+    if sections[-2:] == ["workers", "arguments"] and not name.startswith(_TRAINER_ARGUMENTS):
         return "an argument of trainers on GPUs"
     return None
+
+
+def engines_of(recipe: Recipe) -> dict[str, EngineConfig]:
+    """Returns the engines of a recipe by the names of their sections, that of the student among
+    them if it is trained or evaluated."""
+    engines = dict(recipe.engines)
+    if (recipe.trainings or recipe.evaluate) and not recipe.student:
+        engines.setdefault("engine", recipe.engine)
+    return engines
 
 
 def changes_of(recipe: Recipe, folder: Path) -> list[Change]:
@@ -101,7 +128,7 @@ def changes_of(recipe: Recipe, folder: Path) -> list[Change]:
     data = folder / "data"
     changes = [
         change
-        for name, engine in recipe.engines.items()
+        for name, engine in engines_of(recipe).items()
         for change in _of_engine(name, engine, folder / name)
     ]
     changes += _of_data(recipe, data)
@@ -115,23 +142,25 @@ def changes_of(recipe: Recipe, folder: Path) -> list[Change]:
 
 
 def _of_engine(name: str, engine: EngineConfig, model: Path) -> Iterator[Change]:
+    """Yields the changes of an engine that serves the model in a folder."""
     kept = engine.model_dump(exclude_unset=True, exclude={"endpoint", "revision"})
     arguments = {
         key: value
         for key, value in engine.engine_args.items()
-        if not reason_left_out(f"{name}.engine_args.{key}")
+        if not reason_left_out(f"{name}.engine_args.{key}", value)
     }
+    context = max(engine.max_model_len or 0, CONTEXT)
+    # Without chunks a step takes a whole prompt.
+    is_chunked = arguments.get("enable_chunked_prefill", True)
+    step = min(engine.max_num_batched_tokens, 4096) if is_chunked else context
     small = {
         "use_gpu": (False, PROCESSORS),
         "replicas": (1, PROCESSORS),
         "tensor_parallel_size": (1, PROCESSORS),
         "num_cpus": (0.5, "room for the trainer beside it"),
         "max_num_seqs": (min(engine.max_num_seqs, 16), FEW),
-        "max_num_batched_tokens": (min(engine.max_num_batched_tokens, 4096), FEW),
-        "max_model_len": (
-            max(engine.max_model_len or 0, CONTEXT),
-            "room for specs in the tokens of the tokenizer that ships",
-        ),
+        "max_num_batched_tokens": (step, FEW),
+        "max_model_len": (context, "room for specs in the tokens of the tokenizer that ships"),
         "block_size": (
             -(-engine.block_size // _CPU_BLOCK) * _CPU_BLOCK,
             "a block that vLLM's CPU build has",
@@ -150,7 +179,7 @@ def _of_engine(name: str, engine: EngineConfig, model: Path) -> Iterator[Change]
 
 
 def _of_data(recipe: Recipe, data: Path) -> Iterator[Change]:
-    why = "a few prompts about the rules of the pack"
+    """Yields the changes of the stages of a refresh, whose prompts lie in a folder."""
     columns = {"prompt": "prompt", "ideal_response": "ideal_response"}
     if recipe.sources:
         sources: list[dict[str, Any]] = [
@@ -160,13 +189,13 @@ def _of_data(recipe: Recipe, data: Path) -> Iterator[Change]:
         if recipe.assigns:
             path = str(data / "unlabelled.jsonl")
             sources.append({"name": "unlabelled", "path": path, "assign_category": True} | columns)
-        yield Change("sources", sources, why)
+        yield Change("sources", sources, OWN_PROMPTS)
     if recipe.traces:
         traces = {"name": "traces", "path": str(data / "traces.jsonl"), "model": "example"}
         traces |= columns | {name: name for name in ("category", "reasoning", "answer")}
         if any(trace.scores for trace in recipe.traces):
             traces |= {"scores": "score", "judge": "example"}
-        yield Change("traces", [traces], why)
+        yield Change("traces", [traces], OWN_PROMPTS)
     yield Change("collect.decontaminate", [], "evaluates on prompts of its own", is_left_out=True)
     yield Change("collect.near_duplicate_threshold", 1.0, "the few prompts are much alike")
     yield Change("curate.require_citation", False, "random weights cite no rule")
@@ -208,7 +237,7 @@ def _of_training(name: str, config: SftConfig | RlConfig, *, batch_size: int) ->
     kept = {
         key: value
         for key, value in workers.arguments.items()
-        if not reason_left_out(f"{name}.workers.arguments.{key}")
+        if not reason_left_out(f"{name}.workers.arguments.{key}", value)
     }
     arguments = {"gradient_checkpointing": True} | kept
     yield Change(f"{name}.workers.arguments", arguments, "as on a GPU, for what a CPU knows")
@@ -216,16 +245,18 @@ def _of_training(name: str, config: SftConfig | RlConfig, *, batch_size: int) ->
 
 
 def _of_sft(config: SftConfig, data: Path) -> Iterator[Change]:
+    """Yields the changes of a fine-tuning, whose chats of capability lie in a folder."""
     yield from _of_training("sft", config, batch_size=min(config.batch_size, 4))
     yield Change("sft.epochs", min(config.epochs, 1.0), FEW)
     if config.capability:
         path = str(data / "capability.jsonl")
         yield Change("sft.capability.path", path, "a few chats about sums")
-    if config.start not in (None, "latest"):
-        yield Change("sft.start", "latest", "a checkpoint of another warehouse", is_left_out=True)
+    if config.start:
+        yield Change("sft.start", "latest", LEFT_OUT["sft.start"], is_left_out=True)
 
 
 def _of_rl(config: RlConfig) -> Iterator[Change]:
+    """Yields the changes of a reinforcement learning."""
     samples = min(config.samples, 4)
     num_groups = min(config.batch_size // config.samples, 2)
     yield from _of_training("rl", config, batch_size=num_groups * samples)
@@ -234,7 +265,7 @@ def _of_rl(config: RlConfig) -> Iterator[Change]:
     yield Change("rl.max_tokens", min(config.max_tokens, _REPLY_TOKENS // 4), FEW)
     yield Change("rl.prompts", "all", "random weights leave no prompt undecided")
     yield Change("rl.workers.judges", min(config.workers.judges, 2), PROCESSORS)
-    yield Change("rl.workers.use_vllm", False, _OF_GPUS["use_vllm"], is_left_out=True)
+    yield Change("rl.workers.use_vllm", False, _OF_GPUS["use_vllm"][1], is_left_out=True)
     if config.prefill:
         yield Change("rl.prefill.share", 1.0, "few prompts, of which one at least begins so")
     if config.reward.model:
@@ -242,6 +273,7 @@ def _of_rl(config: RlConfig) -> Iterator[Change]:
 
 
 def _of_evaluation(config: EvaluateConfig, data: Path) -> Iterator[Change]:
+    """Yields the changes of an evaluation, whose suite lies in a folder."""
     yield Change("evaluate.suites", [str(data / "suite.toml")], "a few prompts about the rules")
     yield Change("evaluate.samples", min(config.samples, 2), FEW)
     yield _shorter("evaluate.sampling", config.sampling, _REPLY_TOKENS)

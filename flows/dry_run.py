@@ -1,7 +1,7 @@
 """A dry run of a recipe: its whole chain on this machine's processors, with random weights.
 
-Nothing is downloaded and no warehouse is touched. What comes of it says whether every part of the
-recipe works with every other, as far as a CPU can tell, and nothing of what its models would write.
+Nothing is downloaded, and the warehouse is a temporary one. It shows whether the parts of the
+recipe work with each other, as far as a CPU can tell, and nothing of the replies of its models.
 """
 
 import tempfile
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.dry_changes import LEFT_OUT, Change, changes_of, reason_left_out
+from flows.dry_changes import LEFT_OUT, Change, changes_of, engines_of, reason_left_out
 from flows.recipe import Recipe, with_changes
 from infra.rule_prompts import write_files
 from tasks.evaluation.graders import GraderConfig
@@ -26,7 +26,7 @@ Outcome = Literal["exercised", "changed", "left out"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A key that the recipe sets, and what a dry run makes of it."""
+    """A key that the recipe sets, and whether a dry run exercises it."""
 
     key: str
     outcome: Outcome
@@ -35,11 +35,11 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the chain, and what it made."""
+    """A part of the chain, and the rows that it made."""
 
     name: str
     ok: bool
-    made: str
+    rows: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class Prepared:
     changes: list[Change]
     home: str
 
-    def outcome(self, done: "Aligned") -> DryRun:
-        """Returns what the chain of the small recipe came to."""
+    def outcome(self, aligned: "Aligned") -> DryRun:
+        """Returns the parts of the chain of the small recipe, and its options."""
         return DryRun(
-            parts=list(_parts(self.small, done)),
+            parts=list(_parts(self.small, aligned)),
             options=options_of(self.recipe, self.changes),
             changes=[str(change) for change in self.changes],
         )
@@ -87,7 +87,7 @@ def prepare(recipe: Recipe) -> Iterator[Prepared]:
 
     with tempfile.TemporaryDirectory(prefix="precept-dry-run-") as name:
         folder = Path(name)
-        for seed, (section, engine) in enumerate(recipe.engines.items()):
+        for seed, (section, engine) in enumerate(engines_of(recipe).items()):
             # Other weights for each, because two judges of a jury must not be the same model.
             write_model(folder / section, shrunk(shape_of(engine)), engine=engine, seed=seed)
         write_files(recipe.load_pack(), folder / "data")
@@ -112,7 +112,8 @@ def plan(recipe: Recipe, folder: Path) -> tuple[Recipe, list[Change]]:
 
 
 def options_of(recipe: Recipe, changes: Sequence[Change]) -> list[Option]:
-    """Returns every key that the recipe sets, and what a dry run with these changes makes of it."""
+    """Returns every key that the recipe sets, and whether a dry run with these changes exercises
+    it."""
     by_key = {change.key: change for change in changes}
     return [
         _option(key, value, by_key)
@@ -122,16 +123,24 @@ def options_of(recipe: Recipe, changes: Sequence[Change]) -> list[Option]:
 
 
 def _option(key: str, value: Any, changes: Mapping[str, Change]) -> Option:
-    if reason := reason_left_out(key):
+    if reason := reason_left_out(key, value):
         return Option(key, "left out", reason)
-    change = next((changes[place] for place in _places(key) if place in changes), None)
-    if change is None or change.value == value:
+    if key.startswith("sources.") and key.endswith(".assign_category"):
+        # One of the sources of a dry run has no categories.
         return Option(key, "exercised")
-    if change.is_left_out:
-        return Option(key, "left out", change.why)
-    if isinstance(change.value, Mapping) and change.value.get(key.rpartition(".")[2]) == value:
+    place = next((place for place in _places(key) if place in changes), None)
+    change = changes[place] if place else None
+    if place is None or change is None or _value_at(change.value, key, place) == value:
         return Option(key, "exercised")
-    return Option(key, "changed", change.why)
+    return Option(key, "left out" if change.is_left_out else "changed", change.why)
+
+
+def _value_at(value: Any, key: str, place: str) -> Any:
+    """Returns the value of a key in that of a section around it, or of the key itself."""
+    for part in key.removeprefix(place).strip(".").split("."):
+        if part:
+            value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _places(key: str) -> Iterator[str]:
@@ -154,35 +163,50 @@ def _keys(section: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, An
             yield key, value
 
 
-def _parts(small: Recipe, done: "Aligned") -> Iterator[Part]:
-    """Yields what each part of the chain made."""
-    for name, stage in done.refreshed.figures.stages.items():
+def _parts(small: Recipe, aligned: "Aligned") -> Iterator[Part]:
+    """Yields the rows of each part of the chain."""
+    refreshed, stages = aligned.refreshed, aligned.refreshed.figures.stages
+    for name, stage in stages.items():
         yield _of_stage(name, stage)
-    yield Part("curate", done.refreshed.num_examples > 0, f"{done.refreshed.num_examples} examples")
-    for name, row in (done.trained.checkpoints if done.trained else {}).items():
+    missing = _num_stages(small) - len(stages)
+    if missing > 0:
+        yield Part("refresh", False, f"{missing} stages of engines made no row")
+    yield Part("curate", refreshed.num_examples > 0, f"{refreshed.num_examples} examples")
+    for name, row in (aligned.trained.checkpoints if aligned.trained else {}).items():
         why = f": {row.reason}" if row.reason else ""
-        made = f"{row.num_steps} steps on {row.num_rows} rows, {row.status}{why}"
-        yield Part(name, row.status == "completed", made)
-    if small.evaluate and done.evaluated:
-        num_answered = done.evaluated.num_answered
+        rows = f"{row.num_steps} steps on {row.num_rows} rows, {row.status}{why}"
+        yield Part(name, row.status == "completed", rows)
+    if small.evaluate and aligned.evaluated:
+        num_answered = aligned.evaluated.num_answered
         yield Part("evaluate", num_answered > 0, f"{num_answered} answers")
         for grader in small.evaluate.graders:
-            yield _of_grader(grader, done.evaluated.table)
+            yield _of_grader(grader, aligned.evaluated.table)
+
+
+def _num_stages(recipe: Recipe) -> int:
+    """Returns the number of stages of a refresh that ask an engine."""
+    judges_rows = recipe.sources or not all(trace.judge for trace in recipe.traces)
+    num_judges = len(recipe.judging_engines) if judges_rows else 0
+    return bool(recipe.sources) + recipe.assigns + num_judges
 
 
 def _of_grader(grader: GraderConfig, table: Sequence[Mapping[str, Any]]) -> Part:
-    """Returns what a grader made of the answers.
+    """Returns the figures of a grader.
 
-    A judge that is held to no form says what the reply of random weights says, which only some
-    rubrics can read.
+    A judge that is held to no form repeats the reply of random weights, which only some rubrics can
+    read.
     """
     rows = [row for row in table if row["grader"] == grader.name and row["slice"] == "all"]
     num_figures = sum(row["num_answers"] for row in rows)
     num_unread = sum(row["num_unread"] for row in rows)
     is_read = num_unread < num_figures or not (grader.function or grader.constrain)
-    return Part(f"grade {grader.name}", is_read, f"{num_figures} figures, {num_unread} unread")
+    ok = num_figures > 0 and is_read
+    return Part(f"grade {grader.name}", ok, f"{num_figures} figures, {num_unread} unread")
 
 
 def _of_stage(name: str, stage: StageFigures) -> Part:
+    """Returns the rows of a stage; it is ok if some are, and none is an engine's fault."""
     statuses = ", ".join(f"{count} {status}" for status, count in stage.statuses.items())
-    return Part(name, stage.statuses.get("ok", 0) > 0, f"{stage.num_rows} rows: {statuses}")
+    is_faulty = any(stage.statuses.get(fault) for fault in ("error", "too_long"))
+    ok = stage.statuses.get("ok", 0) > 0 and not is_faulty
+    return Part(name, ok, f"{stage.num_rows} rows: {statuses}")

@@ -249,7 +249,7 @@ def doctor(
                     "--random-weights runs in a temporary warehouse and looks at no other: leave "
                     f"{'--mend' if mend else '--home'} out"
                 )
-            is_fine = _try_out(loaded, as_json=as_json)
+            is_fine = _run_dry(loaded, as_json=as_json)
         else:
             is_fine = _examine(loaded, home, mend=mend, as_json=as_json)
         if not is_fine:
@@ -259,15 +259,15 @@ def doctor(
 def _examine(recipe: Any, home: str | None, *, mend: bool, as_json: bool) -> bool:
     """Prints the checks of doctor; returns whether none found a fault."""
     quiet_libraries()
-    from flows import doctor as checks
     from flows import show
+    from flows.doctor import run_checks
 
-    found = checks.run_checks(home_of(home), recipe, mend=mend)
-    show.checks(found, as_json=as_json)
-    return all(check.ok for check in found)
+    checks = run_checks(home_of(home), recipe, mend=mend)
+    show.checks(checks, as_json=as_json)
+    return all(check.ok for check in checks)
 
 
-def _try_out(recipe: Any, *, as_json: bool) -> bool:
+def _run_dry(recipe: Any, *, as_json: bool) -> bool:
     """Prints the dry run of a recipe; returns whether every part of its chain made something."""
     if recipe is None:
         raise ValueError(
@@ -280,7 +280,7 @@ def _try_out(recipe: Any, *, as_json: bool) -> bool:
     from flows import dry_run, show
 
     with dry_run.prepare(recipe) as prepared:
-        done = carry_out("run", run, prepared.small, prepared.home, is_flow=True)
-        outcome = prepared.outcome(done)
+        aligned = carry_out("run", run, prepared.small, prepared.home, is_flow=True)
+        outcome = prepared.outcome(aligned)
     show.dry_run(outcome, as_json=as_json)
     return all(part.ok for part in outcome.parts)

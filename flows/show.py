@@ -15,6 +15,7 @@ from flows.run import Refreshed
 from flows.terminal import Column
 from tasks.evaluation.rows import SuiteFigures
 from tasks.stage import StageFigures
+from tasks.training.monitor import step_seconds
 from warehouse.catalog import ask, connect
 from warehouse.characters import json_text, one_line
 from warehouse.home import Home
@@ -183,13 +184,11 @@ def trained(done: "Trained", place: Place) -> None:
     )
 
 
-def _seconds_a_step(log: Sequence[dict[str, float]]) -> str | None:
+def _seconds_a_step(log: Sequence[Mapping[str, float]]) -> str | None:
     """Returns where the time of a step of reinforcement learning went; None without such steps."""
-    steps = [entry for entry in log if "seconds/judge" in entry]
-    if not steps:
+    means = step_seconds(log)
+    if not means:
         return None
-    parts = ("rollout", "judge", "update")
-    means = {part: sum(step[f"seconds/{part}"] for step in steps) / len(steps) for part in parts}
     whole = sum(means.values())
     listed = ", ".join(f"{part} {seconds:.1f}" for part, seconds in means.items())
     return f"{whole:.1f} s a step: {listed}; {means['judge'] / whole:.0%} waiting for the judge"
@@ -372,16 +371,16 @@ def checks(found: Sequence[Any], *, as_json: bool) -> None:
             terminal.line(f"       {'':12} {check.remedy}")
 
 
-def dry_run(done: "DryRun", *, as_json: bool) -> None:
-    """Prints what each part of a dry run made, and what became of each option of its recipe."""
+def dry_run(outcome: "DryRun", *, as_json: bool) -> None:
+    """Prints the rows of each part of a dry run, and whether each option was exercised."""
     if as_json:
-        terminal.as_json(asdict(done))
+        terminal.as_json(asdict(outcome))
         return
     terminal.heading("Parts of the chain")
-    for part in done.parts:
+    for part in outcome.parts:
         mark = ("ok   ", "green") if part.ok else ("fault", "red")
-        terminal.line(mark, f"  {part.name:12} {part.made}")
+        terminal.line(mark, f"  {part.name:12} {part.rows}")
     columns = [Column("option"), Column("here"), Column("why")]
-    rows = [(option.key, option.outcome, option.why) for option in done.options]
+    rows = [(option.key, option.outcome, option.why) for option in outcome.options]
     terminal.table(columns, rows, title="Options of the recipe")
     terminal.line(f"of {len(rows)} options: {_counted(Counter(row[1] for row in rows))}")

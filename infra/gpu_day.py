@@ -26,6 +26,7 @@ from tasks.engine.random_weights import shape_of, write_model
 from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
 from tasks.provenance import package_versions, source_commit
+from tasks.training.monitor import step_seconds
 from warehouse.catalog import connect, look_up, read
 from warehouse.home import Home
 
@@ -37,8 +38,8 @@ SMALL_CHANGES = ("rl.steps=20", "evaluate.limit=50")
 CPU_CHANGES = ("sources.0.limit=24", "sft.epochs=1", "rl.steps=2", "evaluate.limit=8")
 KILL_CHANGES = ("engine.use_gpu=true", "engine.gpu_memory_utilization=0.3")
 """Changes to recipe Harbour, whose model a GPU serves as well."""
-_RL_SECONDS = ("rollout", "judge", "update")
-"""Parts of a step of reinforcement learning, as TRL's log has them."""
+_SECONDS_TO_END = 15.0
+"""Seconds in which a command that is ended may clean up."""
 
 _STAGES = ("assign", "generate", "judge")
 """Stages of a refresh that an engine works on."""
@@ -106,19 +107,17 @@ class Day:
             try:
                 process.wait(timeout=60 * self.minutes)
             except subprocess.TimeoutExpired:
-                fault = f"took more than {self.minutes:g} minutes; raise --minutes, and"
+                fault = f"took more than {self.minutes:g} minutes (--minutes)"
             finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end_group(process)
             out.seek(0)
             err.seek(start)
             printed, errors = out.read(), err.read()
         if fault is None and process.returncode not in accept:
             lines = (errors or printed).strip().splitlines() or ["it printed nothing"]
-            fault = f"failed: {lines[-1]};"
+            fault = f"failed: {lines[-1]}"
         if fault:
-            raise PartError(f"{' '.join(command[:4])} {fault} see {log}")
+            raise PartError(f"{' '.join(command[:4])} {fault}; see {log}")
         return printed
 
     def precept(
@@ -127,6 +126,17 @@ class Day:
         """Returns what a command of Precept prints as JSON."""
         printed = self.run(part, "-m", "flows", command, *arguments, "--json", accept=accept)
         return last_json(printed)
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process with all that it started, and waits for it."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_SECONDS_TO_END)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def last_json(printed: str) -> Any:
@@ -145,16 +155,16 @@ def doctor(day: Day) -> Figures:
 
 def dry_run(day: Day) -> Figures:
     """Runs the chain of the recipe for one GPU with random weights in small, on processors."""
-    done = day.precept("dry_run", "doctor", LARGE, "--random-weights", accept=(0, 1))
-    figures = {part["name"]: part["made"] for part in done["parts"]}
-    _require_all(done["parts"], figures)
+    outcome = day.precept("dry_run", "doctor", LARGE, "--random-weights", accept=(0, 1))
+    figures = {part["name"]: part["rows"] for part in outcome["parts"]}
+    _require_all(outcome["parts"], figures)
     return figures
 
 
 def _require_all(checks: Sequence[Mapping[str, Any]], figures: Figures) -> None:
     """Raises PartError with the figures if a check is not ok."""
     if faults := [check["name"] for check in checks if not check["ok"]]:
-        raise PartError(f"not as it has to be: {', '.join(faults)}", figures)
+        raise PartError(f"faults of {', '.join(faults)}; mend them as precept doctor says", figures)
 
 
 def small_chain(day: Day) -> Figures:
@@ -176,24 +186,25 @@ def small_chain(day: Day) -> Figures:
 def large_chain(day: Day) -> Figures:
     """Runs the whole chain on a model of 8 billion weights: judge, rollouts and trainer on one
     GPU."""
-    changes = large_chain_changes(_student(day, replies=True), _prompts(day))
-    return _chain(day, "large_chain", LARGE, changes)
+    student = _student(day, replies=True)
+    changes = large_chain_changes(student, _prompts(day))
+    return student.as_figures | _chain(day, "large_chain", LARGE, changes)
 
 
-def large_chain_changes(model: str, prompts: Path) -> list[str]:
-    """Returns the changes to recipe `LARGE` for a model and the folder of prompts."""
+def large_chain_changes(student: "Student", prompts: Path) -> list[str]:
+    """Returns the changes to recipe `LARGE` for a student and the folder of prompts."""
     columns = 'prompt = "prompt", category = "category", ideal_response = "ideal_response"'
     path = json.dumps(str(prompts / "labelled.jsonl"))
     recipe = tomllib.loads((_RECIPES / f"{LARGE}.toml").read_text(encoding="utf-8"))
     num_graders = len(recipe["evaluate"]["graders"])
     return [
-        f"engine.model={model}",
+        f"engine.model={student.folder}",
         f'sources=[{{ name = "rules", path = {path}, {columns} }}]',
         f"evaluate.suites=[{json.dumps(str(prompts / 'suite.toml'))}]",
         *(f"evaluate.graders.{number}.suites=[]" for number in range(num_graders)),
-        # The prompts about a rule are much alike, and random weights cite none.
+        # The prompts about a rule are much alike.
         "collect.near_duplicate_threshold=1.0",
-        "curate.require_citation=false",
+        *(["curate.require_citation=false"] if student.is_random else []),
         "rl.steps=5",
     ]
 
@@ -203,18 +214,19 @@ def throughput(day: Day) -> Figures:
     command = ["tests/benchmarks/throughput.py", "--templates-only"]
     if day.is_cpu:
         command += ["--samples", "1", *_settings(["sources.0.limit=24"])]
-    else:
-        changes = throughput_changes(_student(day, replies=False), _prompts(day))
-        command += ["--recipe", LARGE, "--samples", "8", *_settings(changes)]
-    return dict(last_json(day.run("throughput", *command)))
+        return dict(last_json(day.run("throughput", *command)))
+    student = _student(day, replies=False)
+    changes = throughput_changes(student, _prompts(day))
+    command += ["--recipe", LARGE, "--samples", "8", *_settings(changes)]
+    return student.as_figures | last_json(day.run("throughput", *command))
 
 
-def throughput_changes(model: str, prompts: Path) -> list[str]:
-    """Returns the changes to recipe `LARGE` for a model that writes on, and the folder of
+def throughput_changes(student: "Student", prompts: Path) -> list[str]:
+    """Returns the changes to recipe `LARGE` for a student that writes on, and the folder of
     prompts."""
     path = json.dumps(str(prompts / "labelled.jsonl"))
     return [
-        f"engine.model={model}",
+        f"engine.model={student.folder}",
         f'sources=[{{ name = "rules", path = {path}, category = "category" }}]',
         "collect.near_duplicate_threshold=1.0",
         # All outputs are cut at the same length, so both sides have the same work.
@@ -243,7 +255,10 @@ CPU_PARTS: Mapping[str, Callable[[Day], Figures]] = {
 
 
 def _chain(day: Day, part: str, recipe: str, changes: Sequence[str]) -> Figures:
+    """Runs the whole chain of a recipe and returns its figures."""
     home = day.home(part)
+    # Of a day that is repeated, the whole is measured again.
+    shutil.rmtree(home, ignore_errors=True)
     day.precept(part, "run", recipe, *_settings(changes), "--home", str(home))
     return figures_of(home, recipe)
 
@@ -260,20 +275,34 @@ def _prompts(day: Day) -> Path:
     return folder
 
 
-def _student(day: Day, *, replies: bool) -> str:
-    """Returns the folder of the student: real weights where they are at hand, else random ones in
-    its published shape, which are written once.
+@dataclass(frozen=True, slots=True)
+class Student:
+    """The model of the large parts, and whose weights it has."""
 
-    A model that does not reply has random weights always.
+    folder: Path
+    is_random: bool
+
+    @property
+    def as_figures(self) -> Figures:
+        return {"weights": f"{'random' if self.is_random else 'real'}, {self.folder}"}
+
+
+def _student(day: Day, *, replies: bool) -> Student:
+    """Returns the student: real weights where they are at hand, else random ones in its published
+    shape, which are written once.
+
+    A student that does not reply has random weights always; with the real tokenizer, if it is at
+    hand.
     """
     real = day.models / _STUDENT.rpartition("/")[2]
-    if replies and (real / "config.json").is_file():
-        return str(real)
+    has_real = (real / "config.json").is_file()
+    if replies and has_real:
+        return Student(real, is_random=False)
     folder = day.out / "models" / ("replies" if replies else "writes_on")
     if not folder.is_dir():
-        engine = EngineConfig(model=_STUDENT)
+        engine = EngineConfig(model=str(real) if has_real else _STUDENT)
         write_model(folder, shape_of(engine), engine=engine, replies=replies)
-    return str(folder)
+    return Student(folder, is_random=True)
 
 
 def figures_of(home: Path, recipe: str) -> Figures:
@@ -296,40 +325,34 @@ def figures_of(home: Path, recipe: str) -> Figures:
         connection, "SELECT count(*) FROM verdicts WHERE verdict = 'accepted'"
     ).fetchall()
     figures["accepted"] = accepted
-    figures["accepted a GPU-hour"] = _ratio(accepted, gpu_seconds / 3600)
-    checkpoints = read(connection, "SELECT stage, num_steps, metrics FROM checkpoints").fetchall()
-    for stage, num_steps, metrics in checkpoints:
+    figures["accepted per GPU-hour of the stages"] = _ratio(accepted, gpu_seconds / 3600)
+    columns = "stage, status, reason, num_steps, metrics"
+    checkpoints = read(connection, f"SELECT {columns} FROM checkpoints ORDER BY created_at")
+    for stage, status, reason, num_steps, metrics in checkpoints.fetchall():
+        figures[f"{stage}, status"] = f"{status}: {reason}" if reason else status
         figures |= {
-            f"{stage}, {what}": value
-            for what, value in _of_training(num_steps, json.loads(metrics)).items()
-            if value is not None
+            f"{stage}, {name}": value
+            for name, value in _of_training(num_steps, json.loads(metrics)).items()
         }
     return figures
 
 
 def _of_training(num_steps: int, metrics: Mapping[str, Any]) -> Figures:
     """Returns steps, tokens a second and, of reinforcement learning, seconds a step by part."""
-    last, log = metrics["last"], metrics["log"]
-    by_part = {
-        f"seconds of {part} a step": _mean(
-            [entry[f"seconds/{part}"] for entry in log if f"seconds/{part}" in entry]
-        )
-        for part in _RL_SECONDS
-    }
+    last = metrics["last"]
     return {
         "steps": num_steps,
         "tokens a second": _ratio(last.get("num_tokens"), last.get("train_runtime")),
-        **by_part,
+        **{
+            f"seconds of {part} a step": _ratio(seconds, 1.0)
+            for part, seconds in step_seconds(metrics["log"]).items()
+        },
     }
 
 
 def _ratio(amount: float | None, per: float | None) -> float | None:
     """Returns a quotient to four digits, or None if there is nothing to divide by."""
     return float(f"{amount / per:.4g}") if amount is not None and per else None
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return _ratio(sum(values), len(values))
 
 
 def machine() -> Figures:
@@ -352,8 +375,12 @@ def _gpu() -> str | None:
 
 
 def measure(day: Day, parts: Mapping[str, Callable[[Day], Figures]]) -> list[Part]:
-    """Returns the parts of a day, each measured or with its fault; writes the page after each."""
-    done: list[Part] = []
+    """Returns the parts that were asked for, each measured or with its fault.
+
+    Writes the page after each part; parts of earlier calls stay on it until they are measured
+    again.
+    """
+    measured: list[Part] = []
     for name, part in parts.items():
         print(f"{name} …", file=sys.stderr, flush=True)
         began = time.monotonic()
@@ -366,23 +393,34 @@ def measure(day: Day, parts: Mapping[str, Callable[[Day], Figures]]) -> list[Par
                 figures = error.figures
             fault = f"{type(error).__name__}: {error}"
         seconds = round(time.monotonic() - began, 1)
-        done.append(Part(name=name, seconds=seconds, figures=figures, fault=fault))
-        _write(day, done)
-    return done
+        measured.append(Part(name=name, seconds=seconds, figures=figures, fault=fault))
+        _write(day, measured[-1])
+    return measured
 
 
-def _write(day: Day, parts: Sequence[Part]) -> None:
-    """Writes the JSON and the page of the parts so far."""
-    here = machine()
-    content = {"machine": here, "is_cpu": day.is_cpu, "parts": [asdict(part) for part in parts]}
-    (day.out / "gpu_day.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (day.out / "gpu_day.md").write_text(as_markdown(here, parts), encoding="utf-8")
+def _write(day: Day, part: Part) -> None:
+    """Writes the JSON and the page of a part and those measured before."""
+    path = day.out / "gpu_day.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else []
+    by_name = {each["name"]: Part(**each) for each in before}
+    parts = list((by_name | {part.name: part}).values())
+    facts = machine()
+    content = {"machine": facts, "is_cpu": day.is_cpu, "parts": [asdict(each) for each in parts]}
+    _replace(path, json.dumps(content, indent=2) + "\n")
+    _replace(day.out / "gpu_day.md", as_markdown(facts, parts))
 
 
-def as_markdown(here: Figures, parts: Sequence[Part]) -> str:
-    """Returns the page: the machine, and a table for each part."""
-    sections = [f"# A day with {here['gpu']}" if here["gpu"] != "none" else "# A day without a GPU"]
-    sections.append(_table(here))
+def _replace(path: Path, text: str) -> None:
+    """Writes a file that is whole at every moment."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def as_markdown(facts: Figures, parts: Sequence[Part]) -> str:
+    """Returns the page: the facts about the machine, and a table for each part."""
+    gpu = facts["gpu"]
+    sections = [f"# A day with {gpu}" if gpu != "none" else "# A day without a GPU", _table(facts)]
     for part in parts:
         sections.append(f"## {part.name}, {part.seconds:g} s")
         if part.fault:
@@ -421,8 +459,9 @@ def main() -> None:
     choice = CPU_PARTS if options.cpu else PARTS
     if unknown := set(options.parts) - choice.keys():
         parser.error(f"no part {', '.join(sorted(unknown))}; give some of {', '.join(choice)}")
-    # What a command has on the GPU must end with this process.
-    signal.signal(signal.SIGTERM, _end)
+    # Python's own handlers would end this process without the commands that it has started.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     day = Day(
         out=options.out.absolute(),
         models=options.models.absolute(),
@@ -430,9 +469,9 @@ def main() -> None:
         minutes=options.minutes,
     )
     day.out.mkdir(parents=True, exist_ok=True)
-    done = measure(day, {name: choice[name] for name in options.parts or choice})
+    measured = measure(day, {name: choice[name] for name in options.parts or choice})
     print(day.out / "gpu_day.md")
-    if any(part.fault for part in done):
+    if any(part.fault for part in measured):
         sys.exit(1)
 
 

@@ -15,10 +15,13 @@ if (( $# < 3 )); then
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2
     exit 2
 fi
-wheels=$1 models=$(realpath "$2") out=$(realpath -m "$3")
+# One a line: of several on a line only the last could stop the script.
+wheels=$1
+models=$(realpath -e "$2")
+out=$(realpath -m "$3")
 shift 3
 if [[ $wheels != - ]]; then
-    wheels=$(realpath "$wheels")
+    wheels=$(realpath -e "$wheels")
 fi
 cd "$(dirname "$0")/.."
 if [[ $wheels != - ]]; then

@@ -1,6 +1,6 @@
 """Prompts about the rules of a policy pack, for trying a recipe without data of one's own.
 
-They are the same for the same pack. What a model makes of them says nothing of what it is worth.
+They are the same for the same pack, and no measure of a model.
 """
 
 import json
@@ -13,8 +13,12 @@ from typing import Any
 
 from specs.policy import Pack
 
-_CATEGORIES, _RULES = 4, 3
+_CATEGORIES = 4
+"""Most policies that are asked about."""
+_RULES = 3
+"""Most rules of each."""
 _FEWEST = 12
+"""Least number of prompts."""
 _IDEALS = ("comply", "refuse", None)
 """Ideal responses in turn: a benign, a harmful and an ambiguous prompt."""
 
@@ -29,9 +33,9 @@ def write_files(pack: Pack, folder: Path, *, num_variants: int = 1) -> None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for name, some in (("labelled", rows), ("unlabelled", rows[:3]), ("traces", rows)):
+    for name, chosen in (("labelled", rows), ("unlabelled", rows[:3]), ("traces", rows)):
         # A prompt that two sources label differently would be a conflict.
-        own = [{**row, "prompt": f"{row['prompt']} ({name})"} for row in some]
+        own = [{**row, "prompt": f"{row['prompt']} ({name})"} for row in chosen]
         _write_lines(part / f"{name}.jsonl", own)
     chats = [_chat(f"What is {n} and {n}?", f"{n} and {n} make {2 * n}.") for n in range(1, 9)]
     _write_lines(part / "capability.jsonl", chats)
@@ -59,9 +63,9 @@ def _rows(pack: Pack, num_variants: int) -> Iterator[dict[str, Any]]:
     number = 0
     for variant in range(num_variants):
         for policy, rule in rules:
-            nth = f", for reader {variant}" if variant else ""
+            reader = f", for reader {variant}" if variant else ""
             yield {
-                "prompt": f"{rule.title}: may you tell me about that{nth}?",
+                "prompt": f"{rule.title}: may you tell me about that{reader}?",
                 "category": policy.id,
                 "ideal_response": _IDEALS[number % len(_IDEALS)],
                 "reasoning": f"This is about {rule.title}, rule {rule.id}.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs.replies import CLOSE_TAG, OPEN_TAG, Marks
 from tasks.engine.families import marks_of
+from tasks.engine.faults import first_line
 from tasks.engine.model_files import find_at_hand
 from tasks.engine.requests import EngineConfig
 from tasks.paths import PROJECT
@@ -131,16 +132,33 @@ def shrunk(shape: "PretrainedConfig") -> "PretrainedConfig":
     sizes: dict[str, Any] = {
         name: size for name, size in SMALL.items() if settings.get(name) is not None
     }
-    # Of two layers each kind is one, where an architecture alternates kinds.
-    kinds = settings.get("layer_types")
-    if kinds:
-        sizes["layer_types"] = (list(dict.fromkeys(kinds)) * 2)[: SMALL["num_hidden_layers"]]
-    context = settings.get("max_position_embeddings")
-    if context is not None:
-        sizes["max_position_embeddings"] = max(context, CONTEXT)
+    for name, values in settings.items():
+        # One for each layer; each kind of layer comes first where an architecture alternates kinds.
+        if isinstance(values, list) and len(values) == settings.get("num_hidden_layers"):
+            kinds = values if isinstance(values[0], dict | list) else list(dict.fromkeys(values))
+            sizes[name] = (kinds * 2)[: SMALL["num_hidden_layers"]]
+    if settings.get("max_position_embeddings") is not None:
+        sizes["max_position_embeddings"] = max(settings["max_position_embeddings"], CONTEXT)
+    # The first layers of some have no experts.
+    if settings.get("first_k_dense_replace"):
+        sizes["first_k_dense_replace"] = 1
+    # Scales of positions are measured for the size of a head, and a small model needs none.
+    for name in ("rope_scaling", "rope_parameters"):
+        if _rope_type(settings.get(name)) == "longrope":
+            del settings[name]
     # The published weights of some are quantised, which random ones are not.
     settings.pop("quantization_config", None)
-    return type(shape).from_dict(settings | sizes)
+    try:
+        return type(shape).from_dict(settings | sizes)
+    except Exception as error:  # each architecture checks its own settings
+        raise ValueError(
+            f"a model of type {shape.model_type} cannot be made small ({first_line(error)}); name "
+            "a model of another type to try the rest of the recipe"
+        ) from error
+
+
+def _rope_type(settings: Any) -> str | None:
+    return settings.get("rope_type", settings.get("type")) if isinstance(settings, dict) else None
 
 
 def write_model(
@@ -188,14 +206,17 @@ def _continue_reply(model: Any, reply: Sequence[int]) -> None:
 
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     num_tokens, hidden_size = embeddings.shape
-    sharpness = math.log(num_tokens) + _SHARPNESS + _RARITY
+    # Some architectures scale their logits.
+    config = model.config
+    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    sharpness = (math.log(num_tokens) + _SHARPNESS + _RARITY) / scale
     with torch.no_grad():
         embeddings.normal_()
         # The same for all tokens, so that the head has a bias in it.
         embeddings[:, 0] = 1.0
         head.mul_(0.1)
         for token in reply:
-            head[token, 0] -= _RARITY
+            head[token, 0] -= _RARITY / scale
         for token, following in pairwise(reply):
             head[following] += embeddings[token] * (sharpness / hidden_size)
 

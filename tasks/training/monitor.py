@@ -35,6 +35,21 @@ class MonitorConfig(Config):
     to learn."""
 
 
+STEP_PARTS = ("rollout", "judge", "update")
+"""Parts of a step of reinforcement learning, in their order."""
+
+
+def step_seconds(log: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the mean seconds of each part of a step of reinforcement learning, by the log of a
+    training; empty without such steps."""
+    steps = [entry for entry in log if f"seconds/{STEP_PARTS[0]}" in entry]
+    if not steps:
+        return {}
+    return {
+        part: sum(step[f"seconds/{part}"] for step in steps) / len(steps) for part in STEP_PARTS
+    }
+
+
 class Alarm(NamedTuple):
     """A reason to end a training, and the status to record."""
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import duckdb
 
+from flows.recipe import load_recipe
 from warehouse.catalog import connect, read
 from warehouse.home import Home
 
@@ -83,7 +84,8 @@ def ids_by_table(home: Path) -> dict[str, list[str]]:
 
 def unsettled(home: Path) -> int:
     """Returns the number of completions that lack a verdict and judgements for one."""
-    query = "SELECT count(*) FROM verdicts WHERE verdict = 'unjudged' AND num_judged < 4"
+    where = "verdict = 'unjudged' AND num_judged < num_judgements"
+    query = f"SELECT count(*) FROM verdicts WHERE {where}"
     [(count,)] = read(connect(Home(str(home))), query).fetchall()
     return int(count)
 
@@ -137,7 +139,9 @@ def main() -> None:
     parser.add_argument("--recipe", default="harbour")
     parser.add_argument("--set", action="append", default=[], help="a change to the recipe")
     options = parser.parse_args()
-    changes = [*options.set, f"sources.0.limit={options.prompts}"]
+    num_sources = len(load_recipe(options.recipe, overrides=options.set).sources)
+    limits = [f"sources.{number}.limit={options.prompts}" for number in range(num_sources)]
+    changes = [*options.set, *limits]
     subject = [options.recipe, *(part for change in changes for part in ("--set", change))]
     rng = random.Random(options.seed)
     totals: Counter[str] = Counter()

@@ -47,7 +47,6 @@ class Subject(NamedTuple):
 
 def requests(subject: Subject, template: str) -> tuple[Recipe, list[list[Message]]]:
     """Returns the recipe and the messages of all its prompts under a template."""
-    from specs.prompts import generator_messages
     from specs.template import load_template
     from tasks.data.candidates import read_source
 
@@ -56,11 +55,16 @@ def requests(subject: Subject, template: str) -> tuple[Recipe, list[list[Message
     pack = recipe.load_pack()
     chosen = load_template("generator", recipe.generate.template)
     candidates = sorted(
-        (candidate for source in recipe.sources for candidate in read_source(source)),
+        (
+            candidate
+            for source in recipe.sources
+            for candidate in read_source(source)
+            if not candidate.fault
+        ),
         key=lambda candidate: candidate.categories,
     )
     return recipe, [
-        generator_messages(chosen, candidate.messages, spec=pack.spec(candidate.categories))
+        recipe.generate.messages(chosen, candidate.messages, spec=pack.spec(candidate.categories))
         for candidate in candidates
     ]
 
@@ -68,10 +72,11 @@ def requests(subject: Subject, template: str) -> tuple[Recipe, list[list[Message
 def engine_of(recipe: Recipe) -> Any:
     """Returns vLLM's own engine with the settings of a recipe."""
     engine = recipe.engine
-    if engine.replicas > 1:
+    if engine.replicas > 1 or engine.endpoint:
         raise SystemExit(
-            f"engine.replicas is {engine.replicas}, and one call of vLLM is one engine; add --set "
-            "engine.replicas=1"
+            f"engine.replicas is {engine.replicas} and engine.endpoint is "
+            f"{'set' if engine.endpoint else 'unset'}, and bare vLLM is one engine of our own; set "
+            "engine.replicas=1, and take a recipe without an endpoint"
         )
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(engine.cpu_cache_gib)
     from vllm import LLM
@@ -102,7 +107,12 @@ def bare(subject: Subject, num_samples: int) -> Throughput:
     prompts = [
         {"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)}
         for text in (
-            tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            tokenizer.apply_chat_template(
+                chat,
+                tokenize=False,
+                add_generation_prompt=True,
+                **recipe.engine.chat_template_kwargs,
+            )
             for chat in chats
         )
     ]
@@ -123,7 +133,7 @@ def refresh(subject: Subject, home: str, *overrides: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "flows", "refresh", subject.recipe, "--home", home, "--json"]
     for override in (*subject.changes, *overrides):
         command += ["--set", override]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=PROJECT)
     stages: dict[str, Any] = last_object(done.stdout)["figures"]["stages"]
     return stages
 
@@ -149,7 +159,7 @@ def compare_templates(subject: Subject, folder: Path, *, num_samples: int) -> di
     command = [sys.executable, __file__, "--bare", "--samples", str(num_samples)]
     command += ["--recipe", subject.recipe]
     command += [part for change in subject.changes for part in ("--set", change)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=PROJECT)
     alone = Throughput(**last_object(done.stdout))
     print(f"bare vLLM    {alone.tokens_per_second:.0f} tokens/s, {alone.tokens} tokens")
     found = {"bare_tokens_per_second": round(alone.tokens_per_second, 1)}

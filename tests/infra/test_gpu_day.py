@@ -21,6 +21,7 @@ from infra.gpu_day import (
     Day,
     Figures,
     PartError,
+    Student,
     as_markdown,
     doctor,
     large_chain_changes,
@@ -56,7 +57,7 @@ def test_part_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_command_that_takes_too_long_is_ended_with_all_below_it(tmp_path: Path) -> None:
     sleep = "import subprocess; subprocess.run(['sleep', '3600.25'])"
-    with pytest.raises(PartError, match=r"took more than 0\.05 minutes; raise"):
+    with pytest.raises(PartError, match=r"took more than 0\.05 minutes \(--minutes\); see"):
         day(tmp_path, minutes=0.05).run("slow", "-c", sleep)
     left = subprocess.run(["pgrep", "-f", "^sleep 3600.25"], capture_output=True, text=True)
     assert not left.stdout
@@ -99,12 +100,22 @@ def test_doctor_that_finds_a_fault_names_it_beside_what_it_found(
     [part] = measure(day(tmp_path), {"doctor": doctor})
     assert part.fault and "home" in part.fault and part.figures["packages"] == "as locked"
     page = (tmp_path / "gpu_day.md").read_text()
-    assert "failed: PartError: not as it has to be: " in page and "| packages | as locked |" in page
+    assert "failed: PartError: faults of " in page and "| packages | as locked |" in page
 
 
 def test_log_of_a_part_is_written_while_it_runs(tmp_path: Path) -> None:
     look = "import sys; print('early', file=sys.stderr); print(open(sys.argv[1]).read())"
     assert "early" in day(tmp_path).run("p", "-c", look, str(tmp_path / "p.log"))
+
+
+def test_part_that_is_measured_again_leaves_the_others_on_the_page(tmp_path: Path) -> None:
+    measure(day(tmp_path), {"first": lambda _: {"rows": 1}, "second": lambda _: {"rows": 2}})
+    measure(day(tmp_path), {"second": lambda _: {"rows": 3}})
+    content = json.loads((tmp_path / "gpu_day.json").read_text())
+    rows = {part["name"]: part["figures"]["rows"] for part in content["parts"]}
+    assert rows == {"first": 1, "second": 3}
+    page = (tmp_path / "gpu_day.md").read_text()
+    assert "## first" in page and page.count("## second") == 1
 
 
 def test_page_begins_with_the_machine() -> None:
@@ -119,16 +130,16 @@ def test_script_says_what_it_needs() -> None:
 
 
 def test_changes_of_a_day_with_a_gpu_make_recipes_that_load(tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts"
+    prompts, student = tmp_path / "prompts", Student(Path("/models/m"), is_random=True)
     write_files(load_recipe(LARGE).load_pack(), prompts, num_variants=16)
-    large = load_recipe(LARGE, overrides=large_chain_changes("/models/m", prompts))
+    large = load_recipe(LARGE, overrides=large_chain_changes(student, prompts))
     [source] = large.sources
     candidates = list(read_source(source))
     assert len(candidates) == len({one.messages[-1]["content"] for one in candidates}) == 192
     assert {one.ideal_response for one in candidates} == {"comply", "refuse", None}
     assert large.evaluate and not any(grader.suites for grader in large.evaluate.graders)
     assert load_suites(large.evaluate.suites, SUITES)[0].name == "rules"
-    writes_on = load_recipe(LARGE, overrides=throughput_changes("/models/m", prompts))
+    writes_on = load_recipe(LARGE, overrides=throughput_changes(student, prompts))
     assert (writes_on.engine.reasons, writes_on.generate.sampling.max_tokens) == (False, 512)
     assert load_recipe(SMALL, overrides=SMALL_CHANGES).rl
     assert load_recipe("harbour", overrides=KILL_CHANGES).engine.num_gpus == 1
@@ -146,7 +157,7 @@ def test_cpu_form_of_the_day_measures_every_part(tmp_path: Path) -> None:
     figures = {part["name"]: part["figures"] for part in told["parts"]}
     assert list(figures) == list(CPU_PARTS) and figures.keys() - PARTS.keys() == {"dry_run"}
     chain = figures["small_chain"]
-    assert chain["accepted"] > 0 and chain["accepted a GPU-hour"] is None
+    assert chain["accepted"] > 0 and chain["accepted per GPU-hour of the stages"] is None
     assert chain["sft, tokens a second"] > 0
     parts = [f"rl, seconds of {part} a step" for part in ("rollout", "judge", "update")]
     assert all(chain[part] > 0 for part in parts)

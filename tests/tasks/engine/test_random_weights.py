@@ -135,6 +135,43 @@ def test_text_model_of_a_model_of_images_is_taken_alone(tmp_path: Path) -> None:
     assert small.max_position_embeddings >= 16384
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_type": "granite", "logits_scaling": 16.0},
+        {"model_type": "cohere2", "logit_scale": 0.0625},
+        {
+            "model_type": "phi3",
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0] * 48,
+                "long_factor": [2.0] * 48,
+            },
+            "hidden_size": 3072,
+            "num_attention_heads": 32,
+            "original_max_position_embeddings": 4096,
+            "max_position_embeddings": 131072,
+        },
+    ],
+)
+def test_other_architectures_reply_in_form_as_well(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    engine = EngineConfig(model=str(tmp_path))
+    write_model(tmp_path / "m", shrunk(shape_of(engine)), engine=engine)
+    prompt = "<|im_start|>user\nMay I?<|im_end|>\n<|im_start|>assistant\n"
+    assert continuation(tmp_path / "m", prompt).startswith("<think>weighed</think>Score: 9")
+
+
+def test_architecture_that_cannot_be_made_small_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3n_text"}))
+    shape = shape_of(EngineConfig(model=str(tmp_path)))
+    shape.activation_sparsity_pattern = [0.5] * 7
+    with pytest.raises(ValueError, match="gemma3n_text cannot be made small"):
+        shrunk(shape)
+
+
 def test_folder_that_is_no_model_is_refused_though_its_name_is_published(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -147,11 +184,11 @@ def test_folder_that_is_no_model_is_refused_though_its_name_is_published(
 def test_model_whose_shape_is_not_known_is_refused_and_not_fetched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import httpx
+    import socket
 
     def asked(*arguments: Any, **settings: Any) -> None:
-        raise AssertionError("Hugging Face was asked")
+        raise AssertionError("the network was asked")
 
-    monkeypatch.setattr(httpx, "head", asked)
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
     with pytest.raises(ValueError, match=r"neither a local folder nor in Hugging Face's cache"):
         shape_of(EngineConfig(model="nobody/has-this"))
