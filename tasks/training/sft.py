@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -18,10 +18,21 @@ from tasks.engine.chat_template import ChatTemplate
 from tasks.paths import LocatedFile, find, places
 from tasks.training.checkpoint import TrainingOutcome
 from tasks.training.tokenise import COUNTS, LearnOn, Replay, SftData, Tokenised, tokenise
-from tasks.training.trainer import BestBy, DataError, Job, TrainError, TrainingConfig, fit
+from tasks.training.trainer import (
+    BestBy,
+    DataError,
+    Job,
+    TrainError,
+    TrainingConfig,
+    WorkersConfig,
+    fit,
+)
 from tasks.training.worker import EarlyStop, run_trainer, set_up
 from warehouse.catalog import connect
 from warehouse.home import Home
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
 
 BEST = BestBy("loss", "min")
 """The metric of a training on tokenised rows."""
@@ -38,6 +49,27 @@ class CapabilityConfig(Config):
     """Share of these rows among all rows."""
 
 
+class RowsWorkersConfig(WorkersConfig):
+    """Resources of a training on tokenised rows; nothing here changes what is learned."""
+
+    padding_free: bool | None = None
+    """Lay the rows of a forward pass one after the other in place of padding them; each sees itself
+    alone. Unset: on GPUs where package flash-attn is installed. Any other attention compares every
+    token of a pass with every other, which costs more than the padding."""
+
+    def lays_rows_in_line(self) -> bool:
+        """Returns whether a worker on this machine does without padding."""
+        if self.padding_free is not None:
+            return self.padding_free
+        return self.use_gpu and _has_flash_attention()
+
+
+def _has_flash_attention() -> bool:
+    from transformers.utils import is_flash_attn_2_available
+
+    return bool(is_flash_attn_2_available())
+
+
 class RowsConfig(TrainingConfig):
     """The keys of a training on tokenised rows."""
 
@@ -45,6 +77,8 @@ class RowsConfig(TrainingConfig):
     """Passes over the rows."""
     max_length: int = Field(8192, gt=0)
     """Longest row in tokens; longer rows are left out and counted."""
+    workers: RowsWorkersConfig = RowsWorkersConfig()
+    """Resources of the training."""
 
 
 class SftConfig(RowsConfig):
@@ -164,9 +198,27 @@ def learning_order(lengths: Sequence[int], config: RowsConfig) -> list[int]:
     return chosen[:num_learned]
 
 
+def _layout(job: Job, workers: RowsWorkersConfig) -> dict[str, Any]:
+    """Returns TRL's arguments for the layout of the rows of a pass."""
+    if not workers.lays_rows_in_line():
+        return {}
+    model = job.trl_arguments()["model_init_kwargs"]
+    if workers.use_gpu and _has_flash_attention():
+        model = {**model, "attn_implementation": "flash_attention_2"}
+    return {"padding_free": True, "model_init_kwargs": model}
+
+
 def learn_rows(job: Job, tokenised: Tokenised) -> None:
     """Trains on tokenised rows in one worker."""
     set_up(job)
+    run_trainer(make_trainer(job, tokenised), job, EarlyStop())
+
+
+def make_trainer(job: Job, tokenised: Tokenised) -> "SFTTrainer":
+    """Returns TRL's trainer for tokenised rows in their learning order.
+
+    Raises TrainError if a row does not reach it.
+    """
     import datasets
     from trl import SFTConfig as Arguments
     from trl import SFTTrainer
@@ -191,11 +243,13 @@ def learn_rows(job: Job, tokenised: Tokenised) -> None:
     arguments = Arguments(
         **{
             **job.trl_arguments(),
+            **_layout(job, config.workers),
             # All epochs stand in the order already.
             "num_train_epochs": 1,
             "train_sampling_strategy": "sequential",
-            "max_length": config.max_length,
-            # Packed rows see each other unless the attention keeps them apart; CPU's does not.
+            # No row is longer than it may be. TRL would cut none that are laid in line.
+            "max_length": None,
+            # Rows that TRL packs are other rows in each pass, and a batch another number of them.
             "packing": False,
             "logging_steps": 1,
         }
@@ -213,4 +267,4 @@ def learn_rows(job: Job, tokenised: Tokenised) -> None:
             f"{len(trainer.train_dataset)} of {len(learned)} rows reached the trainer: TRL took "
             "the others out"
         )
-    run_trainer(trainer, job, EarlyStop())
+    return trainer

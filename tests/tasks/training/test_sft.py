@@ -14,9 +14,17 @@ from tasks.paths import PROJECT
 from tasks.training.capability import write_chats
 from tasks.training.checkpoint import checkpoint_id
 from tasks.training.rl import RlConfig
-from tasks.training.sft import CapabilityConfig, SftConfig, SftTraining, learning_order
+from tasks.training.sft import (
+    BEST,
+    CapabilityConfig,
+    RowsWorkersConfig,
+    SftConfig,
+    SftTraining,
+    learning_order,
+    make_trainer,
+)
 from tasks.training.tokenise import SftData, Tokenised, tokenise
-from tasks.training.trainer import DataError, WorkersConfig
+from tasks.training.trainer import DataError, Job, WorkersConfig
 from tests.rows import example, jsonl, spec_text
 from warehouse.catalog import connect, look_up, stream
 from warehouse.home import Home
@@ -384,6 +392,63 @@ def test_start_and_replay_define_a_checkpoint_when_they_are_set(disk: Home) -> N
     # Without a share the data are the set alone, whatever the checkpoint has learned.
     assert data(plain, None) == data(continuing, "a") == data(repeating, None)
     assert len({data(plain, None), data(repeating, "a"), data(repeating, "b")}) == 3
+
+
+def losses(disk: Home, folder: Path, **workers: Any) -> tuple[list[float], int]:
+    """Returns the loss of each step of a training on rows of many lengths, and the numbers of a
+    pass that stand for nothing."""
+    config = SftConfig(
+        batch_size=8,
+        epochs=1,
+        learning_rate=1e-3,
+        workers={"use_gpu": False, "bf16": False, "rows_at_once": 8, **workers},
+    )
+    job = Job(
+        name="sft",
+        checkpoint_id="c",
+        folder=str(folder),
+        model=str(MODEL),
+        revision=None,
+        chat_template_kwargs={},
+        end_ids=frozenset({2}),
+        config=config,
+        best=BEST,
+    )
+    data = SftTraining.of("set", config=config, home=disk).data
+    tokenizer = job.load_tokenizer()
+    rows = tokenise(connect(disk), ChatTemplate(tokenizer), data, folder / "data")
+    trainer = make_trainer(job, rows)
+    batches = list(trainer.get_train_dataloader())
+    padding = sum(int((batch["input_ids"] == tokenizer.pad_token_id).sum()) for batch in batches)
+    trainer.train()
+    log = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return log, padding
+
+
+def test_rows_in_line_without_padding_are_learned_as_padded_ones_are(
+    disk: Home, tmp_path: Path
+) -> None:
+    lengths = {content_id(n): n % 7 + 1 for n in range(32)}
+    rows = [
+        example(key, completion=reply("I look at the rule. " * length, "Take the skiff."))
+        for key, length in lengths.items()
+    ]
+    write_shard(disk, EXAMPLES, rows)
+    padded, num_padding = losses(disk, tmp_path / "padded")
+    in_line, num_none = losses(disk, tmp_path / "line", padding_free=True)
+    assert len(padded) == 4 and padded[-1] < padded[0]
+    assert in_line == pytest.approx(padded, rel=2e-3)
+    assert num_padding > 0 == num_none
+
+
+def test_rows_are_laid_in_line_unasked_only_on_gpus_with_flash_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for is_there in (False, True):
+        monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: is_there)  # noqa: B023
+        assert RowsWorkersConfig(use_gpu=True).lays_rows_in_line() is is_there
+        assert not RowsWorkersConfig(use_gpu=False).lays_rows_in_line()
+        assert not RowsWorkersConfig(use_gpu=True, padding_free=False).lays_rows_in_line()
 
 
 def test_execution_settings_do_not_change_the_id_of_a_checkpoint(tmp_path: Path) -> None:
