@@ -218,7 +218,7 @@ def throughput(day: Day) -> Figures:
     student = _student(day, replies=False)
     changes = throughput_changes(student, _prompts(day))
     command += ["--recipe", LARGE, "--samples", "8", *_settings(changes)]
-    return student.as_figures | last_json(day.run("throughput", *command))
+    return student.as_figures | dict(last_json(day.run("throughput", *command)))
 
 
 def throughput_changes(student: "Student", prompts: Path) -> list[str]:
