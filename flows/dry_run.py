@@ -4,6 +4,7 @@ Nothing is downloaded, and the warehouse is a temporary one. It shows whether th
 recipe work with each other, as far as a CPU can tell, and nothing of the replies of its models.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from flows.dry_changes import LEFT_OUT, Change, changes_of, engines_of, reason_left_out
 from flows.recipe import Recipe, with_changes
 from infra.rule_prompts import write_files
-from tasks.evaluation.graders import GraderConfig
+from tasks.evaluation.evaluation import EvaluateConfig
 from tasks.provenance import is_installed
-from tasks.stage import StageFigures
+from warehouse.catalog import connect, look_up
+from warehouse.home import Home
 
 if TYPE_CHECKING:
     from flows.align import Aligned
+    from flows.evaluate import Evaluated
 
 Outcome = Literal["exercised", "changed", "left out"]
 
@@ -167,7 +170,7 @@ def _parts(small: Recipe, aligned: "Aligned") -> Iterator[Part]:
     """Yields the rows of each part of the chain."""
     refreshed, stages = aligned.refreshed, aligned.refreshed.figures.stages
     for name, stage in stages.items():
-        yield _of_stage(name, stage)
+        yield _of_stage(name, stage.statuses, is_readable=name != "assign")
     missing = _num_stages(small) - len(stages)
     if missing > 0:
         yield Part("refresh", False, f"{missing} stages of engines made no row")
@@ -177,10 +180,7 @@ def _parts(small: Recipe, aligned: "Aligned") -> Iterator[Part]:
         rows = f"{row.num_steps} steps on {row.num_rows} rows, {row.status}{why}"
         yield Part(name, row.status == "completed", rows)
     if small.evaluate and aligned.evaluated:
-        num_answered = aligned.evaluated.num_answered
-        yield Part("evaluate", num_answered > 0, f"{num_answered} answers")
-        for grader in small.evaluate.graders:
-            yield _of_grader(grader, aligned.evaluated.table)
+        yield from _of_evaluation(small.evaluate, aligned.evaluated)
 
 
 def _num_stages(recipe: Recipe) -> int:
@@ -190,23 +190,24 @@ def _num_stages(recipe: Recipe) -> int:
     return bool(recipe.sources) + recipe.assigns + num_judges
 
 
-def _of_grader(grader: GraderConfig, table: Sequence[Mapping[str, Any]]) -> Part:
-    """Returns the figures of a grader.
+def _of_evaluation(config: EvaluateConfig, evaluated: "Evaluated") -> Iterator[Part]:
+    """Yields the answers of an evaluation, and the grades of each grader."""
+    yield Part("evaluate", evaluated.num_answered > 0, f"{evaluated.num_answered} answers")
+    rows = look_up(connect(Home(evaluated.home)), "run_stages", run_id=evaluated.run_id)
+    by_stage = {row["stage"]: json.loads(row["statuses"]) for row in rows}
+    for grader in config.graders:
+        name = f"grade {grader.name}"
+        yield _of_stage(name, by_stage.get(name, {}), is_readable=bool(grader.function))
 
-    A judge that is held to no form repeats the reply of random weights, which only some rubrics can
-    read.
+
+def _of_stage(name: str, statuses: Mapping[str, int], *, is_readable: bool) -> Part:
+    """Returns the rows of a stage by status; it is ok if there are some, and none is an engine's
+    fault.
+
+    A verdict is in the form that random weights reply in. What others read, such as a category or a
+    list of propositions, they write by chance alone: it is not `is_readable`, and may be unread.
     """
-    rows = [row for row in table if row["grader"] == grader.name and row["slice"] == "all"]
-    num_figures = sum(row["num_answers"] for row in rows)
-    num_unread = sum(row["num_unread"] for row in rows)
-    is_read = num_unread < num_figures or not (grader.function or grader.constrain)
-    ok = num_figures > 0 and is_read
-    return Part(f"grade {grader.name}", ok, f"{num_figures} figures, {num_unread} unread")
-
-
-def _of_stage(name: str, stage: StageFigures) -> Part:
-    """Returns the rows of a stage; it is ok if some are, and none is an engine's fault."""
-    statuses = ", ".join(f"{count} {status}" for status, count in stage.statuses.items())
-    is_faulty = any(stage.statuses.get(fault) for fault in ("error", "too_long"))
-    ok = stage.statuses.get("ok", 0) > 0 and not is_faulty
-    return Part(name, ok, f"{stage.num_rows} rows: {statuses}")
+    listed = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    is_faulty = any(statuses.get(fault) for fault in ("error", "too_long"))
+    ok = bool(statuses) and not is_faulty and (not is_readable or statuses.get("ok", 0) > 0)
+    return Part(name, ok, f"{sum(statuses.values())} rows: {listed or 'none'}")

@@ -11,7 +11,6 @@ import pytest
 from flows.dry_run import _of_stage, options_of, plan
 from flows.recipe import load_recipe
 from tasks.paths import PROJECT
-from tasks.stage import StageFigures
 
 GPU_RECIPES = (
     "gpt_oss_20b_judge",
@@ -117,10 +116,13 @@ def test_settings_of_an_endpoint_are_left_out(tmp_path: Path) -> None:
     assert of_endpoint and {outcomes[key] for key in of_endpoint} == {"left out"}
 
 
-def test_part_with_an_engine_fault_is_not_ok() -> None:
-    assert _of_stage("judge", StageFigures(statuses={"ok": 24, "unread": 3})).ok
-    assert not _of_stage("judge", StageFigures(statuses={"ok": 24, "error": 1})).ok
-    assert not _of_stage("judge", StageFigures(statuses={"unread": 24})).ok
+def test_part_without_a_readable_row_or_with_an_engine_fault_is_not_ok() -> None:
+    assert _of_stage("judge", {"ok": 24, "unread": 3}, is_readable=True).ok
+    assert not _of_stage("judge", {"ok": 24, "error": 1}, is_readable=True).ok
+    assert not _of_stage("judge", {"unread": 24}, is_readable=True).ok
+    assert _of_stage("assign", {"unread": 6}, is_readable=False).ok
+    assert not _of_stage("assign", {"unread": 6, "too_long": 1}, is_readable=False).ok
+    assert not _of_stage("grade rubric", {}, is_readable=False).ok
 
 
 @pytest.mark.parametrize(
