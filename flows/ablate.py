@@ -42,10 +42,12 @@ def ablate(recipe: Recipe, home: str | None = None) -> Evaluated:
     check_suites(recipe, config)
     trained = _train_arms(recipe, ablation, home)
     with open_run("ablate", recipe, home_at(home)) as run:
-        served = [arm for each in trained for arm in _served(run, config, each)]
-        probed = {each.arm.name for each in trained if each.arm.faithfulness}
-        probes = probes_of(config, [arm for arm in served if arm.arm.name in probed])
-        return evaluate_arms(run, config, [*served, *probes])
+        served = [_served(run, config, each) for each in trained]
+        first_seeds = [
+            arms[0] for each, arms in zip(trained, served, strict=True) if each.arm.faithfulness
+        ]
+        probes = probes_of(config, first_seeds)
+        return evaluate_arms(run, config, [*(arm for arms in served for arm in arms), *probes])
 
 
 def _with_ablated_evaluation(recipe: Recipe, ablation: AblateConfig) -> Recipe:
