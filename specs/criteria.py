@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from specs.replies import MAX_SCORE, MIN_SCORE, engine_pattern
+from specs.replies import MAX_SCORE, MIN_SCORE, ReplyForm
 from specs.template import (
     DEFAULT_SET,
     Template,
@@ -40,12 +40,11 @@ def judging_template(names: TemplateNames, criteria: Sequence[str]) -> Template:
     return _compose((names,) if isinstance(names, str) else tuple(names), tuple(criteria))
 
 
-def judging_pattern(criteria: Sequence[str], *, max_tokens: int) -> str:
-    """Returns the pattern of a judge's reply that scores these criteria, or the completion as a
+def judging_form(criteria: Sequence[str], *, max_tokens: int) -> ReplyForm:
+    """Returns the form of a judge's reply that scores these criteria, or the completion as a
     whole if there are none."""
     names = [name.capitalize() for name in criteria] or ["Score"]
-    lines = (f"{name}: (10|[0-9])(/10)?" for name in names)
-    return engine_pattern(*lines, max_tokens=max_tokens)
+    return ReplyForm(tuple(f"{name}: (10|[0-9])(/10)?" for name in names), max_tokens)
 
 
 def forget_criteria() -> None:

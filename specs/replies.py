@@ -211,35 +211,56 @@ _SCORE = r"(-?[0-9]+(?:\.[0-9]+)?)(?: ?/ ?10| out of 10| ?\((?:/ ?|out of )10\))
 _DENIAL = re.compile(r"(?:no|false)\b *(?:[,;.]|$)", re.IGNORECASE)
 
 
-FORM_VERSION = 2
+FORM_VERSION = 3
 """Version of the forms that judges' replies are held to, in the ids of what they decide. Raised
 whenever a judge that is held to one may reply otherwise."""
 _CHARACTERS_PER_TOKEN = 3
 _TOKENS_PER_LINE = 24
 
+ReplyStart = Literal["reasoning", "open reasoning", "answer", "any"]
+"""What a reply begins with: reasoning and its mark; reasoning that the prompt opened; the answer,
+if the model has no reasoning or its engine keeps it apart; or what the model likes."""
 
-def engine_pattern(*lines: str, max_tokens: int) -> str:
-    """Returns the regular expression of a judge's reply that ends on these lines, with its
-    reasoning or without, for engines with structured outputs.
 
-    Each line is a name, a colon and a pattern of values: "Score: (10|[0-9])". A judge may set it in
-    bold, as a heading or a list: a pattern at odds with a model's habits would only make it write
-    on until it is cut. Before the lines comes reasoning between its marks, an explanation, both or
-    neither, and no more of it than leaves a judge that would never stop the tokens for the lines,
-    at three characters a token: two thirds of the room are for reasoning that opens a reply.
+@dataclass(frozen=True, slots=True)
+class ReplyForm:
+    """The lines that a judge's reply ends on, for engines with structured outputs.
+
+    Each line is a name, a colon and a pattern of values: "Score: (10|[0-9])".
     """
-    tolerant = []
-    for line in lines:
-        name, _, values = line.partition(": ")
-        tolerant.append(
-            rf"(#{{1,6}} |- )?(\*\*)?{name}(\*\*)?:(\*\*)? (\*\*)?{values}(\*\*)?\.?(\*\*)?"
-        )
-    form = r"\n{1,2}".join(tolerant)
-    # A class, since xgrammar takes a second for each token to count `(.|\n)`.
-    room = max(_CHARACTERS_PER_TOKEN * (max_tokens - _TOKENS_PER_LINE * len(lines)), 3)
-    reasoned = rf"{OPEN_TAG}[\s\S]{{0,{room * 2 // 3}}}{CLOSE_TAG}([\s\S]{{0,{room // 3}}}\n)?"
-    plain = rf"([^<\s][\s\S]{{0,{room}}}(\n|{CLOSE_TAG}))?"
-    return rf"\s{{0,2}}({reasoned}|{plain}){form}\n?"
+
+    lines: tuple[str, ...]
+    max_tokens: int
+    """The longest reply, in tokens."""
+
+    def pattern(self, start: ReplyStart) -> str:
+        """Returns the regular expression of a whole reply that begins like this.
+
+        A judge may set a line in bold, as a heading or a list: a pattern at odds with a model's
+        habits would only make it write on until it is cut. Reasoning that must stand before the
+        answer is opened and closed, since a reply without its marks cannot be read. An explanation
+        may follow. No more of both is allowed than leaves a judge that would never stop the tokens
+        for the lines, at three characters a token: two thirds of the room are for reasoning.
+        """
+        tolerant = []
+        for line in self.lines:
+            name, _, values = line.partition(": ")
+            tolerant.append(
+                rf"(#{{1,6}} |- )?(\*\*)?{name}(\*\*)?:(\*\*)? (\*\*)?{values}(\*\*)?\.?(\*\*)?"
+            )
+        # A class, since xgrammar takes a second for each token to count `(.|\n)`.
+        room = max(_CHARACTERS_PER_TOKEN * (self.max_tokens - _TOKENS_PER_LINE * len(tolerant)), 3)
+        opened = rf"[\s\S]{{0,{room * 2 // 3}}}{CLOSE_TAG}([\s\S]{{0,{room // 3}}}\n)?"
+        reasoned = OPEN_TAG + opened
+        plain = rf"([^<\s][\s\S]{{0,{room}}}\n)?"
+        starts = {
+            "reasoning": reasoned,
+            "open reasoning": opened,
+            "answer": plain,
+            "any": f"({reasoned}|{plain})",
+        }
+        form = r"\n{1,2}".join(tolerant)
+        return rf"\s{{0,2}}{starts[start]}{form}\n?"
 
 
 def read_verdict(reply: Reply, criteria: Sequence[str] = ()) -> Verdict:
@@ -321,9 +342,9 @@ def category_line(categories: Sequence[str]) -> str:
     return f"Category: ({_names_of(categories)})"
 
 
-def category_pattern(categories: Sequence[str], *, max_tokens: int) -> str:
-    """Returns the pattern of a judge's reply that ends on such a line."""
-    return engine_pattern(category_line(categories), max_tokens=max_tokens)
+def category_form(categories: Sequence[str], *, max_tokens: int) -> ReplyForm:
+    """Returns the form of a judge's reply that ends on such a line."""
+    return ReplyForm((category_line(categories),), max_tokens)
 
 
 def _names_of(categories: Iterable[str]) -> str:

@@ -14,8 +14,8 @@ from specs.prompts import assign_messages
 from specs.replies import (
     FORM_VERSION,
     CategoryChoice,
+    category_form,
     category_line,
-    category_pattern,
     read_category,
 )
 from specs.template import DEFAULT_SET, Template, load_template
@@ -117,10 +117,8 @@ class AssignWork:
             return request
         if unit.was_unread:
             reasoning = "" if self.reasons else None
-            return replace(request, pattern=category_line(categories), reasoning=reasoning)
-        return replace(
-            request, pattern=category_pattern(categories, max_tokens=self.sampling.max_tokens)
-        )
+            return replace(request, form=category_line(categories), reasoning=reasoning)
+        return replace(request, form=category_form(categories, max_tokens=self.sampling.max_tokens))
 
     def _row(self, unit: AssignUnit, sample: Sample, assigning_id: str) -> Prompt:
         choice = CategoryChoice("unread")

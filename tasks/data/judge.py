@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import duckdb
 from pydantic import Field, model_validator
 
-from specs.criteria import judging_pattern, judging_template
+from specs.criteria import judging_form, judging_template
 from specs.policy import Spec
 from specs.prompts import Message, judge_messages
 from specs.replies import (
@@ -209,15 +209,15 @@ class JudgeWork:
 
     async def _ask(self, slots: Sequence[_Slots], engine: Engine) -> list[Judgement]:
         """Returns the judgements of these slots, in order."""
-        sampling, pattern = self.config.sampling, None
+        sampling, form = self.config.sampling, None
         if self.config.constrain:
-            pattern = judging_pattern(self.config.criteria, max_tokens=sampling.max_tokens)
+            form = judging_form(self.config.criteria, max_tokens=sampling.max_tokens)
         requests = [
             Request(
                 messages=self._messages(unit),
                 num_samples=stop - start,
                 sampling=sampling,
-                pattern=pattern,
+                form=form,
             )
             for unit, start, stop in slots
         ]

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from specs.replies import ReplyForm, ReplyStart
 from tasks.engine.requests import EngineConfig, Request
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
@@ -36,9 +37,9 @@ class Form:
             fields["top_p"] = sampling.top_p
         if count > 1:
             fields["n"] = count
-        if request.pattern and self.takes_pattern:
-            fields |= {"structured_outputs": {"regex": request.pattern}}
-            fields |= {"guided_regex": request.pattern}
+        if request.form and self.takes_pattern:
+            pattern = _pattern_of(request.form, config)
+            fields |= {"structured_outputs": {"regex": pattern}, "guided_regex": pattern}
         if config.chat_template_kwargs:
             fields["chat_template_kwargs"] = config.chat_template_kwargs
         assert config.endpoint is not None
@@ -80,3 +81,11 @@ class Form:
                 "the server refuses structured outputs, so replies are not held to their form"
             )
         return notes
+
+
+def _pattern_of(form: ReplyForm | str, config: EngineConfig) -> str:
+    """Returns the regular expression of a reply; servers differ in where its reasoning stands."""
+    if isinstance(form, str):
+        return form
+    starts: dict[bool | str, ReplyStart] = {"prompted": "reasoning", False: "answer", True: "any"}
+    return form.pattern(starts[config.reasons])

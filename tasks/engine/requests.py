@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from pydantic import Field, field_validator, model_validator
 
 from specs.prompts import Message
-from specs.replies import Reply, ReplyStatus, split_text
+from specs.replies import Reply, ReplyForm, ReplyStatus, split_text
 from tasks import Config
 from tasks.engine.endpoint_config import EndpointConfig
 from tasks.engine.families import check_parser, marks_of
@@ -271,8 +271,9 @@ class Request:
     messages: list[Message]
     num_samples: int
     sampling: Sampling
-    pattern: str | None = None
-    """A regular expression that the visible part of the answer must match, if any."""
+    form: ReplyForm | str | None = None
+    """What the reply is held to, if anything: the form of a judge's reply, or a regular expression
+    of the output."""
     budget: int | None = None
     """Most tokens of reasoning; longer reasoning is closed there, and the answer follows. Unset:
     as long as the model likes."""

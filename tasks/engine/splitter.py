@@ -9,7 +9,16 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from specs.characters import is_blank
-from specs.replies import THINK, Marks, Reply, ReplyStatus, TagSpan, find_closing, split_tokens
+from specs.replies import (
+    THINK,
+    Marks,
+    Reply,
+    ReplyStart,
+    ReplyStatus,
+    TagSpan,
+    find_closing,
+    split_tokens,
+)
 
 
 class ReplySplitter:
@@ -44,12 +53,18 @@ class ReplySplitter:
         closing = self._marks.closing
         return find_closing(token_ids, start, self._close_ids, self.decode, closing=closing)
 
-    def split(self, token_ids: Sequence[int], *, ending: str) -> Reply:
-        """Returns the two parts of a reply to a prompt whose text has this ending."""
-        ids = self._without_end(token_ids)
+    def start_after(self, ending: str) -> ReplyStart:
+        """Returns what a reply begins with that follows a prompt whose text has this ending."""
         ending = ending.rstrip()
         # A prompt that ends on closed reasoning asks for an answer alone.
         if not self._reasons or ending.endswith(self._marks.closing):
+            return "answer"
+        return "open reasoning" if ending.endswith(self._marks.opening.rstrip()) else "reasoning"
+
+    def split(self, token_ids: Sequence[int], *, ending: str) -> Reply:
+        """Returns the two parts of a reply to a prompt whose text has this ending."""
+        ids, start = self._without_end(token_ids), self.start_after(ending)
+        if start == "answer":
             return self._answer_alone(ids, "", ReplyStatus.EMPTY_REASONING)
         return split_tokens(
             ids,
@@ -57,7 +72,7 @@ class ReplySplitter:
             close_ids=self._close_ids,
             decode=self.decode,
             marks=self._marks,
-            prefilled=ending.endswith(self._marks.opening.rstrip()),
+            prefilled=start == "open reasoning",
         )
 
     def split_after(self, token_ids: Sequence[int], *, reasoning: str) -> Reply:

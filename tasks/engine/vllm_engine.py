@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from specs.prompts import Message
-from specs.replies import Reply, ReplyStatus
+from specs.replies import Reply, ReplyForm, ReplyStatus
 from tasks.engine.families import find_marks
 from tasks.engine.faults import cause_of
 from tasks.engine.rendering import Renderer
@@ -116,6 +116,7 @@ class VLLMEngine:
         num_samples = request.num_samples
         try:
             text = self._renderer.prompt(request)
+            request = self._held(request, text)
             ids = await self._encode(text)
         except Exception as error:  # a chat template may raise anything on odd roles
             return [failed("error", f"chat template: {cause_of(error)}")] * num_samples
@@ -141,6 +142,15 @@ class VLLMEngine:
     def render(self, messages: Sequence[Message], *, raw: bool = False) -> str:
         """Returns the chat template's text, as `Renderer.render`."""
         return self._renderer.render(messages, raw=raw)
+
+    def _held(self, request: Request, prompt: str) -> Request:
+        """Returns the request with its form as a regular expression, if it is held to one."""
+        if not isinstance(request.form, ReplyForm):
+            return request
+        # vLLM holds a model whose reasoning it parses to the form of the answer alone.
+        given = request.reasoning is not None or self.config.reasoning_parser
+        start = "answer" if given else self._splitter.start_after(prompt)
+        return replace(request, form=request.form.pattern(start))
 
     async def _encode(self, text: str) -> list[int]:
         encode = self._renderer.encode
@@ -228,7 +238,8 @@ class VLLMEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        pattern = request.pattern
+        pattern = request.form
+        assert not isinstance(pattern, ReplyForm)
         parameters = SamplingParams(
             n=request.num_samples,
             temperature=request.sampling.temperature,

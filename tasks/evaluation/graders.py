@@ -300,14 +300,14 @@ class RubricGrader:
         messages = self.rubric.messages(request)
         if not messages:
             return None
-        sampling, pattern = self.config.sampling, None
+        sampling, form = self.config.sampling, None
         if self.config.constrain:
-            pattern = self.rubric.pattern(request, max_tokens=sampling.max_tokens)
+            form = self.rubric.form(request, max_tokens=sampling.max_tokens)
         return Request(
             messages=messages,
             num_samples=num_samples,
             sampling=sampling,
-            pattern=pattern,
+            form=form,
         )
 
 

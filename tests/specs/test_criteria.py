@@ -8,7 +8,7 @@ import pytest
 from specs.criteria import (
     check_criteria,
     forget_criteria,
-    judging_pattern,
+    judging_form,
     judging_template,
     shipped_criteria,
 )
@@ -151,7 +151,7 @@ def test_each_criterion_has_its_own_strict_line_and_the_lowest_counts(
 
 def test_what_an_engine_is_held_to_can_be_read() -> None:
     criteria = ["compliance", "citations"]
-    pattern = re.compile(judging_pattern(criteria, max_tokens=64))
+    pattern = re.compile(judging_form(criteria, max_tokens=64).pattern("any"))
     reply = "It is so.\nCompliance: 10\nCitations: 8/10"
     assert pattern.fullmatch(reply) and not pattern.fullmatch("It is so.\nCompliance: 10")
     assert read_verdict(split_text(f"<think>a</think>{reply}"), criteria).score == 8.0

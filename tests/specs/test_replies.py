@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from specs.characters import is_blank
-from specs.criteria import judging_pattern
+from specs.criteria import judging_form
 from specs.replies import (
     CLOSE_TAG,
     OPEN_TAG,
     CategoryChoice,
     Reply,
+    ReplyStart,
     ReplyStatus,
     VerdictStatus,
     read_category,
@@ -289,16 +291,35 @@ def test_the_rationale_keeps_the_judges_own_characters_and_no_open_fence() -> No
     assert read_verdict(split_text(f"<think>a</think>{declined}")).rationale == declined
 
 
-@given(
-    st.from_regex(judging_pattern((), max_tokens=40), fullmatch=True).filter(
-        lambda text: "think>" not in text
-    )
-)
-def test_every_reply_that_the_engine_pattern_allows_is_read(answer: str) -> None:
-    status, score = verdict_of(answer)
-    numbers = re.findall(r"Score\W+([0-9]+)", answer)
-    if len(set(numbers)) == 1:
-        assert (status, score) == (VerdictStatus.OK, float(numbers[-1]))
+FORM = judging_form((), max_tokens=40)
+BEFORE: dict[ReplyStart, str] = {
+    "reasoning": "",
+    "open reasoning": "<think>",
+    "answer": "<think></think>",
+}
+"""What stands before a reply that starts like this."""
+
+
+@pytest.mark.parametrize("start", BEFORE)
+@given(data=st.data())
+def test_every_reply_that_a_form_allows_is_read(start: ReplyStart, data: Any) -> None:
+    text = data.draw(st.from_regex(FORM.pattern(start), fullmatch=True))
+    whole = BEFORE[start] + text
+    numbers = re.findall(r"Score\W+([0-9]+)", whole)
+    # What stands before the verdict is free, and may hold a mark or another score.
+    assume(len(set(numbers)) == 1 and whole.count("think>") == 2)
+    verdict = read_verdict(split_text(whole))
+    assert (verdict.status, verdict.score) == (VerdictStatus.OK, float(numbers[-1]))
+
+
+@pytest.mark.parametrize("start", BEFORE)
+def test_a_judge_that_must_reason_cannot_leave_its_marks_out(start: ReplyStart) -> None:
+    pattern = re.compile(FORM.pattern(start))
+    marked = "" if start == "answer" else "<think>Fair.</think>".removeprefix(BEFORE[start])
+    assert pattern.fullmatch(f"{marked}Score: 5")
+    plain = "I find it fair.\nScore: 5"
+    assert bool(pattern.fullmatch(plain)) == (start == "answer")
+    assert re.fullmatch(FORM.pattern("any"), plain)
 
 
 @pytest.mark.parametrize(

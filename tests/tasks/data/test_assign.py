@@ -13,7 +13,7 @@ import pytest
 from specs.pack import load_pack
 from specs.policy import Pack
 from specs.prompts import Message, assign_messages
-from specs.replies import CategoryChoice, category_pattern, read_category, split_text
+from specs.replies import CategoryChoice, category_form, read_category, split_text
 from specs.template import load_template
 from tasks.data.assign import AssignWork, assigned, count_assignments
 from tasks.data.collect import CollectConfig, collect
@@ -127,7 +127,7 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
     prompts = assigned(collected, connect(home))
     assert prompts.column_names == ["prompt_id", "categories", "is_asked"]
     assert prompts["categories"].to_pylist() == [["boats"], ["fish"], ["bread"]]
-    assert all(request.pattern for request in engine.requests)
+    assert all(request.form for request in engine.requests)
 
     again = collected_from(home, unlabelled, pack_categories=categories)
     counts = again.counts["asked"]
@@ -135,7 +135,7 @@ def test_the_judge_chooses_the_category_of_prompts_without_one(
     assert assigned(again, connect(home)).equals(prompts)
     for request in engine.requests:
         max_tokens = request.sampling.max_tokens
-        assert request.pattern == category_pattern(categories, max_tokens=max_tokens)
+        assert request.form == category_form(categories, max_tokens=max_tokens)
     assert len(engine.requests) == 4
 
 
@@ -167,12 +167,10 @@ def test_a_choice_that_is_unread_is_asked_for_again_until_its_attempts_are_used(
     assert "the last line is not 'Category:'" in row["reason"]
     # A retry asks for the choice alone, so that free text cannot take its place.
     first, *retries = asked.requests
-    assert first.pattern and first.reasoning is None
+    assert first.form and first.reasoning is None
     assert all(retry.reasoning == "" for retry in retries)
-    assert all(re.fullmatch(retry.pattern or "", "Category: boats") for retry in retries)
-    assert not any(
-        re.fullmatch(retry.pattern or "", "I see.\nCategory: boats") for retry in retries
-    )
+    assert all(re.fullmatch(str(retry.form), "Category: boats") for retry in retries)
+    assert not any(re.fullmatch(str(retry.form), "I see.\nCategory: boats") for retry in retries)
     # Another judge has attempts of its own.
     assert run(model="judge@2") == (2, {"unread": 1})
 
@@ -235,7 +233,8 @@ def test_only_the_word_none_is_read_as_no_category(
 
 
 def test_the_form_of_a_choice_fits_what_is_read_and_nothing_else() -> None:
-    pattern = re.compile(category_pattern(["boats", "self_harm"], max_tokens=64))
+    form = category_form(["boats", "self_harm"], max_tokens=64)
+    pattern = re.compile(form.pattern("any"))
     for reply in (
         "Category: boats",
         "<think>a</think>Category: none",

@@ -12,8 +12,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from specs.criteria import judging_pattern
+from specs.criteria import judging_form
 from specs.policy import Spec
+from specs.replies import ReplyForm
 from tasks.data.judge import JudgeConfig, JudgementUnit, JudgeWork
 from tasks.engine.requests import Engine, Request, Sample, ScriptedEngine, failed
 from tasks.stage import StageConfig
@@ -319,8 +320,8 @@ def test_a_judge_is_held_to_the_form_of_a_verdict_unless_the_recipe_sets_it_free
     new_bench(mode="full").make(held)
     new_bench(mode="full", constrain=False).make(free)
     for request in held.requests:
-        assert request.pattern == judging_pattern((), max_tokens=request.sampling.max_tokens)
-    assert {request.pattern for request in free.requests} == {None}
+        assert request.form == judging_form((), max_tokens=request.sampling.max_tokens)
+    assert {request.form for request in free.requests} == {None}
 
 
 @pytest.mark.parametrize("metadata", [[], [""], ["one"], ["one", "two | three"]])
@@ -418,8 +419,9 @@ def test_criteria_are_a_judging_of_their_own_and_shown_to_the_judge(new_bench: N
     bench = new_bench(mode="full", criteria=CRITERIA)
     engine = CriteriaEngine()
     bench.make(engine)
-    [pattern] = {request.pattern for request in engine.requests}
-    assert pattern and "Compliance" in pattern and "Reasoning" in pattern
+    [form] = {request.form for request in engine.requests}
+    assert isinstance(form, ReplyForm)
+    assert [line.partition(":")[0] for line in form.lines] == ["Compliance", "Reasoning"]
     assert "Is the thinking sound?" in engine.requests[0].messages[0]["content"]
     for criteria in ([], ["compliance"], CRITERIA[::-1]):
         other = replace(bench, config=JudgeConfig(mode="full", criteria=criteria))

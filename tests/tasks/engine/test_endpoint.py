@@ -194,7 +194,7 @@ def test_pattern_is_sent_and_left_out_where_it_is_refused(serve: Serve) -> None:
 
     async def run() -> tuple[list[list[Sample]], Usage]:
         engine = EndpointEngine(config(server))
-        outputs = [await engine.generate([request(pattern="yes|no")]) for _ in range(2)]
+        outputs = [await engine.generate([request(form="yes|no")]) for _ in range(2)]
         await engine.stop()
         return [samples for [samples] in outputs], await engine.usage()
 
@@ -231,7 +231,7 @@ def test_setting_that_shapes_replies_is_not_left_out(serve: Serve) -> None:
 
 def test_pattern_stays_where_the_request_itself_was_refused(serve: Serve) -> None:
     server = serve(lambda body, index: refusal(400, "the image of the prompt is too dark"))
-    [sample], usage = ask_one(server, request(pattern="yes|no"))
+    [sample], usage = ask_one(server, request(form="yes|no"))
     assert (sample.status, usage.notes) == ("error", ())
 
 

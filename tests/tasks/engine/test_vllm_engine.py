@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from flows.recipe import load_recipe
 from specs.adherence import load_adherence
-from specs.criteria import judging_pattern
+from specs.criteria import judging_form
 from specs.prompts import Message, generator_messages, judge_messages
 from specs.replies import VerdictStatus, read_verdict
 from specs.rubrics import GradingRequest
@@ -103,7 +103,7 @@ def test_output_that_reaches_its_limit_is_truncated(served: Served) -> None:
 @vllm_warns
 @pytest.mark.slow
 def test_request_that_the_engine_refuses_gives_an_error_with_its_reason(served: Served) -> None:
-    bad = Request(chat("Hello."), 1, SAMPLING, pattern="(unclosed")
+    bad = Request(chat("Hello."), 1, SAMPLING, form="(unclosed")
     good = Request(chat("Hello."), 1, SAMPLING)
     [[refused], [answered]] = served.ask(bad, good)
     assert refused.status == "error" and refused.reason
@@ -123,7 +123,7 @@ def test_user_text_cannot_open_a_turn_or_a_reasoning(served: Served) -> None:
 @vllm_warns
 @pytest.mark.slow
 def test_reply_matches_the_pattern_of_its_request(served: Served) -> None:
-    request = Request(chat("Hello."), 4, SAMPLING, pattern="<think>a</think>Score: (10|[0-9])")
+    request = Request(chat("Hello."), 4, SAMPLING, form="<think>a</think>Score: (10|[0-9])")
     [samples] = served.ask(request)
     assert all(sample.reply.answer.startswith("Score: ") for sample in samples)
 
@@ -143,8 +143,8 @@ def test_judge_that_is_held_to_the_form_of_a_verdict_reasons_first_and_always_en
         reasoning="No rule covers it.",
     )
     sampling = Sampling(temperature=1, max_tokens=max_tokens)
-    pattern = judging_pattern((), max_tokens=max_tokens)
-    [samples] = served.ask(Request(messages, 4, sampling, pattern=pattern))
+    form = judging_form((), max_tokens=max_tokens)
+    [samples] = served.ask(Request(messages, 4, sampling, form=form))
     assert all(sample.reply.reasoning for sample in samples)
     assert {read_verdict(sample.reply).status for sample in samples} == {VerdictStatus.OK}
 
@@ -172,10 +172,10 @@ def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: Rubri
     adherence = load_adherence(PROJECT / "specs" / "harbour")
     config = GraderConfig(name="it", rubric=name, saw=saw)
     asked = GradingRequest(conversation=chat("Hello."), answer="No.", ideal_response="refuse")
-    pattern = make_rubric(config, recipe.load_pack(), adherence).pattern(asked, max_tokens=256)
+    form = make_rubric(config, recipe.load_pack(), adherence).form(asked, max_tokens=256)
     tokenizer = AutoTokenizer.from_pretrained(recipe.engine.model_path)
     tokens = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=len(tokenizer))
-    grammar = xgrammar.GrammarCompiler(tokens).compile_regex(pattern)
+    grammar = xgrammar.GrammarCompiler(tokens).compile_regex(form.pattern("any"))
 
     def may_be_all(text: str) -> bool:
         matcher = xgrammar.GrammarMatcher(grammar)
@@ -293,7 +293,7 @@ def test_parser_of_a_family_serves_budgets_and_the_form_of_a_verdict(strict: Ser
     plain, brief, formed = strict.ask(
         Request(messages, 8, SAMPLING),
         Request(messages, 8, SAMPLING, budget=5),
-        Request(messages, 8, SAMPLING, pattern="Score: (10|[0-9])"),
+        Request(messages, 8, SAMPLING, form="Score: (10|[0-9])"),
     )
     assert sum(sample.status == "ok" for sample in plain) >= 6
     assert {sample.reply.num_reasoning_tokens <= 6 for sample in brief} == {True}

@@ -147,8 +147,8 @@ def test_a_grader_is_held_to_the_form_of_its_rubric_unless_the_recipe_sets_it_fr
     request = GradingRequest(conversation=[], answer="No.", reasoning="By policy, no.")
     question = grader.question(request, num_samples=3)
     assert question is not None and question.num_samples == 3
-    held = of_rubric.pattern(request, max_tokens=config.sampling.max_tokens)
-    assert question.pattern == (held if constrain else None)
+    held = of_rubric.form(request, max_tokens=config.sampling.max_tokens)
+    assert question.form == (held if constrain else None)
     other = config.model_copy(update={"constrain": not constrain})
     assert RubricGrader.of(other, rubric=of_rubric, model="judge@1").grading_id != grader.grading_id
 
