@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from starlette.responses import Response
 
 from specs.prompts import Message
+from specs.replies import ReplyForm, ReplyStart
 from tasks.engine.endpoint import EndpointEngine
 from tasks.engine.endpoint_config import EndpointConfig, check_endpoint
 from tasks.engine.requests import UNASKED, UNREACHABLE, EngineConfig, Request, Sample, Sampling
@@ -208,6 +209,18 @@ def test_pattern_is_sent_and_left_out_where_it_is_refused(serve: Serve) -> None:
     assert usage.notes == (
         "the server refuses structured outputs, so replies are not held to their form",
     )
+
+
+@pytest.mark.parametrize(
+    ("reasons", "start"), [("prompted", "reasoning"), (False, "answer"), (True, "any")]
+)
+def test_form_of_a_verdict_begins_as_the_model_does(
+    serve: Serve, reasons: bool | str, start: ReplyStart
+) -> None:
+    server = serve(lambda body, index: completion(THOUGHT))
+    form = ReplyForm(("Score: [0-9]",), 60)
+    ask(config(server, reasons=reasons), request(form=form))
+    assert server.bodies[0]["structured_outputs"] == {"regex": form.pattern(start)}
 
 
 def test_other_name_of_the_limit_is_found_out(serve: Serve) -> None:

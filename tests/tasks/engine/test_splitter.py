@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from specs.replies import Marks, Reply, ReplyStatus
+from specs.replies import Marks, Reply, ReplyStart, ReplyStatus
 from tasks.engine.splitter import ReplySplitter
 
 PIECES = ["<think>", "</think>", "[BEGIN]", "[END]", "a ", "b ", "</s>", "<s>"]
@@ -56,6 +56,22 @@ def test_whole_reply_is_the_answer_if_no_reasoning_is_asked_for(options: dict[st
     assert reply == Reply(ReplyStatus.EMPTY_REASONING, "", "a b", 0, 2)
     empty = splitter(**options).split(tokens("</s>"), ending=ending)
     assert empty.status is ReplyStatus.EMPTY_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("ending", "options", "start"),
+    [
+        ("assistant\n", {}, "reasoning"),
+        ("assistant\n<think>\n", {}, "open reasoning"),
+        ("assistant\n<think>\n\n</think>\n\n", {}, "answer"),
+        ("assistant\n", {"reasons": False}, "answer"),
+        ("assistant\n[BEGIN]", {"marks": BRACKETS}, "open reasoning"),
+    ],
+)
+def test_prompt_tells_what_its_reply_begins_with(
+    ending: str, options: dict[str, Any], start: ReplyStart
+) -> None:
+    assert splitter(**options).start_after(ending) == start
 
 
 def test_model_that_was_given_its_reasoning_writes_the_answer_alone() -> None:
