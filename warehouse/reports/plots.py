@@ -11,6 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from math import inf
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -31,6 +32,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Stands for the colour of the page's text until the SVG is written.
 _INK = "#010203"
 _WIDTH = 4.7
+_LABEL_HEIGHT = 0.05
+"""Of a label, as a share of a plot whose axis goes from 0 to 1."""
 _MOST_THRESHOLDS = 5
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -131,11 +134,11 @@ def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> Non
         means = [row["mean"] for row in points]
         for row, at in zip(points, tokens, strict=True):
             axes.plot([at, at], _ends(row), color=colour, linewidth=1.4)
-            label = "free" if row["budget"] is None else str(row["budget"])
-            axes.annotate(label, (at, row["mean"]), (4, 5), textcoords="offset points", fontsize=8)
         axes.plot(tokens, means, color=colour, linewidth=1, alpha=0.6)
         for row, at in zip(points, tokens, strict=True):
             _marker(axes, at, row["mean"], looks[arm], row, label=arm)
+    for place, budgets in _budgets(rows).items():
+        axes.annotate(budgets, place, (4, 5), textcoords="offset points", fontsize=8)
     lowest = min((end for row in rows for end in _ends(row)), default=0.0)
     axes.set_ylim(max(0.0, int(lowest * 10 - 0.5) / 10) - 0.02, 1.04)
     axes.margins(x=0.12)
@@ -143,6 +146,23 @@ def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> Non
     axes.grid(color=_ink(), alpha=0.15, linewidth=0.6)
     _title(axes, title)
     _legend(figure, axes)
+
+
+def _budgets(rows: Rows) -> dict[tuple[float, float], str]:
+    """Returns the budgets of points by place, those of points that would cover each other at the
+    highest of them."""
+    lengths = [row["mean_reasoning_tokens"] for row in rows]
+    near = 0.03 * (max(lengths) - min(lengths)) if rows else 0.0
+    places: dict[tuple[float, float], set[float]] = {}
+    for row in sorted(rows, key=lambda row: row["mean"], reverse=True):
+        at, mean = row["mean_reasoning_tokens"], row["mean"]
+        beside = (p for p in places if abs(p[0] - at) <= near and p[1] - mean <= _LABEL_HEIGHT)
+        budget = inf if row["budget"] is None else row["budget"]
+        places.setdefault(next(beside, (at, mean)), set()).add(budget)
+    return {
+        place: ", ".join("free" if budget == inf else f"{budget:.0f}" for budget in sorted(budgets))
+        for place, budgets in places.items()
+    }
 
 
 def _draw_tradeoff(figure: "Figure", rows: Rows, title: str, names: Names) -> None:
