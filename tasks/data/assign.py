@@ -65,7 +65,7 @@ class AssignWork:
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=4096))
     """Sampling of the judge."""
     constrain: bool = True
-    """Hold the visible reply to the form of a choice by structured outputs."""
+    """Hold the reply to the form of a choice by structured outputs."""
     reasons: bool = True
     """True if the judge reasons before it answers, and can be given empty reasoning instead."""
     template: Template = field(default_factory=partial(load_template, "assign", DEFAULT_SET))

@@ -56,7 +56,8 @@ class JudgeConfig(Config):
     show_metadata: bool = False
     """Show the judge the findings of others on the prompt, and have it agree or disagree."""
     constrain: bool = True
-    """Hold the end of the visible reply to the form of a verdict by vLLM's structured outputs."""
+    """Hold a reply to the form of a verdict, its reasoning between its marks where the model
+    reasons, by vLLM's structured outputs."""
 
     @model_validator(mode="after")
     def _check(self) -> "JudgeConfig":

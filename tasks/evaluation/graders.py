@@ -70,8 +70,8 @@ class GraderConfig(Config):
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=4096)
     """Sampling of the judge model."""
     constrain: bool = True
-    """Hold the end of the judge model's reply to the form that its rubric reads, by vLLM's
-    structured outputs."""
+    """Hold the judge model's reply to the form that its rubric reads, its reasoning between its
+    marks where the model reasons, by vLLM's structured outputs."""
     saw: Literal["answer", "answer+reasoning"] = "answer"
     """Parts of the completion that the judge model is shown, or that the function goes by."""
     suites: list[str] = []
