@@ -218,18 +218,16 @@ _CHARACTERS_PER_TOKEN = 3
 _TOKENS_PER_LINE = 24
 
 ReplyStart = Literal["reasoning", "open reasoning", "answer", "any"]
-"""What a reply begins with: reasoning and its mark; reasoning that the prompt opened; the answer,
-if the model has no reasoning or its engine keeps it apart; or what the model likes."""
+"""Beginning of a reply: reasoning after its mark; reasoning that the prompt opened; the answer of a
+model without reasoning, or whose engine keeps it apart; `any`: whichever the model chooses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyForm:
-    """The lines that a judge's reply ends on, for engines with structured outputs.
-
-    Each line is a name, a colon and a pattern of values: "Score: (10|[0-9])".
-    """
+    """The lines that a judge's reply ends on, for engines with structured outputs."""
 
     lines: tuple[str, ...]
+    """Each is a name, a colon and a pattern of values: "Score: (10|[0-9])"."""
     max_tokens: int
     """The longest reply, in tokens."""
 
@@ -241,6 +239,8 @@ class ReplyForm:
         answer is opened and closed, since a reply without its marks cannot be read. An explanation
         may follow. No more of both is allowed than leaves a judge that would never stop the tokens
         for the lines, at three characters a token: two thirds of the room are for reasoning.
+        Reasoning that the engine keeps apart is not counted. A part does not begin with a mark; one
+        in its middle is not ruled out, and makes the reply malformed.
         """
         tolerant = []
         for line in self.lines:
@@ -250,8 +250,11 @@ class ReplyForm:
             )
         # A class, since xgrammar takes a second for each token to count `(.|\n)`.
         room = max(_CHARACTERS_PER_TOKEN * (self.max_tokens - _TOKENS_PER_LINE * len(tolerant)), 3)
-        opened = rf"[\s\S]{{0,{room * 2 // 3}}}{CLOSE_TAG}([\s\S]{{0,{room // 3}}}\n)?"
-        reasoned = OPEN_TAG + opened
+        opened = (
+            rf"([^<\s][\s\S]{{0,{room * 2 // 3}}})?{CLOSE_TAG}"
+            rf"\s{{0,2}}([^<\s][\s\S]{{0,{room // 3}}}\n)?"
+        )
+        reasoned = rf"{OPEN_TAG}\s{{0,2}}{opened}"
         plain = rf"([^<\s][\s\S]{{0,{room}}}\n)?"
         starts = {
             "reasoning": reasoned,
@@ -259,8 +262,8 @@ class ReplyForm:
             "answer": plain,
             "any": f"({reasoned}|{plain})",
         }
-        form = r"\n{1,2}".join(tolerant)
-        return rf"\s{{0,2}}{starts[start]}{form}\n?"
+        ending = r"\n{1,2}".join(tolerant)
+        return rf"\s{{0,2}}{starts[start]}{ending}\n?"
 
 
 def read_verdict(reply: Reply, criteria: Sequence[str] = ()) -> Verdict:

@@ -272,8 +272,8 @@ class Request:
     num_samples: int
     sampling: Sampling
     form: ReplyForm | str | None = None
-    """What the reply is held to, if anything: the form of a judge's reply, or a regular expression
-    of the output."""
+    """Form of a judge's reply, or a regular expression of the whole output; not together with a
+    budget. Unset: the reply is free."""
     budget: int | None = None
     """Most tokens of reasoning; longer reasoning is closed there, and the answer follows. Unset:
     as long as the model likes."""
@@ -281,6 +281,10 @@ class Request:
     """Reasoning to put before the answer, so that the model writes the answer alone."""
     raw: bool = False
     """Leave special tokens in the messages whole, as an interface without protection would."""
+
+    def __post_init__(self) -> None:
+        if self.form is not None and self.budget is not None:
+            raise ValueError("a reply that is held to a form has no budget: leave one of them out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class ReplySplitter:
         return find_closing(token_ids, start, self._close_ids, self.decode, closing=closing)
 
     def start_after(self, ending: str) -> ReplyStart:
-        """Returns what a reply begins with that follows a prompt whose text has this ending."""
+        """Returns the beginning of a reply to a prompt whose text has this ending."""
         ending = ending.rstrip()
         # A prompt that ends on closed reasoning asks for an answer alone.
         if not self._reasons or ending.endswith(self._marks.closing):

@@ -116,7 +116,7 @@ class VLLMEngine:
         num_samples = request.num_samples
         try:
             text = self._renderer.prompt(request)
-            request = self._held(request, text)
+            request = self._with_pattern(request, text)
             ids = await self._encode(text)
         except Exception as error:  # a chat template may raise anything on odd roles
             return [failed("error", f"chat template: {cause_of(error)}")] * num_samples
@@ -143,13 +143,13 @@ class VLLMEngine:
         """Returns the chat template's text, as `Renderer.render`."""
         return self._renderer.render(messages, raw=raw)
 
-    def _held(self, request: Request, prompt: str) -> Request:
+    def _with_pattern(self, request: Request, prompt: str) -> Request:
         """Returns the request with its form as a regular expression, if it is held to one."""
         if not isinstance(request.form, ReplyForm):
             return request
         # vLLM holds a model whose reasoning it parses to the form of the answer alone.
-        given = request.reasoning is not None or self.config.reasoning_parser
-        start = "answer" if given else self._splitter.start_after(prompt)
+        is_answer_alone = request.reasoning is not None or self.config.reasoning_parser
+        start = "answer" if is_answer_alone else self._splitter.start_after(prompt)
         return replace(request, form=request.form.pattern(start))
 
     async def _encode(self, text: str) -> list[int]:

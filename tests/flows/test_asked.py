@@ -81,7 +81,7 @@ def work_all(made: Made, templates: Path) -> None:
         each = [one for one in engine.requests for _ in range(one.num_samples)]
         write_shard(home, work.table, rows)
         for row, request in zip(rows, each, strict=True):
-            made.requests[getattr(row, id_)] = replace(request, num_samples=1, pattern=None)
+            made.requests[getattr(row, id_)] = replace(request, num_samples=1, form=None)
         return list(rows)
 
     write_shard(home, PROMPTS, [

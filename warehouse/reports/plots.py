@@ -33,7 +33,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _INK = "#010203"
 _WIDTH = 4.7
 _LABEL_HEIGHT = 0.05
-"""Of a label, as a share of a plot whose axis goes from 0 to 1."""
+"""Of a label, as a share of a plot's height."""
 _MOST_THRESHOLDS = 5
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -137,10 +137,11 @@ def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> Non
         axes.plot(tokens, means, color=colour, linewidth=1, alpha=0.6)
         for row, at in zip(points, tokens, strict=True):
             _marker(axes, at, row["mean"], looks[arm], row, label=arm)
-    for place, budgets in _budgets(rows).items():
-        axes.annotate(budgets, place, (4, 5), textcoords="offset points", fontsize=8)
     lowest = min((end for row in rows for end in _ends(row)), default=0.0)
-    axes.set_ylim(max(0.0, int(lowest * 10 - 0.5) / 10) - 0.02, 1.04)
+    bottom = max(0.0, int(lowest * 10 - 0.5) / 10) - 0.02
+    axes.set_ylim(bottom, 1.04)
+    for at, mean, budgets in _budgets(rows, height=1.04 - bottom):
+        axes.annotate(budgets, (at, mean), (4, 5), textcoords="offset points", fontsize=8)
     axes.margins(x=0.12)
     axes.set_xlabel("reasoning tokens, mean (at each point its budget)")
     axes.grid(color=_ink(), alpha=0.15, linewidth=0.6)
@@ -148,21 +149,35 @@ def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> Non
     _legend(figure, axes)
 
 
-def _budgets(rows: Rows) -> dict[tuple[float, float], str]:
-    """Returns the budgets of points by place, those of points that would cover each other at the
-    highest of them."""
+def _budgets(rows: Rows, *, height: float) -> list[tuple[float, float, str]]:
+    """Returns labels with their places: the budgets of points.
+
+    Points of an arm that would cover each other share the label of the highest, and so do points of
+    several arms with the same budget. `height` is that of the plot, in its values.
+    """
     lengths = [row["mean_reasoning_tokens"] for row in rows]
     near = 0.03 * (max(lengths) - min(lengths)) if rows else 0.0
-    places: dict[tuple[float, float], set[float]] = {}
+    labels: list[tuple[dict[str, Any], set[float]]] = []
     for row in sorted(rows, key=lambda row: row["mean"], reverse=True):
-        at, mean = row["mean_reasoning_tokens"], row["mean"]
-        beside = (p for p in places if abs(p[0] - at) <= near and p[1] - mean <= _LABEL_HEIGHT)
         budget = inf if row["budget"] is None else row["budget"]
-        places.setdefault(next(beside, (at, mean)), set()).add(budget)
-    return {
-        place: ", ".join("free" if budget == inf else f"{budget:.0f}" for budget in sorted(budgets))
-        for place, budgets in places.items()
-    }
+        for top, budgets in labels:
+            is_covered = (
+                abs(top["mean_reasoning_tokens"] - row["mean_reasoning_tokens"]) <= near
+                and top["mean"] - row["mean"] <= _LABEL_HEIGHT * height
+            )
+            if is_covered and (top["arm"] == row["arm"] or budget in budgets):
+                budgets.add(budget)
+                break
+        else:
+            labels.append((dict(row), {budget}))
+    return [
+        (
+            top["mean_reasoning_tokens"],
+            top["mean"],
+            ", ".join("free" if each == inf else f"{each:.0f}" for each in sorted(budgets)),
+        )
+        for top, budgets in labels
+    ]
 
 
 def _draw_tradeoff(figure: "Figure", rows: Rows, title: str, names: Names) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from flows.recipe import load_recipe
 from specs.adherence import load_adherence
 from specs.criteria import judging_form
 from specs.prompts import Message, generator_messages, judge_messages
-from specs.replies import VerdictStatus, read_verdict
+from specs.replies import ReplyStart, VerdictStatus, read_verdict
 from specs.rubrics import GradingRequest
 from specs.template import load_template
 from tasks.engine.pool import EnginePool
@@ -157,13 +158,20 @@ ENDINGS = {
     "classes": ["Class: **full_refusal**", "Class: partial_refusal."],
     "propositions": ["gives_help: no\nsays_sorry: yes\n**names_helper: no**"],
 }
-LEADS = ["", "It is so.\n", "<think>\nIt is so.\n</think>", "<think>So.</think>\nIt is 漢字.\n\n"]
+LEADS: dict[ReplyStart, list[str]] = {
+    "reasoning": ["<think>\nIt is so.\n</think>", "<think>So.</think>\nIt is 漢字.\n\n"],
+    "open reasoning": ["\nIt is so.\n</think>\n\n", "</think>It is so.\n"],
+    "answer": ["", "It is so.\n"],
+}
 
 
 @vllm_warns
 @pytest.mark.slow
+@pytest.mark.parametrize("start", LEADS)
 @pytest.mark.parametrize("name", ENDINGS)
-def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: RubricName) -> None:
+def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(
+    name: RubricName, start: ReplyStart
+) -> None:
     import xgrammar
     from transformers import AutoTokenizer
 
@@ -175,14 +183,14 @@ def test_vllms_grammar_lets_a_reply_end_where_its_rubric_can_be_read(name: Rubri
     form = make_rubric(config, recipe.load_pack(), adherence).form(asked, max_tokens=256)
     tokenizer = AutoTokenizer.from_pretrained(recipe.engine.model_path)
     tokens = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=len(tokenizer))
-    grammar = xgrammar.GrammarCompiler(tokens).compile_regex(form.pattern("any"))
+    grammar = xgrammar.GrammarCompiler(tokens).compile_regex(form.pattern(start))
 
     def may_be_all(text: str) -> bool:
         matcher = xgrammar.GrammarMatcher(grammar)
         return matcher.accept_string(text) and matcher.accept_token(tokenizer.eos_token_id)
 
     for ending in ENDINGS[name]:
-        for lead in LEADS:
+        for lead in LEADS[start]:
             assert may_be_all(lead + ending)
             assert not may_be_all(f"{lead}It is so. {ending}")
             assert not may_be_all(f"{lead}{ending} or so")
@@ -293,12 +301,12 @@ def test_parser_of_a_family_serves_budgets_and_the_form_of_a_verdict(strict: Ser
     plain, brief, formed = strict.ask(
         Request(messages, 8, SAMPLING),
         Request(messages, 8, SAMPLING, budget=5),
-        Request(messages, 8, SAMPLING, form="Score: (10|[0-9])"),
+        Request(messages, 8, SAMPLING, form=judging_form((), max_tokens=120)),
     )
     assert sum(sample.status == "ok" for sample in plain) >= 6
     assert {sample.reply.num_reasoning_tokens <= 6 for sample in brief} == {True}
     answers = [sample.reply.answer for sample in formed if sample.status == "ok"]
-    assert answers and all(answer.startswith("Score: ") for answer in answers)
+    assert answers and all(re.search(r"\bScore\W+[0-9]+\S*$", answer) for answer in answers)
 
 
 @vllm_warns
