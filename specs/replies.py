@@ -217,9 +217,10 @@ whenever a judge that is held to one may reply otherwise."""
 _CHARACTERS_PER_TOKEN = 3
 _TOKENS_PER_LINE = 24
 
-ReplyStart = Literal["reasoning", "open reasoning", "answer", "any"]
-"""Beginning of a reply: reasoning after its mark; reasoning that the prompt opened; the answer of a
-model without reasoning, or whose engine keeps it apart; `any`: whichever the model chooses."""
+ReplyStart = Literal["reasoning", "open reasoning", "after reasoning", "answer", "any"]
+"""Beginning of the text that is held to a form: reasoning after its mark; reasoning that the prompt
+opened; the answer that follows reasoning which the engine keeps apart; the answer of a model that
+does not reason; `any`: reasoning or answer, whichever the model chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +240,8 @@ class ReplyForm:
         answer is opened and closed, since a reply without its marks cannot be read. An explanation
         may follow. No more of both is allowed than leaves a judge that would never stop the tokens
         for the lines, at three characters a token: two thirds of the room are for reasoning.
-        Reasoning that the engine keeps apart is not counted. A part does not begin with a mark; one
-        in its middle is not ruled out, and makes the reply malformed.
+        Reasoning that the engine keeps apart may take more: it is held to no length. No part begins
+        with a mark; one in its middle is not ruled out, and makes the reply malformed.
         """
         tolerant = []
         for line in self.lines:
@@ -250,15 +251,14 @@ class ReplyForm:
             )
         # A class, since xgrammar takes a second for each token to count `(.|\n)`.
         room = max(_CHARACTERS_PER_TOKEN * (self.max_tokens - _TOKENS_PER_LINE * len(tolerant)), 3)
-        opened = (
-            rf"([^<\s][\s\S]{{0,{room * 2 // 3}}})?{CLOSE_TAG}"
-            rf"\s{{0,2}}([^<\s][\s\S]{{0,{room // 3}}}\n)?"
-        )
+        explained = rf"([^<\s][\s\S]{{0,{room // 3}}}\n)?"
+        opened = rf"([^<\s][\s\S]{{0,{room * 2 // 3}}})?{CLOSE_TAG}\s{{0,2}}{explained}"
         reasoned = rf"{OPEN_TAG}\s{{0,2}}{opened}"
         plain = rf"([^<\s][\s\S]{{0,{room}}}\n)?"
         starts = {
             "reasoning": reasoned,
             "open reasoning": opened,
+            "after reasoning": explained,
             "answer": plain,
             "any": f"({reasoned}|{plain})",
         }

@@ -147,9 +147,12 @@ class VLLMEngine:
         """Returns the request with its form as a regular expression, if it is held to one."""
         if not isinstance(request.form, ReplyForm):
             return request
-        # vLLM holds a model whose reasoning it parses to the form of the answer alone.
-        is_answer_alone = request.reasoning is not None or self.config.reasoning_parser
-        start = "answer" if is_answer_alone else self._splitter.start_after(prompt)
+        start = self._splitter.start_after(prompt)
+        if request.reasoning is not None:
+            start = "answer"
+        elif start != "answer" and self.config.reasoning_parser:
+            # vLLM holds a model whose reasoning it parses to the form from the answer on.
+            start = "after reasoning"
         return replace(request, form=request.form.pattern(start))
 
     async def _encode(self, text: str) -> list[int]:

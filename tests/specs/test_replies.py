@@ -295,6 +295,7 @@ FORM = judging_form((), max_tokens=40)
 BEFORE: dict[ReplyStart, str] = {
     "reasoning": "",
     "open reasoning": "<think>",
+    "after reasoning": "<think>Fair.</think>",
     "answer": "<think></think>",
 }
 """What stands before a reply that starts like this."""
@@ -315,10 +316,11 @@ def test_every_reply_that_a_form_allows_is_read(start: ReplyStart, data: Any) ->
 @pytest.mark.parametrize("start", BEFORE)
 def test_a_judge_that_must_reason_cannot_leave_its_marks_out(start: ReplyStart) -> None:
     pattern = re.compile(FORM.pattern(start))
-    marked = "" if start == "answer" else "<think>Fair.</think>".removeprefix(BEFORE[start])
+    is_answer = start in ("after reasoning", "answer")
+    marked = "" if is_answer else "<think>Fair.</think>".removeprefix(BEFORE[start])
     assert pattern.fullmatch(f"{marked}Score: 5")
     plain = "I find it fair.\nScore: 5"
-    assert bool(pattern.fullmatch(plain)) == (start == "answer")
+    assert bool(pattern.fullmatch(plain)) == is_answer
     assert re.fullmatch(FORM.pattern("any"), plain)
 
 
