@@ -18,6 +18,7 @@ from specs.replies import (
     FORM_VERSION,
     MAX_SCORE,
     MIN_SCORE,
+    ReplyForm,
     Verdict,
     VerdictStatus,
     read_verdict,
@@ -69,6 +70,12 @@ class JudgeConfig(Config):
                 "it, or set show_metadata = false"
             )
         return self
+
+    def form(self, criteria: Sequence[str]) -> ReplyForm | None:
+        """Returns the form of replies that score these criteria; None if replies are free."""
+        if not self.constrain:
+            return None
+        return judging_form(criteria, max_tokens=self.sampling.max_tokens)
 
     def judging_id(self, model: str) -> str:
         """Returns the hash of what all judgements of a run share: template, model@revision,
@@ -210,14 +217,12 @@ class JudgeWork:
 
     async def _ask(self, slots: Sequence[_Slots], engine: Engine) -> list[Judgement]:
         """Returns the judgements of these slots, in order."""
-        sampling, form = self.config.sampling, None
-        if self.config.constrain:
-            form = judging_form(self.config.criteria, max_tokens=sampling.max_tokens)
+        form = self.config.form(self.config.criteria)
         requests = [
             Request(
                 messages=self._messages(unit),
                 num_samples=stop - start,
-                sampling=sampling,
+                sampling=self.config.sampling,
                 form=form,
             )
             for unit, start, stop in slots

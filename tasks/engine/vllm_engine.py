@@ -147,10 +147,9 @@ class VLLMEngine:
         """Returns the request with its form as a regular expression, if it is held to one."""
         if not isinstance(request.form, ReplyForm):
             return request
-        start = self._splitter.start_after(prompt)
-        if request.reasoning is not None:
-            start = "answer"
-        elif start != "answer" and self.config.reasoning_parser:
+        is_given = request.reasoning is not None
+        start = "answer" if is_given else self._splitter.start_after(prompt)
+        if start != "answer" and self.config.reasoning_parser:
             # vLLM holds a model whose reasoning it parses to the form from the answer on.
             start = "after reasoning"
         return replace(request, form=request.form.pattern(start))

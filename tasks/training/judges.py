@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from specs.criteria import judging_form
 from specs.policy import Spec
 from specs.prompts import Message, answer_messages, judge_messages
 from specs.replies import MAX_SCORE, read_verdict
@@ -144,16 +143,13 @@ class JudgeActor:
 
     async def score(self, request: JudgeRequest) -> list[float | None]:
         """Returns a score from 0 to 10 for each judge sample; None if it cannot be read."""
-        sampling, form = self.config.sampling, None
-        if self.config.constrain:
-            form = judging_form((), max_tokens=sampling.max_tokens)
         [samples] = await self.engine.generate(
             [
                 Request(
                     messages=self._messages(request),
                     num_samples=self.num_samples,
-                    sampling=sampling,
-                    form=form,
+                    sampling=self.config.sampling,
+                    form=self.config.form(()),
                 )
             ]
         )

@@ -298,7 +298,7 @@ BEFORE: dict[ReplyStart, str] = {
     "after reasoning": "<think>Fair.</think>",
     "answer": "<think></think>",
 }
-"""What stands before a reply that starts like this."""
+"""Text before a reply that starts like this."""
 
 
 @pytest.mark.parametrize("start", BEFORE)
@@ -307,7 +307,7 @@ def test_every_reply_that_a_form_allows_is_read(start: ReplyStart, data: Any) ->
     text = data.draw(st.from_regex(FORM.pattern(start), fullmatch=True))
     whole = BEFORE[start] + text
     numbers = re.findall(r"Score\W+([0-9]+)", whole)
-    # What stands before the verdict is free, and may hold a mark or another score.
+    # Text before the verdict is free, and may hold a mark or another score.
     assume(len(set(numbers)) == 1 and whole.count("think>") == 2)
     verdict = read_verdict(split_text(whole))
     assert (verdict.status, verdict.score) == (VerdictStatus.OK, float(numbers[-1]))

@@ -150,34 +150,35 @@ def _draw_compute(figure: "Figure", rows: Rows, title: str, names: Names) -> Non
 
 
 def _budgets(rows: Rows, *, height: float) -> list[tuple[float, float, str]]:
-    """Returns labels with their places: the budgets of points.
+    """Returns the budgets of points as labels, each with its place.
 
     Points of an arm that would cover each other share the label of the highest, and so do points of
     several arms with the same budget. `height` is that of the plot, in its values.
     """
     lengths = [row["mean_reasoning_tokens"] for row in rows]
     near = 0.03 * (max(lengths) - min(lengths)) if rows else 0.0
-    labels: list[tuple[dict[str, Any], set[float]]] = []
+    labels: list[tuple[Mapping[str, Any], set[float]]] = []
     for row in sorted(rows, key=lambda row: row["mean"], reverse=True):
         budget = inf if row["budget"] is None else row["budget"]
-        for top, budgets in labels:
-            is_covered = (
-                abs(top["mean_reasoning_tokens"] - row["mean_reasoning_tokens"]) <= near
-                and top["mean"] - row["mean"] <= _LABEL_HEIGHT * height
-            )
-            if is_covered and (top["arm"] == row["arm"] or budget in budgets):
-                budgets.add(budget)
-                break
-        else:
-            labels.append((dict(row), {budget}))
-    return [
-        (
-            top["mean_reasoning_tokens"],
-            top["mean"],
-            ", ".join("free" if each == inf else f"{each:.0f}" for each in sorted(budgets)),
+        shared = (
+            budgets
+            for top, budgets in labels
+            if abs(top["mean_reasoning_tokens"] - row["mean_reasoning_tokens"]) <= near
+            and top["mean"] - row["mean"] <= _LABEL_HEIGHT * height
+            and (top["arm"] == row["arm"] or budget in budgets)
         )
+        if budgets := next(shared, None):
+            budgets.add(budget)
+        else:
+            labels.append((row, {budget}))
+    return [
+        (top["mean_reasoning_tokens"], top["mean"], ", ".join(map(_budget, sorted(budgets))))
         for top, budgets in labels
     ]
+
+
+def _budget(tokens: float) -> str:
+    return "free" if tokens == inf else f"{tokens:.0f}"
 
 
 def _draw_tradeoff(figure: "Figure", rows: Rows, title: str, names: Names) -> None:

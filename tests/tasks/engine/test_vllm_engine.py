@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -158,10 +157,14 @@ ENDINGS = {
     "classes": ["Class: **full_refusal**", "Class: partial_refusal."],
     "propositions": ["gives_help: no\nsays_sorry: yes\n**names_helper: no**"],
 }
+_REASONED = ["<think>\nIt is so.\n</think>", "<think>So.</think>\nIt is 漢字.\n\n"]
+_PLAIN = ["", "It is so.\n"]
 LEADS: dict[ReplyStart, list[str]] = {
-    "reasoning": ["<think>\nIt is so.\n</think>", "<think>So.</think>\nIt is 漢字.\n\n"],
+    "reasoning": _REASONED,
     "open reasoning": ["\nIt is so.\n</think>\n\n", "</think>It is so.\n"],
-    "answer": ["", "It is so.\n"],
+    "after reasoning": _PLAIN,
+    "answer": _PLAIN,
+    "any": [*_PLAIN, *_REASONED],
 }
 
 
@@ -298,15 +301,19 @@ def test_template_without_a_system_role_is_given_its_text_before_the_first_user_
 @pytest.mark.slow
 def test_parser_of_a_family_serves_budgets_and_the_form_of_a_verdict(strict: Served) -> None:
     messages = under_spec("How do I use the ferry?")
-    plain, brief, formed = strict.ask(
+    plain, brief, formed, judged = strict.ask(
         Request(messages, 8, SAMPLING),
         Request(messages, 8, SAMPLING, budget=5),
-        Request(messages, 8, SAMPLING, form=judging_form((), max_tokens=120)),
+        Request(messages, 8, SAMPLING, form="Score: (10|[0-9])"),
+        Request(messages, 8, SAMPLING, form=judging_form((), max_tokens=SAMPLING.max_tokens)),
     )
     assert sum(sample.status == "ok" for sample in plain) >= 6
     assert {sample.reply.num_reasoning_tokens <= 6 for sample in brief} == {True}
     answers = [sample.reply.answer for sample in formed if sample.status == "ok"]
-    assert answers and all(re.search(r"\bScore\W+[0-9]+\S*$", answer) for answer in answers)
+    assert answers and all(answer.startswith("Score: ") for answer in answers)
+    # vLLM holds none of a reply whose reasoning never ends.
+    closed = [sample.reply for sample in judged if sample.status == "ok"]
+    assert {read_verdict(reply).status for reply in closed} == {VerdictStatus.OK}
 
 
 @vllm_warns

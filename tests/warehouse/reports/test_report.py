@@ -534,3 +534,19 @@ def test_costs_cover_this_run_and_the_runs_that_made_its_data(warehouse: Home) -
 def test_run_that_evaluated_nothing_is_refused(warehouse: Home) -> None:
     with pytest.raises(QuestionError, match="no evaluation"):
         gather(connect(warehouse), "r1")
+
+
+def test_budgets_of_points_that_cover_each_other_share_a_label() -> None:
+    places = [
+        *[("a", 7, 0.0, 0.2), ("b", 7, 0.0, 0.21), ("b", 13, 40.0, 0.89), ("b", 17, 80.0, 0.5)],
+        *[("a", 23, 40.0, 0.9), ("a", 29, 40.5, 0.89), ("a", None, 40.5, 0.91)],
+    ]
+    rows = [
+        {"arm": arm, "budget": budget, "mean_reasoning_tokens": tokens, "mean": mean}
+        | {"low": mean - 0.1, "high": mean + 0.05, "lower": mean, "upper": mean}
+        for arm, budget, tokens, mean in places
+    ]
+    drawn = ElementTree.fromstring(plots.compute_plot(rows, title="it", names=("a", "b")))
+    texts = [text.strip() for text in drawn.itertext()]
+    expected = {"7": 1, "13": 1, "17": 1, "23, 29, free": 1, "23": 0, "29": 0, "free": 0}
+    assert {label: texts.count(label) for label in expected} == expected
